@@ -1,0 +1,1 @@
+"""rapidin: which training samples made my language model say this?"""

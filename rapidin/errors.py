@@ -1,0 +1,124 @@
+"""Every error that rapidin raises on purpose, in one tree.
+
+RapidinError
+ ├── DependencyError            a package that the request needs is not installed
+ ├── SettingError               a value given by the user cannot be used (exit code 2)
+ │    └── FilterError           a --where expression that cannot be read
+ ├── DataError                  something is wrong with a data file
+ │    ├── DataFileError         the file as a whole: missing, empty, unreadable, of an unknown kind
+ │    └── RowError              one row of it; carries file, row and id
+ ├── ModelError                 the model, adapter or tokenizer cannot be loaded or used
+ │    └── FingerprintMismatchError   it is not the model that the store was built with
+ ├── GradientError              a sample's gradient is zero, not finite or does not fit in memory
+ └── StoreError                 something is wrong with a store
+      ├── StoreNotFoundError    there is no store at that path
+      ├── StoreFormatError      it was written by a newer rapidin, or is not a store at all
+      ├── StoreLockedError      another process is writing to it
+      ├── StoreCorruptError     a file is missing, truncated or altered
+      ├── StoreMismatchError    the request contradicts what the store was created with
+      ├── StoreSpaceError       the disk is full, or would be
+      └── SampleNotFoundError   no live sample has that id
+
+A message is one line that names the file, row or id, says what is wrong and what to do about it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class RapidinError(Exception):
+    """Base of all errors that rapidin raises on purpose."""
+
+
+class DependencyError(RapidinError):
+    """A package that the request needs is not installed."""
+
+
+class SettingError(RapidinError):
+    """A value given by the user cannot be used; the command line exits with 2."""
+
+
+class FilterError(SettingError):
+    """A ``--where`` expression cannot be read or names an unknown field."""
+
+
+class DataError(RapidinError):
+    """Something is wrong with a data file."""
+
+
+class DataFileError(DataError):
+    """A data file is missing, empty, unreadable or of an unknown kind."""
+
+
+class RowError(DataError):
+    """One row of a data file cannot become a training sample.
+
+    Attributes:
+        file: the data file, as the user named it.
+        row: number of the row in its file, counted from 1.
+        id: the sample's id, None where the row has none.
+        reason: what is wrong and what to do, without file, row and id.
+    """
+
+    def __init__(self, file: str | Path, row: int, reason: str, id: str | None = None) -> None:
+        self.file = str(file)
+        self.row = row
+        self.id = id
+        self.reason = reason
+        name = f" (id {id!r})" if id is not None else ""
+        super().__init__(f"{self.file}, row {row}{name}: {reason}")
+
+
+class ModelError(RapidinError):
+    """A model, adapter or tokenizer cannot be loaded or used."""
+
+
+class FingerprintMismatchError(ModelError):
+    """The model is not the one that the store was built with."""
+
+
+class GradientError(RapidinError):
+    """A sample's gradient cannot be used: it is zero, not finite or does not fit in memory.
+
+    Attributes:
+        id: the sample's id.
+        reason: what is wrong, without the id.
+    """
+
+    def __init__(self, id: str, reason: str) -> None:
+        self.id = id
+        self.reason = reason
+        super().__init__(f"sample {id!r}: {reason}")
+
+
+class StoreError(RapidinError):
+    """Something is wrong with a store."""
+
+
+class StoreNotFoundError(StoreError):
+    """There is no store at the given path."""
+
+
+class StoreFormatError(StoreError):
+    """The store was written by a newer rapidin, or the path is not a store."""
+
+
+class StoreLockedError(StoreError):
+    """Another process is writing to the store."""
+
+
+class StoreCorruptError(StoreError):
+    """A file of the store is missing, truncated or altered."""
+
+
+class StoreMismatchError(StoreError):
+    """The request contradicts what the store was created with."""
+
+
+class StoreSpaceError(StoreError):
+    """The disk is full, or would be before the work is done."""
+
+
+class SampleNotFoundError(StoreError):
+    """No live sample of the store has that id."""

@@ -1,0 +1,170 @@
+"""What a store is created with and never changes: projection, model, text, traced parameters.
+
+These models know nothing of torch, transformers, FAISS or SQL, so that every other module may import them.
+They are stored as JSON in the store and read back by `StoreSettings.model_validate_json`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from rapidin.errors import SettingError
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+Quantization = Literal["none", "8bit", "4bit"]
+Loss = Literal["response", "all"]
+
+MINIMUM_PROJECTION_DIM = 64
+"""Fewer numbers than this say nothing about a gradient (noise variance 1/64)."""
+
+MAXIMUM_PROJECTION_DIM = 2**28
+"""A row of 512 MiB in half precision; larger is surely a slip."""
+
+
+class Frozen(BaseModel):
+    """Base of the settings: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ProjectionSettings(Frozen):
+    """Everything that the map gradient → RapidGrad depends on besides the parameters' shapes.
+
+    Attributes:
+        dimension: K, the numbers in a RapidGrad; a power of two.
+        shuffles: λ, the rounds of random shuffling (Alg. 1).
+        seed: of shuffling and Rademacher signs.
+        layer_norm: whether each parameter tensor's gradient is divided by its L2 norm.
+        version: of the map's definition; a store never mixes versions.
+    """
+
+    dimension: int = 65536
+    shuffles: Annotated[int, Field(ge=1, le=10_000)] = 20
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    layer_norm: bool = True
+    version: Literal[1] = 1
+
+    @field_validator("dimension")
+    @classmethod
+    def _power_of_two(cls, dimension: int) -> int:
+        if not MINIMUM_PROJECTION_DIM <= dimension <= MAXIMUM_PROJECTION_DIM or dimension & (dimension - 1):
+            raise SettingError(
+                f"projection dimension {dimension} cannot be used: "
+                f"give a power of two from {MINIMUM_PROJECTION_DIM} to {MAXIMUM_PROJECTION_DIM}, "
+                "for example 65536"
+            )
+        return dimension
+
+
+class ModelSettings(Frozen):
+    """Where the model comes from and which of its parameters are traced.
+
+    Attributes:
+        model: directory or hub id, as it can be loaded again (directories are absolute).
+        adapter: PEFT adapter directory or hub id, or None.
+        dtype: of the weights in memory; ``auto`` takes the checkpoint's.
+        quantization: of the frozen base under an adapter.
+        modules: regular expression; only parameters whose name it finds are traced. None: all trainable.
+        trust_remote_code: whether the checkpoint's own Python code may run.
+    """
+
+    model: str
+    adapter: str | None = None
+    dtype: DType = "auto"
+    quantization: Quantization = "none"
+    modules: str | None = None
+    trust_remote_code: bool = False
+
+    @field_validator("modules")
+    @classmethod
+    def _readable_expression(cls, modules: str | None) -> str | None:
+        if modules is not None:
+            try:
+                re.compile(modules)
+            except re.error as error:
+                raise SettingError(f"--modules {modules!r} is not a regular expression: {error}") from error
+        return modules
+
+
+class Template(Frozen):
+    """How a row of fields becomes prompt and response.
+
+    The strings are Python format strings over the row's fields, for example ``{instruction}``.
+
+    Attributes:
+        prompt: text before the response.
+        prompt_with_input: used instead of `prompt` where the row's field ``input`` is not empty; None: never.
+        response: text whose tokens are the targets.
+        add_bos: whether the beginning-of-sequence token is put first; None: where the tokenizer has one of
+            its own, that is, one that differs from its end-of-sequence token, or puts it first by itself.
+        add_eos: whether the end-of-sequence token is the last target.
+    """
+
+    prompt: str
+    response: str
+    prompt_with_input: str | None = None
+    add_bos: bool | None = None
+    add_eos: bool = True
+
+
+class TextSettings(Frozen):
+    """How rows become tokens and targets.
+
+    Attributes:
+        template: the user's, or None for the built-in one of each row shape.
+        max_length: tokens of a sample; what is beyond is cut off. None: the model's context, at most 2,048.
+        loss: which tokens are targets, the response's or all but the first.
+    """
+
+    template: Template | None = None
+    max_length: Annotated[int, Field(ge=2)] | None = None
+    loss: Loss = "response"
+
+
+class Fingerprint(Frozen):
+    """Digests that tell one model from another.
+
+    Attributes:
+        model: digest of each weight tensor of the base model, by name.
+        adapter: the same of the adapter; empty without one.
+    """
+
+    model: dict[str, str]
+    adapter: dict[str, str] = {}
+
+
+class TracedParameter(Frozen):
+    """One parameter tensor of the gradient, at its place in the flattened vector.
+
+    Attributes:
+        name: as in ``model.named_parameters()``.
+        shape: of the tensor.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+
+class StoreSettings(Frozen):
+    """All that a store is created with."""
+
+    model: ModelSettings
+    text: TextSettings = TextSettings()
+    projection: ProjectionSettings = ProjectionSettings()
+    parameters: tuple[TracedParameter, ...]
+    fingerprint: Fingerprint
+
+    def differences(self, other: Self) -> list[str]:
+        """Names of the settings in which `other` differs, with both values, for an error message."""
+        found: list[str] = []
+        for part in ("model", "text", "projection"):
+            mine, theirs = getattr(self, part), getattr(other, part)
+            found += [
+                f"{name} {getattr(mine, name)!r} (now {getattr(theirs, name)!r})"
+                for name in type(mine).model_fields
+                if getattr(mine, name) != getattr(theirs, name)
+            ]
+        return found
