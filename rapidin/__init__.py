@@ -1,1 +1,83 @@
-"""rapidin: which training samples made my language model say this?"""
+"""rapidin: which training samples made my language model say this?
+
+>>> import rapidin
+>>> rapidin.ingest_files("store", ["train.jsonl"], model="my-fine-tuned-model")
+>>> with rapidin.Searcher("store") as searcher:
+...     result = searcher.search("Who won the match?")
+>>> for hit in result.proponents:
+...     print(hit.score, hit.sample.id, hit.sample.response)
+
+The names below are loaded when they are first used, so that importing rapidin costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rapidin.errors import RapidinError
+    from rapidin.ingest import IngestListener, Preflight, ingest_files
+    from rapidin.records import (
+        Hit,
+        IngestReport,
+        Query,
+        RowFailure,
+        Sample,
+        SearchResult,
+        SegmentInfo,
+        StoreInfo,
+        VerifyReport,
+        to_json,
+    )
+    from rapidin.search import Searcher
+    from rapidin.storage import Store
+
+_HOMES = {
+    "RapidinError": "rapidin.errors",
+    "IngestListener": "rapidin.ingest",
+    "Preflight": "rapidin.ingest",
+    "ingest_files": "rapidin.ingest",
+    "Hit": "rapidin.records",
+    "IngestReport": "rapidin.records",
+    "Query": "rapidin.records",
+    "RowFailure": "rapidin.records",
+    "Sample": "rapidin.records",
+    "SearchResult": "rapidin.records",
+    "SegmentInfo": "rapidin.records",
+    "StoreInfo": "rapidin.records",
+    "VerifyReport": "rapidin.records",
+    "to_json": "rapidin.records",
+    "Searcher": "rapidin.search",
+    "Store": "rapidin.storage",
+}
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Hit",
+    "IngestListener",
+    "IngestReport",
+    "Preflight",
+    "Query",
+    "RapidinError",
+    "RowFailure",
+    "Sample",
+    "SearchResult",
+    "Searcher",
+    "SegmentInfo",
+    "Store",
+    "StoreInfo",
+    "VerifyReport",
+    "__version__",
+    "ingest_files",
+    "to_json",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rapidin' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

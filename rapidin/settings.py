@@ -11,11 +11,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from rapidin.choices import DType, Loss, Quantization, Shape
 from rapidin.errors import SettingError
-
-DType = Literal["auto", "float32", "bfloat16", "float16"]
-Quantization = Literal["none", "8bit", "4bit"]
-Loss = Literal["response", "all"]
 
 MINIMUM_PROJECTION_DIM = 64
 """Fewer numbers than this say nothing about a gradient (noise variance 1/64)."""
@@ -117,11 +114,13 @@ class TextSettings(Frozen):
         template: the user's, or None for the built-in one of each row shape.
         max_length: tokens of a sample; what is beyond is cut off. None: the model's context, at most 2,048.
         loss: which tokens are targets, the response's or all but the first.
+        shape: of the rows that the store was created from; a bare prompt of a search is put into it.
     """
 
     template: Template | None = None
     max_length: Annotated[int, Field(ge=2)] | None = None
     loss: Loss = "response"
+    shape: Shape | None = None
 
 
 class Fingerprint(Frozen):

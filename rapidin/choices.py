@@ -1,0 +1,9 @@
+"""Values that a setting or a flag may take; apart, so that the command line's help imports nothing heavy."""
+
+from typing import Literal
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+Quantization = Literal["none", "8bit", "4bit"]
+Loss = Literal["response", "all"]
+OnError = Literal["fail", "skip"]
+Shape = Literal["template", "chat", "alpaca", "completion", "text"]

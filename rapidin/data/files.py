@@ -1,0 +1,98 @@
+"""Which reader a file takes, and what is wrong with files as a whole."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from rapidin.data.csv_rows import csv_rows
+from rapidin.data.json_rows import json_array_rows, json_lines_rows
+from rapidin.data.parquet_rows import parquet_rows
+from rapidin.data.row import Row, one_line
+from rapidin.errors import DataFileError, RowError
+
+SUFFIXES = (
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    ".csv",
+    ".parquet",
+    ".jsonl.gz",
+    ".ndjson.gz",
+    ".json.gz",
+    ".csv.gz",
+)
+"""Names of the files that can be read; upper case counts as lower case."""
+
+Reader = Callable[[Path], Iterator[Row | RowError]]
+
+READERS: dict[str, Reader] = {
+    ".jsonl": json_lines_rows,
+    ".ndjson": json_lines_rows,
+    ".json": json_array_rows,
+    ".csv": csv_rows,
+    ".parquet": parquet_rows,
+}
+
+
+def read_rows(files: Sequence[Path], on_error: Callable[[RowError], None] | None = None) -> Iterator[Row]:
+    """Rows of `files`, in order, in constant memory (a ``.json`` file excepted, which is held whole).
+
+    All files are looked at before the first row is read, so that a misspelt name is found at once.
+
+    Args:
+        files: paths ending in one of `SUFFIXES`.
+        on_error: called with the error of a row that cannot be read, after which reading goes on. None: raise it.
+
+    Raises:
+        DataFileError: a file is missing, a directory, empty, of an unknown kind, or broken beyond its rows.
+        RowError: a row cannot be read and there is no `on_error`.
+    """
+    readers = [(path, _reader(path)) for path in files]
+    return _rows(readers, on_error)
+
+
+def _rows(
+    readers: Sequence[tuple[Path, Reader]], on_error: Callable[[RowError], None] | None
+) -> Iterator[Row]:
+    for path, reader in readers:
+        empty = True
+        for row in _guarded(path, reader):
+            empty = False
+            if isinstance(row, Row):
+                yield row
+            elif on_error is None:
+                raise row
+            else:
+                on_error(row)
+        if empty:
+            raise DataFileError(f"{path}: holds no rows; give a file with at least one")
+
+
+def _guarded(path: Path, reader: Reader) -> Iterator[Row | RowError]:
+    """Rows of one file; failures of the disk, and of a cut or altered .gz, become errors of that file."""
+    try:
+        yield from reader(path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataFileError(f"{path}: cannot be read: {one_line(error)}") from error
+
+
+def _reader(path: Path) -> Reader:
+    """The function that reads `path`, by its suffix, after checking that it can be opened at all."""
+    name = path.name.lower()
+    suffix = next((known for known in SUFFIXES if name.endswith(known)), None)
+    try:
+        if path.is_dir():
+            raise DataFileError(f"{path}: is a directory; name the data files in it")
+        if not path.exists():
+            raise DataFileError(f"{path}: no such file; check the path")
+        if suffix is None:
+            raise DataFileError(f"{path}: unknown kind of file; known are {', '.join(SUFFIXES)}")
+        if path.stat().st_size == 0:
+            raise DataFileError(f"{path}: is empty; give a file with at least one row")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise DataFileError(f"{path}: cannot be read: {one_line(error)}") from error
+    return READERS[suffix.removesuffix(".gz")]

@@ -1,0 +1,52 @@
+"""The row of a data file, and what all readers share."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a data file.
+
+    Attributes:
+        file: the data file, as the user named it.
+        number: counted from 1: the line in JSON Lines (blank lines count), the row below the header in CSV,
+            the element of a JSON array, the row in Parquet.
+        fields: name → value as in the file; null values and empty CSV cells are absent.
+        untyped: True where the format has only text (CSV): every value is a str, and whoever uses one as
+            metadata may read a number or a truth value from it.
+    """
+
+    file: str
+    number: int
+    fields: dict[str, Any]
+    untyped: bool = False
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """The file's bytes, decompressed where its name ends in .gz."""
+    if path.name.lower().endswith(".gz"):
+        return io.BufferedReader(gzip.open(path, "rb"))
+    return path.open("rb")
+
+
+def bad_utf8(line: int, error: UnicodeDecodeError) -> str:
+    """Complaint about the first byte that is not UTF-8."""
+    return f"line {line} is not valid UTF-8 (byte 0x{error.object[error.start]:02x}); save the file as UTF-8"
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks, its type where it has none."""
+    return shorten(" ".join(str(error).split()) or type(error).__name__)
+
+
+def shorten(text: str, length: int = 200) -> str:
+    """The beginning of a text that may be too long for a message."""
+    return text if len(text) <= length else f"{text[:length]}…"

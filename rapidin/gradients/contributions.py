@@ -1,0 +1,134 @@
+"""Per-sample gradients of one parameter tensor, kept as factors and formed block of rows by block of rows.
+
+The gradient of a linear layer's weight is Σ_t δ_t x_tᵀ and that of an embedding puts δ_t into row token_t, so
+the factors say everything and are small. A parameter used in several places (tied embeddings) has several
+contributions, which add up before anything is normalised. This module knows tensors, not models or projections.
+
+Shape letters: b batch · t tokens · r rows · c columns of the parameter seen as a matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Contribution(Protocol):
+    """What one use of a parameter adds to its per-sample gradient."""
+
+    def add_to(self, block: Tensor, first_row: int) -> None:
+        """Add rows ``first_row …`` of the contribution to `block`, float32 [b, r, c]."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the factors are."""
+
+
+@dataclass(frozen=True, slots=True)
+class OuterProducts:
+    """Σ_t left_t right_tᵀ: `left` is [b, t, r] and `right` is [b, t, c]."""
+
+    left: Tensor
+    right: Tensor
+
+    def add_to(self, block: Tensor, first_row: int) -> None:
+        """See `Contribution.add_to`; products are summed in float32 whatever the factors' type."""
+        left = self.left[:, :, first_row : first_row + block.shape[1]].float()
+        block.baddbmm_(left.transpose(1, 2), self.right.float())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the factors are."""
+        return self.left.device
+
+
+@dataclass(frozen=True, slots=True)
+class ScatteredRows:
+    """Row index[b, t] receives values[b, t]: `index` int64 [b, t], −1 for none; `values` [b, t, c]."""
+
+    index: Tensor
+    values: Tensor
+
+    def add_to(self, block: Tensor, first_row: int) -> None:
+        """See `Contribution.add_to`."""
+        batch, rows, _ = block.shape
+        sample, token = torch.nonzero((self.index >= first_row) & (self.index < first_row + rows), as_tuple=True)
+        target = sample * rows + self.index[sample, token] - first_row
+        block.view(batch * rows, -1).index_add_(0, target, self.values[sample, token].float())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the factors are."""
+        return self.values.device
+
+
+@dataclass(frozen=True, slots=True)
+class DenseGradient:
+    """The gradient itself, [b, r, c]."""
+
+    values: Tensor
+
+    def add_to(self, block: Tensor, first_row: int) -> None:
+        """See `Contribution.add_to`."""
+        block += self.values[:, first_row : first_row + block.shape[1]]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values are."""
+        return self.values.device
+
+
+class ParameterGradient:
+    """The gradients of one parameter tensor for every sample of a batch.
+
+    Attributes:
+        position: of the parameter among the traced ones.
+        batch: b, number of samples.
+        rows: r, all leading dimensions of the parameter together (1 for a vector).
+        columns: c, its last dimension.
+        device: where blocks are formed.
+    """
+
+    def __init__(
+        self, position: int, batch: int, shape: tuple[int, ...], contributions: list[Contribution]
+    ) -> None:
+        self.position = position
+        self.batch = batch
+        self.rows, self.columns = as_matrix(shape)
+        self.device = contributions[0].device
+        self._contributions = contributions
+
+    def block(self, first_row: int, rows: int) -> Tensor:
+        """Form rows ``first_row … first_row + rows``, float32 [b, rows, c]."""
+        block = torch.zeros(self.batch, rows, self.columns, dtype=torch.float32, device=self.device)
+        for contribution in self._contributions:
+            contribution.add_to(block, first_row)
+        return block
+
+    def occupied_rows(self) -> tuple[Tensor, Tensor] | None:
+        """Form only the rows that some sample touches, if the gradient is sparse.
+
+        Returns:
+            int64 [n] row numbers, ascending, and float32 [b, n, c]; None where every row may be touched.
+        """
+        scattered = [part for part in self._contributions if isinstance(part, ScatteredRows)]
+        if len(scattered) != len(self._contributions):
+            return None
+        rows = torch.unique(torch.cat([part.index[part.index >= 0] for part in scattered]))
+        values = torch.zeros(self.batch, len(rows), self.columns, dtype=torch.float32, device=self.device)
+        for part in scattered:
+            places = torch.searchsorted(rows, part.index)
+            compact = ScatteredRows(torch.where(part.index >= 0, places, -1), part.values)
+            compact.add_to(values, 0)
+        return rows, values
+
+
+def as_matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns of a parameter tensor seen as a matrix: a vector is one row, a scalar one element."""
+    if not shape:
+        return 1, 1
+    return math.prod(shape[:-1]), shape[-1]

@@ -1,0 +1,225 @@
+"""Per-sample gradients of a causal language model, parameter tensor by parameter tensor, in padded batches.
+
+The engine runs forward and backward and hands each traced parameter's `ParameterGradient` to an accumulator as
+soon as it is complete; it knows nothing of projections or stores. Two ways lead there:
+
+* batched: one pass over all samples, weight gradients never formed by autograd (`rapidin.gradients.capture`);
+* one by one: plain autograd, for models with a parameter that the hooks cannot serve. Slower, always right.
+
+Before the first batch's result is used, two of its samples are computed one by one as well; where the two ways
+disagree the engine stays with the slow one. So an architecture that mixes the samples of a batch in a way that
+the hooks cannot see costs time, never correctness.
+
+Shape letters: b batch · t tokens.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from rapidin.errors import ModelError
+from rapidin.gradients.capture import Capture, NotBatchedError
+from rapidin.gradients.contributions import DenseGradient, ParameterGradient, as_matrix
+
+logger = logging.getLogger(__name__)
+
+_AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-3}
+"""Relative difference of the two ways below which they agree; 16-bit weights round more."""
+_AGREEMENT_16_BIT = 0.1
+
+
+class TokenSample(Protocol):
+    """What the engine needs of a sample: token ids, and which of them are targets of the loss."""
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Token ids, [t]."""
+
+    @property
+    def targets(self) -> Sequence[bool]:
+        """Whether each token's own loss counts, [t]; the first token's never does."""
+
+
+class Accumulator(Protocol):
+    """Takes the gradients of a batch's samples, one parameter tensor after another, in any order."""
+
+    def consume(self, gradient: ParameterGradient) -> None:
+        """Take one parameter tensor's gradients for every sample of the batch."""
+
+    def result(self) -> Tensor:
+        """Return what was made of them, one row per sample; called once, at the end."""
+
+
+class GradientEngine:
+    """Forward and backward passes over one model.
+
+    The model's parameters are switched to ``requires_grad=False`` while the engine is open and put back by
+    `close`; the model must be in evaluation mode.
+
+    Args:
+        model: a causal language model of transformers, or one wrapped by PEFT.
+        names: of the traced parameters, in the order of the flattened gradient.
+
+    Raises:
+        ModelError: a name is not a parameter of the model.
+
+    Attributes:
+        batched: whether samples are computed together.
+        device: where the model's first layer is.
+    """
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        parameters = dict(model.named_parameters())
+        for name in names:
+            if name not in parameters:
+                raise ModelError(f"the model has no parameter {name!r}, which this store traces")
+        self._model = model
+        self._traced = [parameters[name] for name in names]
+        self._before = [(parameter, parameter.requires_grad) for parameter in parameters.values()]
+        for parameter in parameters.values():
+            parameter.requires_grad_(False)
+        self.device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+        self._takes_positions = "position_ids" in _forward_arguments(model)
+        self._capture = Capture(model, names)
+        self.batched = not self._capture.unsupported
+        self._checked = False
+        if not self.batched:
+            some = ", ".join(self._capture.unsupported[:3])
+            logger.info("samples are differentiated one by one because of %s", some)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the hooks and put every parameter's ``requires_grad`` back."""
+        self._capture.close()
+        for parameter, required in self._before:
+            parameter.requires_grad_(required)
+
+    def accumulate(self, samples: Sequence[TokenSample], new: Callable[[int], Accumulator]) -> Tensor:
+        """Compute the gradient of every sample's mean loss over its targets and accumulate it.
+
+        Args:
+            samples: b of them; each has at least one target.
+            new: makes an empty accumulator for a number of samples.
+
+        Returns:
+            The accumulators' results, one row per sample, in the order of `samples`.
+        """
+        if self.batched and not self._checked and len(samples) > 1:
+            self._check(samples, new)
+        if self.batched:
+            try:
+                return self._together(samples, new)
+            except NotBatchedError as reason:
+                self._stay_slow(str(reason))
+        return torch.cat([self._alone(sample, new) for sample in samples])
+
+    def _check(self, samples: Sequence[TokenSample], new: Callable[[int], Accumulator]) -> None:
+        """Compare the batched way with the slow one on the shortest and the longest sample."""
+        by_length = sorted(samples, key=lambda sample: len(sample.ids))
+        pair = [by_length[0], by_length[-1]]
+        try:
+            fast = self._together(pair, new)
+        except NotBatchedError as reason:
+            self._stay_slow(str(reason))
+            return
+        slow = torch.cat([self._alone(sample, new) for sample in pair])
+        difference = ((fast - slow).norm(dim=1) / slow.norm(dim=1).clamp_min(1e-30)).max().item()
+        if difference > _AGREEMENT.get(self._traced[0].dtype, _AGREEMENT_16_BIT):
+            self._stay_slow(f"a batch's gradients differ from a single sample's by {difference:.1e}")
+        self._checked = True
+
+    def _stay_slow(self, reason: str) -> None:
+        logger.info("samples are differentiated one by one: %s", reason)
+        self.batched = False
+
+    def _together(self, samples: Sequence[TokenSample], new: Callable[[int], Accumulator]) -> Tensor:
+        accumulator = new(len(samples))
+        self._capture.start(len(samples), accumulator.consume)
+        try:
+            with torch.enable_grad():
+                self._loss(samples).backward()
+            self._capture.finish()
+        finally:
+            self._capture.abort()
+        return accumulator.result()
+
+    def _alone(self, sample: TokenSample, new: Callable[[int], Accumulator]) -> Tensor:
+        accumulator = new(1)
+
+        def consume(position: int, parameter: nn.Parameter) -> None:
+            if parameter.grad is not None:
+                shape = tuple(parameter.shape)
+                values = parameter.grad.detach().reshape(1, *as_matrix(shape))
+                accumulator.consume(ParameterGradient(position, 1, shape, [DenseGradient(values)]))
+                parameter.grad = None
+
+        handles = []
+        for position, parameter in enumerate(self._traced):
+            parameter.requires_grad_(True)
+            # Called once per backward pass, when all uses of the parameter have added up; freeing the gradient
+            # there keeps one parameter's gradient in memory, not the model's.
+            handles.append(
+                parameter.register_post_accumulate_grad_hook(
+                    lambda parameter, position=position: consume(position, parameter)
+                )
+            )
+        try:
+            with torch.enable_grad():
+                self._loss([sample]).backward()
+        finally:
+            for handle in handles:
+                handle.remove()
+            for parameter in self._traced:
+                parameter.grad = None
+                parameter.requires_grad_(False)
+        return accumulator.result()
+
+    def _loss(self, samples: Sequence[TokenSample]) -> Tensor:
+        """Sum over samples of the mean cross-entropy of their targets; samples do not share a gradient.
+
+        Padding stands on the right, where a causal model's real tokens cannot see it.
+        """
+        length = max(len(sample.ids) for sample in samples)
+        shape = (len(samples), length)
+        ids = torch.zeros(shape, dtype=torch.int64)
+        mask = torch.zeros(shape, dtype=torch.int64)
+        weights = torch.zeros(shape, dtype=torch.float32)
+        for row, sample in enumerate(samples):
+            ids[row, : len(sample.ids)] = torch.as_tensor(sample.ids)
+            mask[row, : len(sample.ids)] = 1
+            targets = torch.as_tensor(sample.targets, dtype=torch.float32)
+            weights[row, : len(sample.ids)] = targets / targets.sum()
+        arguments = {"input_ids": ids, "attention_mask": mask}
+        if self._takes_positions:
+            # Given explicitly for each sample, so that learned position embeddings have a batch dimension too.
+            arguments["position_ids"] = torch.arange(length).expand(shape).contiguous()
+        arguments = {name: value.to(self.device) for name, value in arguments.items()}
+        logits: Tensor = self._model(**arguments, use_cache=False).logits
+        # Token i is predicted by the logits at i − 1.
+        predicted = weights[:, 1:].to(logits.device)
+        counted = predicted > 0
+        losses = nn.functional.cross_entropy(
+            logits[:, :-1][counted].float(),
+            ids[:, 1:].to(logits.device)[counted],
+            reduction="none",
+        )
+        return (losses * predicted[counted]).sum()
+
+
+def _forward_arguments(model: nn.Module) -> set[str]:
+    """Argument names of the innermost model's forward; PEFT's wrapper takes anything."""
+    inner: Any = model
+    if hasattr(model, "get_base_model"):
+        inner = cast(Any, model).get_base_model()
+    return set(inspect.signature(inner.forward).parameters)

@@ -1,0 +1,234 @@
+"""One ingest from beginning to end: plan, preflight, model, gradients, commits."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Unpack
+
+from rapidin.choices import OnError
+from rapidin.errors import DataError, FingerprintMismatchError, SettingError, StoreSpaceError
+from rapidin.ingest.counts import CachingCounts
+from rapidin.ingest.listener import IngestListener, Preflight
+from rapidin.ingest.plan import Plan, encoded_samples, make_plan
+from rapidin.model.fingerprint import describe_difference, fingerprint
+from rapidin.records import IngestReport
+from rapidin.requested import RequestedSettings, ResolvedSettings, resolve
+from rapidin.settings import Fingerprint, StoreSettings
+from rapidin.storage import NewSample, Store
+from rapidin.text import Encoder, TextSample
+
+_BYTES_PER_NUMBER = 2
+_METADATA_BYTES = 4_096
+"""Rough size of a sample's row in the database, for the preflight."""
+
+
+def ingest_files(
+    store: str | Path,
+    data: Sequence[str | Path],
+    *,
+    device: str = "auto",
+    tokens_per_batch: int | None = None,
+    on_error: OnError = "fail",
+    dry_run: bool = False,
+    listener: IngestListener | None = None,
+    **settings: Unpack[RequestedSettings],
+) -> IngestReport:
+    """Add training samples to a store, which is created where there is none.
+
+    Rows that the store has are skipped, changed ones replaced; interrupted at any moment and called again, it
+    goes on where it stopped.
+
+    Args:
+        store: directory of the store.
+        data: JSON Lines, JSON, CSV or Parquet files.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``.
+        tokens_per_batch: padded tokens computed together; halves itself when memory runs out.
+        on_error: ``fail`` stops at the first unusable row, ``skip`` leaves it out and reports it.
+        dry_run: read and check the data, compute and change nothing; the report says what would be added.
+        listener: told about progress.
+        settings: of a new store (`model` is needed) or as of the existing one; see `RequestedSettings`.
+
+    Raises:
+        RapidinError: one of its kinds, see `rapidin.errors`; what was committed before it stays.
+    """
+    started = time.monotonic()
+    listener = listener or IngestListener()
+    path = Path(store)
+    files = [Path(file) for file in ([data] if isinstance(data, (str, Path)) else data)]
+    if not files:
+        raise SettingError("no data: give at least one file")
+    if tokens_per_batch is not None and tokens_per_batch < 1:
+        raise SettingError(f"--tokens-per-batch {tokens_per_batch} cannot be used: give a positive number")
+    if on_error not in ("fail", "skip"):
+        raise SettingError(f"--on-error {on_error!r} is not one of fail, skip")
+    opened = Store.open(path) if Store.exists(path) else None
+    try:
+        resolved = resolve(settings, opened.settings if opened is not None else None)
+        run = _Run(path, files, resolved, opened, on_error, listener)
+        plan = run.plan()
+        if dry_run or not (plan.new or plan.updates):
+            return run.report(started, dry_run=dry_run)
+        run.execute(device, tokens_per_batch)
+        return run.report(started)
+    finally:
+        if opened is not None:
+            opened.close()
+
+
+class _Run:
+    """State of one ingest."""
+
+    def __init__(
+        self,
+        path: Path,
+        files: list[Path],
+        resolved: ResolvedSettings,
+        store: Store | None,
+        on_error: OnError,
+        listener: IngestListener,
+    ) -> None:
+        self._path = path
+        self._files = files
+        self._resolved = resolved
+        self._store = store
+        self._skip_errors = on_error == "skip"
+        self._listener = listener
+        self._plan = Plan()
+        self._cached = CachingCounts()
+        self._updated = 0
+        self._gradient_seconds = 0.0
+        self._encoder = cache(self._make_encoder)
+
+    def plan(self) -> Plan:
+        """Look at the data, check that the disk has room, and that the model is the store's."""
+        if self._store is not None:
+            self._check_fingerprint(self._store.settings.fingerprint, fingerprint(self._resolved.model))
+        self._plan = make_plan(
+            self._files,
+            self._resolved.text.template,
+            self._store,
+            self._encoder,
+            self._skip_errors,
+            self._listener,
+        )
+        if self._store is None and not self._plan.new:
+            first = f": {self._plan.failures[0].reason}" if self._plan.failures else ""
+            raise DataError(f"{self._files[0]}: none of its rows can be used{first}")
+        count = len(self._plan.new)
+        preflight = Preflight(
+            samples=count,
+            tokens=self._plan.tokens,
+            truncated=self._plan.truncated,
+            skipped=self._plan.skipped,
+            bytes=count * (_BYTES_PER_NUMBER * self._resolved.projection.dimension + _METADATA_BYTES),
+            bytes_free=_free_bytes(self._path),
+        )
+        self._listener.planned(preflight)
+        if preflight.bytes > preflight.bytes_free:
+            raise StoreSpaceError(
+                f"{self._path}: {count:,} samples need about {preflight.bytes / 1e9:.2f} GB and the disk has "
+                f"{preflight.bytes_free / 1e9:.2f} GB free: make room, or give a smaller --projection-dim"
+            )
+        return self._plan
+
+    def execute(self, device: str, tokens_per_batch: int | None) -> None:
+        """Compute what the plan asks for and commit it."""
+        if not self._plan.new and self._store is not None:
+            self._updated = _update_metadata(self._store, self._plan.updates)
+            return
+        # Imported here: torch and transformers take seconds, and an ingest that adds nothing needs neither.
+        from rapidin.ingest.caching import Caching
+        from rapidin.model.loading import load_model
+
+        self._listener.loading_model(self._resolved.model.model)
+        loaded = load_model(self._resolved.model, device)
+        found = fingerprint(self._resolved.model)
+        if found is None:
+            raise DataError(f"model {self._resolved.model.model!r}: its weight files were not found in the cache")
+        store = self._store
+        if store is None:
+            text = self._resolved.text.model_copy(update={"shape": self._plan.shape})
+            settings = StoreSettings(
+                model=self._resolved.model,
+                text=text,
+                projection=self._resolved.projection,
+                parameters=loaded.parameters,
+                fingerprint=found,
+            )
+        else:
+            settings = store.settings
+            self._check_fingerprint(settings.fingerprint, found)
+        with Caching(loaded, settings, tokens_per_batch) as caching:
+            if store is None:
+                # After everything that can fail early, so that a bad model leaves no empty store behind.
+                store = self._store = Store.create(self._path, settings)
+            self._updated = _update_metadata(store, self._plan.updates)
+            samples = encoded_samples(self._files, settings.text.template, self._plan, self._encoder())
+            begun = time.monotonic()
+            with store.writer() as writer:
+                self._cached = caching.run(samples, self._plan, writer, self._listener, self._skip_errors)
+            self._gradient_seconds = time.monotonic() - begun
+
+    def report(self, started: float, dry_run: bool = False) -> IngestReport:
+        """Say what was done, or, of a dry run, what would be."""
+        plan, cached, updated = self._plan, self._cached, self._updated
+        if dry_run:
+            replaced = sum(plan.new.values())
+            cached = CachingCounts(len(plan.new) - replaced, replaced, plan.tokens, plan.truncated)
+            updated = len(plan.updates)
+        failures = (*plan.failures, *cached.failures)
+        return IngestReport(
+            added=cached.added,
+            replaced=cached.replaced,
+            updated=updated,
+            skipped=plan.skipped,
+            failed=len(failures),
+            truncated=cached.truncated,
+            samples_total=self._store.count() if self._store is not None else 0,
+            tokens=cached.tokens,
+            seconds=round(time.monotonic() - started, 3),
+            tokens_per_second=round(cached.tokens / self._gradient_seconds, 1) if self._gradient_seconds else 0.0,
+            store=str(self._path),
+            failures=failures,
+        )
+
+    def _make_encoder(self) -> Encoder:
+        from rapidin.model.loading import load_tokenizer
+
+        tokenizer, context_length = load_tokenizer(self._resolved.model)
+        return Encoder(tokenizer, self._resolved.text, context_length)
+
+    def _check_fingerprint(self, expected: Fingerprint, found: Fingerprint | None) -> None:
+        difference = describe_difference(expected, found) if found is not None else None
+        if difference is not None:
+            raise FingerprintMismatchError(
+                f"{self._path}: {self._resolved.model.model!r} is not the model this store was built with: "
+                f"{difference}. Give the store's own model, or ingest into a new store"
+            )
+
+
+def _update_metadata(store: Store, samples: list[TextSample]) -> int:
+    """Replace the metadata of samples whose text is as it was."""
+    if not samples:
+        return 0
+    changed = []
+    for sample in samples:
+        stored = {field.name: getattr(old, field.name) for old in [store.get(sample.id)] for field in fields(old)}
+        changed.append(
+            NewSample(**{**stored, "metadata": sample.metadata, "file": sample.file, "row": sample.row})
+        )
+    with store.writer() as writer:
+        return writer.update_metadata(changed)
+
+
+def _free_bytes(path: Path) -> int:
+    """Free space of the disk that the store is, or will be, on."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free

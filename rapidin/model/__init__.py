@@ -1,0 +1,5 @@
+"""The only home of transformers' model loading and of PEFT: models, tokenizers, fingerprints, generation.
+
+Its modules are imported one by one, because `loading` and `generation` cost seconds to import and
+`fingerprint` and `places` do not.
+"""

@@ -1,0 +1,111 @@
+"""Digests of a model's weight files, tensor by tensor, that tell one model from another without loading it.
+
+Each tensor's digest covers its type, shape and bytes; of tensors above a mebibyte, sixteen windows of 64 KiB
+spread evenly over it, so that a model of many gigabytes takes about a second. Fine-tuning changes every window.
+The digests do not depend on how tensors are spread over files, on where they lie, or on the type and device they
+are later loaded with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from rapidin.errors import ModelError
+from rapidin.model.places import local_directory
+from rapidin.settings import Fingerprint, ModelSettings
+
+_WINDOW = 64 * 1024
+_WINDOWS = 16
+
+
+def fingerprint(settings: ModelSettings) -> Fingerprint | None:
+    """Compute the fingerprint of a model and its adapter from the files on disk.
+
+    Returns:
+        None where the files are on the hub and were not downloaded yet.
+
+    Raises:
+        ModelError: a directory holds no weights, or a weight file is damaged.
+    """
+    base = _digests(settings.model, "config.json", "model")
+    if base is None:
+        return None
+    adapter: dict[str, str] | None = {}
+    if settings.adapter is not None:
+        adapter = _digests(settings.adapter, "adapter_config.json", "adapter")
+    return None if adapter is None else Fingerprint(model=base, adapter=adapter)
+
+
+def describe_difference(expected: Fingerprint, found: Fingerprint) -> str | None:
+    """Say in one clause what differs between two fingerprints; None where nothing does."""
+    for what, mine, theirs in (
+        ("model", expected.model, found.model),
+        ("adapter", expected.adapter, found.adapter),
+    ):
+        if mine == theirs:
+            continue
+        if not mine or not theirs:
+            return f"an {what} is {'given now but was not then' if theirs else 'missing now'}"
+        names = mine.keys() & theirs.keys()
+        changed = sorted(name for name in names if mine[name] != theirs[name])
+        if mine.keys() != theirs.keys():
+            missing, new = len(mine.keys() - theirs.keys()), len(theirs.keys() - mine.keys())
+            return f"its {what} has other weight tensors ({missing} are missing, {new} are new)"
+        return f"{len(changed)} of {len(mine)} weight tensors of its {what} differ, for example {changed[0]!r}"
+    return None
+
+
+def _digests(name: str, marker: str, what: str) -> dict[str, str] | None:
+    directory = local_directory(name, marker)
+    if directory is None:
+        return None
+    files = sorted(directory.glob("*.safetensors"))
+    if files:
+        digests: dict[str, str] = {}
+        for file in files:
+            digests.update(_tensor_digests(file))
+        return digests
+    # Older checkpoints are pickles, which are not opened here; the files' bytes stand for their tensors.
+    files = sorted(directory.glob("*.bin"))
+    if not files and not Path(name).is_dir():
+        return None
+    if not files:
+        raise ModelError(f"{what} {name!r} holds no weights: expected *.safetensors or *.bin in {directory}")
+    return {file.name: _digest(file, 0, file.stat().st_size, file.name) for file in files}
+
+
+def _tensor_digests(file: Path) -> Iterator[tuple[str, str]]:
+    """Digest every tensor of a safetensors file (8-byte header length, JSON header, data)."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > file.stat().st_size:
+                raise ValueError("its header is longer than the file")
+            header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        for name, tensor in header.items():
+            first, end = tensor["data_offsets"]
+            if 8 + length + end > file.stat().st_size:
+                raise ValueError("it ends too early")
+            yield name, _digest(file, 8 + length + first, end - first, f"{tensor['dtype']}{tensor['shape']}")
+    except (OSError, ValueError, KeyError, struct.error) as error:
+        raise ModelError(
+            f"{file} cannot be read as a safetensors file: {error}; fetch or save it again"
+        ) from error
+
+
+def _digest(file: Path, start: int, size: int, kind: str) -> str:
+    digest = hashlib.sha256(f"{kind} {size}".encode())
+    with file.open("rb") as stream:
+        if size <= _WINDOW * _WINDOWS:
+            stream.seek(start)
+            digest.update(stream.read(size))
+        else:
+            for window in range(_WINDOWS):
+                stream.seek(start + (size - _WINDOW) * window // (_WINDOWS - 1))
+                digest.update(stream.read(_WINDOW))
+    return digest.hexdigest()[:32]

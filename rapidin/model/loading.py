@@ -1,0 +1,219 @@
+"""Loading of tokenizers, models and adapters through transformers and PEFT, with every failure in one line."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import peft
+import torch
+import transformers
+from torch import nn
+
+from rapidin.errors import DependencyError, ModelError, SettingError
+from rapidin.model.devices import placement
+from rapidin.model.places import local_directory
+from rapidin.settings import ModelSettings, TracedParameter
+
+Tokenizer: TypeAlias = transformers.PreTrainedTokenizerBase
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in evaluation mode, ready to be differentiated.
+
+    Attributes:
+        model: the network, wrapped by PEFT where there is an adapter.
+        parameters: the traced parameter tensors in the order of the flattened gradient: the adapter's, or all.
+        context_length: longest sequence the model takes, None if it does not say.
+    """
+
+    model: nn.Module
+    parameters: tuple[TracedParameter, ...]
+    context_length: int | None
+
+
+def load_tokenizer(settings: ModelSettings) -> tuple[Tokenizer, int | None]:
+    """Load a model's tokenizer, without its weights.
+
+    Returns:
+        The tokenizer, and the model's context length, None if its configuration does not say.
+
+    Raises:
+        ModelError: there is no tokenizer beside the model or its adapter, or it cannot be read.
+    """
+    config = _attempt(
+        f"model {settings.model!r}",
+        lambda: transformers.AutoConfig.from_pretrained(
+            settings.model, trust_remote_code=settings.trust_remote_code
+        ),
+    )
+    load = partial(transformers.AutoTokenizer.from_pretrained, trust_remote_code=settings.trust_remote_code)
+    try:
+        tokenizer = _attempt(f"tokenizer of {settings.model!r}", lambda: load(settings.model))
+    except ModelError:
+        if settings.adapter is None:
+            raise
+        # Some fine-tunes save the tokenizer beside the adapter only.
+        tokenizer = _attempt(f"tokenizer of {settings.adapter!r}", lambda: load(settings.adapter))
+    return tokenizer, _context_length(config)
+
+
+def load_model(settings: ModelSettings, device: str = "auto") -> LoadedModel:
+    """Load a causal language model and choose its traced parameters.
+
+    Args:
+        settings: which model and adapter, and how.
+        device: as of ``--device``.
+
+    Raises:
+        ModelError: the model or adapter cannot be loaded, lacks weights, or the two do not fit.
+        DependencyError: quantisation without bitsandbytes.
+        SettingError: an impossible combination, an unknown device, or ``--modules`` matches nothing.
+    """
+    arguments = placement(device, local_directory(settings.model, "config.json"))
+    if settings.quantization != "none":
+        arguments["quantization_config"] = _quantization(settings)
+    dtype = _DTYPES.get(settings.dtype, "auto")
+    model, report = _attempt(
+        f"model {settings.model!r}",
+        lambda: transformers.AutoModelForCausalLM.from_pretrained(
+            settings.model,
+            dtype=dtype,
+            trust_remote_code=settings.trust_remote_code,
+            output_loading_info=True,
+            **arguments,
+        ),
+    )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"model {settings.model!r} lacks {len(missing)} weight tensors, for example {missing[0]!r}, which "
+            "would be random: is it a complete checkpoint of a causal language model?"
+        )
+    context_length = _context_length(model.config)
+    if settings.adapter is not None:
+        model = _with_adapter(model, settings)
+    model.eval()
+    return LoadedModel(model, _traced(model, settings), context_length)
+
+
+def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
+    what = f"adapter {settings.adapter!r}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            adapted = _attempt(
+                what, lambda: peft.PeftModel.from_pretrained(model, settings.adapter, is_trainable=True)
+            )
+    except ModelError as error:
+        raise ModelError(f"{error}. Was it made for another base than {settings.model!r}?") from error
+    saved = _attempt(what, lambda: peft.utils.load_peft_weights(settings.adapter, device="cpu"))
+    unused = sorted(saved.keys() - peft.get_peft_model_state_dict(adapted).keys())
+    unused = [name for name in unused if "embed" not in name and "lm_head" not in name]
+    if unused:
+        raise ModelError(
+            f"{what} does not fit the model {settings.model!r}: it has no place for {len(unused)} of the "
+            f"adapter's tensors, for example {unused[0]!r}; give the base that it was made for"
+        )
+    wrapped: nn.Module = adapted
+    return wrapped
+
+
+def _traced(model: nn.Module, settings: ModelSettings) -> tuple[TracedParameter, ...]:
+    """Choose the traced parameters: of an adapter what it trains, else everything, as far as --modules goes."""
+    with_adapter = settings.adapter is not None
+    chosen = [
+        TracedParameter(name=name, shape=tuple(parameter.shape))
+        for name, parameter in model.named_parameters()
+        if parameter.is_floating_point() and (parameter.requires_grad or not with_adapter)
+    ]
+    if settings.modules is not None:
+        names = [parameter.name for parameter in chosen]
+        chosen = [parameter for parameter in chosen if re.search(settings.modules, parameter.name)]
+        if not chosen:
+            raise SettingError(
+                f"--modules {settings.modules!r} matches none of the {len(names)} trainable parameters; "
+                f"they are named like {names[len(names) // 2]!r}"
+            )
+    if not chosen:
+        raise ModelError(f"adapter {settings.adapter!r} trains no parameter that could be traced")
+    return tuple(chosen)
+
+
+def _quantization(settings: ModelSettings) -> transformers.BitsAndBytesConfig:
+    if settings.adapter is None:
+        raise SettingError(
+            f"--quantization {settings.quantization} needs --adapter: weights of {settings.quantization} have "
+            "no gradient, so only an adapter on top of them can be traced"
+        )
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise DependencyError(
+            f"--quantization {settings.quantization} needs bitsandbytes: pip install 'rapidin[bnb]'"
+        ) from error
+    if settings.quantization == "8bit":
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    # QLoRA's own settings (Dettmers et al. 2023): NormalFloat4 with double quantisation.
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=_DTYPES.get(settings.dtype, torch.bfloat16),
+    )
+
+
+def _context_length(config: Any) -> int | None:
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return length if isinstance(length, int) and length > 0 else None
+
+
+def _attempt(what: str, load: Callable[[], Any]) -> Any:
+    """Call into transformers or PEFT and turn whatever it raises into one line of ours.
+
+    These libraries raise every kind of exception for a bad checkpoint: OSError, ValueError, KeyError,
+    RuntimeError, safetensors' and json's own, ImportError for remote code.
+    """
+    try:
+        with _quiet():
+            return load()
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"{what} does not fit into the device's memory: give another --device or --dtype"
+        ) from error
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
+        if (len(lines) > 1 and len(reason) < 40) or reason.endswith(":"):
+            reason = " ".join(lines[:2])
+        raise ModelError(f"{what} cannot be loaded: {reason[:400]}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence progress bars and reports on loading; what matters of them is raised instead."""
+    from transformers.utils import logging as library_logging
+
+    level = library_logging.get_verbosity()
+    library_logging.set_verbosity_error()
+    bars = library_logging.is_progress_bar_enabled()
+    library_logging.disable_progress_bar()
+    peft_logger = logging.getLogger("peft")
+    peft_level = peft_logger.level
+    peft_logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        library_logging.set_verbosity(level)
+        peft_logger.setLevel(peft_level)
+        if bars:
+            library_logging.enable_progress_bar()

@@ -1,0 +1,48 @@
+"""Where a model's files are: a directory, or a snapshot of the hub in the local cache."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from rapidin.errors import ModelError
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def absolute_place(name: str, what: str = "model") -> str:
+    """Turn a directory into an absolute path; a hub id stays as it is.
+
+    Args:
+        name: what the user gave.
+        what: ``model`` or ``adapter``, for the error message.
+
+    Raises:
+        ModelError: it is neither an existing directory nor a possible hub id.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path.resolve())
+    if path.exists():
+        raise ModelError(f"{what} {name!r} is a file: give the directory that has its config and weights")
+    if not _HUB_ID.fullmatch(name) or name.startswith("."):
+        raise ModelError(f"{what} {name!r}: there is no such directory")
+    return name
+
+
+def local_directory(name: str, marker: str) -> Path | None:
+    """Find the directory that holds a model's files, without any network request.
+
+    Args:
+        name: directory or hub id.
+        marker: a file that every such directory has, ``config.json`` or ``adapter_config.json``.
+
+    Returns:
+        The directory, or the hub snapshot in the local cache; None where it was never downloaded.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, marker)
+    return Path(found).parent if isinstance(found, str) else None

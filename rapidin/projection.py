@@ -1,0 +1,170 @@
+"""Random shuffling and random projection: the linear map from a gradient to its RapidGrad.
+
+The map sends every coordinate of the flattened gradient to one of K buckets with a random sign, exactly |v|/K
+coordinates to each bucket (Alg. 1 and Section 3.2 of Lin et al. 2024, there with permuted copies of v). Here
+bucket and sign are *computed* from the coordinate's index, so nothing of size |v| is ever held, and they depend
+on integers alone, so that every machine, device and batch size agrees. Definition, version 1:
+
+Coordinates are taken in chunks of c = min(64, K/64) neighbours; each parameter tensor starts a new chunk, and
+zeros fill |v| up to a multiple of K. With A = K/c and m = |v|/K there are A·m chunks. For the chunk of index q:
+
+* shuffling: (r, s) = (q mod A, q div A), then λ rounds that alternate
+  r ← (r + hash_j(s)) mod A   and   s ← (s + hash_j(r)) mod m.
+  Written as an A × m matrix, a round shifts every column (then every row) in a circle by its own random amount:
+  Alg. 1's row and column permutations, drawn per column and row instead of once for all of them, and evaluated
+  by a keyed hash instead of a table. Every round is a bijection, so λ rounds are one.
+* bucket of element e of the chunk: (r·c + e + shift(s)) mod K, with a random shift(s) in [0, c).
+  The A chunks that share s fill the K buckets exactly once each; the shift makes any two elements of
+  different chunks equally likely to meet.
+* sign of element e: bit e of a 64-bit hash of q (the Rademacher vector ρ).
+
+Two coordinates of one chunk never meet; any other two meet with probability 1/K over the seeds; signs are
+independent. Hence E⟨Ru, Rv⟩ = ⟨u, v⟩ with the variance of a fixed-size-bin count sketch (OPORP, Li & Li 2023).
+
+Shape letters: b batch · n chunks · c chunk length · K projection dimension.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rapidin.errors import SettingError
+from rapidin.settings import ProjectionSettings
+
+_WORD = 0xFFFFFFFF
+_CHUNKS_AT_ONCE = 1 << 11
+"""Chunks mapped together: bounds the working memory of `Projection.add` and keeps it in the caches."""
+
+
+class Projection:
+    """The map of one store, for parameter tensors of the given sizes.
+
+    Args:
+        settings: K, λ and seed.
+        sizes: number of elements of each parameter tensor, in the order of the flattened gradient.
+
+    Raises:
+        SettingError: K is larger than the gradient.
+
+    Attributes:
+        dimension: K.
+        chunk: c, neighbouring coordinates that stay together.
+        first_chunks: index of the first chunk of each parameter tensor.
+        length: |v| with its padding, a multiple of K.
+    """
+
+    def __init__(self, settings: ProjectionSettings, sizes: Sequence[int]) -> None:
+        self.dimension = settings.dimension
+        self.chunk = min(64, self.dimension // 64)
+        total = sum(sizes)
+        if self.dimension > total:
+            fitting = 1 << max(total.bit_length() - 1, 0)
+            raise SettingError(
+                f"projection dimension {self.dimension} is larger than the gradient of {total} traced "
+                f"parameters: give a power of two up to {fitting} with --projection-dim"
+            )
+        self.first_chunks: list[int] = []
+        chunks = 0
+        for size in sizes:
+            self.first_chunks.append(chunks)
+            chunks += math.ceil(size / self.chunk)
+        self._blocks = self.dimension // self.chunk
+        self._stripes = math.ceil(chunks / self._blocks)
+        self.length = self._stripes * self.dimension
+        self._keys = _keys(settings, count=settings.shuffles + 5)
+        self._shuffles = settings.shuffles
+
+    def places(self, chunks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute where chunks go.
+
+        Args:
+            chunks: int64 [n], indices of chunks.
+
+        Returns:
+            block int64 [n] in [0, K/c), shift int64 [n] in [0, c), signs float32 [n, c] of −1 and 1.
+            Element e of a chunk goes to bucket (block·c + e + shift) mod K.
+        """
+        row = chunks % self._blocks
+        stripe = chunks // self._blocks
+        for round_number in range(self._shuffles):
+            key = self._keys[round_number]
+            if round_number % 2 == 0:
+                row = (row + _hash(stripe, key)) & (self._blocks - 1)
+            else:
+                # (hash · m) >> 32 spreads a 32-bit hash evenly over [0, m) without a division.
+                stripe = (stripe + ((_hash(row, key) * self._stripes) >> 32)) % self._stripes
+        shift = _hash(stripe, self._keys[self._shuffles]) & (self.chunk - 1)
+        return row, shift, self._signs(chunks)
+
+    def _signs(self, chunks: Tensor) -> Tensor:
+        low, high = chunks & _WORD, chunks >> 32
+        words = []
+        for word in range(math.ceil(self.chunk / 32)):
+            first, second = self._keys[self._shuffles + 1 + 2 * word : self._shuffles + 3 + 2 * word]
+            words.append(_hash(_hash(low, first) ^ high, second))
+        bits = torch.arange(min(self.chunk, 32), device=chunks.device)
+        spread = torch.stack(words, dim=1).unsqueeze(2) >> bits
+        return (spread.flatten(1) & 1).to(torch.float32).mul_(2).sub_(1)
+
+    def new_sketch(self, batch: int, device: torch.device | str) -> Tensor:
+        """Make an empty sketch, float32 [b, K + c]: c extra buckets that `finish` folds back to the front."""
+        return torch.zeros(batch, self.dimension + self.chunk, dtype=torch.float32, device=device)
+
+    def add(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
+        """Add the projection of some chunks of each sample's gradient to a sketch.
+
+        Args:
+            sketch: float32 [b, K + c] from `new_sketch`; changed in place.
+            chunks: int64 [n], which chunks of the flattened gradient these are.
+            values: float32 [b, n, c], the coordinates; left as they are.
+        """
+        for first in range(0, len(chunks), _CHUNKS_AT_ONCE):
+            piece = slice(first, first + _CHUNKS_AT_ONCE)
+            block, shift, signs = self.places(chunks[piece])
+            signed = values[:, piece] * signs
+            # Chunks of one shift are added together: then each is a row of K/c aligned rows of the sketch.
+            order = torch.argsort(shift, stable=True)
+            counts = torch.bincount(shift, minlength=self.chunk).tolist()
+            end = 0
+            for amount, count in enumerate(counts):
+                if count == 0:
+                    continue
+                members = order[end : end + count]
+                end += count
+                rows = sketch[:, amount : amount + self.dimension].unflatten(1, (self._blocks, self.chunk))
+                rows.index_add_(1, block[members], signed[:, members])
+
+    def finish(self, sketch: Tensor) -> Tensor:
+        """Turn a sketch into the projection, float32 [b, K]; the sketch's memory is reused."""
+        sketch[:, : self.chunk] += sketch[:, self.dimension :]
+        return sketch[:, : self.dimension]
+
+
+def _keys(settings: ProjectionSettings, count: int) -> list[int]:
+    """Derive 32-bit keys from seed, K and λ; SHA-256 keeps nearby seeds unrelated."""
+    prefix = f"rapidin projection {settings.version} {settings.seed} {settings.dimension} {settings.shuffles}"
+    return [
+        int.from_bytes(hashlib.sha256(f"{prefix} {number}".encode()).digest()[:4], "little")
+        for number in range(count)
+    ]
+
+
+def _hash(values: Tensor, key: int) -> Tensor:
+    """Hash int64 values below 2^32 to [0, 2^32): two keyed rounds of MurmurHash3's 32-bit finaliser.
+
+    The constants are those of Austin Appleby's ``fmix32``. Products stay below 2^64 and wrap in int64 the same
+    way on every device; only their low 32 bits are used.
+    """
+    mixed = (values + key) & _WORD
+    for _ in range(2):
+        mixed = mixed ^ (mixed >> 16)
+        mixed = (mixed * 0x85EBCA6B) & _WORD
+        mixed = mixed ^ (mixed >> 13)
+        mixed = (mixed * 0xC2B2AE35) & _WORD
+        mixed = (mixed ^ (mixed >> 16) ^ (key >> 7)) & _WORD
+    return mixed

@@ -1,0 +1,130 @@
+"""What a user asks a store to be, and how that fits with what an existing store is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+from pydantic import ValidationError
+
+from rapidin.errors import SettingError, StoreMismatchError
+from rapidin.model.places import absolute_place
+from rapidin.settings import ModelSettings, ProjectionSettings, StoreSettings, TextSettings
+from rapidin.text import load_template
+
+
+class RequestedSettings(TypedDict, total=False):
+    """Settings of a store by the names of the command line's flags; what is left out is the store's or a default.
+
+    See `rapidin.settings` for their meaning; `template` is a file.
+    """
+
+    model: str | None
+    adapter: str | None
+    dtype: str | None
+    quantization: str | None
+    modules: str | None
+    trust_remote_code: bool | None
+    template: str | Path | None
+    max_length: int | None
+    loss: str | None
+    projection_dim: int | None
+    shuffles: int | None
+    seed: int | None
+    layer_norm: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSettings:
+    """The three parts of a store's settings that do not depend on the loaded model."""
+
+    model: ModelSettings
+    text: TextSettings
+    projection: ProjectionSettings
+
+
+_PARTS: dict[str, dict[str, str]] = {
+    "model": {
+        name: name for name in ("model", "adapter", "dtype", "quantization", "modules", "trust_remote_code")
+    },
+    "text": {name: name for name in ("template", "max_length", "loss")},
+    "projection": {
+        "projection_dim": "dimension",
+        "shuffles": "shuffles",
+        "seed": "seed",
+        "layer_norm": "layer_norm",
+    },
+}
+"""Flag → field of the settings, by part."""
+
+_PLACES = ("model", "adapter")
+"""A model may move; its fingerprint is compared instead of its path."""
+
+
+def resolve(requested: RequestedSettings, existing: StoreSettings | None) -> ResolvedSettings:
+    """Fit a request to an existing store, or make the settings of a new one.
+
+    Args:
+        requested: what the user gave; None counts as not given.
+        existing: settings of the store, None where it is to be created.
+
+    Raises:
+        SettingError: a value cannot be used, or a new store lacks a model.
+        StoreMismatchError: a value contradicts the store's.
+        ModelError: the model or adapter is no directory and no hub id.
+    """
+    given = _given(requested)
+    if existing is None:
+        if "model" not in given["model"]:
+            raise SettingError("a new store needs --model: the directory or hub id of the fine-tuned model")
+        return ResolvedSettings(
+            model=_validated(ModelSettings, given["model"]),
+            text=_validated(TextSettings, given["text"]),
+            projection=_validated(ProjectionSettings, given["projection"]),
+        )
+    parts: dict[str, Any] = {}
+    conflicts: list[str] = []
+    for part in _PARTS:
+        mine = getattr(existing, part)
+        theirs = _validated(type(mine), {**mine.model_dump(), **given[part]})
+        conflicts += [
+            f"{flag} is {getattr(mine, name)!r}, not {getattr(theirs, name)!r}"
+            for flag, name in _PARTS[part].items()
+            if name not in _PLACES and getattr(mine, name) != getattr(theirs, name)
+        ]
+        parts[part] = theirs
+    if conflicts:
+        raise StoreMismatchError(
+            f"the store was created with other settings: {'; '.join(conflicts)}. Leave these out, "
+            "or ingest into a new store"
+        )
+    return ResolvedSettings(**parts)
+
+
+def _given(requested: RequestedSettings) -> dict[str, dict[str, Any]]:
+    flags = {flag for names in _PARTS.values() for flag in names}
+    unknown = sorted(set(requested) - flags)
+    if unknown:
+        raise SettingError(f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(flags))}")
+    given: dict[str, dict[str, Any]] = {
+        part: {name: requested[flag] for flag, name in names.items() if requested.get(flag) is not None}  # type: ignore[literal-required]
+        for part, names in _PARTS.items()
+    }
+    for what in _PLACES:
+        if what in given["model"]:
+            given["model"][what] = absolute_place(str(given["model"][what]), what)
+    if "template" in given["text"]:
+        given["text"]["template"] = load_template(Path(given["text"]["template"]))
+    return given
+
+
+def _validated(kind: type[Any], values: dict[str, Any]) -> Any:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        flags = {name: flag for names in _PARTS.values() for flag, name in names.items()}
+        field = str(problem["loc"][0]) if problem["loc"] else ""
+        flag = "--" + flags.get(field, field).replace("_", "-")
+        raise SettingError(f"{flag} {problem['input']!r} cannot be used: {problem['msg']}") from error

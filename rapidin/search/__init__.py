@@ -1,0 +1,5 @@
+"""From a generation to the training samples behind it."""
+
+from rapidin.search.searcher import Searcher
+
+__all__ = ["Searcher"]

@@ -1,0 +1,74 @@
+"""What is asked for: a bare prompt or the rows of a file, as text samples in the store's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rapidin.data import Row, read_rows
+from rapidin.errors import SettingError
+from rapidin.settings import TextSettings
+from rapidin.text import ALPACA, TextSample, recognise
+from rapidin.text.templates import named_fields
+
+COMMAND_LINE = "--prompt"
+"""Stands for the file name in errors about a prompt that came from no file."""
+
+
+def query_of_prompt(prompt: str, generation: str | None, settings: TextSettings) -> TextSample:
+    """Put a bare prompt into the shape of the store's rows, so that the model sees it as in training.
+
+    A prompt that begins as the store's template does was rendered already and is taken as it is.
+
+    Args:
+        prompt: what was asked, or the whole rendered prompt.
+        generation: what was answered, None if the model shall write it.
+        settings: of the store.
+
+    Raises:
+        SettingError: the store's template has several fields, so that one text does not fill it.
+        RowError: the prompt cannot be used.
+    """
+    row = Row(COMMAND_LINE, 1, _fields(prompt, generation, settings))
+    template = settings.template if "prompt" not in row.fields else None
+    return recognise(row, template, response_required=generation is not None)
+
+
+def read_queries(file: Path, settings: TextSettings) -> Iterator[TextSample]:
+    """Read the rows of a file of queries; those without a response get the model's own.
+
+    Raises:
+        DataFileError: the file cannot be read.
+        RowError: a row has no known shape.
+    """
+    for row in read_rows([file]):
+        yield recognise(row, settings.template, response_required=False)
+
+
+def _fields(prompt: str, generation: str | None, settings: TextSettings) -> dict[str, Any]:
+    fields: dict[str, Any]
+    if settings.shape == "chat":
+        messages = [{"role": "user", "content": prompt}]
+        if generation is not None:
+            messages.append({"role": "assistant", "content": generation})
+        return {"messages": messages}
+    template = settings.template or (ALPACA if settings.shape == "alpaca" else None)
+    if template is None or _is_rendered(prompt, template.prompt, template.prompt_with_input):
+        return {"prompt": prompt} if generation is None else {"prompt": prompt, "completion": generation}
+    asked, answered = named_fields(template.prompt), named_fields(template.response)
+    if len(asked) != 1 or len(answered) != 1:
+        raise SettingError(
+            f"--prompt fills one field, and this store's template has {', '.join((*asked, *answered))}: "
+            "write the fields into a file and give it with --queries"
+        )
+    fields = {asked[0]: prompt}
+    if generation is not None:
+        fields[answered[0]] = generation
+    return fields
+
+
+def _is_rendered(prompt: str, *templates: str | None) -> bool:
+    """Tell whether a prompt begins with the text that a template puts before its first field."""
+    beginnings = [template.partition("{")[0] for template in templates if template is not None]
+    return any(beginning and prompt.startswith(beginning) for beginning in beginnings)

@@ -1,0 +1,219 @@
+"""Search: queries are encoded, answered by the model where they have no answer, differentiated and looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from rapidin.errors import FingerprintMismatchError, GradientError, ModelError, RowError, SettingError
+from rapidin.gradients import RapidGradEngine, TokenBudget, compute_in_batches
+from rapidin.model.fingerprint import describe_difference, fingerprint
+from rapidin.model.generation import generate
+from rapidin.model.loading import load_model, load_tokenizer
+from rapidin.model.places import absolute_place
+from rapidin.records import Hit, Query, SearchResult
+from rapidin.search.queries import query_of_prompt, read_queries
+from rapidin.storage import ScoredSample, Store
+from rapidin.text import EncodedSample, Encoder, TextSample
+
+_QUERIES_AT_ONCE = 64
+
+
+class Searcher:
+    """A store and its model, loaded once for any number of searches.
+
+    Args:
+        store: the store, or its path.
+        model: where the model is now, if it has moved since the store was built.
+        adapter: the same of its adapter.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``.
+        tokens_per_batch: padded tokens computed together; halves itself when memory runs out.
+
+    Raises:
+        StoreError: the store cannot be opened.
+        ModelError: the model cannot be loaded.
+        FingerprintMismatchError: it is not the model that the store was built with.
+    """
+
+    def __init__(
+        self,
+        store: Store | str | Path,
+        *,
+        model: str | None = None,
+        adapter: str | None = None,
+        device: str = "auto",
+        tokens_per_batch: int | None = None,
+    ) -> None:
+        self._owns_store = not isinstance(store, Store)
+        self.store = store if isinstance(store, Store) else Store.open(store)
+        settings = self.store.settings
+        moved = {
+            name: absolute_place(place, name)
+            for name, place in (("model", model), ("adapter", adapter))
+            if place is not None
+        }
+        self._model_settings = settings.model.model_copy(update=moved)
+        self._check_fingerprint()
+        tokenizer, context_length = load_tokenizer(self._model_settings)
+        self._tokenizer = tokenizer
+        self._encoder = Encoder(tokenizer, settings.text, context_length)
+        self._model = load_model(self._model_settings, device).model
+        self._engine = RapidGradEngine(self._model, settings.parameters, settings.projection)
+        self._budget = TokenBudget(tokens_per_batch, self._engine.device, settings.projection.dimension)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the model, and of the store if it was opened here."""
+        self._engine.close()
+        if self._owns_store:
+            self.store.close()
+
+    def search(
+        self,
+        prompt: str,
+        generation: str | None = None,
+        *,
+        k: int = 10,
+        opponents: bool = False,
+        where: Sequence[str] = (),
+        max_new_tokens: int = 256,
+    ) -> SearchResult:
+        """Find the training samples behind one generation.
+
+        Args:
+            prompt: what the model was asked; put into the template of the store's rows.
+            generation: what it answered; None: the model answers now, greedily.
+            k: samples wanted at each end.
+            opponents: find the most negative influences too.
+            where: filter expressions that a sample must all meet, for example ``source=gsm8k``.
+            max_new_tokens: longest answer that the model may write.
+
+        Raises:
+            RapidinError: one of its kinds, see `rapidin.errors`.
+        """
+        query = query_of_prompt(prompt, generation, self.store.settings.text)
+        (result,) = self._search(
+            [replace(query, id="0")], k=k, opponents=opponents, where=where, max_new_tokens=max_new_tokens
+        )
+        return result
+
+    def search_file(
+        self,
+        file: str | Path,
+        *,
+        k: int = 10,
+        opponents: bool = False,
+        where: Sequence[str] = (),
+        max_new_tokens: int = 256,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Iterator[SearchResult]:
+        """Search for every row of a data file, in its order; rows without a response get the model's own.
+
+        Args:
+            file: of the shapes that `ingest` takes.
+            k, opponents, where, max_new_tokens: as of `search`.
+            on_progress: told the number of queries answered so far.
+
+        Raises:
+            RapidinError: one of its kinds, see `rapidin.errors`.
+        """
+        queries = read_queries(Path(file), self.store.settings.text)
+        done = 0
+        while chunk := list(islice(queries, _QUERIES_AT_ONCE)):
+            yield from self._search(chunk, k=k, opponents=opponents, where=where, max_new_tokens=max_new_tokens)
+            done += len(chunk)
+            if on_progress is not None:
+                on_progress(done)
+
+    def _search(
+        self,
+        queries: Iterable[TextSample],
+        *,
+        k: int,
+        opponents: bool,
+        where: Sequence[str],
+        max_new_tokens: int,
+    ) -> list[SearchResult]:
+        if k < 1:
+            raise SettingError(f"k is {k}: ask for at least 1 sample")
+        if max_new_tokens < 1:
+            raise SettingError(f"--max-new-tokens {max_new_tokens} cannot be used: give at least 1")
+        prepared = [self._prepared(query, max_new_tokens) for query in queries]
+        vectors = self._vectors([encoded for _, encoded in prepared])
+        with self.store.snapshot() as snapshot:
+            best = snapshot.search(vectors, k, where)
+            worst = snapshot.search(vectors, k, where, largest=False) if opponents else [[] for _ in prepared]
+        return [
+            SearchResult(query, _hits(high), _hits(low))
+            for (query, _), high, low in zip(prepared, best, worst, strict=True)
+        ]
+
+    def _prepared(self, sample: TextSample, max_new_tokens: int) -> tuple[Query, EncodedSample]:
+        """Encode a query, after letting the model answer where it has no answer."""
+        generated = not sample.has_response
+        if generated:
+            encoded = self._answered(sample, max_new_tokens)
+        else:
+            # In a chat only the last answer is the generation; the earlier ones are context.
+            encoded = self._encoder.encode(sample, sample.response if sample.turns else None)
+        query = Query(
+            id=sample.id,
+            prompt=encoded.prompt,
+            generation=encoded.response,
+            generated=generated,
+            tokens=len(encoded.ids),
+            targets=sum(encoded.targets),
+            truncated=encoded.truncated,
+            metadata=sample.metadata,
+        )
+        return query, encoded
+
+    def _answered(self, sample: TextSample, max_new_tokens: int) -> EncodedSample:
+        prompt = self._encoder.encode_prompt(sample)
+        room = min(max_new_tokens, self._encoder.max_length - len(prompt))
+        text, ended = generate(self._model, self._tokenizer, prompt, room)
+        if not text.strip():
+            raise RowError(
+                sample.file, sample.row, "the model answers nothing to this prompt: give a generation", sample.id
+            )
+        encoded = self._encoder.encode(sample, text)
+        if not ended and encoded.ids[-1] == self._tokenizer.eos_token_id and sum(encoded.targets) > 1:
+            # The answer was cut off: the end that the encoder puts there is not something the model said.
+            encoded = replace(encoded, ids=encoded.ids[:-1], targets=encoded.targets[:-1])
+        return encoded
+
+    def _vectors(self, samples: list[EncodedSample]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        vectors = np.empty((len(samples), self.store.settings.projection.dimension), dtype=np.float32)
+        for positions, batch in compute_in_batches(self._engine, samples, self._budget):
+            for row, problem in batch.problems.items():
+                raise GradientError(f"query {samples[positions[row]].id}", problem)
+            vectors[positions] = batch.vectors
+        return vectors
+
+    def _check_fingerprint(self) -> None:
+        found = fingerprint(self._model_settings)
+        if found is None:
+            raise ModelError(
+                f"model {self._model_settings.model!r} is not in the local cache: fetch it, or name its directory "
+                "with --model"
+            )
+        difference = describe_difference(self.store.settings.fingerprint, found)
+        if difference is not None:
+            raise FingerprintMismatchError(
+                f"{self._model_settings.model!r} is not the model that {self.store.path} was built with: "
+                f"{difference}. Give the right one with --model and --adapter"
+            )
+
+
+def _hits(found: list[ScoredSample]) -> tuple[Hit, ...]:
+    return tuple(Hit(rank, scored.score, scored.sample) for rank, scored in enumerate(found, start=1))

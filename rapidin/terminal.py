@@ -1,0 +1,224 @@
+"""What a person sees: progress and logs on stderr, results on stdout, drawn by rich.
+
+Knows records, not stores or models. No bar is drawn where stderr is not a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from rapidin.ingest.listener import IngestListener, Preflight
+from rapidin.records import Hit, IngestReport, Sample, SearchResult, StoreInfo
+
+_LONGEST_TEXT = 600
+
+
+class ProgressListener(IngestListener):
+    """Draws an ingest: a preflight line, then one bar with samples, tokens per second and time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("reading", total=None, rate="")
+        self._samples = 0
+        self._tokens = 0
+        self.stored = 0
+
+    def __enter__(self) -> ProgressListener:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def reading(self, rows: int) -> None:
+        """See `IngestListener.reading`."""
+        self._progress.update(self._task, completed=rows)
+
+    def planned(self, preflight: Preflight) -> None:
+        """See `IngestListener.planned`."""
+        cut = f", {preflight.truncated:,} of them truncated" if preflight.truncated else ""
+        self._console.print(
+            f"{preflight.samples:,} samples to ingest ({preflight.tokens:,} tokens{cut}), "
+            f"{preflight.skipped:,} in the store already; the store grows by about "
+            f"{size(preflight.bytes)}, {size(preflight.bytes_free)} are free",
+            highlight=False,
+        )
+        self._samples = preflight.samples
+
+    def loading_model(self, name: str) -> None:
+        """See `IngestListener.loading_model`."""
+        self._console.print(f"loading {escape(name)}", highlight=False)
+        self._progress.reset(self._task, total=self._samples, description="computing gradients", rate="")
+
+    def advanced(self, samples: int, tokens: int) -> None:
+        """See `IngestListener.advanced`."""
+        self._tokens += tokens
+        elapsed = self._progress.tasks[0].elapsed or 0.0
+        rate = f"{self._tokens / elapsed:,.0f} tokens/s" if elapsed > 0 else ""
+        self._progress.update(self._task, advance=samples, rate=rate)
+
+    def committed(self, samples: int) -> None:
+        """See `IngestListener.committed`."""
+        self.stored += samples
+
+
+def ingest_summary(report: IngestReport, dry_run: bool) -> RenderableType:
+    """One line of figures, and the rows that were left out."""
+    verb = "would be added" if dry_run else "added"
+    parts = [f"{report.added:,} {verb}"]
+    for count, what in (
+        (report.replaced, "replaced"),
+        (report.updated, "updated"),
+        (report.skipped, "skipped"),
+        (report.truncated, "truncated"),
+        (report.failed, "failed"),
+    ):
+        if count:
+            parts.append(f"{count:,} {what}")
+    line = f"{', '.join(parts)}; {report.store} holds {report.samples_total:,} samples"
+    if report.tokens_per_second:
+        line += f" ({report.seconds:,.1f} s, {report.tokens_per_second:,.0f} tokens/s)"
+    failures = [Text(f"left out: {_place(failure)}: {failure.reason}") for failure in report.failures[:20]]
+    if report.failed > 20:
+        failures.append(Text(f"… and {report.failed - 20:,} more; --json lists them all"))
+    return Group(Text(line), *failures)
+
+
+def search_view(result: SearchResult) -> RenderableType:
+    """The generation, then the samples behind it, the strongest first."""
+    query = result.query
+    title = "the model's answer" if query.generated else "generation"
+    parts: list[RenderableType] = [
+        Panel(
+            Text(shortened(query.prompt), style="dim"), title=f"prompt · {escape(query.id)}", title_align="left"
+        ),
+        Panel(Text(shortened(query.generation)), title=title, title_align="left"),
+        Rule("proponents: training on them made this answer more likely", align="left"),
+        _hits_table(result.proponents),
+    ]
+    if result.opponents:
+        parts.append(Rule("opponents: training on them made it less likely", align="left"))
+        parts.append(_hits_table(result.opponents))
+    return Group(*parts)
+
+
+def samples_table(samples: Sequence[Sample]) -> RenderableType:
+    """Samples of a store, a line each."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("id", "prompt", "response", "metadata"):
+        table.add_column(heading, overflow="ellipsis", no_wrap=True)
+    for sample in samples:
+        table.add_row(
+            Text(sample.id), Text(_ending(sample.prompt)), Text(_line(sample.response)), Text(_metadata(sample))
+        )
+    return table
+
+
+def sample_view(sample: Sample) -> RenderableType:
+    """One sample, whole."""
+    facts = Text(
+        f"{sample.file}, row {sample.row} · {sample.tokens} tokens, {sample.targets} targets"
+        f"{', truncated' if sample.truncated else ''}\n{_metadata(sample)}"
+    )
+    return Group(
+        Panel(Text(sample.prompt), title="prompt", title_align="left"),
+        Panel(Text(sample.response), title=f"response · {escape(sample.id)}", title_align="left"),
+        facts,
+    )
+
+
+def info_table(info: StoreInfo) -> RenderableType:
+    """What a store holds."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    live = sum(segment.live for segment in info.segments)
+    rows = sum(segment.rows for segment in info.segments)
+    facts: dict[str, Any] = {
+        "store": info.path,
+        "samples": f"{info.samples:,}" + (f" ({info.deleted:,} deleted)" if info.deleted else ""),
+        "model": info.model,
+        "adapter": info.adapter or "none",
+        "traced": f"{info.parameters:,} parameters in {info.parameter_tensors} tensors"
+        + (f" that match {info.modules!r}" if info.modules else ""),
+        "RapidGrad": f"{info.projection_dim:,} numbers, {info.shuffles} shuffles, seed {info.seed}, "
+        f"layer-wise normalisation {'on' if info.layer_norm else 'off'}",
+        "weights as": f"{info.dtype}, quantization {info.quantization}",
+        "loss over": info.loss,
+        "vectors": f"{size(info.bytes_vectors)} in {len(info.segments)} segments, {live:,} of {rows:,} rows live",
+        "metadata": f"{size(info.bytes_metadata)}; fields: {', '.join(info.metadata_fields) or 'none'}",
+        "indexes": ", ".join(info.indexes),
+        "created": f"{info.created}, format {info.format_version}",
+    }
+    for name, value in facts.items():
+        table.add_row(name, Text(str(value)))
+    return table
+
+
+def size(count: int) -> str:
+    """Bytes for people, in powers of 1,000."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:,.2f} TB"
+
+
+def shortened(text: str, length: int = _LONGEST_TEXT) -> str:
+    """Beginning and end of a text that would fill the screen."""
+    if len(text) <= length:
+        return text
+    return f"{text[: length // 2]} … {text[-length // 2 :]}"
+
+
+def _hits_table(hits: Sequence[Hit]) -> RenderableType:
+    table = Table(box=None, header_style="bold", pad_edge=False, show_edge=False)
+    table.add_column("rank", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("id", overflow="fold", max_width=20)
+    table.add_column("prompt → response", ratio=1, overflow="fold")
+    table.add_column("metadata", overflow="fold", max_width=28)
+    for hit in hits:
+        text = Text(_ending(hit.sample.prompt), style="dim")
+        text.append(f"\n→ {shortened(_line(hit.sample.response), 200)}", style="not dim")
+        table.add_row(str(hit.rank), f"{hit.score:+.4f}", Text(hit.sample.id), text, Text(_metadata(hit.sample)))
+    return table
+
+
+def _ending(prompt: str) -> str:
+    """The part of a prompt that differs from others, which is not the template's beginning."""
+    body = prompt.partition("### Instruction:\n")[2] or prompt
+    return shortened(_line(body.replace("### Response:", "")), 200)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _metadata(sample: Sample) -> str:
+    return " ".join(f"{name}={value}" for name, value in sample.metadata.items())
+
+
+def _place(failure: Any) -> str:
+    name = f" (id {failure.id!r})" if failure.id is not None else ""
+    return f"{failure.file}, row {failure.row}{name}"

@@ -1,0 +1,288 @@
+"""What a row says: its shape, the text of prompt and response, its id and its metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+from rapidin.data import Row
+from rapidin.errors import RowError
+from rapidin.settings import Template
+from rapidin.text.metadata import kind_of, plain_value, typed_cell
+from rapidin.text.templates import ALPACA, check_template, named_fields, render
+
+Shape = Literal["template", "chat", "alpaca", "completion", "text"]
+
+SHAPES = "messages; instruction + output (+ input); prompt + completion (or response); text"
+"""The fields of each known shape, for error messages."""
+
+ASSISTANT = "assistant"
+HASH_DIGITS = 32
+ID_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a chat."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextSample:
+    """A row as text.
+
+    Attributes:
+        id: the row's own, or the first 16 digits of `content_hash`.
+        shape: how the row was read; ``template`` is the user's.
+        prompt: text before the response; empty for ``text`` and, since a tokenizer renders it, for ``chat``.
+        response: the response; for ``text`` all of it, for ``chat`` the last turn if it is the assistant's.
+        turns: messages of a chat, else empty.
+        has_response: whether there is anything in `response`.
+        content_hash: 32 hexadecimal digits of the SHA-256 of shape and text; metadata, the order of fields and
+            an empty ``input`` do not change it.
+        metadata: all other fields, as JSON values.
+        file: the data file, as the user named it.
+        row: the row's number in it, counted from 1.
+    """
+
+    id: str
+    shape: Shape
+    prompt: str
+    response: str
+    turns: tuple[Turn, ...]
+    has_response: bool
+    content_hash: str
+    metadata: Mapping[str, Any]
+    file: str
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What a shape makes of a row: `used` are the fields that are not metadata, `text` is what is hashed."""
+
+    shape: Shape
+    used: frozenset[str]
+    text: Mapping[str, Any]
+    prompt: str = ""
+    response: str = ""
+    turns: tuple[Turn, ...] = ()
+    has_response: bool = True
+
+
+def recognise(row: Row, template: Template | None = None, response_required: bool = True) -> TextSample:
+    """Read a row as text by `template`, or without one by the shape that its fields show.
+
+    Args:
+        row: the row.
+        template: the user's; every field it names must be in the row, except ``input``, which may be absent.
+        response_required: False for queries, whose response the model may write.
+
+    Raises:
+        RowError: the row has no known shape, or a field of the wrong type, or an unusable id, or no response
+            though one is required.
+        SettingError: the template is malformed.
+    """
+    reader = _Reader(row)
+    if template is not None:
+        check_template(template)
+        content = reader.fill("template", template, response_required)
+    else:
+        content = reader.detect(response_required)
+    canonical = json.dumps([content.shape, content.text], sort_keys=True, separators=(",", ":"))
+    content_hash = hashlib.sha256(canonical.encode()).hexdigest()[:HASH_DIGITS]
+    return TextSample(
+        id=content_hash[:ID_DIGITS] if reader.id is None else reader.id,
+        shape=content.shape,
+        prompt=content.prompt,
+        response=content.response,
+        turns=content.turns,
+        has_response=content.has_response,
+        content_hash=content_hash,
+        metadata=reader.metadata(content.used),
+        file=row.file,
+        row=row.number,
+    )
+
+
+class _Reader:
+    """Takes one row apart; every complaint names its file, number and id."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.fields = {name: value for name, value in row.fields.items() if value is not None}
+        self.id: str | None = None
+        self.id = self._own_id()
+
+    def fail(self, reason: str) -> NoReturn:
+        raise RowError(self.row.file, self.row.number, reason, self.id)
+
+    def _own_id(self) -> str | None:
+        value = self.fields.get("id")
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            self.fail(f"field 'id' is {kind_of(value)}; an id is text or a whole number")
+        if not str(value).strip():
+            self.fail("field 'id' is empty; give each row an id of its own, or leave the field out")
+        self._check_unicode("id", str(value))
+        return str(value)
+
+    def detect(self, response_required: bool) -> _Content:
+        """Read the row by the first shape whose fields are all there."""
+        fields = self.fields
+        answer = next((name for name in ("completion", "response") if name in fields), None)
+        if "messages" in fields:
+            return self._chat(response_required)
+        if "instruction" in fields and "output" in fields:
+            return self.fill("alpaca", ALPACA, response_required)
+        if "prompt" in fields and answer is not None:
+            return self._completion(answer, response_required)
+        if "text" in fields:
+            return self._text()
+        if "instruction" in fields:
+            return self.fill("alpaca", ALPACA, response_required)
+        if "prompt" in fields:
+            return self._completion("completion", response_required)
+        names = ", ".join(repr(name) for name in list(fields)[:20]) or "none"
+        self.fail(f"its fields ({names}) have no known shape; known are {SHAPES}; or give a --template")
+
+    def fill(self, shape: Shape, template: Template, response_required: bool) -> _Content:
+        """Read the row by a template."""
+        with_input = template.prompt_with_input if self.fields.get("input", "") != "" else None
+        prompt = template.prompt if with_input is None else with_input
+        prompt_fields, response_fields = named_fields(prompt), named_fields(template.response)
+        values = {name: self._value(name, shape) for name in prompt_fields}
+        answers: dict[str, str] = {}
+        absent = [name for name in response_fields if name not in self.fields and name != "input"]
+        if absent and response_required:
+            self._no_response(absent[0])
+        if not absent:
+            answers = {name: self._value(name, shape) for name in response_fields}
+        has_response = any(answer.strip() for answer in answers.values())
+        if response_required and not has_response:
+            self._no_response(response_fields[0])
+        if not has_response:
+            answers = {}
+        return _Content(
+            shape=shape,
+            used=frozenset((*named_fields(template.prompt), *prompt_fields, *response_fields))
+            | frozenset(named_fields(template.prompt_with_input or "")),
+            text={**values, **answers},
+            prompt=render(prompt, values),
+            response=render(template.response, answers) if has_response else "",
+            has_response=has_response,
+        )
+
+    def _completion(self, answer: str, response_required: bool) -> _Content:
+        prompt = self._string("prompt")
+        response = self._string(answer) if answer in self.fields else ""
+        has_response = bool(response.strip())
+        if response_required and not has_response:
+            self._no_response(answer)
+        return _Content(
+            shape="completion",
+            used=frozenset(("prompt", answer)),
+            text={"prompt": prompt} | ({"response": response} if has_response else {}),
+            prompt=prompt,
+            response=response if has_response else "",
+            has_response=has_response,
+        )
+
+    def _text(self) -> _Content:
+        text = self._string("text")
+        if not text.strip():
+            self._no_response("text")
+        return _Content(shape="text", used=frozenset(("text",)), text={"text": text}, response=text)
+
+    def _chat(self, response_required: bool) -> _Content:
+        messages = self.fields["messages"]
+        if not isinstance(messages, (list, tuple)):
+            self.fail(f"field 'messages' is {kind_of(messages)}; it must be a list of {{role, content}}")
+        if not messages:
+            self.fail("field 'messages' is empty; a chat needs at least one message")
+        turns = tuple(self._turn(number, message) for number, message in enumerate(messages, start=1))
+        answered = any(turn.role == ASSISTANT and turn.content.strip() for turn in turns)
+        if response_required and not answered:
+            self.fail("field 'messages' has no text from the assistant; a training row needs a response")
+        last = turns[-1]
+        has_response = last.role == ASSISTANT and bool(last.content.strip())
+        if last.role == ASSISTANT and not has_response and not response_required:
+            turns = turns[:-1]  # an empty place for the answer, not an answer
+            if not turns:
+                self.fail("field 'messages' is a single empty message of the assistant; give it a question")
+        return _Content(
+            shape="chat",
+            used=frozenset(("messages",)),
+            text={"messages": [[turn.role, turn.content] for turn in turns]},
+            response=last.content if has_response else "",
+            turns=turns,
+            has_response=has_response,
+        )
+
+    def _turn(self, number: int, message: Any) -> Turn:
+        where = f"field 'messages', message {number}"
+        if not isinstance(message, Mapping):
+            self.fail(f"{where} is {kind_of(message)}; it must be an object with role and content")
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(role, str) or not role.strip():
+            self.fail(f"{where}: role is {kind_of(role)}; it must be a name such as user or assistant")
+        if message.get("tool_calls"):
+            self.fail(f"{where}: tool_calls cannot be rendered; write the call into content as text")
+        if isinstance(content, (list, tuple)):
+            content = "".join(self._part(where, part) for part in content)
+        if not isinstance(content, str):
+            self.fail(f"{where}: content is {kind_of(content)}; it must be text")
+        self._check_unicode("messages", role + content)
+        return Turn(role, content)
+
+    def _part(self, where: str, part: Any) -> str:
+        text = part.get("text") if isinstance(part, Mapping) and part.get("type") in (None, "text") else None
+        if not isinstance(text, str):
+            self.fail(f"{where}: content has a part that is not text; only text can be used")
+        return text
+
+    def _no_response(self, field: str) -> NoReturn:
+        state = "empty" if field in self.fields else "missing"
+        self.fail(f"field {field!r} is {state}; a training row needs a response")
+
+    def _value(self, name: str, shape: Shape) -> str:
+        """A field's text for a template; a user's template takes numbers and truth values too."""
+        if name not in self.fields:
+            if name == "input":
+                return ""
+            self.fail(f"field {name!r} is missing; the {shape} prompt needs it")
+        value = self.fields[name]
+        if shape == "template" and isinstance(value, (bool, int, float)):
+            return json.dumps(value)
+        return self._string(name)
+
+    def _string(self, name: str) -> str:
+        value = self.fields[name]
+        if not isinstance(value, str):
+            self.fail(f"field {name!r} is {kind_of(value)}; it must be text")
+        self._check_unicode(name, value)
+        return value
+
+    def _check_unicode(self, name: str, text: str) -> None:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            self.fail(
+                f"field {name!r} holds half a character (\\u{ord(text[error.start]):04x}); repair the text"
+            )
+
+    def metadata(self, used: frozenset[str]) -> dict[str, Any]:
+        """All fields that are neither id nor text, as JSON values."""
+        others = {name: value for name, value in self.fields.items() if name != "id" and name not in used}
+        if self.row.untyped:
+            return {name: typed_cell(value) for name, value in others.items()}
+        plain = {str(name): plain_value(value) for name, value in others.items()}
+        for name, value in plain.items():
+            self._check_unicode(name, name + json.dumps(value, ensure_ascii=False))
+        return plain

@@ -1,0 +1,127 @@
+"""Prompt templates: the built-in one of Alpaca rows, and those that users write as JSON.
+
+A template's strings are Python format strings over a row's fields: ``{instruction}`` stands for a field, ``{{``
+and ``}}`` for braces. Nothing else is allowed in the braces: no attribute or index access, conversion or format,
+so a template cannot reach into Python.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from rapidin.errors import SettingError
+from rapidin.settings import Template
+
+ALPACA = Template(
+    prompt=(
+        "Below is an instruction that describes a task. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\n{instruction}\n\n### Response: "
+    ),
+    prompt_with_input=(
+        "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response: "
+    ),
+    response="{output}",
+)
+"""The prompts of Stanford Alpaca, with the space after "Response:" that most trainings use."""
+
+Parts = tuple[tuple[str, str | None], ...]
+"""Literal text, and the field that follows it or None."""
+
+
+@lru_cache(maxsize=64)
+def split_format(text: str) -> Parts:
+    """Literal texts and field names of a template's string.
+
+    Raises:
+        SettingError: a brace is not closed, or there is more than a field's name in a pair of braces.
+    """
+    try:
+        parsed = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise SettingError(
+            f"template {_shorten(text)}: {error}; write {{{{ and }}}} for braces that are text"
+        ) from error
+    for _, name, specification, conversion in parsed:
+        if name is None:
+            continue
+        if not name or name.isdigit() or "." in name or "[" in name or specification or conversion:
+            tail = (f"!{conversion}" if conversion else "") + (f":{specification}" if specification else "")
+            raise SettingError(
+                f"template {_shorten(text)}: {{{name}{tail}}} cannot be used; "
+                "write only a field's name in braces, for example {instruction}"
+            )
+    return tuple((literal, name) for literal, name, _, _ in parsed)
+
+
+def named_fields(text: str) -> tuple[str, ...]:
+    """Fields that a template's string names, each once, in order."""
+    return tuple(dict.fromkeys(name for _, name in split_format(text) if name is not None))
+
+
+def literal_text(template: Template) -> str:
+    """All text of the template that does not come from the row, pieces separated by NUL characters."""
+    texts = [template.prompt, template.prompt_with_input or "", template.response]
+    return "\0".join(literal for text in texts for literal, _ in split_format(text))
+
+
+def render(text: str, values: Mapping[str, str]) -> str:
+    """Fill a template's string; every field it names must be in `values`."""
+    return "".join(literal + ("" if name is None else values[name]) for literal, name in split_format(text))
+
+
+def check_template(template: Template) -> None:
+    """Raise SettingError where a string of the template is malformed or its response names no field."""
+    for text in (template.prompt, template.prompt_with_input or ""):
+        split_format(text)
+    if not named_fields(template.response):
+        raise SettingError(
+            f"template response {_shorten(template.response)} names no field; "
+            "write the field that holds the response, for example {output}"
+        )
+
+
+def load_template(path: Path) -> Template:
+    """Read a template from a JSON file that has the fields of `Template`.
+
+    Raises:
+        SettingError: the file cannot be read, is not JSON, has an unknown or missing key, or a malformed string.
+    """
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SettingError(f"template {path}: is not valid UTF-8; save the file as UTF-8") from error
+    except OSError as error:
+        raise SettingError(f"template {path}: cannot be read: {error.strerror or error}") from error
+    try:
+        template = Template.model_validate_json(content)
+        check_template(template)
+    except ValidationError as error:
+        raise SettingError(f"template {path}: {_first_complaint(error)}") from error
+    except SettingError as error:
+        raise SettingError(f"{path}: {error}") from error
+    return template
+
+
+def _first_complaint(error: ValidationError) -> str:
+    complaint = error.errors()[0]
+    known = ", ".join(Template.model_fields)
+    if complaint["type"] == "json_invalid":
+        return f"broken JSON: {' '.join(complaint['msg'].split())}"
+    if not complaint["loc"]:
+        return f"is not a JSON object with the keys {known}"
+    key = complaint["loc"][0]
+    if complaint["type"] == "extra_forbidden":
+        return f"unknown key {key!r}; known are {known}"
+    return f"key {key!r}: {complaint['msg'].lower()}"
+
+
+def _shorten(text: str, length: int = 60) -> str:
+    return repr(text if len(text) <= length else f"{text[:length]}…")
