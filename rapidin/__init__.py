@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rapidin.errors import RapidinError
-    from rapidin.ingest import IngestListener, Preflight, ingest_files
+    from rapidin.ingest import ingest_files
+    from rapidin.progress import IngestListener, Preflight
     from rapidin.records import (
         Hit,
         IngestReport,
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "RapidinError": "rapidin.errors",
-    "IngestListener": "rapidin.ingest",
-    "Preflight": "rapidin.ingest",
+    "IngestListener": "rapidin.progress",
+    "Preflight": "rapidin.progress",
     "ingest_files": "rapidin.ingest",
     "Hit": "rapidin.records",
     "IngestReport": "rapidin.records",

@@ -29,6 +29,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -37,6 +38,9 @@ from rapidin.errors import SettingError
 from rapidin.settings import ProjectionSettings
 
 _WORD = 0xFFFFFFFF
+_SIGNS_PER_LOOKUP = 8
+"""Bits of a hash that are turned into signs by one look-up."""
+
 _CHUNKS_AT_ONCE = 1 << 11
 """Chunks mapped together: bounds the working memory of `Projection.add` and keeps it in the caches."""
 
@@ -103,13 +107,15 @@ class Projection:
 
     def _signs(self, chunks: Tensor) -> Tensor:
         low, high = chunks & _WORD, chunks >> 32
-        words = []
+        width = min(self.chunk, _SIGNS_PER_LOOKUP)
+        table = _sign_table(width, chunks.device)
+        parts = []
         for word in range(math.ceil(self.chunk / 32)):
             first, second = self._keys[self._shuffles + 1 + 2 * word : self._shuffles + 3 + 2 * word]
-            words.append(_hash(_hash(low, first) ^ high, second))
-        bits = torch.arange(min(self.chunk, 32), device=chunks.device)
-        spread = torch.stack(words, dim=1).unsqueeze(2) >> bits
-        return (spread.flatten(1) & 1).to(torch.float32).mul_(2).sub_(1)
+            bits = _hash(_hash(low, first) ^ high, second)
+            for position in range(0, min(self.chunk, 32), width):
+                parts.append(table[(bits >> position) & ((1 << width) - 1)])
+        return torch.stack(parts, dim=1).flatten(1)
 
     def new_sketch(self, batch: int, device: torch.device | str) -> Tensor:
         """Make an empty sketch, float32 [b, K + c]: c extra buckets that `finish` folds back to the front."""
@@ -126,18 +132,18 @@ class Projection:
         for first in range(0, len(chunks), _CHUNKS_AT_ONCE):
             piece = slice(first, first + _CHUNKS_AT_ONCE)
             block, shift, signs = self.places(chunks[piece])
-            signed = values[:, piece] * signs
             # Chunks of one shift are added together: then each is a row of K/c aligned rows of the sketch.
             order = torch.argsort(shift, stable=True)
             counts = torch.bincount(shift, minlength=self.chunk).tolist()
+            block = block[order]
+            signed = values[:, piece].index_select(1, order).mul_(signs[order])
             end = 0
             for amount, count in enumerate(counts):
-                if count == 0:
-                    continue
-                members = order[end : end + count]
-                end += count
-                rows = sketch[:, amount : amount + self.dimension].unflatten(1, (self._blocks, self.chunk))
-                rows.index_add_(1, block[members], signed[:, members])
+                start, end = end, end + count
+                if count:
+                    rows = sketch[:, amount : amount + self.dimension]
+                    rows = rows.unflatten(1, (self._blocks, self.chunk))
+                    rows.index_add_(1, block[start:end], signed[:, start:end])
 
     def finish(self, sketch: Tensor) -> Tensor:
         """Turn a sketch into the projection, float32 [b, K]; the sketch's memory is reused."""
@@ -155,16 +161,25 @@ def _keys(settings: ProjectionSettings, count: int) -> list[int]:
 
 
 def _hash(values: Tensor, key: int) -> Tensor:
-    """Hash int64 values below 2^32 to [0, 2^32): two keyed rounds of MurmurHash3's 32-bit finaliser.
+    """Hash int64 values below 2^32 to [0, 2^32): MurmurHash3's 32-bit finaliser over the keyed values.
 
     The constants are those of Austin Appleby's ``fmix32``. Products stay below 2^64 and wrap in int64 the same
     way on every device; only their low 32 bits are used.
     """
     mixed = (values + key) & _WORD
-    for _ in range(2):
-        mixed = mixed ^ (mixed >> 16)
-        mixed = (mixed * 0x85EBCA6B) & _WORD
-        mixed = mixed ^ (mixed >> 13)
-        mixed = (mixed * 0xC2B2AE35) & _WORD
-        mixed = (mixed ^ (mixed >> 16) ^ (key >> 7)) & _WORD
-    return mixed
+    mixed ^= mixed >> 16
+    mixed *= 0x85EBCA6B
+    mixed &= _WORD
+    mixed ^= mixed >> 13
+    mixed *= 0xC2B2AE35
+    mixed &= _WORD
+    mixed ^= mixed >> 16
+    # Without the second key, hashes under different keys would be one sequence, shifted.
+    return mixed ^ (key * 0x9E3779B1 & _WORD)
+
+
+@cache
+def _sign_table(width: int, device: torch.device) -> Tensor:
+    """Signs of every pattern of `width` bits, lowest bit first: float32 [2^width, width] of −1 and 1."""
+    patterns = torch.arange(1 << width, device=device)[:, None] >> torch.arange(width, device=device)
+    return (patterns & 1).float().mul_(2).sub_(1)

@@ -16,7 +16,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from rapidin.ingest.listener import IngestListener, Preflight
+from rapidin.progress import IngestListener, Preflight
 from rapidin.records import Hit, IngestReport, Sample, SearchResult, StoreInfo
 
 _LONGEST_TEXT = 600

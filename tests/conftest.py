@@ -1,6 +1,7 @@
 """Settings of every test: few threads, no network, fixed seeds."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,3 +16,24 @@ torch.set_num_threads(2)
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests import worlds
+
+    return worlds.save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def other_model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests import worlds
+
+    return worlds.save_model(tmp_path_factory.mktemp("other-model"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def adapter_directory(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Path:
+    from tests import worlds
+
+    return worlds.save_adapter(tmp_path_factory.mktemp("adapter"), model_directory)

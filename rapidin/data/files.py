@@ -53,9 +53,7 @@ def read_rows(files: Sequence[Path], on_error: Callable[[RowError], None] | None
     return _rows(readers, on_error)
 
 
-def _rows(
-    readers: Sequence[tuple[Path, Reader]], on_error: Callable[[RowError], None] | None
-) -> Iterator[Row]:
+def _rows(readers: Sequence[tuple[Path, Reader]], on_error: Callable[[RowError], None] | None) -> Iterator[Row]:
     for path, reader in readers:
         empty = True
         for row in _guarded(path, reader):

@@ -69,9 +69,7 @@ def json_lines_rows(path: Path) -> Iterator[Row | RowError]:
             except UnicodeDecodeError as error:
                 yield RowError(path, number, bad_utf8(number, error))
             except json.JSONDecodeError as error:
-                yield RowError(
-                    path, number, f"broken JSON at line {number}, column {error.pos + 1}: {error.msg}"
-                )
+                yield RowError(path, number, f"broken JSON at line {number}, column {error.pos + 1}: {error.msg}")
             except ValueError as error:  # an integer of thousands of digits
                 yield RowError(path, number, f"broken JSON at line {number}: {one_line(error)}")
             else:

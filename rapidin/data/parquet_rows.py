@@ -31,9 +31,7 @@ def parquet_rows(path: Path) -> Iterator[Row | RowError]:
                 )
             for row in rows:
                 number += 1
-                yield Row(
-                    str(path), number, {name: field for name, field in row.items() if field is not None}
-                )
+                yield Row(str(path), number, {name: field for name, field in row.items() if field is not None})
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:  # pyarrow's errors are among them
         raise DataFileError(
             f"{path}: cannot be read as Parquet after row {number}: {one_line(error)}; write the file again"

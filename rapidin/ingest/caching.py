@@ -18,9 +18,9 @@ import numpy as np
 from rapidin.errors import GradientError
 from rapidin.gradients import RapidGradEngine, TokenBudget, compute_in_batches
 from rapidin.ingest.counts import CachingCounts
-from rapidin.ingest.listener import IngestListener
 from rapidin.ingest.plan import Plan
 from rapidin.model.loading import LoadedModel
+from rapidin.progress import IngestListener
 from rapidin.records import RowFailure
 from rapidin.settings import StoreSettings
 from rapidin.storage import NewSample, StoreWriter

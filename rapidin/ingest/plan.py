@@ -10,7 +10,7 @@ from pathlib import Path
 from rapidin.choices import Shape
 from rapidin.data import read_rows
 from rapidin.errors import RowError
-from rapidin.ingest.listener import IngestListener
+from rapidin.progress import IngestListener
 from rapidin.records import RowFailure
 from rapidin.settings import Template
 from rapidin.storage import Store, metadata_hash

@@ -13,9 +13,9 @@ from typing import Unpack
 from rapidin.choices import OnError
 from rapidin.errors import DataError, FingerprintMismatchError, SettingError, StoreSpaceError
 from rapidin.ingest.counts import CachingCounts
-from rapidin.ingest.listener import IngestListener, Preflight
 from rapidin.ingest.plan import Plan, encoded_samples, make_plan
 from rapidin.model.fingerprint import describe_difference, fingerprint
+from rapidin.progress import IngestListener, Preflight
 from rapidin.records import IngestReport
 from rapidin.requested import RequestedSettings, ResolvedSettings, resolve
 from rapidin.settings import Fingerprint, StoreSettings

@@ -89,9 +89,7 @@ class Chat:
             )
         except (TemplateError, TypeError, ValueError, LookupError) as error:
             complaint = " ".join(str(error).split()) or type(error).__name__
-            error_reason = (
-                f"the chat template cannot render its {len(turns)} first messages: {complaint[:200]}"
-            )
+            error_reason = f"the chat template cannot render its {len(turns)} first messages: {complaint[:200]}"
             raise RowError(self._sample.file, self._sample.row, error_reason, self._sample.id) from error
         return str(rendered)
 

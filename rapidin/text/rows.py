@@ -273,9 +273,7 @@ class _Reader:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            self.fail(
-                f"field {name!r} holds half a character (\\u{ord(text[error.start]):04x}); repair the text"
-            )
+            self.fail(f"field {name!r} holds half a character (\\u{ord(text[error.start]):04x}); repair the text")
 
     def metadata(self, used: frozenset[str]) -> dict[str, Any]:
         """All fields that are neither id nor text, as JSON values."""

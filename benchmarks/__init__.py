@@ -1,0 +1,1 @@
+"""Measurements that print tables; see RESULTS.md for the figures they gave."""

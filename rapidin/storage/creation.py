@@ -1,0 +1,153 @@
+"""Making a store and opening one: files, settings, format, migration.
+
+A new database is built under a temporary name and renamed, so that a store is there wholly or not at all; what
+a killed creation leaves is taken for an empty directory by the next.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+from sqlalchemy import select
+
+from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreFormatError, StoreNotFoundError
+from rapidin.settings import StoreSettings
+from rapidin.storage import database as databases
+from rapidin.storage import schema
+from rapidin.storage.database import Database
+from rapidin.storage.files import DATABASE_NAME, SEGMENTS_NAME, file_errors
+from rapidin.storage.lock import HOLDER_NAME, LOCK_NAME, writer_lock
+from rapidin.storage.samples import text_checksum
+
+_TEMPORARY_NAME = f".{DATABASE_NAME}.tmp"
+_LEFTOVERS = {
+    LOCK_NAME,
+    HOLDER_NAME,
+    *(f"{_TEMPORARY_NAME}{end}" for end in ("", "-wal", "-shm", "-journal")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open database and what its settings say."""
+
+    database: Database
+    settings: StoreSettings
+    created: str
+    format_version: int
+
+
+def create_store(path: Path, settings: StoreSettings) -> None:
+    """Make an empty store in the directory `path`, which is made too where it is missing.
+
+    Raises:
+        StoreError: something else is there, or the directory cannot be written to.
+        StoreLockedError: another process is creating it.
+    """
+    with file_errors(path):
+        if path.exists() and not path.is_dir():
+            raise StoreError(f"{path}: it is a file; give the name of a new or empty directory")
+        _refuse_occupied(path)
+        path.mkdir(parents=True, exist_ok=True)
+    with writer_lock(path), file_errors(path):
+        _refuse_occupied(path)  # again: it may have been created while this process waited for its turn
+        for name in _LEFTOVERS - {LOCK_NAME, HOLDER_NAME}:
+            (path / name).unlink(missing_ok=True)
+        (path / SEGMENTS_NAME).mkdir(exist_ok=True)
+        temporary = path / _TEMPORARY_NAME
+        database = Database(temporary, create=True)
+        try:
+            databases.migrate(database, schema.FORMAT_VERSION)
+            _write_settings(database, settings)
+            database.use_write_ahead_log()
+        finally:
+            database.close()
+        temporary.rename(path / DATABASE_NAME)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def open_store(path: Path) -> Opened:
+    """Open the store in the directory `path`; one of an older format is migrated.
+
+    Raises:
+        StoreNotFoundError: there is none.
+        StoreFormatError: `path` is a file or no store, or a newer rapidin wrote it.
+        StoreCorruptError: its database is damaged.
+    """
+    with file_errors(path):
+        if path.exists() and not path.is_dir():
+            raise StoreFormatError(f"{path}: it is a file, not a store; give the directory of a store")
+        if not (path / DATABASE_NAME).is_file():
+            raise StoreNotFoundError(f"{path}: there is no store; make one with 'rapidin ingest {path} …'")
+    database = Database(path / DATABASE_NAME)
+    try:
+        version = databases.read_format_version(database)
+        if version < schema.FORMAT_VERSION:
+            version = _migrated(path, database)
+        if version > schema.FORMAT_VERSION:
+            raise StoreFormatError(
+                f"{path}: the store has format {version}, this rapidin knows formats up to "
+                f"{schema.FORMAT_VERSION}; upgrade rapidin"
+            )
+        settings, created = _read_settings(database)
+    except StoreError:
+        database.close()
+        raise
+    return Opened(database, settings, created, version)
+
+
+def _migrated(path: Path, database: Database) -> int:
+    """Migrate to the newest format; its number."""
+    with writer_lock(path):
+        if databases.read_format_version(database) < schema.FORMAT_VERSION:
+            databases.migrate(database, schema.FORMAT_VERSION)
+        return databases.read_format_version(database)
+
+
+def _refuse_occupied(path: Path) -> None:
+    if not path.exists():
+        return
+    if (path / DATABASE_NAME).exists():
+        raise StoreError(f"{path}: there is a store already; open it, or give another directory")
+    for found in sorted(path.iterdir()):
+        empty_segments = found.name == SEGMENTS_NAME and found.is_dir() and not any(found.iterdir())
+        if found.name not in _LEFTOVERS and not empty_segments:
+            raise StoreError(f"{path}: the directory holds {found.name!r}; give a new or empty one")
+
+
+def _write_settings(database: Database, settings: StoreSettings) -> None:
+    text = settings.model_dump_json()
+    with database.writing() as session:
+        session.add(
+            schema.SettingsRow(
+                id=1,
+                format_version=schema.FORMAT_VERSION,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                settings=text,
+                checksum=text_checksum(text),
+            )
+        )
+
+
+def _read_settings(database: Database) -> tuple[StoreSettings, str]:
+    """Settings, and when the store was created."""
+    with database.reading() as session:
+        row = session.scalars(select(schema.SettingsRow)).one_or_none()
+        if row is None or not isinstance(row.settings, str) or text_checksum(row.settings) != row.checksum:
+            raise StoreCorruptError(
+                f"{database.path}: its settings were altered; restore the file from a backup or ingest anew"
+            )
+        try:
+            return StoreSettings.model_validate_json(row.settings), str(row.created)
+        except (ValidationError, SettingError) as error:
+            raise StoreFormatError(
+                f"{database.path}: this rapidin does not understand its settings; upgrade rapidin"
+            ) from error

@@ -1,0 +1,36 @@
+"""Operating-system errors as the project's own, and the names of a store's files."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rapidin.errors import StoreError, StoreSpaceError
+
+DATABASE_NAME = "store.db"
+SEGMENTS_NAME = "segments"
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """Turn an `OSError` of the body, which works on `path`, into a `StoreError` that names it.
+
+    Raises:
+        StoreSpaceError: the disk, quota or file-size limit is used up.
+        StoreError: anything else, for example missing permission.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in _NO_SPACE:
+            raise StoreSpaceError(
+                f"{path}: no space left to write ({reason}); free some and run the same command again"
+            ) from error
+        advice = "; check who may write there" if error.errno in _NOT_ALLOWED else ""
+        raise StoreError(f"{path}: {reason}{advice}") from error

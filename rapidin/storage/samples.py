@@ -1,0 +1,135 @@
+"""Samples on their way into and out of the tables; rows end here, records begin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import xxhash
+
+from rapidin.errors import StoreCorruptError, StoreError
+from rapidin.records import Sample
+from rapidin.storage.metadata import metadata_hash, metadata_text
+from rapidin.storage.schema import SampleRow
+
+_FIELDS = (
+    "sample_id",
+    "segment_id",
+    "position",
+    "scale",
+    "prompt",
+    "response",
+    "metadata_json",
+    "metadata_hash",
+    "content_hash",
+    "file",
+    "row",
+    "tokens",
+    "targets",
+    "truncated",
+)
+"""What a row's checksum covers, in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewSample(Sample):
+    """A sample to be stored: `records.Sample` and the digest of its metadata.
+
+    Attributes:
+        metadata_hash: made from `metadata` on creation, whatever is given.
+
+    Raises:
+        StoreError: on creation, a metadata value that JSON has no form for.
+    """
+
+    metadata_hash: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "metadata_hash", metadata_hash(self.metadata))
+        except StoreError as error:
+            raise StoreError(f"sample {self.id!r}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredSample:
+    """A sample found by a search and its inner product with the query."""
+
+    score: float
+    sample: Sample
+
+
+def sample_values(sample: NewSample) -> dict[str, Any]:
+    """Columns of `sample` that do not depend on its vector.
+
+    Raises:
+        StoreError: text that is no valid Unicode, which SQLite cannot hold; the message names the id.
+    """
+    values = {
+        "sample_id": sample.id,
+        "prompt": sample.prompt,
+        "response": sample.response,
+        "metadata_json": metadata_text(sample.metadata),
+        "metadata_hash": sample.metadata_hash,
+        "content_hash": sample.content_hash,
+        "file": sample.file,
+        "row": sample.row,
+        "tokens": sample.tokens,
+        "targets": sample.targets,
+        "truncated": sample.truncated,
+    }
+    for name, value in values.items():
+        try:
+            str(value).encode()
+        except UnicodeEncodeError as error:
+            raise StoreError(
+                f"sample {sample.id!r}: its {name} holds half of a surrogate pair, which is no character; "
+                "correct or leave out the row"
+            ) from error
+    return values
+
+
+def values_checksum(values: Mapping[str, Any]) -> str:
+    """XXH3-64 of a row's columns, hexadecimal."""
+    return text_checksum(json.dumps([values[name] for name in _FIELDS]))
+
+
+def text_checksum(text: str) -> str:
+    """XXH3-64 of a text, hexadecimal."""
+    return str(xxhash.xxh3_64_hexdigest(text.encode()))
+
+
+def row_values(row: SampleRow) -> dict[str, Any]:
+    """Columns of `row` that its checksum covers."""
+    return {name: getattr(row, name) for name in _FIELDS}
+
+
+def sample_of(row: SampleRow) -> Sample:
+    """The record of a row.
+
+    Raises:
+        StoreCorruptError: the row is not as it was written.
+    """
+    try:
+        intact = values_checksum(row_values(row)) == row.checksum
+    except TypeError:  # a damaged column may come back as bytes, which JSON refuses
+        intact = False
+    if not intact:
+        raise StoreCorruptError(
+            f"store.db: the row of sample {row.sample_id!r} was altered: "
+            "restore store.db from a backup, or delete the sample and ingest it again"
+        )
+    return Sample(
+        id=row.sample_id,
+        prompt=row.prompt,
+        response=row.response,
+        metadata=json.loads(row.metadata_json),
+        file=row.file,
+        row=row.row,
+        tokens=row.tokens,
+        targets=row.targets,
+        truncated=row.truncated,
+        content_hash=row.content_hash,
+    )

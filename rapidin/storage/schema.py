@@ -1,0 +1,100 @@
+"""The tables of ``store.db``; nothing outside `rapidin.storage` ever sees one of these rows.
+
+A change here needs a new file in ``migrations/versions`` and a higher `FORMAT_VERSION`; a test compares what
+the migrations make with what stands here. Format version n is what migration number n leaves behind.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import CheckConstraint, Float, ForeignKey, Index, MetaData, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+FORMAT_VERSION = 1
+"""Of the stores that this rapidin writes; an older one is migrated, a newer one refused."""
+
+CODEC = "fp16"
+"""How the vectors of a segment are coded: IEEE half precision, each divided by its row's scale."""
+
+
+class Base(DeclarativeBase):
+    """Base of the tables; constraints get names, so that migrations can find them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+
+
+class SettingsRow(Base):
+    """The one row that says what the store was created with.
+
+    Every later format keeps this table's name and its `format_version`: an older rapidin reads them to say
+    that it is too old.
+    """
+
+    __tablename__ = "settings"
+    __table_args__ = (CheckConstraint("id = 1", name="single_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    format_version: Mapped[int]
+    created: Mapped[str] = mapped_column(Text)
+    settings: Mapped[str] = mapped_column(Text)
+    checksum: Mapped[str] = mapped_column(Text)
+
+
+class SegmentRow(Base):
+    """One immutable file of vectors: size and XXH3-128 checksum are those of the file on disk."""
+
+    __tablename__ = "segments"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    rows: Mapped[int]
+    bytes: Mapped[int]
+    checksum: Mapped[str] = mapped_column(Text)
+    codec: Mapped[str] = mapped_column(Text)
+
+
+class SampleRow(Base):
+    """One training sample and the place of its vector; a replaced or deleted one stays, marked.
+
+    `checksum` covers all that the row says except `deleted_at`, so that an altered row is noticed although
+    SQLite itself keeps no checksums.
+    """
+
+    __tablename__ = "samples"
+
+    key: Mapped[int] = mapped_column(primary_key=True)
+    sample_id: Mapped[str] = mapped_column(Text)
+    segment_id: Mapped[int] = mapped_column(ForeignKey("segments.id"))
+    position: Mapped[int]
+    scale: Mapped[float] = mapped_column(Float)
+    prompt: Mapped[str] = mapped_column(Text)
+    response: Mapped[str] = mapped_column(Text)
+    metadata_json: Mapped[str] = mapped_column("metadata", Text)
+    metadata_hash: Mapped[str] = mapped_column(Text)
+    content_hash: Mapped[str] = mapped_column(Text)
+    file: Mapped[str] = mapped_column(Text)
+    row: Mapped[int]
+    tokens: Mapped[int]
+    targets: Mapped[int]
+    truncated: Mapped[bool]
+    checksum: Mapped[str] = mapped_column(Text)
+    deleted_at: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        UniqueConstraint("segment_id", "position"),
+        Index("ix_samples_live_id", "sample_id", unique=True, sqlite_where=deleted_at.is_(None)),
+    )
+
+
+class MetadataFieldRow(Base):
+    """A metadata key that some sample has or had: what a filter may ask for."""
+
+    __tablename__ = "metadata_fields"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)

@@ -1,0 +1,171 @@
+"""A view of a store as of one moment, and exact search in it.
+
+It keeps a read transaction open, so that commits, deletions and changes of metadata that come later are not
+seen, filters included. Close it soon: meanwhile SQLite's write-ahead log can only grow.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreMismatchError
+from rapidin.storage import scan, tables
+from rapidin.storage.conditions import compile_filters
+from rapidin.storage.database import Database
+from rapidin.storage.files import DATABASE_NAME
+from rapidin.storage.samples import ScoredSample, sample_of
+from rapidin.storage.segments import Segment, open_segment
+
+
+class Snapshot:
+    """One state of a store; comes from `Store.snapshot`, serves several threads, and is a context manager.
+
+    Attributes:
+        samples: live samples in it.
+    """
+
+    def __init__(self, path: Path, database: Database, dimension: int) -> None:
+        """Take the present state of the store in the directory `path`.
+
+        Raises:
+            StoreCorruptError: the database is damaged.
+        """
+        self._path = path
+        self._database = database
+        self._dimension = dimension
+        self._lock = threading.RLock()  # a session serves one thread at a time
+        self._opened: dict[int, Segment] = {}
+        self._closed = False
+        self._session = database.open_session()
+        try:
+            with database.translated_errors():
+                self._records = {record.id: record for record in tables.segment_records(self._session)}
+                self._rows = tables.searchable_rows(self._session)
+        except StoreError:
+            self.close()
+            raise
+        self.samples = len(self._rows)
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        where: Sequence[str] = (),
+        largest: bool = True,
+    ) -> list[list[ScoredSample]]:
+        """The k samples of largest, or smallest, inner product with each query, the most extreme first.
+
+        Args:
+            queries: float32 [q, K].
+            k: samples wanted for each query; fewer come back where there are fewer.
+            where: filter expressions that a sample must all meet, see `filters`.
+            largest: False for the smallest scores, from the smallest up.
+
+        Returns:
+            For each query its samples; equal scores by ascending id.
+
+        Raises:
+            SettingError: k is not positive, or a query is not finite.
+            FilterError: a filter cannot be read or asks for an unknown field.
+            StoreMismatchError: the queries are not as long as the store's vectors.
+            StoreCorruptError: a segment or the database is damaged.
+        """
+        if k < 1:
+            raise SettingError(f"k is {k}: ask for at least 1 sample")
+        queries = self._checked(queries)
+        with self._lock, self._database.translated_errors():
+            rows = self._selected(where)
+        sign = np.float32(1 if largest else -1)
+        best = scan.search(queries * sign, k, rows, self._segment)
+        with self._lock, self._database.translated_errors():
+            found = tables.rows_by_key(self._session, rows.keys[np.unique(best.indexes)].tolist())
+            records = {key: sample_of(row) for key, row in found.items()}
+        if not all(int(key) in records for key in rows.keys[np.unique(best.indexes)]):
+            raise StoreCorruptError(
+                f"{self._path / DATABASE_NAME}: an index names samples that are not there; "
+                "restore the file from a backup"
+            )
+        return [
+            [
+                ScoredSample(float(sign * score), records[int(rows.keys[index])])
+                for score, index in zip(scores, indexes, strict=True)
+            ]
+            for scores, indexes in zip(best.scores, best.indexes, strict=True)
+        ]
+
+    def scores(
+        self, queries: NDArray[np.float32], where: Sequence[str] = ()
+    ) -> tuple[list[str], NDArray[np.float32]]:
+        """Inner products of every query with every sample.
+
+        Args:
+            queries: float32 [q, K].
+            where: filter expressions that a sample must all meet.
+
+        Returns:
+            The ids in ascending order, and the scores, float32 [q, n].
+
+        Raises:
+            SettingError, FilterError, StoreMismatchError, StoreCorruptError: as `search`.
+        """
+        queries = self._checked(queries)
+        with self._lock, self._database.translated_errors():
+            rows = self._selected(where)
+            ids = tables.searchable_ids(self._session, compile_filters(where, self._session))
+        return ids, scan.all_scores(queries, rows, self._segment)
+
+    def close(self) -> None:
+        """End the view; later calls are errors."""
+        with self._lock:
+            self._closed = True
+            self._opened.clear()
+            self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _selected(self, where: Sequence[str]) -> scan.Rows:
+        if self._closed:
+            raise StoreError(f"{self._path}: this snapshot is closed; ask the store for a new one")
+        if not where:
+            return self._rows
+        return tables.searchable_rows(self._session, compile_filters(where, self._session))
+
+    def _segment(self, segment_id: int) -> Segment:
+        """An open segment, checked when it is first asked for."""
+        with self._lock:
+            if segment_id not in self._opened:
+                record = self._records.get(segment_id)
+                if record is None:
+                    raise StoreCorruptError(
+                        f"{self._path / DATABASE_NAME}: samples are in segment {segment_id}, which it does not "
+                        "name; restore it from a backup"
+                    )
+                self._opened[segment_id] = open_segment(self._path, record, self._dimension)
+            return self._opened[segment_id]
+
+    def _checked(self, queries: NDArray[Any]) -> NDArray[np.float32]:
+        if queries.ndim != 2 or queries.shape[1] != self._dimension:
+            raise StoreMismatchError(
+                f"{self._path}: queries of shape {queries.shape} do not fit vectors of {self._dimension} numbers"
+            )
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused
+            queries = np.ascontiguousarray(queries, dtype=np.float32)
+        finite = np.isfinite(queries).all(axis=1)
+        if not finite.all():
+            raise SettingError(
+                f"query {int(np.flatnonzero(~finite)[0])}: its vector is not finite; leave the query out"
+            )
+        return queries

@@ -1,0 +1,249 @@
+"""A store: training samples in SQLite and their vectors in FAISS files, in one directory.
+
+It knows samples, vectors and settings, nothing of models, gradients or text. Opening one reads the settings
+only; vectors are touched by a search or `Store.verify`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import func, select
+
+from rapidin.errors import SampleNotFoundError, SettingError
+from rapidin.records import Sample, SegmentInfo, StoreInfo, VerifyReport
+from rapidin.settings import StoreSettings
+from rapidin.storage import tables
+from rapidin.storage.conditions import compile_filters
+from rapidin.storage.creation import Opened, create_store, open_store
+from rapidin.storage.files import DATABASE_NAME
+from rapidin.storage.lock import writer_lock
+from rapidin.storage.samples import sample_of
+from rapidin.storage.schema import MetadataFieldRow, SampleRow
+from rapidin.storage.snapshot import Snapshot
+from rapidin.storage.verify import verify_store
+from rapidin.storage.writer import StoreWriter
+
+
+class Store:
+    """An open store; one writer and any number of readers, in any number of processes, use it at a time.
+
+    Attributes:
+        path: of its directory.
+        settings: what it was created with.
+        created: when, ISO 8601 in UTC.
+        format_version: of its files.
+    """
+
+    def __init__(self, path: Path, opened: Opened) -> None:
+        """Use `create` or `open` instead."""
+        self.path = path
+        self.settings = opened.settings
+        self.created = opened.created
+        self.format_version = opened.format_version
+        self._database = opened.database
+
+    @classmethod
+    def create(cls, path: str | Path, settings: StoreSettings) -> Self:
+        """Make an empty store at `path`, where nothing or an empty directory is, and open it.
+
+        Raises:
+            StoreError: something else is there, or the place cannot be written to.
+            StoreLockedError: another process is creating it.
+        """
+        create_store(Path(path), settings)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open the store at `path`; one of an older format is migrated.
+
+        Raises:
+            StoreNotFoundError: there is none.
+            StoreFormatError: `path` is a file or no store, or a newer rapidin wrote it.
+            StoreCorruptError: its database is damaged.
+        """
+        return cls(Path(path), open_store(Path(path)))
+
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether a store is at `path`; it may still be a damaged one."""
+        return (Path(path) / DATABASE_NAME).is_file()
+
+    @contextmanager
+    def writer(self) -> Iterator[StoreWriter]:
+        """The right to write, until the end of the ``with``.
+
+        What an interrupted commit left is removed first.
+
+        Raises:
+            StoreLockedError: another process has it.
+            StoreError: the store cannot be written to.
+        """
+        with writer_lock(self.path):
+            writer = StoreWriter(self.path, self._database, self.settings.projection.dimension)
+            writer.remove_garbage()
+            try:
+                yield writer
+            finally:
+                writer.close()
+
+    def snapshot(self) -> Snapshot:
+        """The present state, for searching; use it in a ``with``.
+
+        Raises:
+            StoreCorruptError: the database is damaged.
+        """
+        return Snapshot(self.path, self._database, self.settings.projection.dimension)
+
+    def content_hashes(self, ids: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """Content hash and metadata hash of the live samples among `ids`, by id."""
+        with self._database.reading() as session:
+            return tables.content_hashes(session, list(ids))
+
+    def get(self, id: str) -> Sample:
+        """The live sample with that id.
+
+        Raises:
+            SampleNotFoundError: there is none.
+        """
+        with self._database.reading() as session:
+            for row in tables.live_rows(session, [id]):
+                return sample_of(row)
+        raise SampleNotFoundError(f"{self.path}: no sample has the id {id!r}; 'rapidin list' shows them")
+
+    def list(self, where: Sequence[str] = (), limit: int | None = None, offset: int = 0) -> builtins.list[Sample]:
+        """Live samples that meet all filters, in the order in which they were stored.
+
+        Args:
+            where: filter expressions, see `filters`.
+            limit: samples at most; None for all.
+            offset: samples to leave out at the beginning.
+
+        Raises:
+            FilterError: a filter cannot be read or asks for an unknown field.
+            SettingError: limit or offset is negative.
+        """
+        if offset < 0 or (limit is not None and limit < 0):
+            raise SettingError(f"limit {limit} and offset {offset} must not be negative")
+        with self._database.reading() as session:
+            statement = (
+                select(SampleRow)
+                .where(tables.LIVE, compile_filters(where, session))
+                .order_by(SampleRow.key)
+                .limit(-1 if limit is None else limit)  # SQLite takes an offset only after a limit
+                .offset(offset)
+                .execution_options(yield_per=tables.CHUNK)
+            )
+            return [sample_of(row) for row in session.scalars(statement)]
+
+    def count(self, where: Sequence[str] = ()) -> int:
+        """How many live samples meet all filters.
+
+        Raises:
+            FilterError: a filter cannot be read or asks for an unknown field.
+        """
+        with self._database.reading() as session:
+            statement = select(func.count(SampleRow.key)).where(tables.LIVE, compile_filters(where, session))
+            return session.scalar(statement) or 0
+
+    def delete(self, ids: Sequence[str] = (), where: Sequence[str] = ()) -> int:
+        """Delete samples: those with the ids, those that meet all filters, or, given both, those that do both.
+
+        Searches no longer find them; their vectors stay on disk until the store is compacted.
+
+        Returns:
+            The number of samples deleted.
+
+        Raises:
+            SampleNotFoundError: no live sample has one of the ids; nothing is deleted.
+            FilterError: a filter cannot be read or asks for an unknown field.
+            SettingError: neither ids nor filters are given.
+            StoreLockedError: another process is writing.
+        """
+        wanted = [ids] if isinstance(ids, str) else list(dict.fromkeys(ids))
+        if not wanted and not where:
+            raise SettingError("nothing to delete: give ids or a filter")
+        with writer_lock(self.path), self._database.writing() as session:
+            unknown = set(wanted) - tables.content_hashes(session, wanted).keys()
+            if unknown:
+                raise SampleNotFoundError(
+                    f"{self.path}: no sample has the id {min(unknown)!r}; nothing was deleted"
+                )
+            if where:
+                matching = set(tables.searchable_ids(session, compile_filters(where, session)))
+                wanted = [id for id in wanted if id in matching] if wanted else sorted(matching)
+            return tables.mark_deleted(session, wanted)
+
+    def verify(self) -> VerifyReport:
+        """Read everything and check it; damage is reported, not raised.
+
+        Raises:
+            DependencyError: faiss is not installed.
+        """
+        return verify_store(self.path, self._database, self.settings.projection.dimension)
+
+    def info(self) -> StoreInfo:
+        """What the store holds, and how large it is."""
+        model, projection = self.settings.model, self.settings.projection
+        with self._database.reading() as session:
+            records = tables.segment_records(session)
+            live = tables.live_counts(session)
+            rows = session.scalar(select(func.count(SampleRow.key))) or 0
+            fields = session.scalars(select(MetadataFieldRow.name).order_by(MetadataFieldRow.name)).all()
+        segments = tuple(
+            SegmentInfo(record.name, record.rows, live.get(record.id or 0, 0), record.bytes, record.checksum)
+            for record in records
+        )
+        samples = sum(live.values())
+        return StoreInfo(
+            path=str(self.path),
+            samples=samples,
+            deleted=rows - samples,
+            projection_dim=projection.dimension,
+            shuffles=projection.shuffles,
+            seed=projection.seed,
+            layer_norm=projection.layer_norm,
+            parameters=sum(math.prod(parameter.shape) for parameter in self.settings.parameters),
+            parameter_tensors=len(self.settings.parameters),
+            model=model.model,
+            adapter=model.adapter,
+            dtype=model.dtype,
+            quantization=model.quantization,
+            modules=model.modules,
+            max_length=self.settings.text.max_length,
+            loss=self.settings.text.loss,
+            bytes_vectors=sum(record.bytes for record in records),
+            bytes_metadata=self._metadata_bytes(),
+            format_version=self.format_version,
+            created=self.created,
+            indexes=("exact",),
+            segments=segments,
+            metadata_fields=tuple(fields),
+        )
+
+    def _metadata_bytes(self) -> int:
+        """Size of the database with what is still in its write-ahead log."""
+        size = 0
+        for name in (DATABASE_NAME, f"{DATABASE_NAME}-wal"):
+            with suppress(FileNotFoundError):  # the log goes when the last process closes the database
+                size += (self.path / name).stat().st_size
+        return size
+
+    def close(self) -> None:
+        """Close the database; a snapshot that is still open keeps its own connection until it is closed."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,192 @@
+"""RapidGrads against the dense computation: one-sample gradients, normalised by hand, projected coordinate by
+coordinate."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from rapidin.errors import GradientError
+from rapidin.gradients import RapidGradEngine, TokenBudget, compute_in_batches, rapidgrad
+from rapidin.projection import Projection
+from rapidin.settings import ProjectionSettings, TracedParameter
+from tests import tiny
+from tests.gradients.test_against_autograd import Tokens, one_sample_gradient, random_samples, traced
+
+
+def parameters_of(model: torch.nn.Module) -> list[TracedParameter]:
+    parameters = dict(model.named_parameters())
+    return [TracedParameter(name=name, shape=tuple(parameters[name].shape)) for name in traced(model)]
+
+
+def slow_rapidgrad(model: torch.nn.Module, sample: Tokens, settings: ProjectionSettings) -> np.ndarray:
+    """The oracle, from the definition of the map's places alone."""
+    parameters = parameters_of(model)
+    sizes = [math.prod(parameter.shape) for parameter in parameters]
+    projection = Projection(settings, sizes)
+    result = torch.zeros(settings.dimension)
+    for layer, first in zip(one_sample_gradient(model, sample).split(sizes), projection.first_chunks, strict=True):
+        norm = layer.norm()
+        if settings.layer_norm and norm > 0:
+            layer = layer / norm / math.sqrt(len(sizes))
+        for start in range(0, len(layer), projection.chunk):
+            piece = layer[start : start + projection.chunk]
+            block, shift, signs = projection.places(torch.tensor([first + start // projection.chunk]))
+            for element, value in enumerate(piece):
+                bucket = (block[0] * projection.chunk + element + shift[0]) % settings.dimension
+                result[bucket] += signs[0, element] * value
+    return result.numpy()
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("architecture", ["llama-tied", "gpt2", "lora-llama"])
+def test_equals_the_definition(architecture: str, layer_norm: bool) -> None:
+    model = tiny.make(architecture)
+    samples = random_samples(3)
+    settings = ProjectionSettings(dimension=512, seed=5, layer_norm=layer_norm)
+    expected = np.stack([slow_rapidgrad(model, sample, settings) for sample in samples])
+    with RapidGradEngine(model, parameters_of(model), settings) as engine:
+        found = engine.compute(samples)
+    assert not found.problems
+    np.testing.assert_allclose(found.vectors, expected, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("architecture", ["llama-tied", "llama-untied", "gpt2", "mixtral"])
+def test_large_layers_in_blocks_give_the_same(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.make(architecture)
+    samples = random_samples(4)
+    settings = ProjectionSettings(dimension=1024)
+    with RapidGradEngine(model, parameters_of(model), settings) as engine:
+        whole = engine.compute(samples).vectors
+        monkeypatch.setattr(rapidgrad, "_BLOCK_ELEMENTS", 500)
+        in_blocks = engine.compute(samples).vectors
+    np.testing.assert_allclose(in_blocks, whole, atol=1e-6)
+
+
+def test_scores_are_mean_cosines_up_to_the_noise() -> None:
+    model = tiny.make("llama-tied")
+    samples = random_samples(6)
+    parameters = parameters_of(model)
+    sizes = [math.prod(parameter.shape) for parameter in parameters]
+    layers = [one_sample_gradient(model, sample).split(sizes) for sample in samples]
+    exact = np.array(
+        [
+            [
+                np.mean([float(torch.cosine_similarity(a, b, dim=0)) for a, b in zip(u, v, strict=True)])
+                for u in layers
+            ]
+            for v in layers
+        ]
+    )
+    with RapidGradEngine(model, parameters, ProjectionSettings(dimension=8192)) as engine:
+        vectors = engine.compute(samples).vectors
+    np.testing.assert_allclose(vectors @ vectors.T, exact, atol=5 / math.sqrt(8192))
+    np.testing.assert_allclose(np.diag(exact), 1, atol=1e-5)
+
+
+def test_only_some_parameters_can_be_traced() -> None:
+    model = tiny.make("llama-untied")
+    some = [parameter for parameter in parameters_of(model) if "mlp" in parameter.name]
+    samples = random_samples(3)
+    with RapidGradEngine(model, some, ProjectionSettings(dimension=256)) as engine:
+        vectors = engine.compute(samples).vectors
+        alone = np.concatenate([engine.compute([sample]).vectors for sample in samples])
+    np.testing.assert_allclose(vectors, alone, atol=1e-6)
+
+
+def test_a_zero_gradient_is_reported() -> None:
+    """An adapter whose B matrices and A's input are zero has no gradient at all."""
+    model = tiny.make("lora-llama")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.zero_()
+    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
+        problems = engine.compute(random_samples(2)).problems
+    assert set(problems) == {0, 1}
+    assert "zero" in problems[0]
+
+
+def test_a_gradient_that_is_not_finite_is_reported_and_does_not_touch_its_neighbours() -> None:
+    model = tiny.make("llama-untied")
+    samples = random_samples(4)
+    samples[2].ids[-1] = 50
+    for number in (0, 1, 3):
+        samples[number].ids = [7 if token == 50 else token for token in samples[number].ids]
+    samples[2].ids[1] = 50
+    with torch.no_grad():
+        model.get_input_embeddings().weight[50] = float("nan")
+    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
+        batch = engine.compute(samples)
+        assert set(batch.problems) == {2}
+        assert "not finite" in batch.problems[2]
+        alone = engine.compute([samples[3]]).vectors[0]
+    np.testing.assert_allclose(batch.vectors[3], alone, atol=1e-6)
+
+
+class Named(Tokens):
+    id = "a sample"
+
+
+def test_budget_halves_when_memory_runs_out_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.make("gpt2")
+    samples = [Named(sample.ids, sample.targets) for sample in random_samples(12)]
+    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
+        expected = engine.compute(samples).vectors
+        real = engine.compute
+        sizes = []
+
+        def limited(batch: list[Named]) -> object:
+            sizes.append(len(batch))
+            if len(batch) > 3:
+                raise RuntimeError(
+                    "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory"
+                )
+            return real(batch)
+
+        monkeypatch.setattr(engine, "compute", limited)
+        found = np.zeros_like(expected)
+        seen: list[int] = []
+        for positions, result in compute_in_batches(engine, samples, TokenBudget(10_000, engine.device, 256)):
+            seen += positions
+            found[positions] = result.vectors
+    assert max(sizes) == 12
+    assert sorted(seen) == list(range(12))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_single_sample_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.make("gpt2")
+    samples = [Named(sample.ids, sample.targets) for sample in random_samples(2)]
+    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
+
+        def full(batch: list[Named]) -> object:
+            raise MemoryError
+
+        monkeypatch.setattr(engine, "compute", full)
+        with pytest.raises(GradientError, match="'a sample'.*do not fit into memory"):
+            list(compute_in_batches(engine, samples, TokenBudget(64, engine.device, 256)))
+
+
+def test_no_tensor_of_batch_times_parameters_is_ever_made() -> None:
+    """While a batch is computed, no single allocation comes near batch × parameters numbers."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    model = tiny.llama(num_hidden_layers=12, tie_word_embeddings=True).eval()
+    parameters = parameters_of(model)
+    total = sum(math.prod(parameter.shape) for parameter in parameters)
+    samples = random_samples(8)
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            nonlocal largest
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                largest = max(largest, result.untyped_storage().nbytes() // 4)
+            return result
+
+    with RapidGradEngine(model, parameters, ProjectionSettings(dimension=256)) as engine, Watch():
+        engine.compute(samples)
+    assert 0 < largest < len(samples) * total / 8
