@@ -73,7 +73,7 @@ def _options(
         typer.echo(rapidin.__version__)
         raise typer.Exit
     if context.invoked_subcommand is None:
-        raise typer.Exit
+        context.fail("Missing command.")
 
 
 @app.command()
@@ -284,7 +284,7 @@ def delete(
     with Store.open(store) as opened:
         if where and not yes:
             count = opened.count(where)
-            if not typer.confirm(f"Delete the {count:,} samples that meet {' and '.join(where)}?", err=True):
+            if not _confirmed(f"Delete the {count:,} samples that meet {' and '.join(where)}?"):
                 raise typer.Exit(1)
         deleted = opened.delete(ids or [], where or [])
     _print({"deleted": deleted}, f"{deleted:,} deleted", as_json)
@@ -318,30 +318,26 @@ def demo(
 
 def main() -> None:
     """Run the command line; exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    import click
-
     try:
-        code = app(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Exit as exit_request:
-        sys.exit(exit_request.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        if _debug:
-            raise
-        typer.echo("interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of stdout left, as `head` does; nothing more can be said to it.
-        sys.stderr.close()
-        sys.exit(1)
+        # Typer itself tells wrong usage and exits with 2, and with 130 when interrupted.
+        app()
     except RapidinError as error:
         if _debug:
             raise
-        typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        # Line by line rather than word by word: spaces may belong to an id or a file name.
+        message = " ".join(line.strip() for line in str(error).splitlines())
+        typer.echo(f"Error: {message}", err=True)
         sys.exit(2 if isinstance(error, SettingError) else 1)
+
+
+def _confirmed(question: str) -> bool:
+    """Ask on stderr; where nobody is there to answer, say how to do without."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort as error:
+        if sys.stdin.isatty():
+            raise typer.Exit(130) from error
+        raise SettingError("nothing was deleted, for nobody confirmed it: give --yes") from error
 
 
 def _stdout() -> Console:

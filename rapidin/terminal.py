@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.rule import Rule
@@ -113,11 +114,11 @@ def search_view(result: SearchResult) -> RenderableType:
         ),
         Panel(Text(shortened(query.generation)), title=title, title_align="left"),
         Rule("proponents: training on them made this answer more likely", align="left"),
-        _hits_table(result.proponents),
+        _hits_view(result.proponents),
     ]
     if result.opponents:
         parts.append(Rule("opponents: training on them made it less likely", align="left"))
-        parts.append(_hits_table(result.opponents))
+        parts.append(_hits_view(result.opponents))
     return Group(*parts)
 
 
@@ -191,18 +192,20 @@ def shortened(text: str, length: int = _LONGEST_TEXT) -> str:
     return f"{text[: length // 2]} … {text[-length // 2 :]}"
 
 
-def _hits_table(hits: Sequence[Hit]) -> RenderableType:
-    table = Table(box=None, header_style="bold", pad_edge=False, show_edge=False)
-    table.add_column("rank", justify="right")
-    table.add_column("score", justify="right")
-    table.add_column("id", overflow="fold", max_width=20)
-    table.add_column("prompt → response", ratio=1, overflow="fold")
-    table.add_column("metadata", overflow="fold", max_width=28)
+def _hits_view(hits: Sequence[Hit]) -> RenderableType:
+    """For each hit a line of figures, its prompt and its response."""
+    if not hits:
+        return Text("none: no sample meets the filter", style="dim")
+    parts: list[RenderableType] = []
     for hit in hits:
-        text = Text(_ending(hit.sample.prompt), style="dim")
-        text.append(f"\n→ {shortened(_line(hit.sample.response), 200)}", style="not dim")
-        table.add_row(str(hit.rank), f"{hit.score:+.4f}", Text(hit.sample.id), text, Text(_metadata(hit.sample)))
-    return table
+        figures = Text(f"{hit.rank:>4}  ")
+        figures.append(f"{hit.score:+.4f}", style="bold")
+        figures.append(f"  {hit.sample.id}  ")
+        figures.append(_metadata(hit.sample), style="dim")
+        texts = Text(_ending(hit.sample.prompt), style="dim")
+        texts.append(f"\n→ {shortened(_line(hit.sample.response), 240)}", style="not dim")
+        parts += [figures, Padding(texts, (0, 0, 0, 6))]
+    return Group(*parts)
 
 
 def _ending(prompt: str) -> str:

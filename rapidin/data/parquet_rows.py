@@ -20,9 +20,10 @@ def parquet_rows(path: Path) -> Iterator[Row | RowError]:
     """Rows of a Parquet file; values are Python objects (dates are dates), null values are absent fields."""
     number = 0
     try:
-        with _quiet_datasets():
-            from datasets import IterableDataset  # takes a second or two, and imports torch itself
+        # Takes a second or two, and imports torch itself. Before it is made quiet: importing it sets its logging.
+        from datasets import IterableDataset
 
+        with _quiet_datasets():
             # Not load_dataset: it reports the load to a server. The directory is for the lock file that
             # datasets would otherwise leave in the user's cache; the path is taken for a glob pattern.
             with tempfile.TemporaryDirectory() as cache:

@@ -106,8 +106,10 @@ class _Run:
 
     def plan(self) -> Plan:
         """Look at the data, check that the disk has room, and that the model is the store's."""
+        # Of a new store's model, too: it tells missing and damaged files by name.
+        found = fingerprint(self._resolved.model)
         if self._store is not None:
-            self._check_fingerprint(self._store.settings.fingerprint, fingerprint(self._resolved.model))
+            self._check_fingerprint(self._store.settings.fingerprint, found)
         self._plan = make_plan(
             self._files,
             self._resolved.text.template,
@@ -206,8 +208,10 @@ class _Run:
     def _check_fingerprint(self, expected: Fingerprint, found: Fingerprint | None) -> None:
         difference = describe_difference(expected, found) if found is not None else None
         if difference is not None:
+            model, adapter = self._resolved.model.model, self._resolved.model.adapter
+            name = repr(model) if adapter is None else f"{model!r} with the adapter {adapter!r}"
             raise FingerprintMismatchError(
-                f"{self._path}: {self._resolved.model.model!r} is not the model this store was built with: "
+                f"{self._path}: {name} is not the model this store was built with: "
                 f"{difference}. Give the store's own model, or ingest into a new store"
             )
 

@@ -86,13 +86,15 @@ def _tensor_digests(file: Path) -> Iterator[tuple[str, str]]:
             if length > file.stat().st_size:
                 raise ValueError("its header is longer than the file")
             header = json.loads(stream.read(length))
+        if not isinstance(header, dict):
+            raise ValueError("its header is no JSON object")
         header.pop("__metadata__", None)
         for name, tensor in header.items():
             first, end = tensor["data_offsets"]
             if 8 + length + end > file.stat().st_size:
                 raise ValueError("it ends too early")
             yield name, _digest(file, 8 + length + first, end - first, f"{tensor['dtype']}{tensor['shape']}")
-    except (OSError, ValueError, KeyError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
         raise ModelError(
             f"{file} cannot be read as a safetensors file: {error}; fetch or save it again"
         ) from error

@@ -116,13 +116,16 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
             )
     except ModelError as error:
         raise ModelError(f"{error}. Was it made for another base than {settings.model!r}?") from error
-    saved = _attempt(what, lambda: peft.utils.load_peft_weights(settings.adapter, device="cpu"))
-    unused = sorted(saved.keys() - peft.get_peft_model_state_dict(adapted).keys())
-    unused = [name for name in unused if "embed" not in name and "lm_head" not in name]
-    if unused:
+    saved = _attempt(what, lambda: peft.utils.load_peft_weights(settings.adapter, device="cpu")).keys()
+    # The adapter's own tensors only: "auto" would look up the base's vocabulary on the hub.
+    placed = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+    unused = sorted(name for name in saved - placed if "embed" not in name and "lm_head" not in name)
+    missing = sorted(placed - saved)
+    if unused or missing:
+        problem = f"it has no place for {len(unused)}" if unused else f"it asks for {len(missing)} more"
         raise ModelError(
-            f"{what} does not fit the model {settings.model!r}: it has no place for {len(unused)} of the "
-            f"adapter's tensors, for example {unused[0]!r}; give the base that it was made for"
+            f"{what} does not fit the model {settings.model!r}: {problem} of the adapter's tensors, "
+            f"for example {(unused or missing)[0]!r}; give the base that it was made for"
         )
     wrapped: nn.Module = adapted
     return wrapped
@@ -177,8 +180,8 @@ def _context_length(config: Any) -> int | None:
     return length if isinstance(length, int) and length > 0 else None
 
 
-def _attempt(what: str, load: Callable[[], Any]) -> Any:
-    """Call into transformers or PEFT and turn whatever it raises into one line of ours.
+def _attempt(what: str, load: Callable[[], Any], advice: str = "") -> Any:
+    """Call into transformers or PEFT and turn whatever it raises into one line of ours, `advice` at its end.
 
     These libraries raise every kind of exception for a bad checkpoint: OSError, ValueError, KeyError,
     RuntimeError, safetensors' and json's own, ImportError for remote code.
@@ -193,9 +196,9 @@ def _attempt(what: str, load: Callable[[], Any]) -> Any:
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0] if lines else type(error).__name__
-        if (len(lines) > 1 and len(reason) < 40) or reason.endswith(":"):
+        if (len(lines) > 1 and len(reason) < 40) or reason.endswith((":", ",")):
             reason = " ".join(lines[:2])
-        raise ModelError(f"{what} cannot be loaded: {reason[:400]}") from error
+        raise ModelError(f"{what} cannot be loaded: {reason[:400].rstrip('.')}{advice}") from error
 
 
 @contextmanager

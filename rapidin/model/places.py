@@ -39,10 +39,20 @@ def local_directory(name: str, marker: str) -> Path | None:
 
     Returns:
         The directory, or the hub snapshot in the local cache; None where it was never downloaded.
+
+    Raises:
+        ModelError: there is no such directory, and it cannot be a hub id.
     """
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    found = try_to_load_from_cache(name, marker)
+    try:
+        found = try_to_load_from_cache(name, marker)
+    except HFValidationError as error:
+        what = marker.removesuffix("config.json").strip("_") or "model"
+        raise ModelError(
+            f"{what} {name!r}: there is no such directory; say with --{what} where it is now"
+        ) from error
     return Path(found).parent if isinstance(found, str) else None

@@ -165,7 +165,7 @@ def test_a_single_sample_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPa
             raise MemoryError
 
         monkeypatch.setattr(engine, "compute", full)
-        with pytest.raises(GradientError, match="'a sample'.*do not fit into memory"):
+        with pytest.raises(GradientError, match=r"'a sample'.*do not fit into memory"):
             list(compute_in_batches(engine, samples, TokenBudget(64, engine.device, 256)))
 
 

@@ -112,9 +112,7 @@ def test_missing_and_empty(tmp_path, suffix):
 def test_directory_and_unknown_suffix(tmp_path):
     with pytest.raises(DataFileError, match="is a directory"):
         read_rows([tmp_path])
-    with pytest.raises(
-        DataFileError, match=r"rows.txt: unknown kind of file; known are \.jsonl, .*\.parquet"
-    ):
+    with pytest.raises(DataFileError, match=r"rows.txt: unknown kind of file; known are \.jsonl, .*\.parquet"):
         read_rows([write(tmp_path / "rows.txt", "a")])
 
 

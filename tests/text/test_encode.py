@@ -132,9 +132,7 @@ def test_truncation_cuts_the_end(max_length, length, truncated, targets):
 def test_prompt_that_fills_the_length(max_length):
     row = sample(prompt="abc", completion="def")
     short = encoder(tiny.llama_like(), max_length=max_length)
-    expected = (
-        rf"rows.jsonl, row 3 \(id 'r'\): the prompt alone fills the {max_length} tokens of --max-length"
-    )
+    expected = rf"rows.jsonl, row 3 \(id 'r'\): the prompt alone fills the {max_length} tokens of --max-length"
     with pytest.raises(RowError, match=expected):
         short.encode(row)
     with pytest.raises(RowError, match=expected):
@@ -152,9 +150,7 @@ def test_maximum_length_is_bound_by_the_context():
     assert encoder(tiny.bare(), 512).max_length == 512
     assert encoder(tiny.bare(), 512, max_length=512).max_length == 512
     assert encoder(tiny.bare(), 4096, max_length=3000).max_length == 3000
-    with pytest.raises(
-        SettingError, match=r"--max-length 513 is more than the model's context of 512 tokens"
-    ):
+    with pytest.raises(SettingError, match=r"--max-length 513 is more than the model's context of 512 tokens"):
         encoder(tiny.bare(), 512, max_length=513)
 
 

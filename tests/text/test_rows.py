@@ -18,9 +18,7 @@ TEMPLATE = Template(prompt="Q: {question}\nA: ", response="{answer}!")
 USER, ASSISTANT = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 
 
-def sample(
-    fields: dict, template: Template | None = None, required: bool = True, untyped=False
-) -> TextSample:
+def sample(fields: dict, template: Template | None = None, required: bool = True, untyped=False) -> TextSample:
     return recognise(Row("rows.jsonl", 7, fields, untyped), template, required)
 
 
@@ -36,9 +34,7 @@ def complaint(fields: dict, template: Template | None = None, required: bool = T
 
 
 def test_alpaca_without_input():
-    found = sample(
-        {"id": "a1", "instruction": "Add {1}.", "output": "2", "source": "math", "poisoned": False}
-    )
+    found = sample({"id": "a1", "instruction": "Add {1}.", "output": "2", "source": "math", "poisoned": False})
     assert found == TextSample(
         id="a1",
         shape="alpaca",
@@ -79,9 +75,7 @@ def test_text():
 
 def test_chat():
     parts = [{"type": "text", "text": "Hel"}, {"text": "lo"}]
-    found = sample(
-        {"messages": [USER, {"role": "assistant", "content": parts, "name": None}], "text": "other"}
-    )
+    found = sample({"messages": [USER, {"role": "assistant", "content": parts, "name": None}], "text": "other"})
     assert (found.shape, found.turns) == ("chat", (Turn("user", "Hi"), Turn("assistant", "Hello")))
     assert (found.prompt, found.response, found.has_response) == ("", "Hello", True)
     assert found.metadata == {"text": "other"}
@@ -133,9 +127,7 @@ def test_response_may_be_missing_from_queries_only(fields, template):
 
 
 def test_query_without_response_has_the_hash_of_one_with_an_empty_response():
-    assert sample({"prompt": "x"}, required=False) == sample(
-        {"prompt": "x", "completion": " "}, required=False
-    )
+    assert sample({"prompt": "x"}, required=False) == sample({"prompt": "x", "completion": " "}, required=False)
 
 
 @pytest.mark.parametrize(

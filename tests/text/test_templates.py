@@ -70,9 +70,7 @@ def test_alpaca_fields():
     value=st.text(),
 )
 def test_rendering_is_that_of_format_strings(before, after, value):
-    escaped = (
-        before.replace("{", "{{").replace("}", "}}") + "{x}" + after.replace("{", "{{").replace("}", "}}")
-    )
+    escaped = before.replace("{", "{{").replace("}", "}}") + "{x}" + after.replace("{", "{{").replace("}", "}}")
     assert render(escaped, {"x": value}) == before + value + after == escaped.format(x=value)
 
 
