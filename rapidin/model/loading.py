@@ -24,6 +24,7 @@ from rapidin.settings import ModelSettings, TracedParameter
 Tokenizer: TypeAlias = transformers.PreTrainedTokenizerBase
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_NO_TOKENIZER = "; the model's directory must have the tokenizer's files, too"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,14 @@ def load_tokenizer(settings: ModelSettings) -> tuple[Tokenizer, int | None]:
     )
     load = partial(transformers.AutoTokenizer.from_pretrained, trust_remote_code=settings.trust_remote_code)
     try:
-        tokenizer = _attempt(f"tokenizer of {settings.model!r}", lambda: load(settings.model))
+        tokenizer = _attempt(f"tokenizer of {settings.model!r}", lambda: load(settings.model), _NO_TOKENIZER)
     except ModelError:
         if settings.adapter is None:
             raise
         # Some fine-tunes save the tokenizer beside the adapter only.
-        tokenizer = _attempt(f"tokenizer of {settings.adapter!r}", lambda: load(settings.adapter))
+        tokenizer = _attempt(
+            f"tokenizer of {settings.adapter!r}", lambda: load(settings.adapter), _NO_TOKENIZER
+        )
     return tokenizer, _context_length(config)
 
 
@@ -121,11 +124,15 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
     placed = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
     unused = sorted(name for name in saved - placed if "embed" not in name and "lm_head" not in name)
     missing = sorted(placed - saved)
-    if unused or missing:
-        problem = f"it has no place for {len(unused)}" if unused else f"it asks for {len(missing)} more"
+    if unused:
         raise ModelError(
-            f"{what} does not fit the model {settings.model!r}: {problem} of the adapter's tensors, "
-            f"for example {(unused or missing)[0]!r}; give the base that it was made for"
+            f"{what} does not fit the model {settings.model!r}: it has no place for {len(unused)} of the "
+            f"adapter's tensors, for example {unused[0]!r}; give the base that it was made for"
+        )
+    if missing:
+        raise ModelError(
+            f"{what} lacks {len(missing)} tensors for the model {settings.model!r}, for example {missing[0]!r}, "
+            "which would be random: give the whole adapter, and the base that it was made for"
         )
     wrapped: nn.Module = adapted
     return wrapped
