@@ -18,6 +18,7 @@ import argparse
 import json
 import math
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from rapidin.data import read_rows
 from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.settings import ModelSettings, TextSettings
 from rapidin.text import EncodedSample, Encoder, recognise
+
+_ROWS_AT_ONCE = 32
 
 
 def main() -> None:
@@ -98,6 +101,7 @@ def _exact_scores(arguments: argparse.Namespace, results: list[rapidin.SearchRes
     """Mean over parameter tensors of the cosines between exact gradients, [queries, samples]."""
     saved = arguments.work / "exact.npy"
     if saved.exists():
+        print("exact scores: of a former run\n")
         return np.load(saved)
     settings = ModelSettings(model=arguments.model, adapter=arguments.adapter)
     tokenizer, context_length = load_tokenizer(settings)
@@ -130,10 +134,11 @@ def _exact_scores(arguments: argparse.Namespace, results: list[rapidin.SearchRes
     matrix = torch.stack(queries)
     columns = []
     started = time.monotonic()
-    for row in read_rows([arguments.work / "train.jsonl"]):
-        columns.append(matrix @ gradient(encoder.encode(recognise(row))))
+    rows = read_rows([arguments.work / "train.jsonl"])
+    while some := list(islice(rows, _ROWS_AT_ONCE)):  # one pass over the queries' gradients for many samples
+        columns.append(matrix @ torch.stack([gradient(encoder.encode(recognise(row))) for row in some]).T)
     print(f"exact scores: {time.monotonic() - started:.0f} s\n")
-    scores = torch.stack(columns, dim=1).double().numpy()
+    scores = torch.cat(columns, dim=1).double().numpy()
     np.save(saved, scores)
     return scores
 

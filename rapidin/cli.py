@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,6 +69,8 @@ def _options(
     _debug = debug
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s", force=True)
     logging.getLogger("rapidin").setLevel(logging.DEBUG if debug else logging.INFO)
+    # Complains at import about optional kernels that rapidin has no use for.
+    logging.getLogger("bitsandbytes").setLevel(logging.DEBUG if debug else logging.ERROR)
     if version:
         typer.echo(rapidin.__version__)
         raise typer.Exit
@@ -194,6 +196,7 @@ def search(
     With --json one object is printed for each query (JSON Lines).
     """
     from rapidin.search import Searcher
+    from rapidin.storage import Store
     from rapidin.terminal import search_view
 
     if (prompt is None) == (queries is None):
@@ -206,16 +209,19 @@ def search(
         "where": where or [],
         "max_new_tokens": max_new_tokens,
     }
-    with Searcher(
-        store, model=model, adapter=adapter, device=device, tokens_per_batch=tokens_per_batch
-    ) as searcher:
+    with ExitStack() as stack:
+        opened = stack.enter_context(Store.open(store))
+        opened.count(where or [])  # a filter that cannot be read is told before the model is loaded
+        searcher = stack.enter_context(
+            Searcher(opened, model=model, adapter=adapter, device=device, tokens_per_batch=tokens_per_batch)
+        )
         if prompt is not None:
             result = searcher.search(prompt, generation, **options)
             _print(result, search_view(result), as_json)
             return
-        with _counting("queries answered") as count:
-            for result in searcher.search_file(str(queries), on_progress=count, **options):
-                _print(result, search_view(result), as_json, one_line=True)
+        count = stack.enter_context(_counting("queries answered"))
+        for result in searcher.search_file(str(queries), on_progress=count, **options):
+            _print(result, search_view(result), as_json, one_line=True)
 
 
 @app.command()
@@ -331,13 +337,13 @@ def main() -> None:
 
 
 def _confirmed(question: str) -> bool:
-    """Ask on stderr; where nobody is there to answer, say how to do without."""
-    try:
-        return typer.confirm(question, err=True)
-    except typer.Abort as error:
-        if sys.stdin.isatty():
-            raise typer.Exit(130) from error
-        raise SettingError("nothing was deleted, for nobody confirmed it: give --yes") from error
+    """Ask on stderr; `typer.confirm` writes a blank to stdout."""
+    typer.echo(f"{question} [y/N]: ", err=True, nl=False)
+    answer = sys.stdin.readline()
+    if not answer:
+        typer.echo(err=True)
+        raise SettingError("nothing was deleted, for nobody confirmed it: give --yes to delete without asking")
+    return answer.strip().lower() in ("y", "yes")
 
 
 def _stdout() -> Console:

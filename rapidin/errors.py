@@ -66,7 +66,7 @@ class RowError(DataError):
         self.row = row
         self.id = id
         self.reason = reason
-        name = f" (id {id!r})" if id is not None else ""
+        name = f" (id {_shortened(id)!r})" if id is not None else ""
         super().__init__(f"{self.file}, row {row}{name}: {reason}")
 
 
@@ -89,7 +89,7 @@ class GradientError(RapidinError):
     def __init__(self, id: str, reason: str) -> None:
         self.id = id
         self.reason = reason
-        super().__init__(f"sample {id!r}: {reason}")
+        super().__init__(f"sample {_shortened(id)!r}: {reason}")
 
 
 class StoreError(RapidinError):
@@ -122,3 +122,8 @@ class StoreSpaceError(StoreError):
 
 class SampleNotFoundError(StoreError):
     """No live sample of the store has that id."""
+
+
+def _shortened(id: str) -> str:
+    """Beginning of an id that would make a message of its own."""
+    return id if len(id) <= 100 else f"{id[:100]}…"

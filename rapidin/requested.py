@@ -62,12 +62,13 @@ _PLACES = ("model", "adapter")
 """A model may move; its fingerprint is compared instead of its path."""
 
 
-def resolve(requested: RequestedSettings, existing: StoreSettings | None) -> ResolvedSettings:
+def resolve(requested: RequestedSettings, existing: StoreSettings | None, store: Path) -> ResolvedSettings:
     """Fit a request to an existing store, or make the settings of a new one.
 
     Args:
         requested: what the user gave; None counts as not given.
         existing: settings of the store, None where it is to be created.
+        store: its path, for error messages.
 
     Raises:
         SettingError: a value cannot be used, or a new store lacks a model.
@@ -96,7 +97,7 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None) -> Res
         parts[part] = theirs
     if conflicts:
         raise StoreMismatchError(
-            f"the store was created with other settings: {'; '.join(conflicts)}. Leave these out, "
+            f"{store}: the store was created with other settings: {'; '.join(conflicts)}. Leave these out, "
             "or ingest into a new store"
         )
     return ResolvedSettings(**parts)

@@ -124,9 +124,12 @@ def search_view(result: SearchResult) -> RenderableType:
 
 def samples_table(samples: Sequence[Sample]) -> RenderableType:
     """Samples of a store, a line each."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("id", "prompt", "response", "metadata"):
-        table.add_column(heading, overflow="ellipsis", no_wrap=True)
+    table = Table(box=None, header_style="bold", pad_edge=False, expand=True)
+    table.add_column(
+        "id", overflow="fold", min_width=min(24, max((len(sample.id) for sample in samples), default=2))
+    )
+    for heading, ratio in (("prompt", 3), ("response", 3), ("metadata", 2)):
+        table.add_column(heading, overflow="ellipsis", no_wrap=True, ratio=ratio)
     for sample in samples:
         table.add_row(
             Text(sample.id), Text(_ending(sample.prompt)), Text(_line(sample.response)), Text(_metadata(sample))

@@ -73,7 +73,7 @@ def _guarded(path: Path, reader: Reader) -> Iterator[Row | RowError]:
     try:
         yield from reader(path)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataFileError(f"{path}: cannot be read: {one_line(error)}") from error
+        raise DataFileError(f"{path}: cannot be read: {one_line(error)}; check the file") from error
 
 
 def _reader(path: Path) -> Reader:
@@ -91,6 +91,9 @@ def _reader(path: Path) -> Reader:
             raise DataFileError(f"{path}: is empty; give a file with at least one row")
         with path.open("rb"):
             pass
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:  # samples carry their file's name, and a store holds only text
+        raise DataFileError(f"{path}: its name is not valid UTF-8; rename it") from error
     except OSError as error:
-        raise DataFileError(f"{path}: cannot be read: {one_line(error)}") from error
+        raise DataFileError(f"{path}: cannot be read: {one_line(error)}; check the file") from error
     return READERS[suffix.removesuffix(".gz")]

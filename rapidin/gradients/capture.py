@@ -127,9 +127,11 @@ class Capture:
 
         def after_backward(delta: Tensor) -> None:
             running.in_forward = False  # `_vector_gradient` calls modules again, which is not to be captured
+            # Spread over several devices, a module's input may still be on the one before.
+            local = kept.to(delta.device)
             for name, position in own.items():
                 contribution = _contribution(
-                    module, name, running.batch, kept, delta.detach(), self._scales[module]
+                    module, name, running.batch, local, delta.detach(), self._scales[module]
                 )
                 running.collected.setdefault(position, []).append(contribution)
                 running.waiting[position] -= 1

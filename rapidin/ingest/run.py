@@ -68,7 +68,7 @@ def ingest_files(
         raise SettingError(f"--on-error {on_error!r} is not one of fail, skip")
     opened = Store.open(path) if Store.exists(path) else None
     try:
-        resolved = resolve(settings, opened.settings if opened is not None else None)
+        resolved = resolve(settings, opened.settings if opened is not None else None, path)
         run = _Run(path, files, resolved, opened, on_error, listener)
         plan = run.plan()
         if dry_run or not (plan.new or plan.updates):
@@ -105,11 +105,13 @@ class _Run:
         self._encoder = cache(self._make_encoder)
 
     def plan(self) -> Plan:
-        """Look at the data, check that the disk has room, and that the model is the store's."""
+        """Look at the data, the place of the store and the model's files, before anything costs time."""
         # Of a new store's model, too: it tells missing and damaged files by name.
         found = fingerprint(self._resolved.model)
         if self._store is not None:
             self._check_fingerprint(self._store.settings.fingerprint, found)
+        else:
+            Store.check_place(self._path)
         self._plan = make_plan(
             self._files,
             self._resolved.text.template,

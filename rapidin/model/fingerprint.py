@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +74,11 @@ def _digests(name: str, marker: str, what: str) -> dict[str, str] | None:
     if not files and not Path(name).is_dir():
         return None
     if not files:
-        raise ModelError(f"{what} {name!r} holds no weights: expected *.safetensors or *.bin in {directory}")
+        if not os.access(directory, os.R_OK | os.X_OK):
+            raise ModelError(f"{what} {name!r} cannot be read: check who may read there")
+        raise ModelError(
+            f"{what} {name!r} holds no weights, neither *.safetensors nor *.bin: give the directory of a whole one"
+        )
     return {file.name: _digest(file, 0, file.stat().st_size, file.name) for file in files}
 
 
@@ -82,8 +86,9 @@ def _tensor_digests(file: Path) -> Iterator[tuple[str, str]]:
     """Digest every tensor of a safetensors file (8-byte header length, JSON header, data)."""
     try:
         with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > file.stat().st_size:
+            prefix = stream.read(8)
+            length = int.from_bytes(prefix, "little")
+            if len(prefix) < 8 or length > file.stat().st_size:
                 raise ValueError("its header is longer than the file")
             header = json.loads(stream.read(length))
         if not isinstance(header, dict):
@@ -94,7 +99,7 @@ def _tensor_digests(file: Path) -> Iterator[tuple[str, str]]:
             if 8 + length + end > file.stat().st_size:
                 raise ValueError("it ends too early")
             yield name, _digest(file, 8 + length + first, end - first, f"{tensor['dtype']}{tensor['shape']}")
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{file} cannot be read as a safetensors file: {error}; fetch or save it again"
         ) from error

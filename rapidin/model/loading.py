@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
-import peft
 import torch
 import transformers
 from torch import nn
@@ -24,6 +23,7 @@ from rapidin.settings import ModelSettings, TracedParameter
 Tokenizer: TypeAlias = transformers.PreTrainedTokenizerBase
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_NO_MODEL = "; give the directory or hub id of a causal language model"
 _NO_TOKENIZER = "; the model's directory must have the tokenizer's files, too"
 
 
@@ -56,6 +56,7 @@ def load_tokenizer(settings: ModelSettings) -> tuple[Tokenizer, int | None]:
         lambda: transformers.AutoConfig.from_pretrained(
             settings.model, trust_remote_code=settings.trust_remote_code
         ),
+        _NO_MODEL,
     )
     load = partial(transformers.AutoTokenizer.from_pretrained, trust_remote_code=settings.trust_remote_code)
     try:
@@ -64,9 +65,7 @@ def load_tokenizer(settings: ModelSettings) -> tuple[Tokenizer, int | None]:
         if settings.adapter is None:
             raise
         # Some fine-tunes save the tokenizer beside the adapter only.
-        tokenizer = _attempt(
-            f"tokenizer of {settings.adapter!r}", lambda: load(settings.adapter), _NO_TOKENIZER
-        )
+        tokenizer = _attempt(f"tokenizer of {settings.adapter!r}", lambda: load(settings.adapter), _NO_TOKENIZER)
     return tokenizer, _context_length(config)
 
 
@@ -93,9 +92,17 @@ def load_model(settings: ModelSettings, device: str = "auto") -> LoadedModel:
             dtype=dtype,
             trust_remote_code=settings.trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, by name
             **arguments,
         ),
+        _NO_MODEL,
     )
+    mismatched = sorted(name for name, *_ in report["mismatched_keys"])
+    if mismatched:
+        raise ModelError(
+            f"model {settings.model!r}: {len(mismatched)} weight tensors have another shape than its config.json "
+            f"says, for example {mismatched[0]!r}; give a complete checkpoint"
+        )
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(
@@ -110,6 +117,8 @@ def load_model(settings: ModelSettings, device: str = "auto") -> LoadedModel:
 
 
 def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
+    import peft  # takes seconds, and models without an adapter need none of it
+
     what = f"adapter {settings.adapter!r}"
     try:
         with warnings.catch_warnings():
@@ -205,7 +214,7 @@ def _attempt(what: str, load: Callable[[], Any], advice: str = "") -> Any:
         reason = lines[0] if lines else type(error).__name__
         if (len(lines) > 1 and len(reason) < 40) or reason.endswith((":", ",")):
             reason = " ".join(lines[:2])
-        raise ModelError(f"{what} cannot be loaded: {reason[:400].rstrip('.')}{advice}") from error
+        raise ModelError(f"{what} cannot be loaded: {reason[:400].rstrip('.,:')}{advice}") from error
 
 
 @contextmanager

@@ -21,12 +21,16 @@ def absolute_place(name: str, what: str = "model") -> str:
         ModelError: it is neither an existing directory nor a possible hub id.
     """
     path = Path(name).expanduser()
-    if path.is_dir():
-        return str(path.resolve())
-    if path.exists():
+    try:
+        if path.is_dir():
+            return str(path.resolve())
+        there = path.exists()
+    except OSError as error:  # a name that is too long, for example
+        raise ModelError(f"{what} {name!r} cannot be opened: {error.strerror}; check the path") from error
+    if there:
         raise ModelError(f"{what} {name!r} is a file: give the directory that has its config and weights")
     if not _HUB_ID.fullmatch(name) or name.startswith("."):
-        raise ModelError(f"{what} {name!r}: there is no such directory")
+        raise ModelError(f"{what} {name!r}: there is no such directory; check the path")
     return name
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rapidin.data import Row, read_rows
-from rapidin.errors import SettingError
+from rapidin.errors import RowError, SettingError
 from rapidin.settings import TextSettings
 from rapidin.text import ALPACA, TextSample, recognise
 from rapidin.text.templates import named_fields
@@ -27,9 +27,14 @@ def query_of_prompt(prompt: str, generation: str | None, settings: TextSettings)
         settings: of the store.
 
     Raises:
-        SettingError: the store's template has several fields, so that one text does not fill it.
+        SettingError: prompt or generation is empty (a prompt may be where the store's rows have none), or the
+            store's template has several fields, so that one text does not fill it.
         RowError: the prompt cannot be used.
     """
+    if not prompt.strip() and (generation is None or settings.shape != "text"):
+        raise SettingError("--prompt is empty: give what the model was asked")
+    if generation is not None and not generation.strip():
+        raise SettingError("--generation is empty: give what the model answered, or leave it out to let it answer")
     row = Row(COMMAND_LINE, 1, _fields(prompt, generation, settings))
     template = settings.template if "prompt" not in row.fields else None
     return recognise(row, template, response_required=generation is not None)
@@ -40,10 +45,15 @@ def read_queries(file: Path, settings: TextSettings) -> Iterator[TextSample]:
 
     Raises:
         DataFileError: the file cannot be read.
-        RowError: a row has no known shape.
+        RowError: a row has no known shape, or neither prompt nor response.
     """
     for row in read_rows([file]):
-        yield recognise(row, settings.template, response_required=False)
+        query = recognise(row, settings.template, response_required=False)
+        if not (query.prompt or query.turns or query.has_response):
+            raise RowError(
+                query.file, query.row, "asks nothing: its prompt is empty, and so is its response", query.id
+            )
+        yield query
 
 
 def _fields(prompt: str, generation: str | None, settings: TextSettings) -> dict[str, Any]:

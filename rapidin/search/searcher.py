@@ -51,6 +51,15 @@ class Searcher:
     ) -> None:
         self._owns_store = not isinstance(store, Store)
         self.store = store if isinstance(store, Store) else Store.open(store)
+        try:
+            self._load(model, adapter, device, tokens_per_batch)
+        except BaseException:
+            if self._owns_store:
+                self.store.close()
+            raise
+
+    def _load(self, model: str | None, adapter: str | None, device: str, tokens_per_batch: int | None) -> None:
+        """Load tokenizer and model, after making sure that they are the store's."""
         settings = self.store.settings
         moved = {
             name: absolute_place(place, name)
@@ -209,8 +218,9 @@ class Searcher:
             )
         difference = describe_difference(self.store.settings.fingerprint, found)
         if difference is not None:
+            adapter = f" with adapter {self._model_settings.adapter!r}" if self._model_settings.adapter else ""
             raise FingerprintMismatchError(
-                f"{self._model_settings.model!r} is not the model that {self.store.path} was built with: "
+                f"{self._model_settings.model!r}{adapter} is not the model that {self.store.path} was built with: "
                 f"{difference}. Give the right one with --model and --adapter"
             )
 

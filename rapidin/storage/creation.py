@@ -6,6 +6,7 @@ a killed creation leaves is taken for an empty directory by the next.
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,10 +49,8 @@ def create_store(path: Path, settings: StoreSettings) -> None:
         StoreError: something else is there, or the directory cannot be written to.
         StoreLockedError: another process is creating it.
     """
+    check_place(path)
     with file_errors(path):
-        if path.exists() and not path.is_dir():
-            raise StoreError(f"{path}: it is a file; give the name of a new or empty directory")
-        _refuse_occupied(path)
         path.mkdir(parents=True, exist_ok=True)
     with writer_lock(path), file_errors(path):
         _refuse_occupied(path)  # again: it may have been created while this process waited for its turn
@@ -72,6 +71,23 @@ def create_store(path: Path, settings: StoreSettings) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def check_place(path: Path) -> None:
+    """Check, without changing anything, that a store can be made in the directory `path`.
+
+    Raises:
+        StoreError: something else is there, or the directory cannot be written to.
+    """
+    with file_errors(path):
+        if path.exists() and not path.is_dir():
+            raise StoreError(f"{path}: it is a file; give the name of a new or empty directory")
+        _refuse_occupied(path)
+        existing = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+        if not existing.is_dir():
+            raise StoreError(f"{path}: {existing} is a file; give the name of a new or empty directory")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def open_store(path: Path) -> Opened:

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from rapidin.errors import (
+    SettingError,
     StoreCorruptError,
     StoreError,
     StoreFormatError,
@@ -86,13 +87,22 @@ class Database:
 
     @contextmanager
     def translated_errors(self) -> Iterator[None]:
-        """Turn errors of SQLite and SQLAlchemy in the body into a `StoreError` that names the file."""
+        """Turn errors of SQLite and SQLAlchemy in the body into a `StoreError` that names the file.
+
+        Raises:
+            SettingError: a text to look for is no valid Unicode.
+        """
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise _translated(error, self.path) from error
         except UnicodeDecodeError as error:  # SQLite quotes damaged names in its messages
             raise _damaged(self.path, "it holds text that is none") from error
+        except UnicodeEncodeError as error:  # from the command line, where bytes that are no UTF-8 become such
+            raise SettingError(
+                f"{error.object[:80]!r} holds half a character (\\u{ord(error.object[error.start]):04x}), "
+                "which no text in a store does; repair it"
+            ) from error
 
     def _connect(self) -> sqlite3.Connection:
         uri = self.path.absolute().as_uri()

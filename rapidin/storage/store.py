@@ -21,8 +21,8 @@ from rapidin.records import Sample, SegmentInfo, StoreInfo, VerifyReport
 from rapidin.settings import StoreSettings
 from rapidin.storage import tables
 from rapidin.storage.conditions import compile_filters
-from rapidin.storage.creation import Opened, create_store, open_store
-from rapidin.storage.files import DATABASE_NAME
+from rapidin.storage.creation import Opened, check_place, create_store, open_store
+from rapidin.storage.files import DATABASE_NAME, file_errors
 from rapidin.storage.lock import writer_lock
 from rapidin.storage.samples import sample_of
 from rapidin.storage.schema import MetadataFieldRow, SampleRow
@@ -73,8 +73,22 @@ class Store:
 
     @staticmethod
     def exists(path: str | Path) -> bool:
-        """Whether a store is at `path`; it may still be a damaged one."""
-        return (Path(path) / DATABASE_NAME).is_file()
+        """Whether a store is at `path`; it may still be a damaged one.
+
+        Raises:
+            StoreError: there can be none, for example because the name is too long.
+        """
+        with file_errors(Path(path)):
+            return (Path(path) / DATABASE_NAME).is_file()
+
+    @staticmethod
+    def check_place(path: str | Path) -> None:
+        """Check, without changing anything, that `create` can make a store at `path`.
+
+        Raises:
+            StoreError: something else is there, or the place cannot be written to.
+        """
+        check_place(Path(path))
 
     @contextmanager
     def writer(self) -> Iterator[StoreWriter]:

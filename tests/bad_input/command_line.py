@@ -42,8 +42,6 @@ class Outcome:
         lines = self.stderr.rstrip("\n").split("\n")
         assert [line.startswith("Error:") for line in lines] == [False] * (len(lines) - 1) + [True], self.stderr
         message = lines[-1].removeprefix("Error: ")
-        if os.environ.get("DUMP"):
-            open("/tmp/dump.txt", "a").write(os.environ.get("PYTEST_CURRENT_TEST","").split("::")[1].split(" ")[0] + f" {code}: {message}\n")
         if code == FAILED:
             for line in lines[:-1]:
                 # Nothing but what an ingest tells of its progress, and no warnings of libraries.

@@ -14,8 +14,6 @@ from tests.bad_input.command_line import CommandLine, MadeStore
 DIMENSION = 64
 
 
-
-
 @pytest.fixture
 def rapidin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
     return CommandLine(monkeypatch, capsys)

@@ -19,7 +19,7 @@ ASKED = ("--prompt", "Say it.", "--generation", "It is said.")
 
 
 def new_store(rapidin: CommandLine, model: object, data: Path, *more: object):
-    """Outcome of an ingest into a new store beside the data; what a failure leaves is checked with `nothing_left`."""
+    """Outcome of an ingest into a new store beside the data."""
     return rapidin(
         "ingest", data.parent / "new", "--data", data, "--model", model, "--projection-dim", 64, "--json", *more
     )
@@ -88,7 +88,10 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         ("lacks 9 weight tensors", "complete checkpoint"),
     ),
     "lacks its head": (lambda model: change_weights(model, without("lm_head")), ("lacks 1", "'lm_head.weight'")),
-    "weights of other shapes": (lambda model: set_config(model, hidden_size=48), ("weight",)),
+    "weights of other shapes": (
+        lambda model: set_config(model, hidden_size=48),
+        ("weight tensors have another shape than its config.json says", "give a complete checkpoint"),
+    ),
     "no tokenizer": (
         lambda model: [file.unlink() for file in model.glob("*token*")],
         ("tokenizer of", "must have the tokenizer's files"),
@@ -186,7 +189,7 @@ def test_an_adapter_for_other_modules(
 
 
 ADAPTERS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "empty directory": (empty, "adapter_config.json"),
+    "empty directory": (empty, "holds no weights"),
     "no weights": (lambda adapter: (adapter / "adapter_model.safetensors").unlink(), "holds no weights"),
     "truncated": (lambda adapter: truncate(adapter / "adapter_model.safetensors"), "adapter_model.safetensors"),
     "broken config": (lambda adapter: (adapter / "adapter_config.json").write_text("{"), "adapter"),
