@@ -62,7 +62,7 @@ def main() -> None:
     for dimension in arguments.projection_dim or [65536]:
         stored, results = _stored_scores(arguments, dimension, ids)
         if exact is None:
-            exact = _exact_scores(arguments, results)
+            exact = _exact_scores(arguments)
         _report(dimension, stored, exact, results, ids, label, arguments.label)
 
 
@@ -85,8 +85,11 @@ def _stored_scores(arguments: argparse.Namespace, dimension: int, ids: list[str]
         device="cpu",
     )
     with rapidin.Searcher(store, device="cpu") as searcher:
+        answered = arguments.work / "answered.jsonl"
+        if not answered.exists():  # once, so that every K and the exact gradients look at the same answers
+            _answer(searcher, arguments.work / "queries.jsonl", answered)
         started = time.monotonic()
-        results = list(searcher.search_file(arguments.work / "queries.jsonl", k=len(ids)))
+        results = list(searcher.search_file(answered, k=len(ids)))
         seconds = (time.monotonic() - started) / len(results)
     place = {id: column for column, id in enumerate(ids)}
     scores = np.empty((len(results), len(ids)))
@@ -97,7 +100,16 @@ def _stored_scores(arguments: argparse.Namespace, dimension: int, ids: list[str]
     return scores, results
 
 
-def _exact_scores(arguments: argparse.Namespace, results: list[rapidin.SearchResult]) -> np.ndarray:
+def _answer(searcher: rapidin.Searcher, queries: Path, answered: Path) -> None:
+    """Write the queries with the model's own greedy answers as their responses."""
+    rows = [json.loads(line) for line in queries.read_text().splitlines()]
+    results = searcher.search_file(queries, k=1)
+    for row, result in zip(rows, results, strict=True):
+        row["output" if "instruction" in row else "completion"] = result.query.generation
+    answered.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _exact_scores(arguments: argparse.Namespace) -> np.ndarray:
     """Mean over parameter tensors of the cosines between exact gradients, [queries, samples]."""
     saved = arguments.work / "exact.npy"
     if saved.exists():
@@ -122,16 +134,9 @@ def _exact_scores(arguments: argparse.Namespace, results: list[rapidin.SearchRes
         ]
         return torch.cat(flat) / math.sqrt(len(traced))
 
-    queries = []
-    for row, result in zip(read_rows([arguments.work / "queries.jsonl"]), results, strict=True):
-        sample = recognise(row, response_required=False)
-        encoded = encoder.encode(sample, result.query.generation)
-        length = result.query.tokens  # an answer that was cut off ends without the end token
-        encoded = EncodedSample(
-            encoded.id, encoded.ids[:length], encoded.targets[:length], False, encoded.prompt, encoded.response
-        )
-        queries.append(gradient(encoded))
-    matrix = torch.stack(queries)
+    matrix = torch.stack(
+        [gradient(encoder.encode(recognise(row))) for row in read_rows([arguments.work / "answered.jsonl"])]
+    )
     columns = []
     started = time.monotonic()
     rows = read_rows([arguments.work / "train.jsonl"])
@@ -163,15 +168,19 @@ def _report(
             shares = [labelled[np.argsort(-scores[rows], axis=1)[:, :top]].mean() for scores in (exact, stored)]
             print(f"| top {top} | {shares[0]:.3f} | {shares[1]:.3f} |")
         print()
-    noise = stored - exact
-    print(f"| all {exact.size} pairs | K = {dimension} |\n|---|---|")
-    print(f"| Pearson | {pearsonr(stored.ravel(), exact.ravel()).statistic:.4f} |")
-    print(f"| Spearman | {spearmanr(stored.ravel(), exact.ravel()).statistic:.4f} |")
-    spearman = [spearmanr(one, other).statistic for one, other in zip(stored, exact, strict=True)]
-    print(f"| Spearman, mean over queries | {np.mean(spearman):.4f} |")
-    print(f"| standard deviation of the exact scores | {exact.std():.5f} |")
-    print(f"| mean of (score − exact) | {noise.mean():.2e} |")
-    print(f"| variance of (score − exact) × K | {noise.var() * dimension:.4f} |\n")
+    print(f"| all pairs with | {field} queries | other queries | all queries |\n|---|---|---|---|")
+    wanted = np.array([bool(result.query.metadata[field]) for result in results])
+    groups = [(stored[rows], exact[rows]) for rows in (wanted, ~wanted, wanted | True) if rows.any()]
+    measures = {
+        "Pearson": lambda a, b: pearsonr(a.ravel(), b.ravel()).statistic,
+        "Spearman": lambda a, b: spearmanr(a.ravel(), b.ravel()).statistic,
+        "standard deviation of the exact scores": lambda _, b: b.std(),
+        "mean of (score − exact)": lambda a, b: (a - b).mean(),
+        "variance of (score − exact) × K": lambda a, b: (a - b).var() * dimension,
+    }
+    for name, measure in measures.items():
+        print(f"| {name} | {' | '.join(f'{measure(a, b):.4g}' for a, b in groups)} |")
+    print(flush=True)
 
 
 if __name__ == "__main__":

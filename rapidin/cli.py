@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +55,10 @@ Device = Annotated[
 TokensPerBatch = Annotated[
     int | None,
     typer.Option(min=1, help="Padded tokens computed together; halves itself when memory runs out."),
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Let the checkpoint's own Python code run; asked for each time."),
 ]
 Model = Annotated[str | None, typer.Option(metavar="MODEL", help="Directory or hub id of the fine-tuned model.")]
 Adapter = Annotated[str | None, typer.Option(metavar="ADAPTER", help="Directory or hub id of its PEFT adapter.")]
@@ -117,9 +123,7 @@ def ingest(
     no_layer_norm: Annotated[
         bool, typer.Option("--no-layer-norm", help="Do not divide each tensor's gradient by its norm.")
     ] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let the checkpoint's own Python code run.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     on_error: Annotated[OnError, typer.Option(help="At an unusable row: stop, or leave it out.")] = "fail",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the data, compute and change nothing.")
@@ -159,7 +163,7 @@ def ingest(
                 template=template,
                 loss=loss,
                 layer_norm=False if no_layer_norm else None,
-                trust_remote_code=trust_remote_code or None,
+                trust_remote_code=trust_remote_code,
             )
         except KeyboardInterrupt:
             _stderr().print(f"{listener.stored:,} samples are stored; run the same command to go on")
@@ -186,6 +190,7 @@ def search(
     device: Device = "auto",
     tokens_per_batch: TokensPerBatch = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer that the model may write.")] = 256,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Find the training samples that made the model say something.
@@ -213,7 +218,14 @@ def search(
         opened = stack.enter_context(Store.open(store))
         opened.count(where or [])  # a filter that cannot be read is told before the model is loaded
         searcher = stack.enter_context(
-            Searcher(opened, model=model, adapter=adapter, device=device, tokens_per_batch=tokens_per_batch)
+            Searcher(
+                opened,
+                model=model,
+                adapter=adapter,
+                device=device,
+                tokens_per_batch=tokens_per_batch,
+                trust_remote_code=trust_remote_code,
+            )
         )
         if prompt is not None:
             result = searcher.search(prompt, generation, **options)
@@ -324,12 +336,15 @@ def demo(
 
 def main() -> None:
     """Run the command line; exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that has not every character shows another
+            stream.reconfigure(errors="replace")
     try:
         # Typer itself tells wrong usage and exits with 2, and with 130 when interrupted.
         app()
     except RapidinError as error:
         if _debug:
-            raise
+            traceback.print_exc()
         # Line by line rather than word by word: spaces may belong to an id or a file name.
         message = " ".join(line.strip() for line in str(error).splitlines())
         typer.echo(f"Error: {message}", err=True)
@@ -373,7 +388,8 @@ def _print(record: Any, view: Any, as_json: bool, one_line: bool = False) -> Non
     if as_json:
         from rapidin.records import to_json
 
-        typer.echo(json.dumps(to_json(record), ensure_ascii=False, indent=None if one_line else 2))
+        plain = "utf" not in (sys.stdout.encoding or "").lower()
+        typer.echo(json.dumps(to_json(record), ensure_ascii=plain, indent=None if one_line else 2))
     else:
         _stdout().print(view, highlight=False)
 

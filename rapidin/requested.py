@@ -25,7 +25,6 @@ class RequestedSettings(TypedDict, total=False):
     dtype: str | None
     quantization: str | None
     modules: str | None
-    trust_remote_code: bool | None
     template: str | Path | None
     max_length: int | None
     loss: str | None
@@ -45,9 +44,7 @@ class ResolvedSettings:
 
 
 _PARTS: dict[str, dict[str, str]] = {
-    "model": {
-        name: name for name in ("model", "adapter", "dtype", "quantization", "modules", "trust_remote_code")
-    },
+    "model": {name: name for name in ("model", "adapter", "dtype", "quantization", "modules")},
     "text": {name: name for name in ("template", "max_length", "loss")},
     "projection": {
         "projection_dim": "dimension",

@@ -7,7 +7,7 @@ They are stored as JSON in the store and read back by `StoreSettings.model_valid
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -65,7 +65,6 @@ class ModelSettings(Frozen):
         dtype: of the weights in memory; ``auto`` takes the checkpoint's.
         quantization: of the frozen base under an adapter.
         modules: regular expression; only parameters whose name it finds are traced. None: all trainable.
-        trust_remote_code: whether the checkpoint's own Python code may run.
     """
 
     model: str
@@ -73,7 +72,6 @@ class ModelSettings(Frozen):
     dtype: DType = "auto"
     quantization: Quantization = "none"
     modules: str | None = None
-    trust_remote_code: bool = False
 
     @field_validator("modules")
     @classmethod
@@ -155,15 +153,3 @@ class StoreSettings(Frozen):
     projection: ProjectionSettings = ProjectionSettings()
     parameters: tuple[TracedParameter, ...]
     fingerprint: Fingerprint
-
-    def differences(self, other: Self) -> list[str]:
-        """Names of the settings in which `other` differs, with both values, for an error message."""
-        found: list[str] = []
-        for part in ("model", "text", "projection"):
-            mine, theirs = getattr(self, part), getattr(other, part)
-            found += [
-                f"{name} {getattr(mine, name)!r} (now {getattr(theirs, name)!r})"
-                for name in type(mine).model_fields
-                if getattr(mine, name) != getattr(theirs, name)
-            ]
-        return found

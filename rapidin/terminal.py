@@ -62,12 +62,13 @@ class ProgressListener(IngestListener):
             f"{preflight.skipped:,} in the store already; the store grows by about "
             f"{size(preflight.bytes)}, {size(preflight.bytes_free)} are free",
             highlight=False,
+            soft_wrap=True,
         )
         self._samples = preflight.samples
 
     def loading_model(self, name: str) -> None:
         """See `IngestListener.loading_model`."""
-        self._console.print(f"loading {escape(name)}", highlight=False)
+        self._console.print(f"loading {escape(name)}", highlight=False, soft_wrap=True)
         self._progress.reset(self._task, total=self._samples, description="computing gradients", rate="")
 
     def advanced(self, samples: int, tokens: int) -> None:

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import rapidin
-from rapidin.errors import GradientError, RowError, StoreSpaceError
+from rapidin.errors import DataFileError, GradientError, RowError, StoreLockedError, StoreSpaceError
 from rapidin.ingest import run as ingest_run
 from rapidin.progress import IngestListener, Preflight
 from tests import worlds
@@ -182,6 +183,105 @@ def test_skipped_errors_are_reported_and_the_rest_is_stored(tmp_path: Path, mode
     report = ingest(tmp_path / "store", data, model_directory, on_error="skip")
     assert (report.added, report.failed) == (4, 2)
     assert [(failure.row, failure.id) for failure in report.failures] == [(2, "row-1"), (5, "row-4")]
+
+
+class Meddler(IngestListener):
+    """Does something between the plan and its execution."""
+
+    def __init__(self, meddle: Callable[[], object]) -> None:
+        self.meddle = meddle
+
+    def loading_model(self, name: str) -> None:
+        self.meddle()
+
+
+@pytest.mark.parametrize("rows", [worlds.rows(4), worlds.rows(10)[::-1], worlds.rows(9) + worlds.rows(1)])
+def test_a_file_that_changes_meanwhile_is_noticed(tmp_path: Path, model_directory: Path, rows: list[dict]) -> None:
+    data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(10))
+    with pytest.raises(
+        DataFileError, match=r"has changed while it was being ingested: run the same command again"
+    ):
+        ingest(tmp_path / "store", data, model_directory, listener=Meddler(lambda: worlds.write_rows(data, rows)))
+    with rapidin.Store.open(tmp_path / "store") as store:
+        assert store.verify().ok
+    worlds.write_rows(data, worlds.rows(10))
+    rapidin.ingest_files(tmp_path / "store", [data])
+    ingest(tmp_path / "undisturbed", data, model_directory)
+    assert_same_store(tmp_path / "store", tmp_path / "undisturbed")
+
+
+def test_nobody_else_writes_between_plan_and_commit(tmp_path: Path, model_directory: Path) -> None:
+    data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(5))
+    ingest(tmp_path / "store", data, model_directory)
+    more = worlds.write_rows(tmp_path / "more.jsonl", worlds.rows(8))
+
+    def meddle() -> None:
+        with rapidin.Store.open(tmp_path / "store") as store, pytest.raises(StoreLockedError, match="is writing"):
+            store.delete(["row-1"])
+        with pytest.raises(StoreLockedError):
+            rapidin.ingest_files(tmp_path / "store", [more])
+
+    report = rapidin.ingest_files(tmp_path / "store", [more], listener=Meddler(meddle))
+    assert (report.added, report.samples_total) == (3, 8)
+
+
+def test_two_that_create_the_same_store(tmp_path: Path, model_directory: Path) -> None:
+    data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(5))
+
+    def meddle() -> None:
+        ingest(tmp_path / "store", data, model_directory)
+
+    with pytest.raises(StoreLockedError, match="run the same command again"):
+        ingest(tmp_path / "store", data, model_directory, listener=Meddler(meddle))
+    assert rapidin.ingest_files(tmp_path / "store", [data]).skipped == 5
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interruption_inside_a_commit_loses_nothing(
+    tmp_path: Path, model_directory: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    from rapidin.storage.writer import StoreWriter
+
+    data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(12))
+    real, calls = StoreWriter.commit, []
+
+    def commit(self: StoreWriter, *arguments: object) -> None:
+        calls.append(None)
+        if len(calls) == 1 and when == "before":
+            raise KeyboardInterrupt
+        real(self, *arguments)
+        if len(calls) == 1 and when == "after":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(StoreWriter, "commit", commit)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(tmp_path / "store", data, model_directory)
+    with rapidin.Store.open(tmp_path / "store") as store:
+        assert store.count() == 12
+        assert store.verify().ok
+
+
+def test_a_row_too_large_for_memory_is_skipped_or_named(
+    tmp_path: Path, model_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rapidin.gradients import RapidGradEngine
+
+    rows = worlds.rows(8)
+    rows[3]["output"] = "long " * 100
+    data = worlds.write_rows(tmp_path / "data.jsonl", rows)
+    real = RapidGradEngine.compute
+
+    def limited(self: RapidGradEngine, samples: list) -> object:
+        if max(len(sample.ids) for sample in samples) > 200:
+            raise MemoryError
+        return real(self, samples)
+
+    monkeypatch.setattr(RapidGradEngine, "compute", limited)
+    with pytest.raises(GradientError, match=r"sample 'row-3': its \d+ tokens do not fit into memory"):
+        ingest(tmp_path / "store", data, model_directory)
+    report = rapidin.ingest_files(tmp_path / "store", [data], on_error="skip")
+    assert [failure.id for failure in report.failures] == ["row-3"]
+    assert report.samples_total == 7
 
 
 class Recorder(IngestListener):

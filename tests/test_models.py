@@ -87,8 +87,15 @@ def test_an_adapter_has_its_own_fingerprint(
     assert none is not None
     assert one.model == two.model == none.model
     assert "weight tensors of its adapter differ" in str(describe_difference(one, two))
-    assert "adapter is missing now" in str(describe_difference(one, none))
-    assert "adapter is given now but was not then" in str(describe_difference(none, one))
+    louder = tmp_path / "louder"
+    shutil.copytree(adapter_directory, louder)
+    config = json.loads((louder / "adapter_config.json").read_text())
+    (louder / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 99, "inference_mode": False}))
+    changed = fingerprint.fingerprint(settings(model_directory, adapter=str(louder)))
+    assert changed is not None
+    assert "adapter_config.json says otherwise" in str(describe_difference(one, changed))
+    assert "the adapter is missing now" in str(describe_difference(one, none))
+    assert "the adapter is given now but was not then" in str(describe_difference(none, one))
 
 
 def test_a_full_model_traces_everything_once(model_directory: Path) -> None:
@@ -169,17 +176,21 @@ def test_generation_is_greedy_and_ends(model_directory: Path) -> None:
     loaded = load_model(settings(model_directory), "cpu")
     tokenizer, _ = load_tokenizer(settings(model_directory))
     ids = [0, *tokenizer("The sky is", add_special_tokens=False)["input_ids"]]
-    text, ended = generate(loaded.model, tokenizer, ids, 5)
+    # A checkpoint's own generation settings must not change what it answers.
+    loaded.model.generation_config.repetition_penalty = 5.0
+    loaded.model.generation_config.min_length = 1000
+    answer = generate(loaded.model, tokenizer, ids, 5)
+    assert loaded.model.generation_config.repetition_penalty == 5.0
     expected = list(ids)
     for _ in range(5):
         expected.append(int(loaded.model(input_ids=torch.tensor([expected])).logits[0, -1].argmax()))
         if expected[-1] == tokenizer.eos_token_id:
             break
-    assert text == tokenizer.decode(expected[len(ids) :], skip_special_tokens=True)
-    assert ended == (expected[-1] == tokenizer.eos_token_id)
-    with torch.no_grad():
-        loaded.model.lm_head.weight.zero_()
-    assert generate(loaded.model, tokenizer, ids, 5)[1] is False
+    assert list(answer.ids) == expected[len(ids) :]
+    assert answer.text == tokenizer.decode(answer.ids, skip_special_tokens=True)
+    # Chat models have ends of their own besides the tokenizer's.
+    loaded.model.generation_config.eos_token_id = [1, answer.ids[1]]
+    assert generate(loaded.model, tokenizer, ids, 5).ids == answer.ids[: answer.ids.index(answer.ids[1]) + 1]
 
 
 def test_devices() -> None:
@@ -237,9 +248,9 @@ def test_a_store_refuses_another_adapter(tmp_path: Path, model_directory: Path, 
     )
     other = worlds.save_adapter(tmp_path / "other", model_directory, seed=5)
     more = worlds.write_rows(tmp_path / "more.jsonl", worlds.rows(2, first=4))
-    with pytest.raises(FingerprintMismatchError, match="12 of 12 weight tensors of its adapter differ"):
+    with pytest.raises(FingerprintMismatchError, match="12 of 13 weight tensors of its adapter differ"):
         rapidin.ingest_files(tmp_path / "store", [more], adapter=str(other))
-    with pytest.raises(FingerprintMismatchError, match="12 of 12 weight tensors of its adapter differ"):
+    with pytest.raises(FingerprintMismatchError, match="12 of 13 weight tensors of its adapter differ"):
         rapidin.Searcher(tmp_path / "store", adapter=str(other))
 
 

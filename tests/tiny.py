@@ -31,6 +31,12 @@ def gpt2() -> nn.Module:
     )
 
 
+def mixtral() -> nn.Module:
+    return transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2)
+    )
+
+
 def with_lora(model: nn.Module, targets: list[str]) -> nn.Module:
     adapted = peft.get_peft_model(
         model, peft.LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM")
@@ -62,15 +68,34 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
         )
     ),
     "phi": lambda: transformers.PhiForCausalLM(transformers.PhiConfig(**DECODER)),
-    "mixtral": lambda: transformers.MixtralForCausalLM(
-        transformers.MixtralConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2)
+    "mixtral": lambda: mixtral(),
+    "roberta": lambda: transformers.RobertaForCausalLM(
+        transformers.RobertaConfig(**{**DECODER, "pad_token_id": 2}, is_decoder=True)
+    ),
+    "ctrl": lambda: transformers.CTRLLMHeadModel(
+        transformers.CTRLConfig(vocab_size=VOCABULARY, n_embd=32, dff=48, n_layer=2, n_head=4, n_positions=64)
+    ),
+    "vera-llama": lambda: peft.get_peft_model(
+        llama(num_key_value_heads=4), peft.VeraConfig(r=4, target_modules=["q_proj", "v_proj"])
+    ),
+    "dora-llama": lambda: peft.get_peft_model(
+        llama(), peft.LoraConfig(r=4, target_modules=["q_proj"], use_dora=True, init_lora_weights=False)
+    ),
+    "lora-experts": lambda: peft.get_peft_model(
+        mixtral(),
+        peft.LoraConfig(
+            r=4,
+            target_modules=["q_proj"],
+            target_parameters=["experts.gate_up_proj", "experts.down_proj"],
+            init_lora_weights=False,
+        ),
     ),
     "lora-llama": lambda: with_lora(llama(), ["q_proj", "v_proj", "down_proj"]),
     "lora-gpt2": lambda: with_lora(gpt2(), ["c_attn", "c_proj"]),
 }
 
-ONE_BY_ONE = {"mixtral", "opt"}
-"""Architectures with parameters that no hook serves."""
+ONE_BY_ONE = {"mixtral", "opt", "ctrl", "roberta", "vera-llama", "dora-llama", "lora-experts"}
+"""Architectures whose parameters no hook serves, or not rightly."""
 
 
 def make(architecture: str) -> nn.Module:

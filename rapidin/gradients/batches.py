@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import torch
 
-from rapidin.errors import GradientError
-from rapidin.gradients.engine import TokenSample
+from rapidin.gradients.engine import TokenSample, is_out_of_memory
 from rapidin.gradients.rapidgrad import RapidGradBatch, RapidGradEngine
 
 logger = logging.getLogger(__name__)
@@ -20,14 +18,6 @@ logger = logging.getLogger(__name__)
 _MOST_SAMPLES = 256
 _SKETCH_BYTES = 256 * 2**20
 """Memory that the sketches of one batch (b × K float32) may take."""
-
-
-class IdentifiedTokens(TokenSample, Protocol):
-    """A token sample that can be named in an error."""
-
-    @property
-    def id(self) -> str:
-        """The sample's id."""
 
 
 class TokenBudget:
@@ -53,17 +43,16 @@ class TokenBudget:
 
 
 def compute_in_batches(
-    engine: RapidGradEngine, samples: Sequence[IdentifiedTokens], budget: TokenBudget
+    engine: RapidGradEngine, samples: Sequence[TokenSample], budget: TokenBudget
 ) -> Iterator[tuple[list[int], RapidGradBatch]]:
     """Compute the RapidGrads of samples, the longest first, so that memory runs out early if it does.
 
     Yields:
-        Positions in `samples`, and their RapidGrads in that order; every position once.
-
-    Raises:
-        GradientError: a single sample does not fit into memory.
+        Positions in `samples`, and their RapidGrads in that order; every position once. A sample that does not fit
+        into memory even alone is one of the batch's problems.
     """
     waiting = sorted(range(len(samples)), key=lambda position: len(samples[position].ids), reverse=True)
+    before = budget.tokens
     while waiting:
         longest = len(samples[waiting[0]].ids)
         count = max(1, min(budget.tokens // longest, budget.samples, len(waiting)))
@@ -71,27 +60,20 @@ def compute_in_batches(
         try:
             result = engine.compute([samples[position] for position in chosen])
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            if count == 1:
-                raise GradientError(
-                    samples[chosen[0]].id,
-                    f"its {longest} tokens do not fit into memory even alone: lower --max-length, give another "
-                    "--device, or a smaller --dtype",
-                ) from error
         else:
             del waiting[:count]
+            before = budget.tokens
             yield chosen, result
             continue
         # Outside the except block: there the traceback would keep the failed batch's tensors alive.
-        budget.halve(count * longest)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        logger.warning("out of memory: going on with %d tokens per batch", budget.tokens)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory ran out; torch has a class of its own for CUDA only."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
+        if count == 1:
+            budget.tokens = before  # it was this sample's fault, not the batches'
+            del waiting[0]
+            yield chosen, engine.too_large(longest)
+        else:
+            budget.halve(count * longest)
+            logger.warning("out of memory: going on with %d tokens per batch", budget.tokens)

@@ -171,6 +171,8 @@ def _embedding_scale(module: nn.Module) -> float | None:
 def _is_supported(module: nn.Module, own: dict[str, int]) -> bool:
     if _is_linear(module) or isinstance(module, Conv1D):
         return True
+    if type(module).forward is nn.Module.forward:  # a mere container of parameters is never called
+        return False
     # Anything else whose parameters are all vectors (the norms of every architecture) is differentiated again
     # sample by sample in `_vector_gradient`; it must hold no further modules, for those may have hooks.
     return not list(module.children()) and all(module._parameters[name].dim() <= 1 for name in own)  # type: ignore[union-attr]
@@ -199,7 +201,8 @@ def _contribution(
         if name == "bias":
             return DenseGradient(delta.sum(dim=1, keepdim=True, dtype=torch.float32))
         inputs = inputs.reshape(batch, -1, inputs.shape[-1])
-        return OuterProducts(inputs, delta) if isinstance(module, Conv1D) else OuterProducts(delta, inputs)
+        left, right = (inputs, delta) if isinstance(module, Conv1D) else (delta, inputs)
+        return OuterProducts(left, right.float())
     return DenseGradient(_vector_gradient(module, name, inputs, delta))
 
 

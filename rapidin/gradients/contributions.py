@@ -23,6 +23,9 @@ class Contribution(Protocol):
     def add_to(self, block: Tensor, first_row: int) -> None:
         """Add rows ``first_row …`` of the contribution to `block`, float32 [b, r, c]."""
 
+    def of_sample(self, sample: int) -> Contribution:
+        """Give one sample's contribution, as a batch of one."""
+
     @property
     def device(self) -> torch.device:
         """Where the factors are."""
@@ -30,7 +33,7 @@ class Contribution(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OuterProducts:
-    """Σ_t left_t right_tᵀ: `left` is [b, t, r] and `right` is [b, t, c]."""
+    """Σ_t left_t right_tᵀ: `left` is [b, t, r] and `right` float32 [b, t, c]."""
 
     left: Tensor
     right: Tensor
@@ -38,7 +41,11 @@ class OuterProducts:
     def add_to(self, block: Tensor, first_row: int) -> None:
         """See `Contribution.add_to`; products are summed in float32 whatever the factors' type."""
         left = self.left[:, :, first_row : first_row + block.shape[1]].float()
-        block.baddbmm_(left.transpose(1, 2), self.right.float())
+        block.baddbmm_(left.transpose(1, 2), self.right)
+
+    def of_sample(self, sample: int) -> OuterProducts:
+        """See `Contribution.of_sample`."""
+        return OuterProducts(self.left[sample : sample + 1], self.right[sample : sample + 1])
 
     @property
     def device(self) -> torch.device:
@@ -60,6 +67,10 @@ class ScatteredRows:
         target = sample * rows + self.index[sample, token] - first_row
         block.view(batch * rows, -1).index_add_(0, target, self.values[sample, token].float())
 
+    def of_sample(self, sample: int) -> ScatteredRows:
+        """See `Contribution.of_sample`."""
+        return ScatteredRows(self.index[sample : sample + 1], self.values[sample : sample + 1])
+
     @property
     def device(self) -> torch.device:
         """Where the factors are."""
@@ -75,6 +86,10 @@ class DenseGradient:
     def add_to(self, block: Tensor, first_row: int) -> None:
         """See `Contribution.add_to`."""
         block += self.values[:, first_row : first_row + block.shape[1]]
+
+    def of_sample(self, sample: int) -> DenseGradient:
+        """See `Contribution.of_sample`."""
+        return DenseGradient(self.values[sample : sample + 1])
 
     @property
     def device(self) -> torch.device:
@@ -99,6 +114,7 @@ class ParameterGradient:
         self.position = position
         self.batch = batch
         self.rows, self.columns = as_matrix(shape)
+        self._shape = shape
         self.device = contributions[0].device
         self._contributions = contributions
 
@@ -109,22 +125,36 @@ class ParameterGradient:
             contribution.add_to(block, first_row)
         return block
 
-    def occupied_rows(self) -> tuple[Tensor, Tensor] | None:
-        """Form only the rows that some sample touches, if the gradient is sparse.
+    def of_sample(self, sample: int) -> ParameterGradient:
+        """Give one sample's gradient, as a batch of one."""
+        parts = [part.of_sample(sample) for part in self._contributions]
+        return ParameterGradient(self.position, 1, self._shape, parts)
+
+    def occupied_rows(self) -> Tensor | None:
+        """Find the rows that some sample touches, if the gradient is sparse.
 
         Returns:
-            int64 [n] row numbers, ascending, and float32 [b, n, c]; None where every row may be touched.
+            int64 [n] row numbers, ascending; None where every row may be touched.
         """
         scattered = [part for part in self._contributions if isinstance(part, ScatteredRows)]
         if len(scattered) != len(self._contributions):
             return None
-        rows = torch.unique(torch.cat([part.index[part.index >= 0] for part in scattered]))
-        values = torch.zeros(self.batch, len(rows), self.columns, dtype=torch.float32, device=self.device)
-        for part in scattered:
-            places = torch.searchsorted(rows, part.index)
-            compact = ScatteredRows(torch.where(part.index >= 0, places, -1), part.values)
-            compact.add_to(values, 0)
-        return rows, values
+        rows: Tensor = torch.unique(torch.cat([part.index[part.index >= 0] for part in scattered]))
+        return rows
+
+    def chosen_rows(self, rows: Tensor) -> Tensor:
+        """Form some rows of a sparse gradient, float32 [b, n, c].
+
+        Args:
+            rows: int64 [n], ascending, some of `occupied_rows`.
+        """
+        block = torch.zeros(self.batch, len(rows), self.columns, dtype=torch.float32, device=self.device)
+        for part in self._contributions:
+            if isinstance(part, ScatteredRows):
+                places = torch.searchsorted(rows, part.index).clamp_max(len(rows) - 1)
+                wanted = rows[places] == part.index
+                ScatteredRows(torch.where(wanted, places, -1), part.values).add_to(block, 0)
+        return block
 
 
 def as_matrix(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -6,9 +6,9 @@ soon as it is complete; it knows nothing of projections or stores. Two ways lead
 * batched: one pass over all samples, weight gradients never formed by autograd (`rapidin.gradients.capture`);
 * one by one: plain autograd, for models with a parameter that the hooks cannot serve. Slower, always right.
 
-Before the first batch's result is used, two of its samples are computed one by one as well; where the two ways
-disagree the engine stays with the slow one. So an architecture that mixes the samples of a batch in a way that
-the hooks cannot see costs time, never correctness.
+Before the first batch's result is used, two of its samples are computed one by one as well and compared, parameter
+tensor by parameter tensor; where the two ways disagree the engine stays with the slow one. So an architecture that
+uses its parameters in a way that the hooks cannot see costs time, never correctness.
 
 Shape letters: b batch · t tokens.
 """
@@ -24,14 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from rapidin.errors import ModelError
+from rapidin.gradients.agreement import TensorDigests, disagreement
 from rapidin.gradients.capture import Capture, NotBatchedError
 from rapidin.gradients.contributions import DenseGradient, ParameterGradient, as_matrix
 
 logger = logging.getLogger(__name__)
-
-_AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-3}
-"""Relative difference of the two ways below which they agree; 16-bit weights round more."""
-_AGREEMENT_16_BIT = 0.1
 
 
 class TokenSample(Protocol):
@@ -115,29 +112,45 @@ class GradientEngine:
         Returns:
             The accumulators' results, one row per sample, in the order of `samples`.
         """
-        if self.batched and not self._checked and len(samples) > 1:
-            self._check(samples, new)
-        if self.batched:
+        unchecked = self.batched and not self._checked
+        if self._check(samples) if unchecked else self.batched:
             try:
                 return self._together(samples, new)
             except NotBatchedError as reason:
                 self._stay_slow(str(reason))
         return torch.cat([self._alone(sample, new) for sample in samples])
 
-    def _check(self, samples: Sequence[TokenSample], new: Callable[[int], Accumulator]) -> None:
-        """Compare the batched way with the slow one on the shortest and the longest sample."""
+    def _check(self, samples: Sequence[TokenSample]) -> bool:
+        """Compare the batched way with plain autograd on the shortest and the longest sample.
+
+        Returns:
+            Whether the batched way may be used for these samples. A batch of one, or one without a finite
+            gradient, decides for itself only, and the next batch is checked again.
+        """
         by_length = sorted(samples, key=lambda sample: len(sample.ids))
-        pair = [by_length[0], by_length[-1]]
+        chosen = by_length if len(samples) == 1 else [by_length[0], by_length[-1]]
+
+        def new(batch: int) -> Accumulator:
+            return TensorDigests(batch, len(self._traced))
+
+        slow = torch.cat([self._alone(sample, new) for sample in chosen])
         try:
-            fast = self._together(pair, new)
-        except NotBatchedError as reason:
+            fast = self._together(chosen, new)
+        except (NotBatchedError, RuntimeError) as reason:
+            if is_out_of_memory(reason):
+                raise
             self._stay_slow(str(reason))
-            return
-        slow = torch.cat([self._alone(sample, new) for sample in pair])
-        difference = ((fast - slow).norm(dim=1) / slow.norm(dim=1).clamp_min(1e-30)).max().item()
-        if difference > _AGREEMENT.get(self._traced[0].dtype, _AGREEMENT_16_BIT):
-            self._stay_slow(f"a batch's gradients differ from a single sample's by {difference:.1e}")
-        self._checked = True
+            return False
+        found = disagreement(fast, slow, self._traced[0].dtype)
+        if found is None:
+            return False
+        if found > 1:
+            self._stay_slow(
+                f"a batch's gradients differ from a single sample's, {found:.2g} × what rounding explains"
+            )
+            return False
+        self._checked = len(samples) > 1
+        return True
 
     def _stay_slow(self, reason: str) -> None:
         logger.info("samples are differentiated one by one: %s", reason)
@@ -176,7 +189,7 @@ class GradientEngine:
             )
         try:
             with torch.enable_grad():
-                self._loss([sample]).backward()
+                self._loss([sample], with_positions=False).backward()
         finally:
             for handle in handles:
                 handle.remove()
@@ -185,7 +198,7 @@ class GradientEngine:
                 parameter.requires_grad_(False)
         return accumulator.result()
 
-    def _loss(self, samples: Sequence[TokenSample]) -> Tensor:
+    def _loss(self, samples: Sequence[TokenSample], with_positions: bool = True) -> Tensor:
         """Sum over samples of the mean cross-entropy of their targets; samples do not share a gradient.
 
         Padding stands on the right, where a causal model's real tokens cannot see it.
@@ -201,8 +214,9 @@ class GradientEngine:
             targets = torch.as_tensor(sample.targets, dtype=torch.float32)
             weights[row, : len(sample.ids)] = targets / targets.sum()
         arguments = {"input_ids": ids, "attention_mask": mask}
-        if self._takes_positions:
-            # Given explicitly for each sample, so that learned position embeddings have a batch dimension too.
+        if self._takes_positions and with_positions:
+            # Given explicitly for each sample, so that learned position embeddings have a batch dimension too. A
+            # single sample goes without: models that count positions in another way are found out by the check.
             arguments["position_ids"] = torch.arange(length).expand(shape).contiguous()
         arguments = {name: value.to(self.device) for name, value in arguments.items()}
         logits: Tensor = self._model(**arguments, use_cache=False).logits
@@ -215,6 +229,13 @@ class GradientEngine:
             reduction="none",
         )
         return (losses * predicted[counted]).sum()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out; torch has a class of its own for CUDA only."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
 
 
 def _forward_arguments(model: nn.Module) -> set[str]:

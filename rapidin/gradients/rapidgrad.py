@@ -88,9 +88,16 @@ class RapidGradEngine:
         nonzero = (vectors != 0).any(dim=1)
         problems: dict[int, str] = {}
         for position in torch.nonzero(~(finite & nonzero)).flatten().tolist():
-            what = "zero" if finite[position] else "not finite"
-            problems[position] = f"its gradient is {what}: leave the row out, or look at its text and the model"
+            problems[position] = f"its gradient is {'zero' if finite[position] else 'not finite'}"
         return RapidGradBatch(vectors.numpy(), problems)
+
+    def too_large(self, tokens: int) -> RapidGradBatch:
+        """Make the result for a single sample of so many tokens that memory did not suffice for."""
+        problem = (
+            f"its {tokens} tokens do not fit into memory even alone: lower --max-length, or give another --device "
+            "or a smaller --dtype"
+        )
+        return RapidGradBatch(np.zeros((1, self._projection.dimension), dtype=np.float32), {0: problem})
 
 
 class _Sketches:
@@ -108,27 +115,19 @@ class _Sketches:
         sketch = self._sketches.get(gradient.device)
         if sketch is None:
             sketch = self._sketches[gradient.device] = projection.new_sketch(self._batch, gradient.device)
-        first = projection.first_chunks[gradient.position]
-        if gradient.columns % projection.chunk == 0 and (occupied := gradient.occupied_rows()) is not None:
-            rows, values = occupied
+        blocks = self._blocks(gradient)
+        if len(blocks) == 1:
+            chunks, values = self._formed(gradient, blocks[0])
             self._scale(values, _squared_norms(values))
-            per_row = gradient.columns // projection.chunk
-            chunks = first + rows[:, None] * per_row + torch.arange(per_row, device=rows.device)
-            projection.add(sketch, chunks.flatten(), self._chunked(values))
-            return
-        rows_at_once = self._rows_at_once(gradient)
-        if rows_at_once >= gradient.rows:
-            values = gradient.block(0, gradient.rows)
-            self._scale(values, _squared_norms(values))
-            self._project(sketch, first, values)
+            projection.add(sketch, chunks, values)
             return
         # Too large to form at once: project block by block and normalise the projection, which is linear.
         unscaled = projection.new_sketch(self._batch, gradient.device)
         squares = torch.zeros(self._batch, dtype=torch.float64, device=gradient.device)
-        for first_row in range(0, gradient.rows, rows_at_once):
-            values = gradient.block(first_row, min(rows_at_once, gradient.rows - first_row))
+        for block in blocks:
+            chunks, values = self._formed(gradient, block)
             squares += _squared_norms(values)
-            self._project(unscaled, first + first_row * gradient.columns // projection.chunk, values)
+            projection.add(unscaled, chunks, values)
         self._scale(unscaled, squares)
         sketch += unscaled
 
@@ -139,31 +138,39 @@ class _Sketches:
             total += self._projection.finish(sketch).cpu()
         return total
 
-    def _rows_at_once(self, gradient: ParameterGradient) -> int:
-        """Rows whose elements fit the block size; a multiple that makes every block start a new chunk."""
+    def _blocks(self, gradient: ParameterGradient) -> list[range | Tensor]:
+        """Cut a gradient's rows into blocks of bounded size: ranges, or the occupied rows of a sparse one."""
         chunk = self._projection.chunk
-        step = chunk // math.gcd(gradient.columns, chunk)
         fitting = _BLOCK_ELEMENTS // (gradient.batch * gradient.columns)
-        return max(fitting // step * step, step)
+        if gradient.columns % chunk == 0 and (occupied := gradient.occupied_rows()) is not None:
+            return list(occupied.split(max(fitting, 1)))
+        # A multiple that makes every block start a new chunk.
+        step = chunk // math.gcd(gradient.columns, chunk)
+        rows = max(fitting // step * step, step)
+        return [range(first, min(first + rows, gradient.rows)) for first in range(0, gradient.rows, rows)]
+
+    def _formed(self, gradient: ParameterGradient, block: range | Tensor) -> tuple[Tensor, Tensor]:
+        """Form a block: int64 [n] chunk numbers, float32 [b, n, chunk] values."""
+        length = self._projection.chunk
+        first = self._projection.first_chunks[gradient.position]
+        if isinstance(block, Tensor):
+            per_row = gradient.columns // length
+            within = torch.arange(per_row, device=block.device)
+            chunks = (first + block[:, None] * per_row + within).flatten()
+            return chunks, gradient.chosen_rows(block).view(self._batch, -1, length)
+        flat = gradient.block(block.start, len(block)).flatten(1)
+        missing = -flat.shape[1] % length
+        if missing:  # the tensor's last chunk is filled up with zeros
+            flat = nn.functional.pad(flat, (0, missing))
+        values = flat.view(self._batch, -1, length)
+        first += block.start * gradient.columns // length
+        return torch.arange(first, first + values.shape[1], device=values.device), values
 
     def _scale(self, values: Tensor, squares: Tensor) -> None:
         """Divide each sample's values by its norm, in place; a layer without gradient stays zero."""
         if self._layer_norm:
             scale = torch.where(squares > 0, squares.rsqrt(), 0.0).float()
             values *= scale.view(-1, *[1] * (values.dim() - 1))
-
-    def _project(self, sketch: Tensor, first_chunk: int, values: Tensor) -> None:
-        chunked = self._chunked(values)
-        chunks = torch.arange(first_chunk, first_chunk + chunked.shape[1], device=values.device)
-        self._projection.add(sketch, chunks, chunked)
-
-    def _chunked(self, values: Tensor) -> Tensor:
-        """View [b, r, c] as chunks [b, n, chunk], filled up with zeros at the end."""
-        flat = values.flatten(1)
-        missing = -flat.shape[1] % self._projection.chunk
-        if missing:
-            flat = nn.functional.pad(flat, (0, missing))
-        return flat.view(self._batch, -1, self._projection.chunk)
 
 
 def _squared_norms(values: Tensor) -> Tensor:

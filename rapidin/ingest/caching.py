@@ -92,10 +92,11 @@ class Caching:
         try:
             while window := list(islice(samples, self._window)):
                 self._compute(window, plan, writer, listener, skip_errors)
+            self._commit(writer, listener)
         except BaseException:
+            # Whatever ended the run, what is computed is kept, also what an interrupted commit was to store.
             self._commit(writer, listener)
             raise
-        self._commit(writer, listener)
         return self._counts
 
     def _compute(
@@ -112,11 +113,15 @@ class Caching:
                 text, encoded = window[position]
                 if row in batch.problems:
                     if not skip_errors:
-                        raise GradientError(text.id, f"{batch.problems[row]} ({text.file}, row {text.row})")
+                        raise GradientError(
+                            text.id,
+                            f"{batch.problems[row]} ({text.file}, row {text.row}); mend the row, or leave it out "
+                            "with --on-error skip",
+                        )
                     self._counts.failures.append(RowFailure(text.file, text.row, text.id, batch.problems[row]))
                     continue
                 self._vectors[len(self._waiting)] = batch.vectors[row]
-                self._waiting.append((_new_sample(text, encoded), plan.new[text.file, text.row]))
+                self._waiting.append((_new_sample(text, encoded), plan.new[text.file, text.row].replaces))
                 if len(self._waiting) == len(self._vectors):
                     self._commit(writer, listener)
                     last_commit = time.monotonic()
@@ -127,13 +132,14 @@ class Caching:
 
     def _commit(self, writer: StoreWriter, listener: IngestListener) -> None:
         """Store what waits, in one segment."""
-        waiting, self._waiting = self._waiting, []
+        waiting = self._waiting
         if not waiting:
             return
         vectors = self._vectors[: len(waiting)]
         # Normalised gradients have a norm near 1, which half precision holds well; others may have any.
         scales = None if self._layer_norm else np.linalg.norm(vectors, axis=1)
         writer.commit([sample for sample, _ in waiting], vectors, scales)
+        self._waiting = []  # only now: a commit that was interrupted is tried once more
         replaced = sum(replaces for _, replaces in waiting)
         self._counts.replaced += replaced
         self._counts.added += len(waiting) - replaced

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rapidin.choices import Shape
 from rapidin.data import read_rows
-from rapidin.errors import RowError
+from rapidin.errors import DataFileError, RowError
 from rapidin.progress import IngestListener
 from rapidin.records import RowFailure
 from rapidin.settings import Template
@@ -21,12 +21,25 @@ _ROWS_AT_ONCE = 2_000
 OnRowError = Callable[[RowError], None]
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """A row whose gradient is to be computed.
+
+    Attributes:
+        content_hash: of its text when the plan was made.
+        replaces: whether it takes the place of a stored sample of the same id.
+    """
+
+    content_hash: str
+    replaces: bool
+
+
 @dataclass(slots=True)
 class Plan:
     """What is to be done with the rows of the data files.
 
     Attributes:
-        new: places (file, row) whose gradients are to be computed → whether they replace a stored sample.
+        new: places (file, row) whose gradients are to be computed.
         updates: samples of which only the metadata changed.
         skipped: rows that the store has already, or that came twice.
         failures: rows that cannot be used.
@@ -35,13 +48,18 @@ class Plan:
         shape: of the first usable row.
     """
 
-    new: dict[tuple[str, int], bool] = field(default_factory=dict)
+    new: dict[tuple[str, int], PlannedRow] = field(default_factory=dict)
     updates: list[TextSample] = field(default_factory=list)
     skipped: int = 0
     failures: list[RowFailure] = field(default_factory=list)
     tokens: int = 0
     truncated: int = 0
     shape: Shape | None = None
+
+    @property
+    def replaced(self) -> int:
+        """How many of the new rows replace a stored sample."""
+        return sum(row.replaces for row in self.new.values())
 
 
 def make_plan(
@@ -106,14 +124,26 @@ def encoded_samples(
     """Read the rows a second time and encode those that the plan wants.
 
     Unusable rows are in the plan already.
+
+    Raises:
+        DataFileError: a file has changed since the plan was made.
     """
 
     def known(_: RowError) -> None:
         pass
 
+    changed = "has changed while it was being ingested: run the same command again"
+    missing = dict.fromkeys(plan.new)
     for sample in text_samples(files, template, known):
-        if (sample.file, sample.row) in plan.new:
-            yield sample, encoder.encode(sample)
+        planned = plan.new.get((sample.file, sample.row))
+        if planned is None:
+            continue
+        if planned.content_hash != sample.content_hash:
+            raise DataFileError(f"{sample.file}, row {sample.row}: the file {changed}")
+        del missing[sample.file, sample.row]
+        yield sample, encoder.encode(sample)
+    for file, row in missing:
+        raise DataFileError(f"{file}, row {row}: the file {changed}")
 
 
 def _place(
@@ -138,7 +168,7 @@ def _place(
     content, metadata = stored.get(sample.id, (None, None))
     if content != sample.content_hash:
         encoded = encoder().encode(sample)
-        plan.new[sample.file, sample.row] = content is not None
+        plan.new[sample.file, sample.row] = PlannedRow(sample.content_hash, replaces=content is not None)
         plan.tokens += len(encoded.ids)
         plan.truncated += encoded.truncated
     elif metadata != metadata_hash(sample.metadata):

@@ -5,21 +5,30 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Unpack
 
 from rapidin.choices import OnError
-from rapidin.errors import DataError, FingerprintMismatchError, SettingError, StoreSpaceError
+from rapidin.errors import (
+    DataError,
+    FingerprintMismatchError,
+    ModelError,
+    SettingError,
+    StoreLockedError,
+    StoreSpaceError,
+)
 from rapidin.ingest.counts import CachingCounts
 from rapidin.ingest.plan import Plan, encoded_samples, make_plan
+from rapidin.model.devices import check_device
 from rapidin.model.fingerprint import describe_difference, fingerprint
 from rapidin.progress import IngestListener, Preflight
 from rapidin.records import IngestReport
 from rapidin.requested import RequestedSettings, ResolvedSettings, resolve
-from rapidin.settings import Fingerprint, StoreSettings
-from rapidin.storage import NewSample, Store
+from rapidin.settings import Fingerprint, StoreSettings, TracedParameter
+from rapidin.storage import NewSample, Store, StoreWriter
 from rapidin.text import Encoder, TextSample
 
 _BYTES_PER_NUMBER = 2
@@ -35,6 +44,7 @@ def ingest_files(
     tokens_per_batch: int | None = None,
     on_error: OnError = "fail",
     dry_run: bool = False,
+    trust_remote_code: bool = False,
     listener: IngestListener | None = None,
     **settings: Unpack[RequestedSettings],
 ) -> IngestReport:
@@ -50,14 +60,14 @@ def ingest_files(
         tokens_per_batch: padded tokens computed together; halves itself when memory runs out.
         on_error: ``fail`` stops at the first unusable row, ``skip`` leaves it out and reports it.
         dry_run: read and check the data, compute and change nothing; the report says what would be added.
-        listener: told about progress.
+        trust_remote_code: whether the checkpoint's own Python code may run; never remembered.
+        listener: told about progress; what it raises ends the ingest, as an interruption does.
         settings: of a new store (`model` is needed) or as of the existing one; see `RequestedSettings`.
 
     Raises:
         RapidinError: one of its kinds, see `rapidin.errors`; what was committed before it stays.
     """
     started = time.monotonic()
-    listener = listener or IngestListener()
     path = Path(store)
     files = [Path(file) for file in ([data] if isinstance(data, (str, Path)) else data)]
     if not files:
@@ -66,18 +76,29 @@ def ingest_files(
         raise SettingError(f"--tokens-per-batch {tokens_per_batch} cannot be used: give a positive number")
     if on_error not in ("fail", "skip"):
         raise SettingError(f"--on-error {on_error!r} is not one of fail, skip")
-    opened = Store.open(path) if Store.exists(path) else None
-    try:
+    check_device(device)
+    options = _Options(device, tokens_per_batch, on_error == "skip", trust_remote_code)
+    with ExitStack() as stack:
+        opened = stack.enter_context(Store.open(path)) if Store.exists(path) else None
         resolved = resolve(settings, opened.settings if opened is not None else None, path)
-        run = _Run(path, files, resolved, opened, on_error, listener)
+        run = _Run(path, files, resolved, opened, options, listener or IngestListener())
+        if opened is not None and not dry_run:
+            # From before the plan on, which holds only as long as nobody else writes.
+            run.hold(stack.enter_context(opened.writer()))
         plan = run.plan()
-        if dry_run or not (plan.new or plan.updates):
-            return run.report(started, dry_run=dry_run)
-        run.execute(device, tokens_per_batch)
-        return run.report(started)
-    finally:
-        if opened is not None:
-            opened.close()
+        if not dry_run and (plan.new or plan.updates):
+            run.execute(stack)
+        return run.report(started, dry_run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """How to run, as of `ingest_files`."""
+
+    device: str
+    tokens_per_batch: int | None
+    skip_errors: bool
+    trust_remote_code: bool
 
 
 class _Run:
@@ -89,20 +110,25 @@ class _Run:
         files: list[Path],
         resolved: ResolvedSettings,
         store: Store | None,
-        on_error: OnError,
+        options: _Options,
         listener: IngestListener,
     ) -> None:
         self._path = path
         self._files = files
         self._resolved = resolved
         self._store = store
-        self._skip_errors = on_error == "skip"
+        self._writer: StoreWriter | None = None
+        self._options = options
         self._listener = listener
         self._plan = Plan()
         self._cached = CachingCounts()
         self._updated = 0
         self._gradient_seconds = 0.0
         self._encoder = cache(self._make_encoder)
+
+    def hold(self, writer: StoreWriter) -> None:
+        """Write through `writer`, which an existing store has given."""
+        self._writer = writer
 
     def plan(self) -> Plan:
         """Look at the data, the place of the store and the model's files, before anything costs time."""
@@ -117,7 +143,7 @@ class _Run:
             self._resolved.text.template,
             self._store,
             self._encoder,
-            self._skip_errors,
+            self._options.skip_errors,
             self._listener,
         )
         if self._store is None and not self._plan.new:
@@ -140,50 +166,61 @@ class _Run:
             )
         return self._plan
 
-    def execute(self, device: str, tokens_per_batch: int | None) -> None:
-        """Compute what the plan asks for and commit it."""
-        if not self._plan.new and self._store is not None:
-            self._updated = _update_metadata(self._store, self._plan.updates)
+    def execute(self, stack: ExitStack) -> None:
+        """Compute what the plan asks for and commit it; `stack` closes what is opened."""
+        if self._store is not None and self._writer is not None:
+            self._updated = _update_metadata(self._store, self._writer, self._plan.updates)
+        if not self._plan.new:
             return
         # Imported here: torch and transformers take seconds, and an ingest that adds nothing needs neither.
         from rapidin.ingest.caching import Caching
         from rapidin.model.loading import load_model
 
         self._listener.loading_model(self._resolved.model.model)
-        loaded = load_model(self._resolved.model, device)
-        found = fingerprint(self._resolved.model)
-        if found is None:
-            raise DataError(f"model {self._resolved.model.model!r}: its weight files were not found in the cache")
-        store = self._store
-        if store is None:
-            text = self._resolved.text.model_copy(update={"shape": self._plan.shape})
-            settings = StoreSettings(
-                model=self._resolved.model,
-                text=text,
-                projection=self._resolved.projection,
-                parameters=loaded.parameters,
-                fingerprint=found,
-            )
-        else:
-            settings = store.settings
-            self._check_fingerprint(settings.fingerprint, found)
-        with Caching(loaded, settings, tokens_per_batch) as caching:
-            if store is None:
+        loaded = load_model(self._resolved.model, self._options.device, self._options.trust_remote_code)
+        settings = self._settings(loaded.parameters)
+        with Caching(loaded, settings, self._options.tokens_per_batch) as caching:
+            if self._writer is None:
                 # After everything that can fail early, so that a bad model leaves no empty store behind.
-                store = self._store = Store.create(self._path, settings)
-            self._updated = _update_metadata(store, self._plan.updates)
+                self._writer = self._create(settings, stack)
             samples = encoded_samples(self._files, settings.text.template, self._plan, self._encoder())
             begun = time.monotonic()
-            with store.writer() as writer:
-                self._cached = caching.run(samples, self._plan, writer, self._listener, self._skip_errors)
+            self._cached = caching.run(
+                samples, self._plan, self._writer, self._listener, self._options.skip_errors
+            )
             self._gradient_seconds = time.monotonic() - begun
 
-    def report(self, started: float, dry_run: bool = False) -> IngestReport:
+    def _settings(self, parameters: tuple[TracedParameter, ...]) -> StoreSettings:
+        """Settings of the store, after a last look at the fingerprint: a hub's files are here only now."""
+        found = fingerprint(self._resolved.model)
+        if found is None:
+            raise ModelError(
+                f"model {self._resolved.model.model!r}: its weights are not in the cache; load it again"
+            )
+        if self._store is not None:
+            self._check_fingerprint(self._store.settings.fingerprint, found)
+            return self._store.settings
+        return StoreSettings(
+            model=self._resolved.model,
+            text=self._resolved.text.model_copy(update={"shape": self._plan.shape}),
+            projection=self._resolved.projection,
+            parameters=parameters,
+            fingerprint=found,
+        )
+
+    def _create(self, settings: StoreSettings, stack: ExitStack) -> StoreWriter:
+        if Store.exists(self._path):
+            raise StoreLockedError(
+                f"{self._path}: another process created this store meanwhile; run the same command again"
+            )
+        self._store = stack.enter_context(Store.create(self._path, settings))
+        return stack.enter_context(self._store.writer())
+
+    def report(self, started: float, dry_run: bool) -> IngestReport:
         """Say what was done, or, of a dry run, what would be."""
         plan, cached, updated = self._plan, self._cached, self._updated
         if dry_run:
-            replaced = sum(plan.new.values())
-            cached = CachingCounts(len(plan.new) - replaced, replaced, plan.tokens, plan.truncated)
+            cached = CachingCounts(len(plan.new) - plan.replaced, plan.replaced, plan.tokens, plan.truncated)
             updated = len(plan.updates)
         failures = (*plan.failures, *cached.failures)
         return IngestReport(
@@ -204,7 +241,7 @@ class _Run:
     def _make_encoder(self) -> Encoder:
         from rapidin.model.loading import load_tokenizer
 
-        tokenizer, context_length = load_tokenizer(self._resolved.model)
+        tokenizer, context_length = load_tokenizer(self._resolved.model, self._options.trust_remote_code)
         return Encoder(tokenizer, self._resolved.text, context_length)
 
     def _check_fingerprint(self, expected: Fingerprint, found: Fingerprint | None) -> None:
@@ -218,7 +255,7 @@ class _Run:
             )
 
 
-def _update_metadata(store: Store, samples: list[TextSample]) -> int:
+def _update_metadata(store: Store, writer: StoreWriter, samples: list[TextSample]) -> int:
     """Replace the metadata of samples whose text is as it was."""
     if not samples:
         return 0
@@ -228,8 +265,7 @@ def _update_metadata(store: Store, samples: list[TextSample]) -> int:
         changed.append(
             NewSample(**{**stored, "metadata": sample.metadata, "file": sample.file, "row": sample.row})
         )
-    with store.writer() as writer:
-        return writer.update_metadata(changed)
+    return writer.update_metadata(changed)
 
 
 def _free_bytes(path: Path) -> int:

@@ -6,12 +6,20 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rapidin.errors import SettingError
 
 _HEADROOM = 0.6
 """Share of a device's free memory that weights may take; activations and gradients need the rest."""
+
+
+def check_device(device: str) -> None:
+    """Check the form of ``--device`` without looking for the device, which takes torch.
+
+    Raises:
+        SettingError: it is not of this form.
+    """
+    if re.fullmatch(r"auto|cpu|cuda(:\d+(,\d+)*)?", device) is None:
+        raise SettingError(f"--device {device!r} is not one of auto, cpu, cuda, cuda:0 or cuda:0,1")
 
 
 def placement(device: str, directory: Path | None) -> dict[str, Any]:
@@ -29,15 +37,15 @@ def placement(device: str, directory: Path | None) -> dict[str, Any]:
     Raises:
         SettingError: no such device, or it is not of this form.
     """
+    import torch
+
+    check_device(device)
     if device == "auto":
         if not torch.cuda.is_available():
             return {"device_map": "cpu"}
         weights = sum(file.stat().st_size for file in directory.glob("*.safetensors")) if directory else 0
         free, _ = torch.cuda.mem_get_info(0)
         return {"device_map": "cuda:0" if weights < _HEADROOM * free else "auto"}
-    match = re.fullmatch(r"cpu|cuda(:\d+(,\d+)*)?", device)
-    if match is None:
-        raise SettingError(f"--device {device!r} is not one of auto, cpu, cuda, cuda:0 or cuda:0,1")
     if device == "cpu":
         return {"device_map": "cpu"}
     if not torch.cuda.is_available():

@@ -20,6 +20,11 @@ from rapidin.settings import Fingerprint, ModelSettings
 
 _WINDOW = 64 * 1024
 _WINDOWS = 16
+_ADAPTER_KEYS = (
+    *("peft_type", "r", "lora_alpha", "target_modules", "target_parameters", "modules_to_save", "use_rslora"),
+    *("use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "bias", "layers_to_transform"),
+)
+"""What decides how an adapter's weights act; other keys change from version to version of PEFT."""
 
 
 def fingerprint(settings: ModelSettings) -> Fingerprint | None:
@@ -37,6 +42,8 @@ def fingerprint(settings: ModelSettings) -> Fingerprint | None:
     adapter: dict[str, str] | None = {}
     if settings.adapter is not None:
         adapter = _digests(settings.adapter, "adapter_config.json", "adapter")
+        if adapter is not None:
+            adapter = {**adapter, **_adapter_settings(settings.adapter)}
     return None if adapter is None else Fingerprint(model=base, adapter=adapter)
 
 
@@ -49,14 +56,33 @@ def describe_difference(expected: Fingerprint, found: Fingerprint) -> str | None
         if mine == theirs:
             continue
         if not mine or not theirs:
-            return f"an {what} is {'given now but was not then' if theirs else 'missing now'}"
+            return f"the {what} is {'given now but was not then' if theirs else 'missing now'}"
         names = mine.keys() & theirs.keys()
         changed = sorted(name for name in names if mine[name] != theirs[name])
         if mine.keys() != theirs.keys():
             missing, new = len(mine.keys() - theirs.keys()), len(theirs.keys() - mine.keys())
-            return f"its {what} has other weight tensors ({missing} are missing, {new} are new)"
+            return f"the weight tensors of its {what} have other names ({missing} of them missing, {new} new)"
+        if changed == ["adapter_config.json"]:
+            return "the adapter's weights are the same, but its adapter_config.json says otherwise how they act"
         return f"{len(changed)} of {len(mine)} weight tensors of its {what} differ, for example {changed[0]!r}"
     return None
+
+
+def _adapter_settings(name: str) -> dict[str, str]:
+    """Digest what an adapter's configuration says about how its weights act (``lora_alpha``, for example)."""
+    directory = local_directory(name, "adapter_config.json")
+    if directory is None:
+        return {}
+    file = directory / "adapter_config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        functional = {key: config[key] for key in _ADAPTER_KEYS if config.get(key) not in (None, {}, [], False)}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{file} cannot be read: {error}; give the directory of a whole adapter") from error
+    # A list of modules is a set, and is saved in any order.
+    functional = {key: sorted(value) if isinstance(value, list) else value for key, value in functional.items()}
+    canonical = json.dumps(functional, sort_keys=True)
+    return {file.name: hashlib.sha256(canonical.encode()).hexdigest()[:32]}
 
 
 def _digests(name: str, marker: str, what: str) -> dict[str, str] | None:

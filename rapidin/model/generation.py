@@ -3,43 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
+from transformers import GenerationConfig
 
 from rapidin.model.loading import Tokenizer
 
 
-def generate(
-    model: nn.Module, tokenizer: Tokenizer, prompt: Sequence[int], max_new_tokens: int
-) -> tuple[str, bool]:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model wrote.
+
+    Attributes:
+        ids: the tokens, with the one that ended the answer if there was one.
+        text: without special tokens.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+
+
+def generate(model: nn.Module, tokenizer: Tokenizer, prompt: Sequence[int], max_new_tokens: int) -> Answer:
     """Let the model answer, one most probable token after the other.
+
+    Nothing of the checkpoint's own generation settings applies (sampling, penalties, minimum lengths) but its
+    end-of-sequence tokens, of which a chat model has several.
 
     Args:
         model: a causal language model.
-        tokenizer: its tokenizer; its end-of-sequence token ends the answer.
+        tokenizer: its tokenizer.
         prompt: token ids the answer follows.
         max_new_tokens: length at which the answer is cut.
-
-    Returns:
-        The answer's text, without special tokens, empty where the model ends at once; and whether the model
-        ended it itself.
     """
-    ids = torch.tensor([list(prompt)], device=model.get_input_embeddings().weight.device)  # type: ignore[operator]
+    inner = cast(Any, model)
+    if hasattr(inner, "get_base_model"):
+        inner = inner.get_base_model()
+    checkpoint = inner.generation_config
+    ends = {tokenizer.eos_token_id, *_as_list(checkpoint.eos_token_id)} - {None}
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    with torch.inference_mode():
-        output = model.generate(  # type: ignore[operator]
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=padding if padding is not None else 0,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    answer = output[0, ids.shape[1] :]
-    text: str = tokenizer.decode(answer, skip_special_tokens=True)
-    return text, len(answer) < max_new_tokens
+    ids = torch.tensor([list(prompt)], device=inner.get_input_embeddings().weight.device)
+    # Put in the place of the checkpoint's, for what `generate` is not told it takes from there.
+    inner.generation_config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=sorted(ends) or None,
+        pad_token_id=padding if padding is not None else 0,
+    )
+    try:
+        with torch.inference_mode():
+            output = inner.generate(input_ids=ids, attention_mask=torch.ones_like(ids))
+    finally:
+        inner.generation_config = checkpoint
+    answer = tuple(output[0, ids.shape[1] :].tolist())
+    return Answer(answer, str(tokenizer.decode(answer, skip_special_tokens=True)))
+
+
+def _as_list(value: int | list[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]

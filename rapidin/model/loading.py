@@ -42,8 +42,12 @@ class LoadedModel:
     context_length: int | None
 
 
-def load_tokenizer(settings: ModelSettings) -> tuple[Tokenizer, int | None]:
+def load_tokenizer(settings: ModelSettings, trust_remote_code: bool = False) -> tuple[Tokenizer, int | None]:
     """Load a model's tokenizer, without its weights.
+
+    Args:
+        settings: which model and adapter.
+        trust_remote_code: whether the checkpoint's own Python code may run.
 
     Returns:
         The tokenizer, and the model's context length, None if its configuration does not say.
@@ -53,12 +57,10 @@ def load_tokenizer(settings: ModelSettings) -> tuple[Tokenizer, int | None]:
     """
     config = _attempt(
         f"model {settings.model!r}",
-        lambda: transformers.AutoConfig.from_pretrained(
-            settings.model, trust_remote_code=settings.trust_remote_code
-        ),
+        lambda: transformers.AutoConfig.from_pretrained(settings.model, trust_remote_code=trust_remote_code),
         _NO_MODEL,
     )
-    load = partial(transformers.AutoTokenizer.from_pretrained, trust_remote_code=settings.trust_remote_code)
+    load = partial(transformers.AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code)
     try:
         tokenizer = _attempt(f"tokenizer of {settings.model!r}", lambda: load(settings.model), _NO_TOKENIZER)
     except ModelError:
@@ -69,12 +71,13 @@ def load_tokenizer(settings: ModelSettings) -> tuple[Tokenizer, int | None]:
     return tokenizer, _context_length(config)
 
 
-def load_model(settings: ModelSettings, device: str = "auto") -> LoadedModel:
+def load_model(settings: ModelSettings, device: str = "auto", trust_remote_code: bool = False) -> LoadedModel:
     """Load a causal language model and choose its traced parameters.
 
     Args:
         settings: which model and adapter, and how.
         device: as of ``--device``.
+        trust_remote_code: whether the checkpoint's own Python code may run.
 
     Raises:
         ModelError: the model or adapter cannot be loaded, lacks weights, or the two do not fit.
@@ -90,7 +93,7 @@ def load_model(settings: ModelSettings, device: str = "auto") -> LoadedModel:
         lambda: transformers.AutoModelForCausalLM.from_pretrained(
             settings.model,
             dtype=dtype,
-            trust_remote_code=settings.trust_remote_code,
+            trust_remote_code=trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told below, by name
             **arguments,
@@ -128,6 +131,11 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
             )
     except ModelError as error:
         raise ModelError(f"{error}. Was it made for another base than {settings.model!r}?") from error
+    if any(config.is_prompt_learning for config in adapted.peft_config.values()):
+        raise ModelError(
+            f"{what} is a prompt-learning one (prompt, prefix or P-tuning), whose virtual tokens cannot be "
+            "traced: give a LoRA or another adapter of weights"
+        )
     saved = _attempt(what, lambda: peft.utils.load_peft_weights(settings.adapter, device="cpu")).keys()
     # The adapter's own tensors only: "auto" would look up the base's vocabulary on the hub.
     placed = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
@@ -163,6 +171,11 @@ def _traced(model: nn.Module, settings: ModelSettings) -> tuple[TracedParameter,
                 f"--modules {settings.modules!r} matches none of the {len(names)} trainable parameters; "
                 f"they are named like {names[len(names) // 2]!r}"
             )
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ModelError(
+            f"model {settings.model!r} does not fit on the devices, and weights kept off them have no gradient: "
+            "give more of them with --device, a smaller --dtype, or --quantization with an adapter"
+        )
     if not chosen:
         raise ModelError(f"adapter {settings.adapter!r} trains no parameter that could be traced")
     return tuple(chosen)

@@ -33,6 +33,7 @@ class Searcher:
         adapter: the same of its adapter.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``.
         tokens_per_batch: padded tokens computed together; halves itself when memory runs out.
+        trust_remote_code: whether the checkpoint's own Python code may run; never remembered.
 
     Raises:
         StoreError: the store cannot be opened.
@@ -48,17 +49,25 @@ class Searcher:
         adapter: str | None = None,
         device: str = "auto",
         tokens_per_batch: int | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         self._owns_store = not isinstance(store, Store)
         self.store = store if isinstance(store, Store) else Store.open(store)
         try:
-            self._load(model, adapter, device, tokens_per_batch)
+            self._load(model, adapter, device, tokens_per_batch, trust_remote_code)
         except BaseException:
             if self._owns_store:
                 self.store.close()
             raise
 
-    def _load(self, model: str | None, adapter: str | None, device: str, tokens_per_batch: int | None) -> None:
+    def _load(
+        self,
+        model: str | None,
+        adapter: str | None,
+        device: str,
+        tokens_per_batch: int | None,
+        trust_remote_code: bool,
+    ) -> None:
         """Load tokenizer and model, after making sure that they are the store's."""
         settings = self.store.settings
         moved = {
@@ -68,10 +77,10 @@ class Searcher:
         }
         self._model_settings = settings.model.model_copy(update=moved)
         self._check_fingerprint()
-        tokenizer, context_length = load_tokenizer(self._model_settings)
+        tokenizer, context_length = load_tokenizer(self._model_settings, trust_remote_code)
         self._tokenizer = tokenizer
         self._encoder = Encoder(tokenizer, settings.text, context_length)
-        self._model = load_model(self._model_settings, device).model
+        self._model = load_model(self._model_settings, device, trust_remote_code).model
         self._engine = RapidGradEngine(self._model, settings.parameters, settings.projection)
         self._budget = TokenBudget(tokens_per_batch, self._engine.device, settings.projection.dimension)
 
@@ -190,22 +199,26 @@ class Searcher:
     def _answered(self, sample: TextSample, max_new_tokens: int) -> EncodedSample:
         prompt = self._encoder.encode_prompt(sample)
         room = min(max_new_tokens, self._encoder.max_length - len(prompt))
-        text, ended = generate(self._model, self._tokenizer, prompt, room)
-        if not text.strip():
+        answer = generate(self._model, self._tokenizer, prompt, room)
+        if not answer.text.strip():
             raise RowError(
                 sample.file, sample.row, "the model answers nothing to this prompt: give a generation", sample.id
             )
-        encoded = self._encoder.encode(sample, text)
-        if not ended and encoded.ids[-1] == self._tokenizer.eos_token_id and sum(encoded.targets) > 1:
-            # The answer was cut off: the end that the encoder puts there is not something the model said.
-            encoded = replace(encoded, ids=encoded.ids[:-1], targets=encoded.targets[:-1])
-        return encoded
+        # The tokens that the model wrote, which its text, tokenised again, need not give.
+        return EncodedSample(
+            id=sample.id,
+            ids=(*prompt, *answer.ids),
+            targets=(False,) * len(prompt) + (True,) * len(answer.ids),
+            truncated=False,
+            prompt=self._encoder.encode(sample, answer.text).prompt,
+            response=answer.text,
+        )
 
     def _vectors(self, samples: list[EncodedSample]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
         vectors = np.empty((len(samples), self.store.settings.projection.dimension), dtype=np.float32)
         for positions, batch in compute_in_batches(self._engine, samples, self._budget):
             for row, problem in batch.problems.items():
-                raise GradientError(f"query {samples[positions[row]].id}", problem)
+                raise GradientError(samples[positions[row]].id, f"of the queries: {problem}; ask otherwise")
             vectors[positions] = batch.vectors
         return vectors
 

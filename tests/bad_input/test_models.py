@@ -217,7 +217,7 @@ def test_an_adapter_given_to_a_store_made_without(
 ) -> None:
     for command in (("ingest", store, "--data", more_data), ("search", store, *ASKED)):
         rapidin(*command, "--adapter", adapter_directory).error(
-            FAILED, store, "an adapter is given now but was not then"
+            FAILED, store, "the adapter is given now but was not then"
         )
     store.check_unharmed()
 
@@ -274,7 +274,7 @@ def test_another_adapter_of_the_same_shape(
     other = worlds.save_adapter(tmp_path / "other", model_directory, seed=1)
     for command in (("ingest", adapter_store, "--data", more_data), ("search", adapter_store, *ASKED)):
         rapidin(*command, "--adapter", other).error(
-            FAILED, adapter_store, "12 of 12 weight tensors of its adapter differ, for example 'base_model."
+            FAILED, adapter_store, "12 of 13 weight tensors of its adapter differ, for example 'base_model."
         )
     adapter_store.check_unharmed()
 

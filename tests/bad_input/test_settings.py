@@ -174,7 +174,8 @@ def test_debug_shows_the_traceback(rapidin: CommandLine, monkeypatch: pytest.Mon
     failed = run_process("--debug", "info", tmp_path / "absent")
     assert failed.code == 1 and failed.stdout == ""
     assert "Traceback" in failed.stderr
-    assert failed.stderr.splitlines()[-1].startswith("rapidin.errors.StoreNotFoundError: ")
+    assert "rapidin.errors.StoreNotFoundError: " in failed.stderr
+    assert failed.stderr.splitlines()[-1].startswith("Error: ")
 
 
 def test_processes_of_their_own(store: MadeStore, tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ class Dense:
         occupied = gradient.occupied_rows()
         if occupied is not None:
             whole = torch.zeros(gradient.batch, gradient.rows, gradient.columns)
-            whole[:, occupied[0]] = occupied[1]
+            for rows in occupied.split(3):
+                whole[:, rows] = gradient.chosen_rows(rows)
             assert torch.equal(whole.flatten(1), self.parts[gradient.position])
 
     def result(self) -> Tensor:
@@ -159,6 +160,50 @@ def test_a_model_that_mixes_samples_is_found_out() -> None:
     expected = torch.stack([one_sample_gradient(model, sample) for sample in samples])
     found = batch_gradients(model, samples, batched=False)
     assert relative_error(found, expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_a_single_sample_first(architecture: str) -> None:
+    """As a search does: nothing larger was ever computed and compared before."""
+    model = tiny.make(architecture)
+    (sample,) = random_samples(1, seed=3)
+    assert relative_error(batch_gradients(model, [sample])[0], one_sample_gradient(model, sample)) <= TOLERANCE
+
+
+def test_a_sample_that_is_not_finite_does_not_end_the_watch() -> None:
+    """The first batch has no finite gradient to compare; the next must still be found out."""
+    model = tiny.make("llama-untied")
+    model.model.norm = MixesSamples(model.model.norm)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[50] = float("nan")
+    spoiled = [Tokens([3, 50, 4, 5], [False, True, True, True])] * 2
+    clean = [Tokens([7 if token == 50 else token for token in s.ids], s.targets) for s in random_samples(4)]
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    with GradientEngine(model, traced(model)) as engine:
+        engine.accumulate(spoiled, lambda batch: Dense(batch, sizes))
+        found = engine.accumulate(clean, lambda batch: Dense(batch, sizes))
+    expected = torch.stack([one_sample_gradient(model, sample) for sample in clean])
+    assert relative_error(found, expected) <= TOLERANCE
+
+
+class WrongNorm(nn.Module):
+    """A norm whose gradient by the hooks would be wrong: its weight also acts elsewhere."""
+
+    def __init__(self, inner: nn.Module, share: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(inner.weight.detach().clone())
+        self.share = share
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.weight * hidden + self.share * hidden.mean(dim=0, keepdim=True)
+
+
+def test_one_wrong_tensor_among_many_is_found_out() -> None:
+    model = tiny.llama(num_hidden_layers=12).eval()
+    model.model.norm = WrongNorm(model.model.norm, share=0.05)
+    samples = random_samples(4)
+    expected = torch.stack([one_sample_gradient(model, sample) for sample in samples])
+    assert relative_error(batch_gradients(model, samples, batched=False), expected) <= TOLERANCE
 
 
 def test_the_slow_way_is_the_same() -> None:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from rapidin.errors import GradientError
 from rapidin.gradients import RapidGradEngine, TokenBudget, compute_in_batches, rapidgrad
 from rapidin.projection import Projection
 from rapidin.settings import ProjectionSettings, TracedParameter
@@ -43,7 +42,7 @@ def slow_rapidgrad(model: torch.nn.Module, sample: Tokens, settings: ProjectionS
 @pytest.mark.parametrize("architecture", ["llama-tied", "gpt2", "lora-llama"])
 def test_equals_the_definition(architecture: str, layer_norm: bool) -> None:
     model = tiny.make(architecture)
-    samples = random_samples(3)
+    samples = random_samples(2)
     settings = ProjectionSettings(dimension=512, seed=5, layer_norm=layer_norm)
     expected = np.stack([slow_rapidgrad(model, sample, settings) for sample in samples])
     with RapidGradEngine(model, parameters_of(model), settings) as engine:
@@ -125,19 +124,15 @@ def test_a_gradient_that_is_not_finite_is_reported_and_does_not_touch_its_neighb
     np.testing.assert_allclose(batch.vectors[3], alone, atol=1e-6)
 
 
-class Named(Tokens):
-    id = "a sample"
-
-
 def test_budget_halves_when_memory_runs_out_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.make("gpt2")
-    samples = [Named(sample.ids, sample.targets) for sample in random_samples(12)]
+    samples = random_samples(12)
     with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
         expected = engine.compute(samples).vectors
         real = engine.compute
         sizes = []
 
-        def limited(batch: list[Named]) -> object:
+        def limited(batch: list[Tokens]) -> object:
             sizes.append(len(batch))
             if len(batch) > 3:
                 raise RuntimeError(
@@ -156,17 +151,52 @@ def test_budget_halves_when_memory_runs_out_and_nothing_is_lost(monkeypatch: pyt
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_a_single_sample_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_too_large_for_memory_is_a_problem_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.make("gpt2")
-    samples = [Named(sample.ids, sample.targets) for sample in random_samples(2)]
+    samples = random_samples(6)
+    longest = max(range(6), key=lambda position: len(samples[position].ids))
     with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
+        expected = engine.compute(samples).vectors
+        real = engine.compute
 
-        def full(batch: list[Named]) -> object:
-            raise MemoryError
+        def full(batch: list[Tokens]) -> object:
+            if samples[longest] in batch:
+                raise MemoryError
+            return real(batch)
 
         monkeypatch.setattr(engine, "compute", full)
-        with pytest.raises(GradientError, match=r"'a sample'.*do not fit into memory"):
-            list(compute_in_batches(engine, samples, TokenBudget(64, engine.device, 256)))
+        budget = TokenBudget(1000, engine.device, 256)
+        seen: list[int] = []
+        for positions, result in compute_in_batches(engine, samples, budget):
+            seen += positions
+            if result.problems:
+                assert positions == [longest]
+                assert "do not fit into memory even alone" in result.problems[0]
+            else:
+                np.testing.assert_allclose(result.vectors, expected[positions], atol=1e-6)
+    assert sorted(seen) == list(range(6))
+    assert budget.tokens == 1000  # the others need no smaller batches
+
+
+def test_a_sparse_embedding_is_formed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not b × all tokens of the batch × hidden at once."""
+    from rapidin.gradients.contributions import ParameterGradient
+
+    model = tiny.make("llama-untied")
+    monkeypatch.setattr(rapidgrad, "_BLOCK_ELEMENTS", 2_000)
+    largest = 0
+    real = ParameterGradient.chosen_rows
+
+    def watched(self: ParameterGradient, rows: torch.Tensor) -> torch.Tensor:
+        nonlocal largest
+        block = real(self, rows)
+        largest = max(largest, block.numel())
+        return block
+
+    monkeypatch.setattr(ParameterGradient, "chosen_rows", watched)
+    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=1024)) as engine:
+        engine.compute(random_samples(10))
+    assert 0 < largest <= 2_000
 
 
 def test_no_tensor_of_batch_times_parameters_is_ever_made() -> None:
