@@ -35,14 +35,15 @@ def main() -> None:
 
 
 def _cost(dimension: int, batch: int) -> str:
-    projection = Projection(ProjectionSettings(dimension=dimension), [max(COORDINATES, dimension)])
-    chunks = torch.arange(COORDINATES // projection.chunk)
-    values = torch.randn(batch, len(chunks), projection.chunk)
+    projection = Projection(ProjectionSettings(dimension=dimension), [(1, max(COORDINATES, dimension))])
+    part = projection.tensors[0].part
+    chunks = torch.arange(COORDINATES // part.chunk)
+    values = torch.randn(batch, len(chunks), part.chunk)
     target = torch.empty_like(values)
     sketch = projection.new_sketch(batch, "cpu")
     copy = _median(lambda: target.copy_(values)) / values.numel()
-    places = _median(lambda: projection.places(chunks)) / COORDINATES
-    add = _median(lambda: projection.add(sketch, chunks, values)) / values.numel()
+    places = _median(lambda: part.places(chunks)) / COORDINATES
+    add = _median(lambda: part.add(sketch, chunks, values)) / values.numel()
     return f"| {dimension} | {batch} | {copy:.2f} | {places:.2f} | {add:.2f} | {add / copy:.1f} |"
 
 
@@ -78,10 +79,11 @@ def _variance_ratio(heavy: torch.Tensor, dimension: int = 1024, seeds: int = 400
     both = torch.cat([u, v]).float()
     estimates = torch.empty(seeds, pairs, dtype=torch.float64)
     for seed in range(seeds):
-        projection = Projection(ProjectionSettings(dimension=dimension, seed=seed), [ROWS * COLUMNS])
+        projection = Projection(ProjectionSettings(dimension=dimension, seed=seed), [(ROWS, COLUMNS)])
+        part = projection.tensors[0].part
         sketch = projection.new_sketch(len(both), "cpu")
-        chunked = both.view(len(both), -1, projection.chunk)
-        projection.add(sketch, torch.arange(chunked.shape[1]), chunked)
+        chunked = both.view(len(both), -1, part.chunk)
+        part.add(sketch, torch.arange(chunked.shape[1]), chunked)
         one, other = projection.finish(sketch).double().split(pairs)
         estimates[seed] = (one * other).sum(dim=1)
     fixed_bins = (u.shape[1] - dimension) / (u.shape[1] - 1)

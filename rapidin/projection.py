@@ -5,8 +5,10 @@ coordinates to each bucket (Alg. 1 and Section 3.2 of Lin et al. 2024, there wit
 bucket and sign are *computed* from the coordinate's index, so nothing of size |v| is ever held, and they depend
 on integers alone, so that every machine, device and batch size agrees. Definition, version 1:
 
-Coordinates are taken in chunks of c = min(64, K/64) neighbours; each parameter tensor starts a new chunk, and
-zeros fill |v| up to a multiple of K. With A = K/c and m = |v|/K there are A·m chunks. For the chunk of index q:
+The flattened gradient has two parts, the matrices' (tensors of two or more dimensions) and the vectors' (norms,
+biases), each filled up with zeros to a multiple of K. A part's coordinates are taken in chunks of c neighbours,
+c = min(64, K/64) for matrices and 1 for vectors; each tensor starts a new chunk. With A = K/c and m = |part|/K a
+part has A·m chunks. For its chunk of index q:
 
 * shuffling: (r, s) = (q mod A, q div A), then λ rounds that alternate
   r ← (r + hash_j(s)) mod A   and   s ← (s + hash_j(r)) mod m.
@@ -18,8 +20,13 @@ zeros fill |v| up to a multiple of K. With A = K/c and m = |v|/K there are A·m 
   different chunks equally likely to meet.
 * sign of element e: bit e of a 64-bit hash of q (the Rademacher vector ρ).
 
-Two coordinates of one chunk never meet; any other two meet with probability 1/K over the seeds; signs are
-independent. Hence E⟨Ru, Rv⟩ = ⟨u, v⟩ with the variance of a fixed-size-bin count sketch (OPORP, Li & Li 2023).
+Two coordinates of one chunk never meet; any other two meet with probability 1/K over the seeds (those of a part
+with m = 1 never); signs are independent. Hence E⟨Ru, Rv⟩ = ⟨u, v⟩ with the variance of a fixed-size-bin count
+sketch (OPORP, Li & Li 2023).
+
+Vectors are a part of their own because a few thousand of their coordinates hold a good share of a normalised
+gradient. As chunks among the matrices' they would collide 64 at a time or not at all, and the noise of one seed
+could be several per cent above theory; alone they need m stripes for K·m coordinates, usually one.
 
 Shape letters: b batch · n chunks · c chunk length · K projection dimension.
 """
@@ -29,6 +36,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -38,6 +46,7 @@ from rapidin.errors import SettingError
 from rapidin.settings import ProjectionSettings
 
 _WORD = 0xFFFFFFFF
+_LARGEST_CHUNK = 64
 _SIGNS_PER_LOOKUP = 8
 """Bits of a hash that are turned into signs by one look-up."""
 
@@ -46,42 +55,79 @@ _CHUNKS_AT_ONCE = 1 << 11
 
 
 class Projection:
-    """The map of one store, for parameter tensors of the given sizes.
+    """The map of one store, for parameter tensors of the given shapes.
 
     Args:
         settings: K, λ and seed.
-        sizes: number of elements of each parameter tensor, in the order of the flattened gradient.
+        shapes: of each parameter tensor, in the order of the flattened gradient.
 
     Raises:
         SettingError: K is larger than the gradient.
 
     Attributes:
         dimension: K.
-        chunk: c, neighbouring coordinates that stay together.
-        first_chunks: index of the first chunk of each parameter tensor.
+        tensors: where each parameter tensor's coordinates begin.
         length: |v| with its padding, a multiple of K.
     """
 
-    def __init__(self, settings: ProjectionSettings, sizes: Sequence[int]) -> None:
+    def __init__(self, settings: ProjectionSettings, shapes: Sequence[Sequence[int]]) -> None:
         self.dimension = settings.dimension
-        self.chunk = min(64, self.dimension // 64)
-        total = sum(sizes)
+        total = sum(math.prod(shape) for shape in shapes)
         if self.dimension > total:
             fitting = 1 << max(total.bit_length() - 1, 0)
             raise SettingError(
                 f"projection dimension {self.dimension} is larger than the gradient of {total} traced "
                 f"parameters: give a power of two up to {fitting} with --projection-dim"
             )
-        self.first_chunks: list[int] = []
-        chunks = 0
-        for size in sizes:
-            self.first_chunks.append(chunks)
-            chunks += math.ceil(size / self.chunk)
-        self._blocks = self.dimension // self.chunk
-        self._stripes = math.ceil(chunks / self._blocks)
-        self.length = self._stripes * self.dimension
-        self._keys = _keys(settings, count=settings.shuffles + 5)
+        largest_chunk = min(_LARGEST_CHUNK, self.dimension // 64)
+        matrices, vectors = Part(settings, "matrices", largest_chunk), Part(settings, "vectors", 1)
+        self.tensors: list[Placement] = []
+        for shape in shapes:
+            part = matrices if len(shape) > 1 else vectors
+            self.tensors.append(Placement(part, part.reserve(math.prod(shape))))
+        self.length = matrices.length + vectors.length
+        self._margin = largest_chunk
+
+    def new_sketch(self, batch: int, device: torch.device | str) -> Tensor:
+        """Make an empty sketch, float32 [b, K + c]: c extra buckets that `finish` folds back to the front."""
+        return torch.zeros(batch, self.dimension + self._margin, dtype=torch.float32, device=device)
+
+    def finish(self, sketch: Tensor) -> Tensor:
+        """Turn a sketch into the projection, float32 [b, K]; the sketch's memory is reused."""
+        sketch[:, : self._margin] += sketch[:, self.dimension :]
+        return sketch[:, : self.dimension]
+
+
+class Part:
+    """The map of the matrices' or the vectors' coordinates.
+
+    Attributes:
+        chunk: c, neighbouring coordinates that stay together.
+    """
+
+    def __init__(self, settings: ProjectionSettings, name: str, chunk: int) -> None:
+        self.chunk = chunk
+        self._dimension = settings.dimension
+        self._blocks = settings.dimension // chunk
+        self._chunks = 0
+        self._keys = _keys(settings, name, count=settings.shuffles + 5)
         self._shuffles = settings.shuffles
+
+    def reserve(self, size: int) -> int:
+        """Give a tensor of `size` elements its place behind the others; the index of its first chunk."""
+        first = self._chunks
+        self._chunks += math.ceil(size / self.chunk)
+        return first
+
+    @property
+    def stripes(self) -> int:
+        """m, how many coordinates each bucket gets."""
+        return math.ceil(self._chunks / self._blocks)
+
+    @property
+    def length(self) -> int:
+        """Coordinates with padding, a multiple of K."""
+        return self.stripes * self._dimension
 
     def places(self, chunks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute where chunks go.
@@ -101,7 +147,7 @@ class Projection:
                 row = (row + _hash(stripe, key)) & (self._blocks - 1)
             else:
                 # (hash · m) >> 32 spreads a 32-bit hash evenly over [0, m) without a division.
-                stripe = (stripe + ((_hash(row, key) * self._stripes) >> 32)) % self._stripes
+                stripe = (stripe + ((_hash(row, key) * self.stripes) >> 32)) % self.stripes
         shift = _hash(stripe, self._keys[self._shuffles]) & (self.chunk - 1)
         return row, shift, self._signs(chunks)
 
@@ -117,16 +163,12 @@ class Projection:
                 parts.append(table[(bits >> position) & ((1 << width) - 1)])
         return torch.stack(parts, dim=1).flatten(1)
 
-    def new_sketch(self, batch: int, device: torch.device | str) -> Tensor:
-        """Make an empty sketch, float32 [b, K + c]: c extra buckets that `finish` folds back to the front."""
-        return torch.zeros(batch, self.dimension + self.chunk, dtype=torch.float32, device=device)
-
     def add(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
         """Add the projection of some chunks of each sample's gradient to a sketch.
 
         Args:
-            sketch: float32 [b, K + c] from `new_sketch`; changed in place.
-            chunks: int64 [n], which chunks of the flattened gradient these are.
+            sketch: float32 [b, K + c] from `Projection.new_sketch`; changed in place.
+            chunks: int64 [n], which chunks of the part these are.
             values: float32 [b, n, c], the coordinates; left as they are.
         """
         for first in range(0, len(chunks), _CHUNKS_AT_ONCE):
@@ -141,19 +183,23 @@ class Projection:
             for amount, count in enumerate(counts):
                 start, end = end, end + count
                 if count:
-                    rows = sketch[:, amount : amount + self.dimension]
+                    rows = sketch[:, amount : amount + self._dimension]
                     rows = rows.unflatten(1, (self._blocks, self.chunk))
                     rows.index_add_(1, block[start:end], signed[:, start:end])
 
-    def finish(self, sketch: Tensor) -> Tensor:
-        """Turn a sketch into the projection, float32 [b, K]; the sketch's memory is reused."""
-        sketch[:, : self.chunk] += sketch[:, self.dimension :]
-        return sketch[:, : self.dimension]
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a parameter tensor's coordinates are: `part`, and the index of the `first` chunk in it."""
+
+    part: Part
+    first: int
 
 
-def _keys(settings: ProjectionSettings, count: int) -> list[int]:
+def _keys(settings: ProjectionSettings, part: str, count: int) -> list[int]:
     """Derive 32-bit keys from seed, K and λ; SHA-256 keeps nearby seeds unrelated."""
-    prefix = f"rapidin projection {settings.version} {settings.seed} {settings.dimension} {settings.shuffles}"
+    numbers = f"{settings.version} {settings.seed} {settings.dimension} {settings.shuffles}"
+    prefix = f"rapidin projection {numbers} {part}"
     return [
         int.from_bytes(hashlib.sha256(f"{prefix} {number}".encode()).digest()[:4], "little")
         for number in range(count)

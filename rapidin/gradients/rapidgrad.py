@@ -56,8 +56,7 @@ class RapidGradEngine:
     def __init__(
         self, model: nn.Module, parameters: Sequence[TracedParameter], settings: ProjectionSettings
     ) -> None:
-        sizes = [math.prod(parameter.shape) for parameter in parameters]
-        self._projection = Projection(settings, sizes)
+        self._projection = Projection(settings, [parameter.shape for parameter in parameters])
         self._layer_norm = settings.layer_norm
         self._layers = len(parameters)
         self._engine = GradientEngine(model, [parameter.name for parameter in parameters])
@@ -115,11 +114,12 @@ class _Sketches:
         sketch = self._sketches.get(gradient.device)
         if sketch is None:
             sketch = self._sketches[gradient.device] = projection.new_sketch(self._batch, gradient.device)
-        blocks = self._blocks(gradient)
+        part = projection.tensors[gradient.position].part
+        blocks = self._blocks(gradient, part.chunk)
         if len(blocks) == 1:
             chunks, values = self._formed(gradient, blocks[0])
             self._scale(values, _squared_norms(values))
-            projection.add(sketch, chunks, values)
+            part.add(sketch, chunks, values)
             return
         # Too large to form at once: project block by block and normalise the projection, which is linear.
         unscaled = projection.new_sketch(self._batch, gradient.device)
@@ -127,7 +127,7 @@ class _Sketches:
         for block in blocks:
             chunks, values = self._formed(gradient, block)
             squares += _squared_norms(values)
-            projection.add(unscaled, chunks, values)
+            part.add(unscaled, chunks, values)
         self._scale(unscaled, squares)
         sketch += unscaled
 
@@ -138,9 +138,8 @@ class _Sketches:
             total += self._projection.finish(sketch).cpu()
         return total
 
-    def _blocks(self, gradient: ParameterGradient) -> list[range | Tensor]:
+    def _blocks(self, gradient: ParameterGradient, chunk: int) -> list[range | Tensor]:
         """Cut a gradient's rows into blocks of bounded size: ranges, or the occupied rows of a sparse one."""
-        chunk = self._projection.chunk
         fitting = _BLOCK_ELEMENTS // (gradient.batch * gradient.columns)
         if gradient.columns % chunk == 0 and (occupied := gradient.occupied_rows()) is not None:
             return list(occupied.split(max(fitting, 1)))
@@ -151,8 +150,8 @@ class _Sketches:
 
     def _formed(self, gradient: ParameterGradient, block: range | Tensor) -> tuple[Tensor, Tensor]:
         """Form a block: int64 [n] chunk numbers, float32 [b, n, chunk] values."""
-        length = self._projection.chunk
-        first = self._projection.first_chunks[gradient.position]
+        placement = self._projection.tensors[gradient.position]
+        length, first = placement.part.chunk, placement.first
         if isinstance(block, Tensor):
             per_row = gradient.columns // length
             within = torch.arange(per_row, device=block.device)

@@ -23,17 +23,17 @@ def slow_rapidgrad(model: torch.nn.Module, sample: Tokens, settings: ProjectionS
     """The oracle, from the definition of the map's places alone."""
     parameters = parameters_of(model)
     sizes = [math.prod(parameter.shape) for parameter in parameters]
-    projection = Projection(settings, sizes)
+    projection = Projection(settings, [parameter.shape for parameter in parameters])
     result = torch.zeros(settings.dimension)
-    for layer, first in zip(one_sample_gradient(model, sample).split(sizes), projection.first_chunks, strict=True):
-        norm = layer.norm()
+    for layer, place in zip(one_sample_gradient(model, sample).split(sizes), projection.tensors, strict=True):
+        norm, length = layer.norm(), place.part.chunk
         if settings.layer_norm and norm > 0:
             layer = layer / norm / math.sqrt(len(sizes))
-        for start in range(0, len(layer), projection.chunk):
-            piece = layer[start : start + projection.chunk]
-            block, shift, signs = projection.places(torch.tensor([first + start // projection.chunk]))
+        for start in range(0, len(layer), length):
+            piece = layer[start : start + length]
+            block, shift, signs = place.part.places(torch.tensor([place.first + start // length]))
             for element, value in enumerate(piece):
-                bucket = (block[0] * projection.chunk + element + shift[0]) % settings.dimension
+                bucket = (block[0] * length + element + shift[0]) % settings.dimension
                 result[bucket] += signs[0, element] * value
     return result.numpy()
 
