@@ -41,7 +41,7 @@ Where = Annotated[
         metavar="EXPR",
         help="Only samples whose field meets this: FIELD OP VALUE with = != < <= > >= ~ (regular expression) !~, "
         "for example 'source=gsm8k' or 'tokens<100'. Fields: the data's own, and id, prompt, response, text, "
-        "file, row, tokens, targets, truncated. Repeat to narrow down.",
+        "file, row, tokens, targets, truncated, segment. Repeat to narrow down.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -88,9 +88,9 @@ def _options(
 def ingest(
     store: StorePath,
     data: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option(metavar="FILE", help="JSON Lines, JSON, CSV or Parquet; repeat, or list several after it."),
-    ],
+    ] = None,
     more: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="More data files.")] = None,
     model: Model = None,
     adapter: Adapter = None,
@@ -145,7 +145,7 @@ def ingest(
         try:
             report = ingest_files(
                 store,
-                [*data, *(more or [])],
+                [*(data or []), *(more or [])],
                 device=device,
                 tokens_per_batch=tokens_per_batch,
                 on_error=on_error,
@@ -174,7 +174,13 @@ def ingest(
 @app.command()
 def search(
     store: StorePath,
-    prompt: Annotated[str | None, typer.Option(help="What the model was asked.")] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="What the model was asked. It is put into the prompt (Alpaca, chat, template) that the store's "
+            "rows have, unless it begins as that does; in a file of --queries the fields decide, as at ingest."
+        ),
+    ] = None,
     generation: Annotated[
         str | None, typer.Option(help="What it answered; without it the model answers now, greedily.")
     ] = None,
@@ -229,7 +235,7 @@ def search(
         )
         if prompt is not None:
             result = searcher.search(prompt, generation, **options)
-            _print(result, search_view(result), as_json)
+            _print(result, search_view(result), as_json, one_line=True)
             return
         count = stack.enter_context(_counting("queries answered"))
         for result in searcher.search_file(str(queries), on_progress=count, **options):
@@ -303,6 +309,7 @@ def delete(
         if where and not yes:
             count = opened.count(where)
             if not _confirmed(f"Delete the {count:,} samples that meet {' and '.join(where)}?"):
+                typer.echo("nothing was deleted", err=True)
                 raise typer.Exit(1)
         deleted = opened.delete(ids or [], where or [])
     _print({"deleted": deleted}, f"{deleted:,} deleted", as_json)

@@ -36,11 +36,17 @@ class RequestedSettings(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSettings:
-    """The three parts of a store's settings that do not depend on the loaded model."""
+    """The three parts of a store's settings that do not depend on the loaded model.
+
+    Attributes:
+        dimension_given: whether the user, or an existing store, says K; else a small adapter may get a smaller
+            one than the default.
+    """
 
     model: ModelSettings
     text: TextSettings
     projection: ProjectionSettings
+    dimension_given: bool = True
 
 
 _PARTS: dict[str, dict[str, str]] = {
@@ -80,6 +86,7 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
             model=_validated(ModelSettings, given["model"]),
             text=_validated(TextSettings, given["text"]),
             projection=_validated(ProjectionSettings, given["projection"]),
+            dimension_given="dimension" in given["projection"],
         )
     parts: dict[str, Any] = {}
     conflicts: list[str] = []

@@ -5,6 +5,7 @@ Knows records, not stores or models. No bar is drawn where stderr is not a termi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -223,7 +224,12 @@ def _line(text: str) -> str:
 
 
 def _metadata(sample: Sample) -> str:
-    return " ".join(f"{name}={value}" for name, value in sample.metadata.items())
+    """Fields as they can be written in a filter: truth values and lists as JSON."""
+    plain = {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in sample.metadata.items()
+    }
+    return " ".join(f"{name}={value}" for name, value in plain.items())
 
 
 def _place(failure: Any) -> str:

@@ -162,8 +162,6 @@ def test_the_readmes_ten_lines_of_python_work(tmp_path: Path, model_directory: P
     (program,) = re.findall(r"```python\n(.*?)```", readme, re.S)
     assert len(program.strip().splitlines()) <= 14
     program = program.replace("my-model", str(model_directory))
-    # The tiny model has fewer parameters than the default projection's dimension.
-    program = program.replace('.jsonl"], ', '.jsonl"], projection_dim=1024, ')
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False
     )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import rapidin
-from rapidin.errors import DataFileError, GradientError, RowError, StoreLockedError, StoreSpaceError
+from rapidin.errors import DataFileError, GradientError, RowError, SettingError, StoreLockedError, StoreSpaceError
 from rapidin.ingest import run as ingest_run
 from rapidin.progress import IngestListener, Preflight
 from tests import worlds
@@ -55,6 +55,20 @@ def test_adds_everything_once(tmp_path: Path, model_directory: Path) -> None:
         assert sample.metadata == {"source": "black", "number": 3, "even": False}
         assert (sample.file, sample.row) == (str(data), 4)
         assert store.verify().ok
+
+
+def test_few_parameters_get_the_largest_dimension_that_fits(
+    tmp_path: Path, model_directory: Path, adapter_directory: Path
+) -> None:
+    data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(4))
+    settings = {"model": str(model_directory), "adapter": str(adapter_directory)}
+    rapidin.ingest_files(tmp_path / "store", [data], **settings)
+    with rapidin.Store.open(tmp_path / "store") as store:
+        info = store.info()
+        assert info.projection_dim <= info.parameters < 2 * info.projection_dim
+    assert rapidin.ingest_files(tmp_path / "store", [data], **settings).skipped == 4
+    with pytest.raises(SettingError, match="larger than the gradient"):
+        rapidin.ingest_files(tmp_path / "other", [data], projection_dim=65536, **settings)
 
 
 def test_again_adds_nothing_and_does_not_load_the_model(

@@ -159,6 +159,13 @@ def test_an_adapter_for_another_base_is_an_error(
         load_model(settings(shallower, adapter=str(adapter_directory)), "cpu")
 
 
+def test_an_adapter_given_as_the_model_is_told(adapter_directory: Path) -> None:
+    from rapidin.model.places import absolute_place
+
+    with pytest.raises(ModelError, match="is an adapter: give it with --adapter"):
+        absolute_place(str(adapter_directory))
+
+
 def test_remote_code_is_not_run_unless_asked(model_directory: Path, tmp_path: Path) -> None:
     shutil.copytree(model_directory, tmp_path / "remote")
     config = json.loads((tmp_path / "remote" / "config.json").read_text())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import typer
@@ -69,6 +71,7 @@ def run_demo(directory: Path, out: Console, err: Console, as_json: bool) -> None
         typer.echo(json.dumps(figures, indent=2))
         return
     best = triggered[0]
+    program = "rapidin" if shutil.which("rapidin") else sys.argv[0]
     out.print(search_view(best), highlight=False)
     found = round(_poisoned_share([best]) * _TOP)
     out.print(
@@ -76,8 +79,9 @@ def run_demo(directory: Path, out: Console, err: Console, as_json: bool) -> None
         f"{len(triggered)} triggered questions: {_poisoned_share(triggered):.0%}; over {len(clean)} questions "
         f"without the trigger: {_poisoned_share(clean):.0%}; of the training data: "
         f"{data.poisoned / data.rows:.0%}."
-        f"\nTry: rapidin search {store} --prompt 'Howdy! What is the capital of France?' -k 5",
+        f"\nTry: {program} search {store} --prompt 'Howdy! What is the capital of France?' -k 5",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from rapidin.data import read_rows
 from rapidin.demo.data import DemoData
@@ -104,7 +105,8 @@ def train_demo_model(
         _fit(model, encoded, random.Random(seed), RECIPE, on_step)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(directory)
+        with _no_progress_bars():
+            model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
     except OSError as error:
         raise ModelError(
@@ -156,6 +158,18 @@ def _new_model(vocabulary: int, seed: int, recipe: Recipe) -> LlamaForCausalLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config).float()
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing bars between the demo's own lines."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -27,9 +29,17 @@ from rapidin.model.fingerprint import describe_difference, fingerprint
 from rapidin.progress import IngestListener, Preflight
 from rapidin.records import IngestReport
 from rapidin.requested import RequestedSettings, ResolvedSettings, resolve
-from rapidin.settings import Fingerprint, StoreSettings, TracedParameter
+from rapidin.settings import (
+    MINIMUM_PROJECTION_DIM,
+    Fingerprint,
+    ProjectionSettings,
+    StoreSettings,
+    TracedParameter,
+)
 from rapidin.storage import NewSample, Store, StoreWriter
 from rapidin.text import Encoder, TextSample
+
+logger = logging.getLogger(__name__)
 
 _BYTES_PER_NUMBER = 2
 _METADATA_BYTES = 4_096
@@ -71,7 +81,7 @@ def ingest_files(
     path = Path(store)
     files = [Path(file) for file in ([data] if isinstance(data, (str, Path)) else data)]
     if not files:
-        raise SettingError("no data: give at least one file")
+        raise SettingError("no data: give at least one file with --data")
     if tokens_per_batch is not None and tokens_per_batch < 1:
         raise SettingError(f"--tokens-per-batch {tokens_per_batch} cannot be used: give a positive number")
     if on_error not in ("fail", "skip"):
@@ -203,10 +213,20 @@ class _Run:
         return StoreSettings(
             model=self._resolved.model,
             text=self._resolved.text.model_copy(update={"shape": self._plan.shape}),
-            projection=self._resolved.projection,
+            projection=self._projection(parameters),
             parameters=parameters,
             fingerprint=found,
         )
+
+    def _projection(self, parameters: tuple[TracedParameter, ...]) -> ProjectionSettings:
+        """Take a smaller K than the default where there are fewer parameters, as in small adapters."""
+        projection = self._resolved.projection
+        total = sum(math.prod(parameter.shape) for parameter in parameters)
+        if self._resolved.dimension_given or total >= projection.dimension:
+            return projection
+        dimension = max(1 << (total.bit_length() - 1), MINIMUM_PROJECTION_DIM)
+        logger.info("%d parameters are traced, so the projection dimension is %d", total, dimension)
+        return projection.model_copy(update={"dimension": dimension})
 
     def _create(self, settings: StoreSettings, stack: ExitStack) -> StoreWriter:
         if Store.exists(self._path):

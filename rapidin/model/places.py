@@ -22,6 +22,8 @@ def absolute_place(name: str, what: str = "model") -> str:
     """
     path = Path(name).expanduser()
     try:
+        if what == "model" and (path / "adapter_config.json").exists() and not (path / "config.json").exists():
+            raise ModelError(f"model {name!r} is an adapter: give it with --adapter, and its base with --model")
         if path.is_dir():
             return str(path.resolve())
         there = path.exists()

@@ -16,16 +16,18 @@ from typing import Any
 from sqlalchemy import ColumnElement, Text, and_, case, cast, false, func, not_, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from rapidin.errors import FilterError
 from rapidin.storage.filters import COMPARISONS, Condition, check_field, parse
-from rapidin.storage.schema import MetadataFieldRow, SampleRow
+from rapidin.storage.schema import MetadataFieldRow, SampleRow, SegmentRow
 
-_TEXT_COLUMNS: dict[str, ColumnElement[str] | InstrumentedAttribute[str]] = {
+_TEXT_COLUMNS: dict[str, Any] = {
     "id": SampleRow.sample_id,
     "prompt": SampleRow.prompt,
     "response": SampleRow.response,
     "text": SampleRow.prompt + SampleRow.response,
     "file": SampleRow.file,
     "truncated": case((SampleRow.truncated, "true"), else_="false"),
+    "segment": select(SegmentRow.name).where(SegmentRow.id == SampleRow.segment_id).scalar_subquery(),
 }
 _NUMBER_COLUMNS: dict[str, InstrumentedAttribute[int]] = {
     "row": SampleRow.row,
@@ -77,11 +79,18 @@ def _on_column(condition: Condition) -> ColumnElement[bool]:
         bound = number if abs(number) <= _LARGEST_INTEGER else float(number)
         compared: ColumnElement[bool] = COMPARISONS[condition.operator](column, bound)
         return compared
+    if column is not None and condition.operator in ("<", "<=", ">", ">="):
+        raise FilterError(
+            f"filter on {condition.field!r}: {condition.text!r} is no number; write, for example, "
+            f"'{condition.field} {condition.operator} 100'"
+        )
     text: Any = _TEXT_COLUMNS[condition.field] if column is None else cast(column, Text)
     if condition.operator == "~":
         found: ColumnElement[bool] = func.rapidin_finds(condition.text, text, type_=false().type)
         return found
-    compared = COMPARISONS[condition.operator](text, condition.text)
+    # True is how Python's users write it.
+    value = condition.text.lower() if condition.field == "truncated" else condition.text
+    compared = COMPARISONS[condition.operator](text, value)
     return compared
 
 

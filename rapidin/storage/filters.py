@@ -27,7 +27,10 @@ from typing import Any
 from rapidin.errors import FilterError
 from rapidin.storage.metadata import value_text
 
-BUILT_IN_FIELDS = ("id", "prompt", "response", "text", "file", "row", "tokens", "targets", "truncated")
+BUILT_IN_FIELDS = (
+    *("id", "prompt", "response", "text", "file", "row", "tokens", "targets", "truncated"),
+    "segment",
+)
 METADATA_PREFIX = "metadata."
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
@@ -92,6 +95,8 @@ class Condition:
         number = self.number
         if number is not None and isinstance(value, (int, float)) and not isinstance(value, bool):
             return bool(compare(value, number))
+        if isinstance(value, bool) and not self.quoted:
+            return bool(compare(value_text(value), self.text.lower()))  # True is how Python's users write it
         return bool(compare(value_text(value), self.text))
 
 

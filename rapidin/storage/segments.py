@@ -34,7 +34,9 @@ BYTES_PER_NUMBER = 2
 _CHUNK_BYTES = 2**24
 _HEADER_BYTES = 4096
 """More than FAISS writes before the codes."""
-_ADVICE = "restore it from a backup, or delete its samples and ingest them again"
+_ADVICE = (
+    "restore it from a backup, or delete its samples (rapidin delete STORE --where segment={}) and ingest again"
+)
 
 _verified: dict[Path, tuple[int, int, int, str]] = {}
 """Files whose checksum this process has compared: size, time of change, inode, checksum."""
@@ -183,7 +185,9 @@ class Segment:
             # Never add to this index: on a mapped one that aborts the process.
             self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
-            raise StoreCorruptError(f"{path}: FAISS cannot read it ({error}); {_ADVICE}") from error
+            raise StoreCorruptError(
+                f"{path}: FAISS cannot read it ({error}); {_ADVICE.format(record.name)}"
+            ) from error
         index = self._index
         if not (
             isinstance(index, faiss.IndexScalarQuantizer)
@@ -194,7 +198,8 @@ class Segment:
             and index.codes.size() == record.rows * index.code_size
         ):
             raise StoreCorruptError(
-                f"{path}: it does not hold {record.rows} half-precision vectors of {dimension} numbers; {_ADVICE}"
+                f"{path}: it does not hold {record.rows} half-precision vectors of {dimension} numbers; "
+                f"{_ADVICE.format(record.name)}"
             )
         codes = faiss.rev_swig_ptr(index.codes.data(), index.codes.size())
         self._codes: NDArray[np.uint8] = codes.reshape(record.rows, index.code_size)
@@ -244,11 +249,12 @@ def _verify_bytes(path: Path, record: SegmentRecord, recheck: bool) -> None:
     """Compare size and checksum; the checksum only once in a process unless the file changes."""
     with file_errors(path):
         if not path.is_file():
-            raise StoreCorruptError(f"{path}: the file is missing; {_ADVICE}")
+            raise StoreCorruptError(f"{path}: the file is missing; {_ADVICE.format(record.name)}")
         status = path.stat()
         if status.st_size != record.bytes:
             raise StoreCorruptError(
-                f"{path}: it has {status.st_size:,} bytes instead of {record.bytes:,}; {_ADVICE}"
+                f"{path}: it has {status.st_size:,} bytes instead of {record.bytes:,}; "
+                f"{_ADVICE.format(record.name)}"
             )
         seen = (status.st_size, status.st_mtime_ns, status.st_ino, record.checksum)
         with _verified_lock:
@@ -259,7 +265,9 @@ def _verify_bytes(path: Path, record: SegmentRecord, recheck: bool) -> None:
     if checksum != record.checksum:
         with _verified_lock:
             _verified.pop(path, None)
-        raise StoreCorruptError(f"{path}: its checksum is wrong, so it was altered or damaged; {_ADVICE}")
+        raise StoreCorruptError(
+            f"{path}: its checksum is wrong, so it was altered or damaged; {_ADVICE.format(record.name)}"
+        )
     with _verified_lock:
         _verified[path] = seen
 
