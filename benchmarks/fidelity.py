@@ -5,7 +5,7 @@ time, plain autograd, every parameter tensor's gradient divided by its norm, den
 tokens come from rapidin, since both must look at the same tokens. Queries are the model's own greedy answers.
 
     python -m benchmarks.fidelity --model M --train train.jsonl --queries test.jsonl --label poisoned \
-        --projection-dim 65536 --projection-dim 262144 --limit 1000 --work /tmp/fidelity
+        --projection-dim 65536 --projection-dim 262144 --limit 1000 --work DIRECTORY
 
 prints, for every projection dimension, the share of labelled samples among the top proponents of labelled queries
 by exact and by stored scores, the correlation of all scores, and the variance of their difference times K

@@ -16,7 +16,6 @@ from typing import Unpack
 from rapidin.choices import OnError
 from rapidin.errors import (
     DataError,
-    FingerprintMismatchError,
     ModelError,
     SettingError,
     StoreLockedError,
@@ -25,7 +24,7 @@ from rapidin.errors import (
 from rapidin.ingest.counts import CachingCounts
 from rapidin.ingest.plan import Plan, encoded_samples, make_plan
 from rapidin.model.devices import check_device
-from rapidin.model.fingerprint import describe_difference, fingerprint
+from rapidin.model.fingerprint import check_same, fingerprint
 from rapidin.progress import IngestListener, Preflight
 from rapidin.records import IngestReport
 from rapidin.requested import RequestedSettings, ResolvedSettings, resolve
@@ -91,10 +90,9 @@ def ingest_files(
     with ExitStack() as stack:
         opened = stack.enter_context(Store.open(path)) if Store.exists(path) else None
         resolved = resolve(settings, opened.settings if opened is not None else None, path)
-        run = _Run(path, files, resolved, opened, options, listener or IngestListener())
-        if opened is not None and not dry_run:
-            # From before the plan on, which holds only as long as nobody else writes.
-            run.hold(stack.enter_context(opened.writer()))
+        # From before the plan on, which holds only as long as nobody else writes.
+        writer = stack.enter_context(opened.writer()) if opened is not None and not dry_run else None
+        run = _Run(path, files, resolved, opened, writer, options, listener or IngestListener())
         plan = run.plan()
         if not dry_run and (plan.new or plan.updates):
             run.execute(stack)
@@ -120,6 +118,7 @@ class _Run:
         files: list[Path],
         resolved: ResolvedSettings,
         store: Store | None,
+        writer: StoreWriter | None,
         options: _Options,
         listener: IngestListener,
     ) -> None:
@@ -127,7 +126,7 @@ class _Run:
         self._files = files
         self._resolved = resolved
         self._store = store
-        self._writer: StoreWriter | None = None
+        self._writer = writer
         self._options = options
         self._listener = listener
         self._plan = Plan()
@@ -136,18 +135,14 @@ class _Run:
         self._gradient_seconds = 0.0
         self._encoder = cache(self._make_encoder)
 
-    def hold(self, writer: StoreWriter) -> None:
-        """Write through `writer`, which an existing store has given."""
-        self._writer = writer
-
     def plan(self) -> Plan:
         """Look at the data, the place of the store and the model's files, before anything costs time."""
         # Of a new store's model, too: it tells missing and damaged files by name.
         found = fingerprint(self._resolved.model)
-        if self._store is not None:
-            self._check_fingerprint(self._store.settings.fingerprint, found)
-        else:
+        if self._store is None:
             Store.check_place(self._path)
+        elif found is not None:
+            self._check_fingerprint(self._store.settings.fingerprint, found)
         self._plan = make_plan(
             self._files,
             self._resolved.text.template,
@@ -264,15 +259,9 @@ class _Run:
         tokenizer, context_length = load_tokenizer(self._resolved.model, self._options.trust_remote_code)
         return Encoder(tokenizer, self._resolved.text, context_length)
 
-    def _check_fingerprint(self, expected: Fingerprint, found: Fingerprint | None) -> None:
-        difference = describe_difference(expected, found) if found is not None else None
-        if difference is not None:
-            model, adapter = self._resolved.model.model, self._resolved.model.adapter
-            name = repr(model) if adapter is None else f"{model!r} with the adapter {adapter!r}"
-            raise FingerprintMismatchError(
-                f"{self._path}: {name} is not the model this store was built with: "
-                f"{difference}. Give the store's own model, or ingest into a new store"
-            )
+    def _check_fingerprint(self, expected: Fingerprint, found: Fingerprint) -> None:
+        remedy = "Give the store's own model, or ingest into a new store"
+        check_same(self._resolved.model, expected, found, self._path, remedy)
 
 
 def _update_metadata(store: Store, writer: StoreWriter, samples: list[TextSample]) -> int:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from rapidin.errors import ModelError
+from rapidin.errors import FingerprintMismatchError, ModelError
 from rapidin.model.places import local_directory
 from rapidin.settings import Fingerprint, ModelSettings
 
@@ -45,6 +45,30 @@ def fingerprint(settings: ModelSettings) -> Fingerprint | None:
         if adapter is not None:
             adapter = {**adapter, **_adapter_settings(settings.adapter)}
     return None if adapter is None else Fingerprint(model=base, adapter=adapter)
+
+
+def check_same(
+    settings: ModelSettings, expected: Fingerprint, found: Fingerprint, store: Path, remedy: str
+) -> None:
+    """Make sure that a model is the one that a store was built with.
+
+    Args:
+        settings: the model that `found` was computed from.
+        expected: the store's fingerprint.
+        found: the model's.
+        store: path of the store, for the message.
+        remedy: what the user can do, a sentence.
+
+    Raises:
+        FingerprintMismatchError: it is another; the message says what differs.
+    """
+    difference = describe_difference(expected, found)
+    if difference is not None:
+        adapter = "" if settings.adapter is None else f" with the adapter {settings.adapter!r}"
+        raise FingerprintMismatchError(
+            f"{store}: {settings.model!r}{adapter} is not the model this store was built with: "
+            f"{difference}. {remedy}"
+        )
 
 
 def describe_difference(expected: Fingerprint, found: Fingerprint) -> str | None:

@@ -10,9 +10,9 @@ from typing import Self
 
 import numpy as np
 
-from rapidin.errors import FingerprintMismatchError, GradientError, ModelError, RowError, SettingError
+from rapidin.errors import GradientError, ModelError, RowError, SettingError
 from rapidin.gradients import RapidGradEngine, TokenBudget, compute_in_batches
-from rapidin.model.fingerprint import describe_difference, fingerprint
+from rapidin.model.fingerprint import check_same, fingerprint
 from rapidin.model.generation import generate
 from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.model.places import absolute_place
@@ -229,13 +229,8 @@ class Searcher:
                 f"model {self._model_settings.model!r} is not in the local cache: fetch it, or name its directory "
                 "with --model"
             )
-        difference = describe_difference(self.store.settings.fingerprint, found)
-        if difference is not None:
-            adapter = f" with adapter {self._model_settings.adapter!r}" if self._model_settings.adapter else ""
-            raise FingerprintMismatchError(
-                f"{self._model_settings.model!r}{adapter} is not the model that {self.store.path} was built with: "
-                f"{difference}. Give the right one with --model and --adapter"
-            )
+        remedy = "Give the right one with --model and --adapter"
+        check_same(self._model_settings, self.store.settings.fingerprint, found, self.store.path, remedy)
 
 
 def _hits(found: list[ScoredSample]) -> tuple[Hit, ...]:

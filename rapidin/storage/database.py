@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -164,11 +163,6 @@ def read_format_version(database: Database) -> int:
             f"{database.path}: its settings are missing; restore the file from a backup or ingest anew"
         )
     return version
-
-
-def free_bytes(path: Path) -> int:
-    """Bytes that may still be written to the disk of `path`."""
-    return shutil.disk_usage(path).free
 
 
 def _begin(connection: Connection) -> None:
