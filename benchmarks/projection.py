@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from rapidin.projection import Projection
+from rapidin.projection import ShuffledProjection as Projection
 from rapidin.settings import ProjectionSettings
 
 COORDINATES = 1 << 20

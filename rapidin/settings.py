@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from rapidin.choices import DType, Loss, Quantization, Shape
+from rapidin.choices import DType, Loss, ProjectionKind, Quantization, Shape
 from rapidin.errors import SettingError
 
 MINIMUM_PROJECTION_DIM = 64
@@ -31,13 +31,16 @@ class ProjectionSettings(Frozen):
     """Everything that the map gradient → RapidGrad depends on besides the parameters' shapes.
 
     Attributes:
+        kind: ``rapidgrad`` shuffles and projects the formed gradient, ``factored`` sketches each layer from the
+            factors of its gradient; see `rapidin.projection`. A store never mixes them.
         dimension: K, the numbers in a RapidGrad; a power of two.
-        shuffles: λ, the rounds of random shuffling (Alg. 1).
+        shuffles: λ, the rounds of random shuffling (Alg. 1); without meaning for ``factored``.
         seed: of shuffling and Rademacher signs.
         layer_norm: whether each parameter tensor's gradient is divided by its L2 norm.
         version: of the map's definition; a store never mixes versions.
     """
 
+    kind: ProjectionKind = "rapidgrad"
     dimension: int = 65536
     shuffles: Annotated[int, Field(ge=1, le=10_000)] = 20
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

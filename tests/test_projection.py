@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rapidin.errors import SettingError
-from rapidin.projection import Projection
+from rapidin.projection import ShuffledProjection as Projection
 from rapidin.settings import ProjectionSettings
 
 MASK = 0xFFFFFFFF
@@ -165,7 +165,7 @@ def test_other_seeds_and_other_shuffle_counts_are_other_maps() -> None:
 
 def test_the_same_in_another_process() -> None:
     program = (
-        "import torch, hashlib; from rapidin.projection import Projection; from rapidin.settings import *;"
+        "import torch, hashlib; from rapidin.projection import ShuffledProjection as Projection; from rapidin.settings import *;"
         "p = Projection(ProjectionSettings(dimension=4096, seed=5), [(100, 1000)]).tensors[0].part;"
         "b, s, g = p.places(torch.arange(p.length // p.chunk));"
         "print(hashlib.sha256(b.numpy().tobytes() + s.numpy().tobytes() + g.numpy().tobytes()).hexdigest())"

@@ -106,6 +106,7 @@ class ParameterGradient:
         rows: r, all leading dimensions of the parameter together (1 for a vector).
         columns: c, its last dimension.
         device: where blocks are formed.
+        contributions: whose sum the gradients are.
     """
 
     def __init__(
@@ -116,18 +117,18 @@ class ParameterGradient:
         self.rows, self.columns = as_matrix(shape)
         self._shape = shape
         self.device = contributions[0].device
-        self._contributions = contributions
+        self.contributions = contributions
 
     def block(self, first_row: int, rows: int) -> Tensor:
         """Form rows ``first_row … first_row + rows``, float32 [b, rows, c]."""
         block = torch.zeros(self.batch, rows, self.columns, dtype=torch.float32, device=self.device)
-        for contribution in self._contributions:
+        for contribution in self.contributions:
             contribution.add_to(block, first_row)
         return block
 
     def of_sample(self, sample: int) -> ParameterGradient:
         """Give one sample's gradient, as a batch of one."""
-        parts = [part.of_sample(sample) for part in self._contributions]
+        parts = [part.of_sample(sample) for part in self.contributions]
         return ParameterGradient(self.position, 1, self._shape, parts)
 
     def occupied_rows(self) -> Tensor | None:
@@ -136,8 +137,8 @@ class ParameterGradient:
         Returns:
             int64 [n] row numbers, ascending; None where every row may be touched.
         """
-        scattered = [part for part in self._contributions if isinstance(part, ScatteredRows)]
-        if len(scattered) != len(self._contributions):
+        scattered = [part for part in self.contributions if isinstance(part, ScatteredRows)]
+        if len(scattered) != len(self.contributions):
             return None
         rows: Tensor = torch.unique(torch.cat([part.index[part.index >= 0] for part in scattered]))
         return rows
@@ -149,7 +150,7 @@ class ParameterGradient:
             rows: int64 [n], ascending, some of `occupied_rows`.
         """
         block = torch.zeros(self.batch, len(rows), self.columns, dtype=torch.float32, device=self.device)
-        for part in self._contributions:
+        for part in self.contributions:
             if isinstance(part, ScatteredRows):
                 places = torch.searchsorted(rows, part.index).clamp_max(len(rows) - 1)
                 wanted = rows[places] == part.index

@@ -15,14 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rapidin.gradients.contributions import ParameterGradient
-from rapidin.gradients.engine import GradientEngine, TokenSample
-from rapidin.projection import Projection
+from rapidin.gradients.contributions import as_matrix
+from rapidin.gradients.engine import Accumulator, GradientEngine, TokenSample
+from rapidin.gradients.factored import FactoredSketches
+from rapidin.gradients.shuffled import ShuffledSketches
+from rapidin.projection import FactoredProjection, ShuffledProjection
 from rapidin.settings import ProjectionSettings, TracedParameter
-
-_BLOCK_ELEMENTS = 1 << 23
-"""Gradient elements formed at a time (32 MiB in float32), unless one sample's rows need more."""
-
 
 @dataclass(frozen=True, slots=True)
 class RapidGradBatch:
@@ -56,7 +54,7 @@ class RapidGradEngine:
     def __init__(
         self, model: nn.Module, parameters: Sequence[TracedParameter], settings: ProjectionSettings
     ) -> None:
-        self._projection = Projection(settings, [parameter.shape for parameter in parameters])
+        self._projection = make_projection(settings, parameters)
         self._layer_norm = settings.layer_norm
         self._layers = len(parameters)
         self._engine = GradientEngine(model, [parameter.name for parameter in parameters])
@@ -78,9 +76,7 @@ class RapidGradEngine:
         With layer-wise normalisation each is scaled by 1/√L, so that the inner product of two of them estimates
         the mean over layers of the cosine between the two gradients.
         """
-        vectors = self._engine.accumulate(
-            samples, lambda batch: _Sketches(batch, self._projection, self._layer_norm)
-        )
+        vectors = self._engine.accumulate(samples, self._new_accumulator)
         if self._layer_norm:
             vectors = vectors / math.sqrt(self._layers)
         finite = torch.isfinite(vectors).all(dim=1)
@@ -98,88 +94,21 @@ class RapidGradEngine:
         )
         return RapidGradBatch(np.zeros((1, self._projection.dimension), dtype=np.float32), {0: problem})
 
-
-class _Sketches:
-    """Accumulator that normalises and projects every parameter's gradients as they come."""
-
-    def __init__(self, batch: int, projection: Projection, layer_norm: bool) -> None:
-        self._batch = batch
-        self._projection = projection
-        self._layer_norm = layer_norm
-        self._sketches: dict[torch.device, Tensor] = {}
-
-    def consume(self, gradient: ParameterGradient) -> None:
-        """Project one parameter's gradients and add them to the samples' sketches."""
-        projection = self._projection
-        sketch = self._sketches.get(gradient.device)
-        if sketch is None:
-            sketch = self._sketches[gradient.device] = projection.new_sketch(self._batch, gradient.device)
-        part = projection.tensors[gradient.position].part
-        blocks = self._blocks(gradient, part.chunk)
-        if len(blocks) == 1:
-            chunks, values = self._formed(gradient, blocks[0])
-            self._scale(values, _squared_norms(values))
-            part.add(sketch, chunks, values)
-            return
-        # Too large to form at once: project block by block and normalise the projection, which is linear.
-        unscaled = projection.new_sketch(self._batch, gradient.device)
-        squares = torch.zeros(self._batch, dtype=torch.float64, device=gradient.device)
-        for block in blocks:
-            chunks, values = self._formed(gradient, block)
-            squares += _squared_norms(values)
-            part.add(unscaled, chunks, values)
-        self._scale(unscaled, squares)
-        sketch += unscaled
-
-    def result(self) -> Tensor:
-        """Return the projections, float32 [b, K] in main memory."""
-        total = torch.zeros(self._batch, self._projection.dimension)
-        for sketch in self._sketches.values():
-            total += self._projection.finish(sketch).cpu()
-        return total
-
-    def _blocks(self, gradient: ParameterGradient, chunk: int) -> list[range | Tensor]:
-        """Cut a gradient's rows into blocks of bounded size: ranges, or the occupied rows of a sparse one."""
-        fitting = _BLOCK_ELEMENTS // (gradient.batch * gradient.columns)
-        if gradient.columns % chunk == 0 and (occupied := gradient.occupied_rows()) is not None:
-            return list(occupied.split(max(fitting, 1)))
-        # A multiple that makes every block start a new chunk.
-        step = chunk // math.gcd(gradient.columns, chunk)
-        rows = max(fitting // step * step, step)
-        return [range(first, min(first + rows, gradient.rows)) for first in range(0, gradient.rows, rows)]
-
-    def _formed(self, gradient: ParameterGradient, block: range | Tensor) -> tuple[Tensor, Tensor]:
-        """Form a block: int64 [n] chunk numbers, float32 [b, n, chunk] values."""
-        placement = self._projection.tensors[gradient.position]
-        length, first = placement.part.chunk, placement.first
-        if isinstance(block, Tensor):
-            per_row = gradient.columns // length
-            within = torch.arange(per_row, device=block.device)
-            chunks = (first + block[:, None] * per_row + within).flatten()
-            return chunks, gradient.chosen_rows(block).view(self._batch, -1, length)
-        flat = gradient.block(block.start, len(block)).flatten(1)
-        missing = -flat.shape[1] % length
-        if missing:  # the tensor's last chunk is filled up with zeros
-            flat = nn.functional.pad(flat, (0, missing))
-        values = flat.view(self._batch, -1, length)
-        first += block.start * gradient.columns // length
-        return torch.arange(first, first + values.shape[1], device=values.device), values
-
-    def _scale(self, values: Tensor, squares: Tensor) -> None:
-        """Divide each sample's values by its norm, in place; a layer without gradient stays zero."""
-        if self._layer_norm:
-            scale = torch.where(squares > 0, squares.rsqrt(), 0.0).float()
-            values *= scale.view(-1, *[1] * (values.dim() - 1))
+    def _new_accumulator(self, batch: int) -> Accumulator:
+        if isinstance(self._projection, FactoredProjection):
+            return FactoredSketches(batch, self._projection, self._layer_norm)
+        return ShuffledSketches(batch, self._projection, self._layer_norm)
 
 
-def _squared_norms(values: Tensor) -> Tensor:
-    """Squared L2 norm of each sample's values, float64 [b].
+def make_projection(
+    settings: ProjectionSettings, parameters: Sequence[TracedParameter]
+) -> FactoredProjection | ShuffledProjection:
+    """Make a store's map.
 
-    Summed in float32, which is three times as fast, unless the squares would leave its range.
+    Raises:
+        SettingError: K does not fit the parameters.
     """
-    flat = values.flatten(1)
-    norms = torch.linalg.vector_norm(flat, dim=1)
-    if not ((norms > 1e-15) & torch.isfinite(norms)).all():
-        norms = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
-    squares: Tensor = norms.double().square()
-    return squares
+    shapes = [parameter.shape for parameter in parameters]
+    if settings.kind == "factored":
+        return FactoredProjection(settings, [as_matrix(shape) for shape in shapes])
+    return ShuffledProjection(settings, shapes)

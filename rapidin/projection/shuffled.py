@@ -33,7 +33,6 @@ Shape letters: b batch · n chunks · c chunk length · K projection dimension.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,18 +42,18 @@ import torch
 from torch import Tensor
 
 from rapidin.errors import SettingError
+from rapidin.projection.hashing import WORD, hash32, make_keys
 from rapidin.settings import ProjectionSettings
 
-_WORD = 0xFFFFFFFF
 _LARGEST_CHUNK = 64
 _SIGNS_PER_LOOKUP = 8
 """Bits of a hash that are turned into signs by one look-up."""
 
 _CHUNKS_AT_ONCE = 1 << 11
-"""Chunks mapped together: bounds the working memory of `Projection.add` and keeps it in the caches."""
+"""Chunks mapped together: bounds the working memory of `ShuffledProjection.add` and keeps it in the caches."""
 
 
-class Projection:
+class ShuffledProjection:
     """The map of one store, for parameter tensors of the given shapes.
 
     Args:
@@ -110,7 +109,7 @@ class Part:
         self._dimension = settings.dimension
         self._blocks = settings.dimension // chunk
         self._chunks = 0
-        self._keys = _keys(settings, name, count=settings.shuffles + 5)
+        self._keys = make_keys(settings, name, count=settings.shuffles + 5)
         self._shuffles = settings.shuffles
 
     def reserve(self, size: int) -> int:
@@ -144,21 +143,21 @@ class Part:
         for round_number in range(self._shuffles):
             key = self._keys[round_number]
             if round_number % 2 == 0:
-                row = (row + _hash(stripe, key)) & (self._blocks - 1)
+                row = (row + hash32(stripe, key)) & (self._blocks - 1)
             else:
                 # (hash · m) >> 32 spreads a 32-bit hash evenly over [0, m) without a division.
-                stripe = (stripe + ((_hash(row, key) * self.stripes) >> 32)) % self.stripes
-        shift = _hash(stripe, self._keys[self._shuffles]) & (self.chunk - 1)
+                stripe = (stripe + ((hash32(row, key) * self.stripes) >> 32)) % self.stripes
+        shift = hash32(stripe, self._keys[self._shuffles]) & (self.chunk - 1)
         return row, shift, self._signs(chunks)
 
     def _signs(self, chunks: Tensor) -> Tensor:
-        low, high = chunks & _WORD, chunks >> 32
+        low, high = chunks & WORD, chunks >> 32
         width = min(self.chunk, _SIGNS_PER_LOOKUP)
         table = _sign_table(width, chunks.device)
         parts = []
         for word in range(math.ceil(self.chunk / 32)):
             first, second = self._keys[self._shuffles + 1 + 2 * word : self._shuffles + 3 + 2 * word]
-            bits = _hash(_hash(low, first) ^ high, second)
+            bits = hash32(hash32(low, first) ^ high, second)
             for position in range(0, min(self.chunk, 32), width):
                 parts.append(table[(bits >> position) & ((1 << width) - 1)])
         return torch.stack(parts, dim=1).flatten(1)
@@ -167,7 +166,7 @@ class Part:
         """Add the projection of some chunks of each sample's gradient to a sketch.
 
         Args:
-            sketch: float32 [b, K + c] from `Projection.new_sketch`; changed in place.
+            sketch: float32 [b, K + c] from `ShuffledProjection.new_sketch`; changed in place.
             chunks: int64 [n], which chunks of the part these are.
             values: float32 [b, n, c], the coordinates; left as they are.
         """
@@ -194,34 +193,6 @@ class Placement:
 
     part: Part
     first: int
-
-
-def _keys(settings: ProjectionSettings, part: str, count: int) -> list[int]:
-    """Derive 32-bit keys from seed, K and λ; SHA-256 keeps nearby seeds unrelated."""
-    numbers = f"{settings.version} {settings.seed} {settings.dimension} {settings.shuffles}"
-    prefix = f"rapidin projection {numbers} {part}"
-    return [
-        int.from_bytes(hashlib.sha256(f"{prefix} {number}".encode()).digest()[:4], "little")
-        for number in range(count)
-    ]
-
-
-def _hash(values: Tensor, key: int) -> Tensor:
-    """Hash int64 values below 2^32 to [0, 2^32): MurmurHash3's 32-bit finaliser over the keyed values.
-
-    The constants are those of Austin Appleby's ``fmix32``. Products stay below 2^64 and wrap in int64 the same
-    way on every device; only their low 32 bits are used.
-    """
-    mixed = (values + key) & _WORD
-    mixed ^= mixed >> 16
-    mixed *= 0x85EBCA6B
-    mixed &= _WORD
-    mixed ^= mixed >> 13
-    mixed *= 0xC2B2AE35
-    mixed &= _WORD
-    mixed ^= mixed >> 16
-    # Without the second key, hashes under different keys would be one sequence, shifted.
-    return mixed ^ (key * 0x9E3779B1 & _WORD)
 
 
 @cache
