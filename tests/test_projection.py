@@ -165,8 +165,8 @@ def test_other_seeds_and_other_shuffle_counts_are_other_maps() -> None:
 
 def test_the_same_in_another_process() -> None:
     program = (
-        "import torch, hashlib; from rapidin.projection import ShuffledProjection as Projection; from rapidin.settings import *;"
-        "p = Projection(ProjectionSettings(dimension=4096, seed=5), [(100, 1000)]).tensors[0].part;"
+        "import torch, hashlib; from rapidin.projection import ShuffledProjection; from rapidin.settings import *;"
+        "p = ShuffledProjection(ProjectionSettings(dimension=4096, seed=5), [(100, 1000)]).tensors[0].part;"
         "b, s, g = p.places(torch.arange(p.length // p.chunk));"
         "print(hashlib.sha256(b.numpy().tobytes() + s.numpy().tobytes() + g.numpy().tobytes()).hexdigest())"
     )

@@ -202,7 +202,7 @@ def _contribution(
             return DenseGradient(delta.sum(dim=1, keepdim=True, dtype=torch.float32))
         inputs = inputs.reshape(batch, -1, inputs.shape[-1])
         left, right = (inputs, delta) if isinstance(module, Conv1D) else (delta, inputs)
-        return OuterProducts(left, right.float())
+        return OuterProducts(left, right)
     return DenseGradient(_vector_gradient(module, name, inputs, delta))
 
 

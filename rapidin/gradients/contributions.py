@@ -33,7 +33,7 @@ class Contribution(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OuterProducts:
-    """Σ_t left_t right_tᵀ: `left` is [b, t, r] and `right` float32 [b, t, c]."""
+    """Σ_t left_t right_tᵀ: `left` is [b, t, r] and `right` [b, t, c]."""
 
     left: Tensor
     right: Tensor
@@ -41,7 +41,7 @@ class OuterProducts:
     def add_to(self, block: Tensor, first_row: int) -> None:
         """See `Contribution.add_to`; products are summed in float32 whatever the factors' type."""
         left = self.left[:, :, first_row : first_row + block.shape[1]].float()
-        block.baddbmm_(left.transpose(1, 2), self.right)
+        block.baddbmm_(left.transpose(1, 2), self.right.float())
 
     def of_sample(self, sample: int) -> OuterProducts:
         """See `Contribution.of_sample`."""

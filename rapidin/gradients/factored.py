@@ -15,7 +15,7 @@ from rapidin.gradients.contributions import (
     ParameterGradient,
     ScatteredRows,
 )
-from rapidin.projection import Copied, FactoredProjection, TensorSketch
+from rapidin.projection import Copied, FactoredProjection, TensorSketch, TransformedColumns
 
 
 class FactoredSketches:
@@ -31,6 +31,7 @@ class FactoredSketches:
         self._projection = projection
         self._layer_norm = layer_norm
         self._sketches: dict[torch.device, Tensor] = {}
+        self._columns: TransformedColumns | None = None
 
     def consume(self, gradient: ParameterGradient) -> None:
         """Sketch one parameter's gradients and put them at its place."""
@@ -38,7 +39,7 @@ class FactoredSketches:
         if isinstance(place, Copied):
             values = gradient.block(0, gradient.rows).flatten(1)
         else:
-            first, *others = (_spectrum(place, part) for part in gradient.contributions)
+            first, *others = (self._spectrum(place, part) for part in gradient.contributions)
             values = place.finish(sum(others, start=first))
         if self._layer_norm:
             norms = torch.linalg.vector_norm(values, dim=1, keepdim=True, dtype=torch.float64)
@@ -56,14 +57,15 @@ class FactoredSketches:
             total += sketch.cpu()
         return total
 
-
-def _spectrum(sketch: TensorSketch, part: Contribution) -> Tensor:
-    """Sketch one contribution: complex64 [b, f]."""
-    if isinstance(part, OuterProducts):
-        return sketch.of_outer_products(part.left, part.right)
-    if isinstance(part, ScatteredRows):
-        return sketch.of_rows(part.index, part.values)
-    if isinstance(part, DenseGradient):
-        rows = torch.arange(part.values.shape[1], device=part.values.device)
-        return sketch.of_rows(rows.unsqueeze(0), part.values)
-    raise TypeError(f"no sketch of a {type(part).__name__}")
+    def _spectrum(self, sketch: TensorSketch, part: Contribution) -> Tensor:
+        """Sketch one contribution: complex64 [b, f]."""
+        if isinstance(part, OuterProducts):
+            # The backward pass comes to layers with the same input one after another.
+            self._columns = sketch.transformed_columns(part.right, self._columns)
+            return sketch.of_outer_products(part.left, self._columns)
+        if isinstance(part, ScatteredRows):
+            return sketch.of_rows(part.index, part.values)
+        if isinstance(part, DenseGradient):
+            rows = torch.arange(part.values.shape[1], device=part.values.device)
+            return sketch.of_rows(rows.unsqueeze(0), part.values)
+        raise TypeError(f"no sketch of a {type(part).__name__}")

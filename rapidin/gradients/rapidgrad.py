@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from rapidin.gradients.contributions import as_matrix
 from rapidin.gradients.engine import Accumulator, GradientEngine, TokenSample
@@ -21,6 +21,7 @@ from rapidin.gradients.factored import FactoredSketches
 from rapidin.gradients.shuffled import ShuffledSketches
 from rapidin.projection import FactoredProjection, ShuffledProjection
 from rapidin.settings import ProjectionSettings, TracedParameter
+
 
 @dataclass(frozen=True, slots=True)
 class RapidGradBatch:

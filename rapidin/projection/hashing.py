@@ -1,4 +1,4 @@
-"""Keyed hashes of integers, the one source of randomness of every projection: equal on every machine and device."""
+"""Keyed hashes of integers, the one source of randomness of every projection, equal on every machine."""
 
 from __future__ import annotations
 

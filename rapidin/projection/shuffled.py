@@ -41,8 +41,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from rapidin.errors import SettingError
 from rapidin.projection.hashing import WORD, hash32, make_keys
+from rapidin.projection.limits import too_large
 from rapidin.settings import ProjectionSettings
 
 _LARGEST_CHUNK = 64
@@ -73,11 +73,7 @@ class ShuffledProjection:
         self.dimension = settings.dimension
         total = sum(math.prod(shape) for shape in shapes)
         if self.dimension > total:
-            fitting = 1 << max(total.bit_length() - 1, 0)
-            raise SettingError(
-                f"projection dimension {self.dimension} is larger than the gradient of {total} traced "
-                f"parameters: give a power of two up to {fitting} with --projection-dim"
-            )
+            raise too_large(self.dimension, total)
         largest_chunk = min(_LARGEST_CHUNK, self.dimension // 64)
         matrices, vectors = Part(settings, "matrices", largest_chunk), Part(settings, "vectors", 1)
         self.tensors: list[Placement] = []
