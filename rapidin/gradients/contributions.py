@@ -40,8 +40,12 @@ class OuterProducts:
 
     def add_to(self, block: Tensor, first_row: int) -> None:
         """See `Contribution.add_to`; products are summed in float32 whatever the factors' type."""
-        left = self.left[:, :, first_row : first_row + block.shape[1]].float()
-        block.baddbmm_(left.transpose(1, 2), self.right.float())
+        block += self.formed(first_row, block.shape[1])
+
+    def formed(self, first_row: int, rows: int) -> Tensor:
+        """Form rows ``first_row … first_row + rows``, float32 [b, rows, c]."""
+        left = self.left[:, :, first_row : first_row + rows].float()
+        return torch.bmm(left.transpose(1, 2), self.right.float())
 
     def of_sample(self, sample: int) -> OuterProducts:
         """See `Contribution.of_sample`."""
@@ -121,6 +125,9 @@ class ParameterGradient:
 
     def block(self, first_row: int, rows: int) -> Tensor:
         """Form rows ``first_row … first_row + rows``, float32 [b, rows, c]."""
+        only = self.contributions[0]
+        if len(self.contributions) == 1 and isinstance(only, OuterProducts):
+            return only.formed(first_row, rows)
         block = torch.zeros(self.batch, rows, self.columns, dtype=torch.float32, device=self.device)
         for contribution in self.contributions:
             contribution.add_to(block, first_row)

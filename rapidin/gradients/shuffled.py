@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from rapidin.gradients.contributions import ParameterGradient
 from rapidin.projection import ShuffledProjection
 
-_BLOCK_ELEMENTS = 1 << 23
-"""Gradient elements formed at a time (32 MiB in float32), unless one sample's rows need more."""
+_BLOCK_ELEMENTS = 1 << 22
+"""Gradient elements formed at a time (16 MiB in float32), unless one sample's rows need more."""
 
 
 class ShuffledSketches:
