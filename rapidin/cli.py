@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import rapidin
-from rapidin.choices import DType, Loss, OnError, Quantization
+from rapidin.choices import DType, Loss, OnError, ProjectionKind, Quantization
 from rapidin.errors import RapidinError, SettingError
 
 if TYPE_CHECKING:
@@ -100,7 +100,17 @@ def ingest(
             help="Numbers in a RapidGrad, a power of two; 65536 unless given. More: less noise, more disk."
         ),
     ] = None,
-    shuffles: Annotated[int | None, typer.Option(help="Rounds of random shuffling; 20 unless given.")] = None,
+    projection: Annotated[
+        ProjectionKind | None,
+        typer.Option(
+            help="How gradients are compressed: 'factored' from the layers' inputs and outputs, faster than a "
+            "training step; 'rapidgrad', the paper's, from the gradients themselves. Unless given, the faster one "
+            "for this K and model."
+        ),
+    ] = None,
+    shuffles: Annotated[
+        int | None, typer.Option(help="Rounds of random shuffling of 'rapidgrad'; 20 unless given.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of shuffling and projection; 0 unless given.")] = None,
     dtype: Annotated[DType | None, typer.Option(help="Of the weights in memory; auto: the checkpoint's.")] = None,
     quantization: Annotated[Quantization | None, typer.Option(help="Of the base under an adapter.")] = None,
@@ -153,6 +163,7 @@ def ingest(
                 listener=listener,
                 model=model,
                 adapter=adapter,
+                projection=projection,
                 projection_dim=projection_dim,
                 shuffles=shuffles,
                 seed=seed,

@@ -162,6 +162,7 @@ class StoreInfo:
     path: str
     samples: int
     deleted: int
+    projection: str
     projection_dim: int
     shuffles: int
     seed: int

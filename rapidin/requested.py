@@ -28,6 +28,7 @@ class RequestedSettings(TypedDict, total=False):
     template: str | Path | None
     max_length: int | None
     loss: str | None
+    projection: str | None
     projection_dim: int | None
     shuffles: int | None
     seed: int | None
@@ -39,13 +40,15 @@ class ResolvedSettings:
     """The three parts of a store's settings that do not depend on the loaded model.
 
     Attributes:
-        dimension_given: whether the user, or an existing store, says K; else a small adapter may get a smaller
-            one than the default.
+        kind_given: whether the user, or an existing store, says which projection; else it is chosen by what K
+            and the model's size make best.
+        dimension_given: the same of K; else a small adapter may get a smaller one than the default.
     """
 
     model: ModelSettings
     text: TextSettings
     projection: ProjectionSettings
+    kind_given: bool = True
     dimension_given: bool = True
 
 
@@ -53,6 +56,7 @@ _PARTS: dict[str, dict[str, str]] = {
     "model": {name: name for name in ("model", "adapter", "dtype", "quantization", "modules")},
     "text": {name: name for name in ("template", "max_length", "loss")},
     "projection": {
+        "projection": "kind",
         "projection_dim": "dimension",
         "shuffles": "shuffles",
         "seed": "seed",
@@ -86,6 +90,7 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
             model=_validated(ModelSettings, given["model"]),
             text=_validated(TextSettings, given["text"]),
             projection=_validated(ProjectionSettings, given["projection"]),
+            kind_given="kind" in given["projection"],
             dimension_given="dimension" in given["projection"],
         )
     parts: dict[str, Any] = {}

@@ -166,8 +166,9 @@ def info_table(info: StoreInfo) -> RenderableType:
         "adapter": info.adapter or "none",
         "traced": f"{info.parameters:,} parameters in {info.parameter_tensors} tensors"
         + (f" that match {info.modules!r}" if info.modules else ""),
-        "RapidGrad": f"{info.projection_dim:,} numbers, {info.shuffles} shuffles, seed {info.seed}, "
-        f"layer-wise normalisation {'on' if info.layer_norm else 'off'}",
+        "RapidGrad": f"{info.projection_dim:,} numbers, {info.projection} projection, "
+        + (f"{info.shuffles} shuffles, " if info.projection == "rapidgrad" else "")
+        + f"seed {info.seed}, layer-wise normalisation {'on' if info.layer_norm else 'off'}",
         "weights as": f"{info.dtype}, quantization {info.quantization}",
         "loss over": info.loss,
         "vectors": f"{size(info.bytes_vectors)} in {len(info.segments)} segments, {live:,} of {rows:,} rows live",

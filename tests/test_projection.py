@@ -138,6 +138,18 @@ def test_add_is_the_signed_sum_of_the_places() -> None:
     torch.testing.assert_close(project(projection, vectors), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_the_way_for_gpus_adds_the_same() -> None:
+    projection = Projection(ProjectionSettings(dimension=1024, seed=3), [(5, 1024), (300,)])
+    for tensor, count in zip(projection.tensors, (5 * 1024, 300), strict=True):
+        values = torch.randn(3, count // tensor.part.chunk, tensor.part.chunk)
+        chunks = tensor.first + torch.arange(values.shape[1])
+        one, other = projection.new_sketch(3, "cpu"), projection.new_sketch(3, "cpu")
+        tensor.part._add_by_shift(one, chunks, values.clone())
+        tensor.part._add_by_element(other, chunks, values.clone())
+        assert one.abs().sum() > 0
+        torch.testing.assert_close(one, other)
+
+
 def test_linear_and_independent_of_the_batch() -> None:
     projection = Projection(ProjectionSettings(dimension=256), [(10_000, 1)])
     one, other = torch.randn(2, projection.length).double().float()

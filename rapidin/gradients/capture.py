@@ -208,18 +208,17 @@ def _contribution(
 
 def _vector_gradient(module: nn.Module, name: str, inputs: Tensor, delta: Tensor) -> Tensor:
     """Differentiate a small module once more, per sample, with respect to one of its vectors: [b, 1, c]."""
-    parameters = {key: value.detach() for key, value in module.named_parameters(recurse=False)}
+    # All of it in float32: the gradient is summed over the tokens without the model's rounding or overflow.
+    parameters = {key: value.detach().float() for key, value in module.named_parameters(recurse=False)}
 
     def output_of(vector: Tensor, sample: Tensor) -> Tensor:
-        changed = {**parameters, name: vector.to(parameters[name].dtype)}
-        output: Tensor = torch.func.functional_call(module, changed, (sample.unsqueeze(0),))
+        output: Tensor = torch.func.functional_call(module, {**parameters, name: vector}, (sample.unsqueeze(0),))
         return output
 
     def gradient_of(sample: Tensor, sample_delta: Tensor) -> Tensor:
-        # In float32 the vector's gradient is summed over the tokens without the model's rounding.
-        pull = torch.func.vjp(lambda vector: output_of(vector, sample), parameters[name].float())[1]
-        gradient: Tensor = pull(sample_delta.unsqueeze(0))[0]
+        pulled = torch.func.vjp(lambda vector: output_of(vector, sample), parameters[name])
+        gradient: Tensor = pulled[1](sample_delta.unsqueeze(0).to(pulled[0].dtype))[0]
         return gradient
 
-    gradient: Tensor = torch.func.vmap(gradient_of)(inputs, delta)
+    gradient: Tensor = torch.func.vmap(gradient_of)(inputs.float(), delta)
     return gradient.float().reshape(inputs.shape[0], 1, -1)

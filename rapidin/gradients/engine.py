@@ -68,6 +68,8 @@ class GradientEngine:
 
     Attributes:
         batched: whether samples are computed together.
+        half: whether activations are in half precision, whose range a gradient easily leaves at either end; then
+            losses are scaled, see `accumulate`.
         device: where the model's first layer is.
     """
 
@@ -82,10 +84,12 @@ class GradientEngine:
         for parameter in parameters.values():
             parameter.requires_grad_(False)
         self.device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+        self.half = any(parameter.dtype == torch.float16 for parameter in parameters.values())
         self._takes_positions = "position_ids" in _forward_arguments(model)
         self._capture = Capture(model, names)
         self.batched = not self._capture.unsupported
         self._checked = False
+        self._token_weight: float | None = None  # of the pass that is running
         if not self.batched:
             some = ", ".join(self._capture.unsupported[:3])
             logger.info("samples are differentiated one by one because of %s", some)
@@ -102,16 +106,21 @@ class GradientEngine:
         for parameter, required in self._before:
             parameter.requires_grad_(required)
 
-    def accumulate(self, samples: Sequence[TokenSample], new: Callable[[int], Accumulator]) -> Tensor:
+    def accumulate(
+        self, samples: Sequence[TokenSample], new: Callable[[int], Accumulator], token_weight: float | None = None
+    ) -> Tensor:
         """Compute the gradient of every sample's mean loss over its targets and accumulate it.
 
         Args:
             samples: b of them; each has at least one target.
             new: makes an empty accumulator for a number of samples.
+            token_weight: differentiate the *sum* of a sample's losses times this instead, so that in half
+                precision the gradients of long samples do not underflow (loss scaling, Micikevicius et al. 2018).
 
         Returns:
             The accumulators' results, one row per sample, in the order of `samples`.
         """
+        self._token_weight = token_weight
         unchecked = self.batched and not self._checked
         if self._check(samples) if unchecked else self.batched:
             try:
@@ -212,7 +221,8 @@ class GradientEngine:
             ids[row, : len(sample.ids)] = torch.as_tensor(sample.ids)
             mask[row, : len(sample.ids)] = 1
             targets = torch.as_tensor(sample.targets, dtype=torch.float32)
-            weights[row, : len(sample.ids)] = targets / targets.sum()
+            weight = self._token_weight or 1 / targets.sum()
+            weights[row, : len(sample.ids)] = targets * weight
         arguments = {"input_ids": ids, "attention_mask": mask}
         if self._takes_positions and with_positions:
             # Given explicitly for each sample, so that learned position embeddings have a batch dimension too. A

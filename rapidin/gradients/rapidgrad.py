@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from rapidin.gradients.contributions import as_matrix
 from rapidin.gradients.engine import Accumulator, GradientEngine, TokenSample
@@ -21,6 +21,12 @@ from rapidin.gradients.factored import FactoredSketches
 from rapidin.gradients.shuffled import ShuffledSketches
 from rapidin.projection import FactoredProjection, ShuffledProjection
 from rapidin.settings import ProjectionSettings, TracedParameter
+
+_TOKEN_WEIGHTS = (64.0, 1.0, 1 / 1024)
+"""Scales of a token's loss in half precision, whose numbers lie between 6e-8 and 65,504: tried in this order.
+
+At the first the gradient of a logit is at most 64, and 1e-9 of that is still above zero.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ class RapidGradEngine:
         With layer-wise normalisation each is scaled by 1/√L, so that the inner product of two of them estimates
         the mean over layers of the cosine between the two gradients.
         """
-        vectors = self._engine.accumulate(samples, self._new_accumulator)
+        vectors = self._in_half_precision(samples) if self._engine.half else self._accumulate(samples)
         if self._layer_norm:
             vectors = vectors / math.sqrt(self._layers)
         finite = torch.isfinite(vectors).all(dim=1)
@@ -85,6 +91,8 @@ class RapidGradEngine:
         problems: dict[int, str] = {}
         for position in torch.nonzero(~(finite & nonzero)).flatten().tolist():
             problems[position] = f"its gradient is {'zero' if finite[position] else 'not finite'}"
+            if self._engine.half:
+                problems[position] += " in half precision, which --dtype bfloat16 or float32 may cure"
         return RapidGradBatch(vectors.numpy(), problems)
 
     def too_large(self, tokens: int) -> RapidGradBatch:
@@ -94,6 +102,27 @@ class RapidGradEngine:
             "or a smaller --dtype"
         )
         return RapidGradBatch(np.zeros((1, self._projection.dimension), dtype=np.float32), {0: problem})
+
+    def _accumulate(self, samples: Sequence[TokenSample], token_weight: float | None = None) -> Tensor:
+        vectors = self._engine.accumulate(samples, self._new_accumulator, token_weight)
+        if token_weight is not None and not self._layer_norm:
+            targets = torch.tensor([sum(sample.targets) for sample in samples])
+            vectors /= (targets * token_weight).unsqueeze(1)
+        return vectors
+
+    def _in_half_precision(self, samples: Sequence[TokenSample]) -> Tensor:
+        """Compute with the largest scale of the loss at which a sample's gradient does not overflow.
+
+        Every batch begins anew at the largest, so that a sample's result does not depend on those before it.
+        """
+        first, *others = _TOKEN_WEIGHTS
+        vectors = self._accumulate(samples, first)
+        for weight in others:
+            overflown = torch.nonzero(~torch.isfinite(vectors).all(dim=1)).flatten()
+            if not len(overflown):
+                break
+            vectors[overflown] = self._accumulate([samples[position] for position in overflown], weight)
+        return vectors
 
     def _new_accumulator(self, batch: int) -> Accumulator:
         if isinstance(self._projection, FactoredProjection):

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from rapidin.gradients.contributions import ParameterGradient
 from rapidin.projection import ShuffledProjection
 
-_BLOCK_ELEMENTS = 1 << 22
-"""Gradient elements formed at a time (16 MiB in float32), unless one sample's rows need more."""
+_BLOCK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 27}
+"""Gradient elements formed at a time (16 or 512 MiB in float32), unless one sample's rows need more: on a CPU what
+its caches hold, on a GPU what outweighs the start of some three hundred kernels."""
 
 
 class ShuffledSketches:
@@ -58,7 +59,8 @@ class ShuffledSketches:
 
     def _blocks(self, gradient: ParameterGradient, chunk: int) -> list[range | Tensor]:
         """Cut a gradient's rows into blocks of bounded size: ranges, or the occupied rows of a sparse one."""
-        fitting = _BLOCK_ELEMENTS // (gradient.batch * gradient.columns)
+        most = _BLOCK_ELEMENTS.get(gradient.device.type, _BLOCK_ELEMENTS["cpu"])
+        fitting = most // (gradient.batch * gradient.columns)
         if gradient.columns % chunk == 0 and (occupied := gradient.occupied_rows()) is not None:
             return list(occupied.split(max(fitting, 1)))
         # A multiple that makes every block start a new chunk.

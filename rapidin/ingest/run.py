@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from rapidin.errors import (
     StoreSpaceError,
 )
 from rapidin.ingest.counts import CachingCounts
+from rapidin.ingest.defaults import choose_projection
 from rapidin.ingest.plan import Plan, encoded_samples, make_plan
 from rapidin.model.devices import check_device
 from rapidin.model.fingerprint import check_same, fingerprint
@@ -29,9 +29,7 @@ from rapidin.progress import IngestListener, Preflight
 from rapidin.records import IngestReport
 from rapidin.requested import RequestedSettings, ResolvedSettings, resolve
 from rapidin.settings import (
-    MINIMUM_PROJECTION_DIM,
     Fingerprint,
-    ProjectionSettings,
     StoreSettings,
     TracedParameter,
 )
@@ -208,20 +206,15 @@ class _Run:
         return StoreSettings(
             model=self._resolved.model,
             text=self._resolved.text.model_copy(update={"shape": self._plan.shape}),
-            projection=self._projection(parameters),
+            projection=choose_projection(
+                self._resolved.projection,
+                parameters,
+                kind_given=self._resolved.kind_given,
+                dimension_given=self._resolved.dimension_given,
+            ),
             parameters=parameters,
             fingerprint=found,
         )
-
-    def _projection(self, parameters: tuple[TracedParameter, ...]) -> ProjectionSettings:
-        """Take a smaller K than the default where there are fewer parameters, as in small adapters."""
-        projection = self._resolved.projection
-        total = sum(math.prod(parameter.shape) for parameter in parameters)
-        if self._resolved.dimension_given or total >= projection.dimension:
-            return projection
-        dimension = max(1 << (total.bit_length() - 1), MINIMUM_PROJECTION_DIM)
-        logger.info("%d parameters are traced, so the projection dimension is %d", total, dimension)
-        return projection.model_copy(update={"dimension": dimension})
 
     def _create(self, settings: StoreSettings, stack: ExitStack) -> StoreWriter:
         if Store.exists(self._path):

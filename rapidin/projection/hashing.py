@@ -12,8 +12,10 @@ WORD = 0xFFFFFFFF
 
 
 def make_keys(settings: ProjectionSettings, part: str, count: int) -> list[int]:
-    """Derive 32-bit keys from seed, K and λ; SHA-256 keeps nearby seeds unrelated."""
-    numbers = f"{settings.version} {settings.seed} {settings.dimension} {settings.shuffles}"
+    """Derive 32-bit keys from seed, K and, of a shuffled projection, λ; SHA-256 keeps nearby seeds unrelated."""
+    numbers = f"{settings.version} {settings.seed} {settings.dimension}"
+    if settings.kind == "rapidgrad":
+        numbers += f" {settings.shuffles}"
     prefix = f"rapidin projection {numbers} {part}"
     return [
         int.from_bytes(hashlib.sha256(f"{prefix} {number}".encode()).digest()[:4], "little")

@@ -164,8 +164,24 @@ class Part:
         Args:
             sketch: float32 [b, K + c] from `ShuffledProjection.new_sketch`; changed in place.
             chunks: int64 [n], which chunks of the part these are.
-            values: float32 [b, n, c], the coordinates; left as they are.
+            values: float32 [b, n, c], the coordinates; may be overwritten.
         """
+        if sketch.is_cuda:
+            self._add_by_element(sketch, chunks, values)
+        else:
+            self._add_by_shift(sketch, chunks, values)
+
+    def _add_by_element(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
+        """Add everything at once: few large kernels, none that waits for the host, as a GPU likes it."""
+        block, shift, signs = self.places(chunks)
+        values *= signs
+        first = (block * self.chunk + shift).unsqueeze(1)
+        buckets = first + torch.arange(self.chunk, device=chunks.device)
+        # Neighbours in a chunk are neighbours in the sketch, so the atomic additions coalesce.
+        sketch.index_add_(1, buckets.flatten(), values.flatten(1))
+
+    def _add_by_shift(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
+        """Add chunk by chunk, piece by piece: contiguous rows in the caches, as a CPU likes it."""
         for first in range(0, len(chunks), _CHUNKS_AT_ONCE):
             piece = slice(first, first + _CHUNKS_AT_ONCE)
             block, shift, signs = self.places(chunks[piece])

@@ -220,6 +220,7 @@ class Store:
             path=str(self.path),
             samples=samples,
             deleted=rows - samples,
+            projection=projection.kind,
             projection_dim=projection.dimension,
             shuffles=projection.shuffles,
             seed=projection.seed,

@@ -58,7 +58,7 @@ def test_large_layers_in_blocks_give_the_same(architecture: str, monkeypatch: py
     settings = ProjectionSettings(dimension=1024)
     with RapidGradEngine(model, parameters_of(model), settings) as engine:
         whole = engine.compute(samples).vectors
-        monkeypatch.setattr(shuffled, "_BLOCK_ELEMENTS", 500)
+        monkeypatch.setitem(shuffled._BLOCK_ELEMENTS, "cpu", 500)
         in_blocks = engine.compute(samples).vectors
     np.testing.assert_allclose(in_blocks, whole, atol=1e-6)
 
@@ -183,7 +183,7 @@ def test_a_sparse_embedding_is_formed_in_blocks(monkeypatch: pytest.MonkeyPatch)
     from rapidin.gradients.contributions import ParameterGradient
 
     model = tiny.make("llama-untied")
-    monkeypatch.setattr(shuffled, "_BLOCK_ELEMENTS", 2_000)
+    monkeypatch.setitem(shuffled._BLOCK_ELEMENTS, "cpu", 2_000)
     largest = 0
     real = ParameterGradient.chosen_rows
 
