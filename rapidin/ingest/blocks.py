@@ -20,6 +20,8 @@ Sample: TypeAlias = tuple[TextSample, EncodedSample]
 _WINDOW_TOKENS = 2**20
 """Where a window of very long samples ends: a token takes some fifty bytes of memory before it is computed."""
 
+_NAMED = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -37,6 +39,14 @@ class Block:
     def tokens(self) -> int:
         """Tokens of the samples, without padding."""
         return sum(len(encoded.ids) for _, encoded in self.samples)
+
+    @property
+    def names(self) -> str:
+        """Words for the samples: how many, and the ids of all or of the first ones."""
+        ids = [repr(text.id if len(text.id) <= 100 else f"{text.id[:100]}…") for text, _ in self.samples]
+        if len(ids) == 1:
+            return f"sample {ids[0]}"
+        return f"{len(ids)} samples ({', '.join(ids[:_NAMED])}{', …' if len(ids) > _NAMED else ''})"
 
 
 def make_blocks(samples: Iterator[Sample], window: int, budget: TokenBudget) -> Iterator[Block]:

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 import torch
 
+from rapidin.errors import ComputationError
 from rapidin.gradients import RapidGradBatch, RapidGradEngine, TokenBudget, compute_block
 from rapidin.ingest.blocks import Block, BlocksAhead
 from rapidin.ingest.plan import Plan
@@ -92,7 +93,11 @@ class InProcess:
             raise RuntimeError("start comes before compute")
         for block in blocks:
             samples = [encoded for _, encoded in block.samples]
-            yield block, compute_block(self._engine, samples, self._budget)
+            try:
+                batch = compute_block(self._engine, samples, self._budget)
+            except ComputationError as error:
+                raise ComputationError(f"{block.names}: {error}") from error
+            yield block, batch
 
     def stop(self) -> list[tuple[Block, RapidGradBatch]]:
         """See `Computer.stop`; there never is anything left."""

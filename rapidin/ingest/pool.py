@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from multiprocessing.connection import wait
 
@@ -27,6 +27,13 @@ from rapidin.settings import ModelSettings, StoreSettings, TracedParameter
 logger = logging.getLogger(__name__)
 
 _AT_HAND = 2
+_UNDER_WAY = 16
+"""The most blocks per worker whose results are not handed on yet. They wait where a slow block comes first; with
+no more than two, all workers would keep step with the slowest."""
+
+_WAITING_BYTES = 128 * 2**20
+"""Memory for results that wait, above which no worker gets more than two blocks ahead of the first."""
+
 _SECONDS_FOR_A_BLOCK = 0.05
 """How long results are waited for before looking again whether a block is ready for an idle worker."""
 
@@ -61,14 +68,14 @@ class WorkerPool:
         self._again: deque[Block] = deque()
         self._fatal: set[int] = set()
         try:
-            for load in self._loads:
-                self._workers.append(WorkerProcess(next(self._numbers), load))
-            (loaded, *_) = self._answers(Loaded)
+            # A checkpoint's own code is copied to a cache by the first that loads it, and half a file is no code.
+            first = 1 if trust_remote_code else len(devices)
+            loaded = [*self._started(self._loads[:first]), *self._started(self._loads[first:])]
         except BaseException:
             self.stop()
             raise
-        self.parameters: tuple[TracedParameter, ...] = loaded.parameters
-        self._device_type = loaded.device_type
+        self.parameters: tuple[TracedParameter, ...] = loaded[0].parameters
+        self._device_type = loaded[0].device_type
         self.processes = len(self._workers)
 
     def __enter__(self) -> WorkerPool:
@@ -82,7 +89,7 @@ class WorkerPool:
         self._begin = Begin(settings.parameters, settings.projection, tokens_per_batch)
         for worker in self._workers:
             worker.send(self._begin)
-        self._answers(Ready)
+        self._answers(Ready, self._workers)
         return TokenBudget(tokens_per_batch, torch.device(self._device_type), settings.projection.dimension)
 
     def compute(self, blocks: BlocksAhead) -> Iterator[tuple[Block, RapidGradBatch]]:
@@ -126,10 +133,13 @@ class WorkerPool:
         """The next block to hand out, None where there is none now."""
         if self._again:
             return self._again.popleft()
-        if self._taken - self._next >= _AT_HAND * len(self._loads):
-            return None  # results that wait for an earlier one must not pile up
-        working = self._taken > self._next
-        block = blocks.take(timeout=0 if working else None)
+        under_way = self._taken - self._next
+        waiting = sum(batch.vectors.nbytes for _, batch in self._done.values())
+        if under_way >= _UNDER_WAY * len(self._loads) or (
+            waiting >= _WAITING_BYTES and under_way >= _AT_HAND * len(self._loads)
+        ):
+            return None
+        block = blocks.take(timeout=0 if under_way else None)
         if block is not None:
             self._taken = block.number + 1
         return block
@@ -166,10 +176,18 @@ class WorkerPool:
         else:
             raise TypeError(f"{worker.name} sends {type(message).__name__}")
 
-    def _answers(self, kind: type[Loaded] | type[Ready]) -> list[Loaded]:
-        """Wait until every worker has answered, or died; at least one must live."""
+    def _started(self, loads: Sequence[Load]) -> list[Loaded]:
+        """Start workers and wait until they have loaded the model."""
+        workers = []
+        for load in loads:
+            workers.append(WorkerProcess(next(self._numbers), load))
+            self._workers.append(workers[-1])
+        return self._answers(Loaded, workers)
+
+    def _answers(self, kind: type[Loaded] | type[Ready], workers: Sequence[WorkerProcess]) -> list[Loaded]:
+        """Wait until workers have answered, or died; of all at least one must live."""
         answers: list[Loaded] = []
-        waiting = set(self._workers)
+        waiting = set(workers)
         how = ""
         while waiting:
             for worker in self._ready(None):
@@ -205,34 +223,22 @@ class WorkerPool:
         if worker.at_hand:
             fatal = worker.at_hand[0]  # the others were only waiting
             if fatal.number in self._fatal:
+                it = "them" if len(fatal.samples) > 1 else "it"
                 raise ComputationError(
-                    f"{_named(fatal)}: two workers died while they computed {_it(fatal)}, the last one {how}; all "
+                    f"{fatal.names}: two workers died while they computed {it}, the last one {how}; all "
                     "that was computed before is stored. Give a smaller --tokens-per-batch or fewer --workers, or "
                     "leave the guilty row out"
                 )
             self._fatal.add(fatal.number)
         self._again = deque(unfinished)
-        samples = sum(len(block.samples) for block in worker.at_hand)
-        names = f": {', '.join(_named(block) for block in worker.at_hand)}" if samples else ""
-        logger.warning("%s %s; %d samples are computed again%s", worker.name, how, samples, names)
+        again = " and ".join(block.names for block in worker.at_hand) or "nothing"
+        logger.warning("%s %s; computed again: %s", worker.name, how, again)
         if not self._workers:
             self._replace(worker)
 
     def _replace(self, worker: WorkerProcess) -> None:
         """Start a worker in the place of the last one that died."""
-        self._workers.append(WorkerProcess(next(self._numbers), worker.load))
-        self._answers(Loaded)
+        self._started([worker.load])
         for successor in self._workers:
             successor.send(self._begin)
-        self._answers(Ready)
-
-
-def _named(block: Block) -> str:
-    """Words for a block's samples: the ids of all or of the first ones."""
-    ids = [repr(text.id if len(text.id) <= 100 else f"{text.id[:100]}…") for text, _ in block.samples]
-    more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
-    return f"sample{'s' if len(ids) > 1 else ''} {', '.join(ids[:8])}{more}"
-
-
-def _it(block: Block) -> str:
-    return "it" if len(block.samples) == 1 else "them"
+        self._answers(Ready, self._workers)

@@ -46,7 +46,7 @@ def worker_devices(device: str, workers: int | None, directory: Path | None) -> 
 
     check_device(device, workers)
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return (device,) * (workers or 1)
+        return ("cpu",) * (workers or 1)
     if device != "auto":
         numbers = _numbers(device)
         _check_present(device, numbers)
