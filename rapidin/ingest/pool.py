@@ -54,8 +54,7 @@ class WorkerPool:
     """
 
     def __init__(self, model: ModelSettings, devices: tuple[str, ...], trust_remote_code: bool) -> None:
-        threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
-        threads = min(threads, torch.get_num_threads())  # what the user has set, by OMP_NUM_THREADS for example
+        threads = _threads(len(devices))
         level = logging.getLogger("rapidin").getEffectiveLevel()
         self._loads = [Load(model, device, trust_remote_code, threads, level) for device in devices]
         self._begin: Begin | None = None
@@ -100,9 +99,10 @@ class WorkerPool:
                 done = self._done.pop(self._next)
                 self._next += 1
                 yield done
-            if blocks.ended and self._next == self._taken:
+            if self._next < self._taken:
+                self._listen(blocks)
+            elif blocks.ended:
                 break
-            self._listen(blocks)
         blocks.check()
 
     def stop(self) -> list[tuple[Block, RapidGradBatch]]:
@@ -242,3 +242,9 @@ class WorkerPool:
         for successor in self._workers:
             successor.send(self._begin)
         self._answers(Ready, self._workers)
+
+
+def _threads(workers: int) -> int:
+    """Threads of each worker: its share of the processors, unless the user (OMP_NUM_THREADS) wants fewer."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed // workers, torch.get_num_threads()))

@@ -17,6 +17,18 @@ from rapidin.ingest.messages import Channel, Load, Tokens, Work
 
 _SECONDS_TO_DIE = 10.0
 
+BOOT = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
+from multiprocessing.connection import Connection
+connection = Connection(int(sys.argv[1]))
+sys.path[:] = connection.recv()
+from rapidin.ingest.worker import main
+main(connection)
+"""
+"""Program of a worker; its argument is the number of the pipe's file descriptor, its first message sys.path. Not a
+child of `multiprocessing`, which would run the user's script a second time."""
+
 
 class WorkerProcess:
     """A process that loads a model and then waits for blocks; see `rapidin.ingest.worker`.
@@ -101,8 +113,6 @@ class WorkerProcess:
 
 
 def _started(threads: int) -> tuple[Channel, subprocess.Popen[bytes]]:
-    from rapidin.ingest.worker import BOOT
-
     ours, theirs = Pipe()
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     # Signals that a process is started with blocked stay so: an interruption of the terminal, which goes to all of

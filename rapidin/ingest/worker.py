@@ -1,7 +1,7 @@
 """A worker: a process that loads the model once and computes block after block for its parent.
 
-It is a fresh interpreter that runs `BOOT`, not a child of `multiprocessing`, which would import the user's script
-again. It knows token ids and RapidGrads; nothing of rows, stores or other workers.
+It is a fresh interpreter that `rapidin.ingest.process` starts. It knows token ids and RapidGrads; nothing of rows,
+stores or other workers.
 """
 
 from __future__ import annotations
@@ -18,17 +18,6 @@ from rapidin.errors import RapidinError
 from rapidin.gradients import RapidGradEngine, TokenBudget, compute_block
 from rapidin.ingest.messages import Begin, Channel, Computed, Failed, Load, Loaded, Logged, Ready, Work
 from rapidin.model.loading import load_model
-
-BOOT = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
-from multiprocessing.connection import Connection
-connection = Connection(int(sys.argv[1]))
-sys.path[:] = connection.recv()
-from rapidin.ingest.worker import main
-main(connection)
-"""
-"""Program of the process; its argument is the number of the pipe's file descriptor, its first message sys.path."""
 
 
 def main(connection: Connection) -> None:

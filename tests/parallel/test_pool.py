@@ -20,6 +20,8 @@ from rapidin.ingest.process import WorkerProcess
 from rapidin.settings import ModelSettings, ProjectionSettings
 from tests.parallel.test_ahead import budget, sample
 
+pytestmark = pytest.mark.timeout(60)
+
 DIMENSION = 64
 Behaviour = Callable[[int, int], object]
 """Worker and block number → a message to say before the result, or an exception that ends the worker."""
@@ -92,6 +94,16 @@ class Run:
         run = self
 
         class Watched(BlocksAhead):
+            looked = False
+
+            @property
+            def ended(self) -> bool:
+                """The thread that makes the blocks may find out late that there are no more, between two looks."""
+                if len(run.yielded) == run._count and not self.looked:
+                    self.looked = True
+                    return False
+                return self.looked and super().ended
+
             def take(self, timeout: float | None = None) -> Block | None:
                 block = super().take(timeout)
                 if block is not None:
