@@ -93,9 +93,11 @@ class Caching:
                 committer.finish()
             except BaseException:
                 # Whatever ended the run, what is computed is kept, also what a failed commit was to store.
-                for block, batch in self._computer.stop():
+                left = self._computer.stop()
+                committer.retry()
+                for block, batch in left:
                     self._keep(block, batch, committer)
-                committer.finish(again=True)
+                committer.finish()
                 raise
         return self._counts
 

@@ -96,22 +96,22 @@ class Committer:
         if self._writing is not None and self._writing.future is not None and self._writing.future.done():
             self._settle()
 
-    def finish(self, again: bool = False) -> None:
+    def finish(self) -> None:
         """Commit everything and wait for it.
-
-        Args:
-            again: try a commit that has failed once more.
 
         Raises:
             StoreError: a commit failed.
         """
+        self.begin()
+        self._settle()
+
+    def retry(self) -> None:
+        """Try a commit that has failed, or was interrupted before it began, once more."""
         writing = self._writing
-        if again and writing is not None:
+        if writing is not None:
             future = writing.future
             if future is None or (future.done() and future.exception() is not None):
                 self._submit(writing)
-        self.begin()
-        self._settle()
 
     def _submit(self, segment: _Segment) -> None:
         segment.future = self._executor.submit(self._commit, segment)
@@ -123,7 +123,7 @@ class Committer:
         self._writer.commit(segment.samples, vectors, scales)
 
     def _settle(self) -> None:
-        """Wait for the commit under way; one that failed stays, so that `finish` can try it again."""
+        """Wait for the commit under way; one that failed stays, so that `retry` can try it again."""
         writing = self._writing
         if writing is None:
             return

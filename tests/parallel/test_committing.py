@@ -116,9 +116,11 @@ def test_an_error_arrives_and_nothing_is_lost_or_doubled(seen_by: str) -> None:
             else:
                 getattr(one, seen_by)()
         gathered = 12 if seen_by == "add" else 9
-        one.finish(again=True)
-    assert writer.stored == everything(gathered)
-    assert told == [str(number) for number in range(gathered)]
+        one.retry()
+        add(one, range(gathered, 17))  # what was computed meanwhile
+        one.finish()
+    assert writer.stored == everything(17)
+    assert told == [str(number) for number in range(17)]
 
 
 def test_an_error_that_stays_is_raised_again() -> None:
@@ -129,7 +131,8 @@ def test_an_error_that_stays_is_raised_again() -> None:
         with pytest.raises(StoreSpaceError, match="full"):
             one.finish()
         with pytest.raises(StoreSpaceError, match="still full"):
-            one.finish(again=True)
+            one.retry()
+            one.finish()
     assert (writer.stored, told) == ([], [])
 
 
