@@ -45,11 +45,19 @@ Where = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Device = Annotated[
+IngestDevice = Annotated[
     str,
     typer.Option(
-        help="auto, cpu, cuda, cuda:0, or cuda:0,1 to spread a model's layers over several GPUs. auto takes a GPU "
-        "where there is one, and all of them if the model needs it."
+        help="auto, cpu, cuda, cuda:0, or cuda:0,1 to compute on several GPUs, each with the whole model; with "
+        "fewer --workers than GPUs, each of them spreads the model's layers over its share. auto takes all GPUs "
+        "that there are."
+    ),
+]
+SearchDevice = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda, cuda:0, or cuda:0,1 to spread the model's layers over several GPUs. auto takes a "
+        "GPU where there is one, and all of them if the model needs it."
     ),
 ]
 TokensPerBatch = Annotated[
@@ -114,7 +122,16 @@ def ingest(
     seed: Annotated[int | None, typer.Option(help="Of shuffling and projection; 0 unless given.")] = None,
     dtype: Annotated[DType | None, typer.Option(help="Of the weights in memory; auto: the checkpoint's.")] = None,
     quantization: Annotated[Quantization | None, typer.Option(help="Of the base under an adapter.")] = None,
-    device: Device = "auto",
+    device: IngestDevice = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes that compute, each with the model in memory; unless given, one per GPU of --device, "
+            "and one on the CPU, whose cores they share.",
+        ),
+    ] = None,
     tokens_per_batch: TokensPerBatch = None,
     max_length: Annotated[
         int | None, typer.Option(help="Tokens after which a sample is cut; the model's context, at most 2048.")
@@ -157,6 +174,7 @@ def ingest(
                 store,
                 [*(data or []), *(more or [])],
                 device=device,
+                workers=workers,
                 tokens_per_batch=tokens_per_batch,
                 on_error=on_error,
                 dry_run=dry_run,
@@ -204,7 +222,7 @@ def search(
     where: Where = None,
     model: Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")] = None,
     adapter: Annotated[str | None, typer.Option(help="Where the adapter is now, if it moved.")] = None,
-    device: Device = "auto",
+    device: SearchDevice = "auto",
     tokens_per_batch: TokensPerBatch = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer that the model may write.")] = 256,
     trust_remote_code: TrustRemoteCode = False,

@@ -10,6 +10,7 @@ RapidinError
  ├── ModelError                 the model, adapter or tokenizer cannot be loaded or used
  │    └── FingerprintMismatchError   it is not the model that the store was built with
  ├── GradientError              a sample's gradient is zero, not finite or does not fit in memory
+ ├── ComputationError           a worker process or a device failed while it computed gradients
  └── StoreError                 something is wrong with a store
       ├── StoreNotFoundError    there is no store at that path
       ├── StoreFormatError      it was written by a newer rapidin, or is not a store at all
@@ -79,7 +80,7 @@ class FingerprintMismatchError(ModelError):
 
 
 class GradientError(RapidinError):
-    """A sample's gradient cannot be used: it is zero, not finite or does not fit in memory.
+    """A sample's gradient cannot be used: it is zero, not finite or does not fit in memory, or the model fails.
 
     Attributes:
         id: the sample's id.
@@ -90,6 +91,10 @@ class GradientError(RapidinError):
         self.id = id
         self.reason = reason
         super().__init__(f"sample {_shortened(id)!r}: {reason}")
+
+
+class ComputationError(RapidinError):
+    """A worker process or a device failed while it computed gradients."""
 
 
 class StoreError(RapidinError):

@@ -38,6 +38,9 @@ class IngestListener:
     def loading_model(self, name: str) -> None:
         """The model is about to be loaded."""
 
+    def computing(self, processes: int) -> None:
+        """The model is loaded, in so many processes, and computing begins."""
+
     def advanced(self, samples: int, tokens: int) -> None:
         """The gradients of so many more samples are done."""
 

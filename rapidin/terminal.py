@@ -70,7 +70,12 @@ class ProgressListener(IngestListener):
     def loading_model(self, name: str) -> None:
         """See `IngestListener.loading_model`."""
         self._console.print(f"loading {escape(name)}", highlight=False, soft_wrap=True)
-        self._progress.reset(self._task, total=self._samples, description="computing gradients", rate="")
+        self._progress.reset(self._task, total=None, description="loading", rate="")
+
+    def computing(self, processes: int) -> None:
+        """See `IngestListener.computing`."""
+        where = f" in {processes} processes" if processes > 1 else ""
+        self._progress.reset(self._task, total=self._samples, description=f"computing gradients{where}", rate="")
 
     def advanced(self, samples: int, tokens: int) -> None:
         """See `IngestListener.advanced`."""

@@ -146,7 +146,7 @@ def test_batches_and_windows_do_not_matter(
 ) -> None:
     data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(30))
     ingest(tmp_path / "one", data, model_directory)
-    monkeypatch.setattr("rapidin.ingest.caching._BUFFER_BYTES", 7 * 4 * worlds.DIMENSION)
+    monkeypatch.setattr("rapidin.ingest.caching._BUFFER_BYTES", 2 * 7 * 4 * worlds.DIMENSION)
     monkeypatch.setattr("rapidin.ingest.caching._SMALLEST_WINDOW", 9)
     ingest(tmp_path / "other", data, model_directory, tokens_per_batch=100)
     with rapidin.Store.open(tmp_path / "other") as store:
@@ -400,7 +400,7 @@ KILLED = textwrap.dedent(
 
     StoreWriter.commit = commit
     import rapidin.ingest.caching as caching
-    caching._BUFFER_BYTES = 4 * 4 * 1024
+    caching._BUFFER_BYTES = 2 * 4 * 4 * 1024
     rapidin.ingest_files(sys.argv[1], [sys.argv[2]], model=sys.argv[3], projection_dim=1024)
     """
 )

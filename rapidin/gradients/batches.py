@@ -1,15 +1,20 @@
 """Batches of similar length under a budget of padded tokens that halves itself when memory runs out.
 
+`compute_in_batches` lets errors of the model pass; `compute_block` turns those that single samples cause into
+problems of these samples, so that a block's other samples are not lost with them.
+
 Shape letters: b batch · K projection dimension.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 
+from rapidin.errors import ComputationError, RapidinError
 from rapidin.gradients.engine import TokenSample, is_out_of_memory
 from rapidin.gradients.rapidgrad import RapidGradBatch, RapidGradEngine
 
@@ -31,11 +36,17 @@ class TokenBudget:
     Attributes:
         tokens: the present budget.
         samples: the most samples of a batch.
+        dimension: K.
     """
 
     def __init__(self, tokens: int | None, device: torch.device, dimension: int) -> None:
         self.tokens = tokens if tokens is not None else 16_384 if device.type == "cuda" else 2_048
         self.samples = max(1, min(_MOST_SAMPLES, _SKETCH_BYTES // (4 * dimension)))
+        self.dimension = dimension
+
+    def fitting(self, longest: int, waiting: int) -> int:
+        """Tell how many of `waiting` samples make one batch when the longest has so many tokens; at least one."""
+        return max(1, min(self.tokens // longest, self.samples, waiting))
 
     def halve(self, failed: int) -> None:
         """Ask for less after a batch of `failed` padded tokens did not fit."""
@@ -55,7 +66,7 @@ def compute_in_batches(
     before = budget.tokens
     while waiting:
         longest = len(samples[waiting[0]].ids)
-        count = max(1, min(budget.tokens // longest, budget.samples, len(waiting)))
+        count = budget.fitting(longest, len(waiting))
         chosen = waiting[:count]
         try:
             result = engine.compute([samples[position] for position in chosen])
@@ -77,3 +88,67 @@ def compute_in_batches(
         else:
             budget.halve(count * longest)
             logger.warning("out of memory: going on with %d tokens per batch", budget.tokens)
+
+
+def compute_block(engine: RapidGradEngine, samples: Sequence[TokenSample], budget: TokenBudget) -> RapidGradBatch:
+    """Compute the RapidGrads of samples that were put together beforehand, whatever happens to single ones.
+
+    They are one batch unless memory runs out (then they are split) or the model fails on them (then they are
+    computed one by one, and those that it fails on are problems).
+
+    Args:
+        engine: of the model.
+        samples: the longest first.
+        budget: halved when memory runs out, and remembered from block to block.
+
+    Returns:
+        All samples' RapidGrads in their order.
+
+    Raises:
+        RapidinError: the model cannot be used at all.
+        ComputationError: the device itself failed; no sample is to blame, and it computes nothing any more.
+    """
+    try:
+        return _gathered(compute_in_batches(engine, samples, budget), samples, budget)
+    except RapidinError:
+        raise
+    except Exception as error:
+        _check_device_alive(error)
+        logger.debug("the model failed on a batch of %d", len(samples), exc_info=True)
+        if len(samples) == 1:
+            nothing = np.zeros((1, budget.dimension), dtype=np.float32)
+            return RapidGradBatch(nothing, {0: f"the model failed on it: {_one_line(error)}"})
+    # Outside the except block, whose traceback keeps the failed batch's tensors alive.
+    alone = (([position], compute_block(engine, [sample], budget)) for position, sample in enumerate(samples))
+    return _gathered(alone, samples, budget)
+
+
+def _gathered(
+    parts: Iterable[tuple[list[int], RapidGradBatch]], samples: Sequence[TokenSample], budget: TokenBudget
+) -> RapidGradBatch:
+    """Put the results of some of a block's samples at a time together, in the block's order."""
+    everything = list(range(len(samples)))
+    gathered: RapidGradBatch | None = None
+    for positions, part in parts:
+        if positions == everything:
+            return part
+        if gathered is None:
+            gathered = RapidGradBatch(np.zeros((len(samples), budget.dimension), dtype=np.float32), {})
+        gathered.vectors[positions] = part.vectors
+        gathered.problems.update({positions[row]: problem for row, problem in part.problems.items()})
+    return gathered or RapidGradBatch(np.zeros((0, budget.dimension), dtype=np.float32), {})
+
+
+def _check_device_alive(error: Exception) -> None:
+    """Tell an error of the device from one of the model: after it every further call fails, too."""
+    if type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error):
+        raise ComputationError(
+            f"the device failed: {_one_line(error)}; run the same command again, and look at a sample's tokens "
+            "with --device cpu if it fails again"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    """Class and beginning of the message."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

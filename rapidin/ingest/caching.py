@@ -1,7 +1,7 @@
 """The caching stage: encoded samples in, committed RapidGrads out.
 
-Samples are taken in windows, sorted by length within a window, computed in batches and committed a segment at a
-time; whatever ends the run, what was computed is committed first.
+Three things go on at a time: a thread reads and tokenises ahead, the computer computes, and a thread commits. The
+caller's thread joins them and tells the listener; whatever ends the run, what was computed is committed first.
 
 Shape letters: b batch · K projection dimension.
 """
@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from itertools import islice
-from typing import Self
-
-import numpy as np
 
 from rapidin.errors import GradientError
-from rapidin.gradients import RapidGradEngine, TokenBudget, compute_in_batches
+from rapidin.gradients import RapidGradBatch, TokenBudget
+from rapidin.ingest.blocks import Block, BlocksAhead
+from rapidin.ingest.committing import Committer
+from rapidin.ingest.computing import Computer
 from rapidin.ingest.counts import CachingCounts
 from rapidin.ingest.plan import Plan
-from rapidin.model.loading import LoadedModel
 from rapidin.progress import IngestListener
 from rapidin.records import RowFailure
 from rapidin.settings import StoreSettings
@@ -27,19 +25,21 @@ from rapidin.storage import NewSample, StoreWriter
 from rapidin.text import EncodedSample, TextSample
 
 _BUFFER_BYTES = 256 * 2**20
-"""Memory for RapidGrads that wait for their commit; a segment on disk is half as large."""
+"""Memory for RapidGrads that wait for their commit, half of it for the next segment and half for the one that is
+being written; the segment on disk is half as large again."""
 
 _LARGEST_WINDOW = 4_096
 _SMALLEST_WINDOW = 512
+_BLOCKS_AHEAD_PER_PROCESS = 4
 _SECONDS_BETWEEN_COMMITS = 120.0
 """The most work that a kill can cost."""
 
 
 class Caching:
-    """Computes RapidGrads with one model and commits them to one store.
+    """Has RapidGrads computed and commits them to one store.
 
     Args:
-        loaded: the model; held until `close`.
+        computer: that computes them.
         settings: of the store.
         tokens_per_batch: padded tokens of a batch, None for a value that suits the device.
 
@@ -47,27 +47,14 @@ class Caching:
         ModelError, SettingError: the model or K does not fit the settings, see `RapidGradEngine`.
     """
 
-    def __init__(self, loaded: LoadedModel, settings: StoreSettings, tokens_per_batch: int | None) -> None:
-        dimension = settings.projection.dimension
-        self._engine = RapidGradEngine(loaded.model, settings.parameters, settings.projection)
-        self._layer_norm = settings.projection.layer_norm
-        self._budget = TokenBudget(tokens_per_batch, self._engine.device, dimension)
-        capacity = max(1, min(_BUFFER_BYTES // (4 * dimension), _LARGEST_WINDOW))
-        self._window = max(capacity, _SMALLEST_WINDOW)
-        # One buffer for the whole run: arrays of this size that come and go make the process grow.
-        self._vectors = np.empty((capacity, dimension), dtype=np.float32)
-        self._waiting: list[tuple[NewSample, bool]] = []
+    def __init__(self, computer: Computer, settings: StoreSettings, tokens_per_batch: int | None) -> None:
+        self._computer = computer
+        self._projection = settings.projection
+        self._budget: TokenBudget = computer.start(settings, tokens_per_batch)
+        fitting = _BUFFER_BYTES // (4 * settings.projection.dimension)
+        self._capacity = max(1, min(fitting // 2, _LARGEST_WINDOW))
+        self._window = max(min(fitting, _LARGEST_WINDOW), _SMALLEST_WINDOW)
         self._counts = CachingCounts()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the model."""
-        self._engine.close()
 
     def run(
         self,
@@ -80,7 +67,7 @@ class Caching:
         """Compute and commit all samples.
 
         Args:
-            samples: the plan's new samples.
+            samples: the plan's new samples; read in another thread.
             plan: tells which of them replace a stored one.
             writer: of the store.
             listener: told about progress and commits.
@@ -88,64 +75,65 @@ class Caching:
 
         Raises:
             GradientError: a gradient cannot be used; what was computed before is committed.
+            ComputationError: a worker or device failed beyond repair; the same.
         """
-        try:
-            while window := list(islice(samples, self._window)):
-                self._compute(window, plan, writer, listener, skip_errors)
-            self._commit(writer, listener)
-        except BaseException:
-            # Whatever ended the run, what is computed is kept, also what an interrupted commit was to store.
-            self._commit(writer, listener)
-            raise
+
+        def committed(stored: list[NewSample]) -> None:
+            self._count(stored, plan)
+            listener.committed(len(stored))
+
+        ahead = _BLOCKS_AHEAD_PER_PROCESS * self._computer.processes
+        dimension, normalised = self._projection.dimension, self._projection.layer_norm
+        with (
+            Committer(writer, dimension, self._capacity, normalised, committed) as committer,
+            BlocksAhead(samples, self._window, self._budget, ahead) as blocks,
+        ):
+            try:
+                self._compute(blocks, committer, listener, skip_errors)
+                committer.finish()
+            except BaseException:
+                # Whatever ended the run, what is computed is kept, also what a failed commit was to store.
+                left = self._computer.stop()
+                committer.retry()
+                for block, batch in left:
+                    self._keep(block, batch, committer)
+                committer.finish()
+                raise
         return self._counts
 
     def _compute(
-        self,
-        window: list[tuple[TextSample, EncodedSample]],
-        plan: Plan,
-        writer: StoreWriter,
-        listener: IngestListener,
-        skip_errors: bool,
+        self, blocks: BlocksAhead, committer: Committer, listener: IngestListener, skip_errors: bool
     ) -> None:
         last_commit = time.monotonic()
-        for positions, batch in compute_in_batches(self._engine, [encoded for _, encoded in window], self._budget):
-            for row, position in enumerate(positions):
-                text, encoded = window[position]
-                if row in batch.problems:
-                    if not skip_errors:
-                        raise GradientError(
-                            text.id,
-                            f"{batch.problems[row]} ({text.file}, row {text.row}); mend the row, or leave it out "
-                            "with --on-error skip",
-                        )
-                    self._counts.failures.append(RowFailure(text.file, text.row, text.id, batch.problems[row]))
-                    continue
-                self._vectors[len(self._waiting)] = batch.vectors[row]
-                self._waiting.append((_new_sample(text, encoded), plan.new[text.file, text.row].replaces))
-                if len(self._waiting) == len(self._vectors):
-                    self._commit(writer, listener)
-                    last_commit = time.monotonic()
-            listener.advanced(len(positions), sum(len(window[position][1].ids) for position in positions))
+        for block, batch in self._computer.compute(blocks):
+            self._keep(block, batch, committer)
+            for row in sorted(batch.problems):
+                text, problem = block.samples[row][0], batch.problems[row]
+                if not skip_errors:
+                    raise GradientError(
+                        text.id,
+                        f"{problem} ({text.file}, row {text.row}); mend the row, or leave it out "
+                        "with --on-error skip",
+                    )
+                self._counts.failures.append(RowFailure(text.file, text.row, text.id, problem))
+            listener.advanced(len(block.samples), block.tokens)
+            committer.look()
             if time.monotonic() - last_commit > _SECONDS_BETWEEN_COMMITS:
-                self._commit(writer, listener)
+                committer.begin()
                 last_commit = time.monotonic()
 
-    def _commit(self, writer: StoreWriter, listener: IngestListener) -> None:
-        """Store what waits, in one segment."""
-        waiting = self._waiting
-        if not waiting:
-            return
-        vectors = self._vectors[: len(waiting)]
-        # Normalised gradients have a norm near 1, which half precision holds well; others may have any.
-        scales = None if self._layer_norm else np.linalg.norm(vectors, axis=1)
-        writer.commit([sample for sample, _ in waiting], vectors, scales)
-        self._waiting = []  # only now: a commit that was interrupted is tried once more
-        replaced = sum(replaces for _, replaces in waiting)
+    def _keep(self, block: Block, batch: RapidGradBatch, committer: Committer) -> None:
+        """Have those of a block's samples stored whose gradient can be used."""
+        for row, (text, encoded) in enumerate(block.samples):
+            if row not in batch.problems:
+                committer.add(_new_sample(text, encoded), batch.vectors[row])
+
+    def _count(self, stored: list[NewSample], plan: Plan) -> None:
+        replaced = sum(plan.new[sample.file, sample.row].replaces for sample in stored)
         self._counts.replaced += replaced
-        self._counts.added += len(waiting) - replaced
-        self._counts.tokens += sum(sample.tokens for sample, _ in waiting)
-        self._counts.truncated += sum(sample.truncated for sample, _ in waiting)
-        listener.committed(len(waiting))
+        self._counts.added += len(stored) - replaced
+        self._counts.tokens += sum(sample.tokens for sample in stored)
+        self._counts.truncated += sum(sample.truncated for sample in stored)
 
 
 def _new_sample(text: TextSample, encoded: EncodedSample) -> NewSample:

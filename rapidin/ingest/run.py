@@ -48,6 +48,7 @@ def ingest_files(
     data: Sequence[str | Path],
     *,
     device: str = "auto",
+    workers: int | None = None,
     tokens_per_batch: int | None = None,
     on_error: OnError = "fail",
     dry_run: bool = False,
@@ -63,7 +64,9 @@ def ingest_files(
     Args:
         store: directory of the store.
         data: JSON Lines, JSON, CSV or Parquet files.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``; several GPUs get a process each.
+        workers: processes that compute; None for one per GPU, or one on the CPU. Fewer than GPUs: each spreads the
+            model over its share of them.
         tokens_per_batch: padded tokens computed together; halves itself when memory runs out.
         on_error: ``fail`` stops at the first unusable row, ``skip`` leaves it out and reports it.
         dry_run: read and check the data, compute and change nothing; the report says what would be added.
@@ -83,8 +86,8 @@ def ingest_files(
         raise SettingError(f"--tokens-per-batch {tokens_per_batch} cannot be used: give a positive number")
     if on_error not in ("fail", "skip"):
         raise SettingError(f"--on-error {on_error!r} is not one of fail, skip")
-    check_device(device)
-    options = _Options(device, tokens_per_batch, on_error == "skip", trust_remote_code)
+    check_device(device, workers)
+    options = _Options(device, workers, tokens_per_batch, on_error == "skip", trust_remote_code)
     with ExitStack() as stack:
         opened = stack.enter_context(Store.open(path)) if Store.exists(path) else None
         resolved = resolve(settings, opened.settings if opened is not None else None, path)
@@ -102,6 +105,7 @@ class _Options:
     """How to run, as of `ingest_files`."""
 
     device: str
+    workers: int | None
     tokens_per_batch: int | None
     skip_errors: bool
     trust_remote_code: bool
@@ -177,21 +181,31 @@ class _Run:
             return
         # Imported here: torch and transformers take seconds, and an ingest that adds nothing needs neither.
         from rapidin.ingest.caching import Caching
-        from rapidin.model.loading import load_model
+        from rapidin.ingest.computing import open_computer
 
+        options = self._options
         self._listener.loading_model(self._resolved.model.model)
-        loaded = load_model(self._resolved.model, self._options.device, self._options.trust_remote_code)
-        settings = self._settings(loaded.parameters)
-        with Caching(loaded, settings, self._options.tokens_per_batch) as caching:
-            if self._writer is None:
-                # After everything that can fail early, so that a bad model leaves no empty store behind.
-                self._writer = self._create(settings, stack)
-            samples = encoded_samples(self._files, settings.text.template, self._plan, self._encoder())
-            begun = time.monotonic()
-            self._cached = caching.run(
-                samples, self._plan, self._writer, self._listener, self._options.skip_errors
+        computer = stack.enter_context(
+            open_computer(
+                self._resolved.model,
+                options.device,
+                options.workers,
+                options.tokens_per_batch,
+                options.trust_remote_code,
+                self._plan,
+                self._resolved.projection.dimension,
             )
-            self._gradient_seconds = time.monotonic() - begun
+        )
+        settings = self._settings(computer.parameters)
+        caching = Caching(computer, settings, options.tokens_per_batch)
+        if self._writer is None:
+            # After everything that can fail early, so that a bad model leaves no empty store behind.
+            self._writer = self._create(settings, stack)
+        self._listener.computing(computer.processes)
+        samples = encoded_samples(self._files, settings.text.template, self._plan, self._encoder())
+        begun = time.monotonic()
+        self._cached = caching.run(samples, self._plan, self._writer, self._listener, options.skip_errors)
+        self._gradient_seconds = time.monotonic() - begun
 
     def _settings(self, parameters: tuple[TracedParameter, ...]) -> StoreSettings:
         """Settings of the store, after a last look at the fingerprint: a hub's files are here only now."""

@@ -12,18 +12,55 @@ _HEADROOM = 0.6
 """Share of a device's free memory that weights may take; activations and gradients need the rest."""
 
 
-def check_device(device: str) -> None:
-    """Check the form of ``--device`` without looking for the device, which takes torch.
+def check_device(device: str, workers: int | None = None) -> None:
+    """Check the form of ``--device`` and ``--workers`` without looking for devices, which takes torch.
 
     Raises:
-        SettingError: it is not of this form.
+        SettingError: they are not of this form, or the GPUs cannot be shared out evenly.
     """
     if re.fullmatch(r"auto|cpu|cuda(:\d+(,\d+)*)?", device) is None:
         raise SettingError(f"--device {device!r} is not one of auto, cpu, cuda, cuda:0 or cuda:0,1")
+    if workers is not None and workers < 1:
+        raise SettingError(f"--workers {workers} cannot be used: give at least 1")
+    if device.startswith("cuda"):
+        _shared(device, _numbers(device), workers)
+
+
+def worker_devices(device: str, workers: int | None, directory: Path | None) -> tuple[str, ...]:
+    """Choose the device of each worker process, without opening any GPU.
+
+    Args:
+        device: ``cuda:0,1`` gives each of these GPUs a worker of its own; ``auto`` does so with all GPUs if the
+            weights fit one of them, else one worker has them all. A GPU that is named twice gets two.
+        workers: how many; None for one per GPU, or one on the CPU. Fewer than GPUs: each spreads the model's
+            layers over its equal share of them.
+        directory: of the checkpoint, to learn the weights' size; None if unknown.
+
+    Returns:
+        What `placement` takes, for each worker.
+
+    Raises:
+        SettingError: there is no such device, or the GPUs cannot be shared out evenly.
+    """
+    import torch
+
+    check_device(device, workers)
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return ("cpu",) * (workers or 1)
+    if device != "auto":
+        numbers = _numbers(device)
+        _check_present(device, numbers)
+        return _shared(device, numbers, workers)
+    count = torch.cuda.device_count()
+    if workers is None:
+        # Properties, not free memory: asking for that would open the GPU in this process, too.
+        smallest = min(torch.cuda.get_device_properties(number).total_memory for number in range(count))
+        workers = count if _weight_bytes(directory) < _HEADROOM * smallest else 1
+    return ("auto",) if workers == 1 else _shared(device, list(range(count)), workers)
 
 
 def placement(device: str, directory: Path | None) -> dict[str, Any]:
-    """Choose the loading arguments of transformers for a device.
+    """Choose the loading arguments of transformers for one process.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``cuda:0,1``. ``auto`` takes the first GPU where
@@ -43,19 +80,49 @@ def placement(device: str, directory: Path | None) -> dict[str, Any]:
     if device == "auto":
         if not torch.cuda.is_available():
             return {"device_map": "cpu"}
-        weights = sum(file.stat().st_size for file in directory.glob("*.safetensors")) if directory else 0
         free, _ = torch.cuda.mem_get_info(0)
-        return {"device_map": "cuda:0" if weights < _HEADROOM * free else "auto"}
+        return {"device_map": "cuda:0" if _weight_bytes(directory) < _HEADROOM * free else "auto"}
     if device == "cpu":
         return {"device_map": "cpu"}
-    if not torch.cuda.is_available():
-        raise SettingError(f"--device {device}: torch sees no CUDA device here; give --device cpu")
-    numbers = [int(number) for number in device.partition(":")[2].split(",") if number] or [0]
-    count = torch.cuda.device_count()
-    for number in numbers:
-        if number >= count:
-            raise SettingError(f"--device {device}: there are {count} CUDA devices, numbered from 0")
+    numbers = _numbers(device)
+    _check_present(device, numbers)
     if len(numbers) == 1:
         return {"device_map": f"cuda:{numbers[0]}"}
     memory = {number: int(_HEADROOM * torch.cuda.mem_get_info(number)[0]) for number in numbers}
     return {"device_map": "auto", "max_memory": memory}
+
+
+def _numbers(device: str) -> list[int]:
+    return [int(number) for number in device.partition(":")[2].split(",") if number] or [0]
+
+
+def _shared(device: str, numbers: list[int], workers: int | None) -> tuple[str, ...]:
+    """Share GPUs out to workers, neighbours together."""
+    workers = workers or len(numbers)
+    if len(numbers) % workers:
+        gpus = f"{len(numbers)} GPU{'s' if len(numbers) > 1 else ''}"
+        raise SettingError(
+            f"--workers {workers} cannot share the {gpus} of --device {device} evenly: give a number that divides "
+            f"{len(numbers)}, or other GPUs"
+        )
+    share = len(numbers) // workers
+    return tuple(
+        "cuda:" + ",".join(str(number) for number in numbers[first : first + share])
+        for first in range(0, len(numbers), share)
+    )
+
+
+def _check_present(device: str, numbers: list[int]) -> None:
+    """Make sure that these GPUs exist."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SettingError(f"--device {device}: torch sees no CUDA device here; give --device cpu")
+    count = torch.cuda.device_count()
+    for number in numbers:
+        if number >= count:
+            raise SettingError(f"--device {device}: there are {count} CUDA devices, numbered from 0")
+
+
+def _weight_bytes(directory: Path | None) -> int:
+    return sum(file.stat().st_size for file in directory.glob("*.safetensors")) if directory else 0

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from rapidin.gradients import RapidGradEngine, TokenBudget, compute_in_batches, shuffled
+from rapidin.errors import ComputationError
+from rapidin.gradients import RapidGradEngine, TokenBudget, compute_block, compute_in_batches, shuffled
 from rapidin.projection import ShuffledProjection as Projection
 from rapidin.settings import ProjectionSettings, TracedParameter
 from tests import tiny
@@ -176,6 +177,77 @@ def test_a_sample_too_large_for_memory_is_a_problem_of_its_own(monkeypatch: pyte
                 np.testing.assert_allclose(result.vectors, expected[positions], atol=1e-6)
     assert sorted(seen) == list(range(6))
     assert budget.tokens == 1000  # the others need no smaller batches
+
+
+def longest_first(samples: list[Tokens]) -> list[Tokens]:
+    return sorted(samples, key=lambda sample: len(sample.ids), reverse=True)
+
+
+def test_a_block_is_split_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.make("gpt2")
+    samples = longest_first(random_samples(7))
+    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
+        expected = engine.compute(samples).vectors
+        budget = TokenBudget(10_000, engine.device, 256)
+        whole = compute_block(engine, samples, budget)
+        np.testing.assert_array_equal(whole.vectors, expected)
+        real, sizes = engine.compute, []
+
+        def limited(batch: list[Tokens]) -> object:
+            if len(batch) > 3 or samples[2] in batch:
+                raise MemoryError
+            sizes.append(len(batch))
+            return real(batch)
+
+        monkeypatch.setattr(engine, "compute", limited)
+        found = compute_block(engine, samples, budget)
+    assert set(found.problems) == {2}
+    assert "do not fit into memory even alone" in found.problems[2]
+    good = [0, 1, 3, 4, 5, 6]
+    assert sum(sizes) == 6
+    np.testing.assert_allclose(found.vectors[good], expected[good], atol=1e-6)
+
+
+def test_samples_on_which_the_model_fails_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.make("gpt2")
+    samples = longest_first(random_samples(7))
+    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
+        expected = engine.compute(samples).vectors
+        real = engine.compute
+
+        def failing(batch: list[Tokens]) -> object:
+            if samples[1] in batch or samples[5] in batch:
+                raise KeyError("no expert\nfor this token")
+            return real(batch)
+
+        monkeypatch.setattr(engine, "compute", failing)
+        budget = TokenBudget(10_000, engine.device, 256)
+        found = compute_block(engine, samples, budget)
+        message = "the model failed on it: KeyError: 'no expert\\nfor this token'"
+        assert found.problems == {1: message, 5: message}
+        alone = compute_block(engine, [samples[5]], budget)
+        assert (alone.problems, alone.vectors.shape) == ({0: message}, (1, 256))
+    good = [0, 2, 3, 4, 6]
+    np.testing.assert_allclose(found.vectors[good], expected[good], atol=1e-6)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ComputationError("no device")])
+def test_what_no_sample_is_to_blame_for_ends_a_block(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    model = tiny.make("gpt2")
+    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
+        budget = TokenBudget(10_000, engine.device, 256)
+
+        def failing(batch: list[Tokens]) -> object:
+            raise error
+
+        monkeypatch.setattr(engine, "compute", failing)
+        with pytest.raises(type(error)):
+            compute_block(engine, random_samples(3), budget)
+        error = RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be")
+        with pytest.raises(ComputationError, match="the device failed: RuntimeError: CUDA error: device-side"):
+            compute_block(engine, random_samples(3), budget)
 
 
 def test_a_sparse_embedding_is_formed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,110 @@
+"""A worker: a process that loads the model once and computes block after block for its parent.
+
+It is a fresh interpreter that `rapidin.ingest.process` starts. It knows token ids and RapidGrads; nothing of rows,
+stores or other workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+
+import torch
+
+from rapidin.errors import RapidinError
+from rapidin.gradients import RapidGradEngine, TokenBudget, compute_block
+from rapidin.ingest.messages import Begin, Channel, Computed, Failed, Load, Loaded, Logged, Ready, Work
+from rapidin.model.loading import load_model
+
+
+def main(connection: Connection) -> None:
+    """Serve the parent at the other end of the pipe; the process ends with this call."""
+    channel = Channel(connection)
+    inbox: SimpleQueue[object] = SimpleQueue()
+    threading.Thread(target=_receive, args=(channel, inbox), daemon=True).start()
+    try:
+        _serve(channel, inbox)
+    except BrokenPipeError:
+        os._exit(0)
+    except RapidinError as error:
+        _tell(channel, Failed(type(error).__name__, str(error)))
+    except Exception as error:
+        logging.getLogger(__name__).debug("the worker failed", exc_info=True)
+        _tell(channel, Failed(None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
+    os._exit(1)
+
+
+def _receive(channel: Channel, inbox: SimpleQueue[object]) -> None:
+    """Take messages out of the pipe at once, so that the parent never waits with one.
+
+    When the pipe closes the parent has gone, or is done with this worker: nothing is left to be done.
+    """
+    while True:
+        try:
+            inbox.put(channel.receive())
+        except (EOFError, OSError):
+            os._exit(0)
+
+
+def _serve(channel: Channel, inbox: SimpleQueue[object]) -> None:
+    load = inbox.get()
+    if not isinstance(load, Load):
+        raise TypeError(f"the first message is {type(load).__name__}, not Load")
+    _send_logs(channel, load.log_level)
+    torch.set_num_threads(load.threads)
+    _choose_gpu(load.device)
+    loaded = load_model(load.model, load.device, load.trust_remote_code)
+    device_type = next(loaded.model.parameters()).device.type
+    channel.send(Loaded(loaded.parameters, device_type))
+    begin = inbox.get()
+    if not isinstance(begin, Begin):
+        raise TypeError(f"the second message is {type(begin).__name__}, not Begin")
+    engine = RapidGradEngine(loaded.model, begin.parameters, begin.projection)
+    budget = TokenBudget(begin.tokens_per_batch, engine.device, begin.projection.dimension)
+    channel.send(Ready())
+    while True:
+        work = inbox.get()
+        if not isinstance(work, Work):
+            raise TypeError(f"a message is {type(work).__name__}, not Work")
+        channel.send(Computed(work.number, compute_block(engine, work.samples, budget)))
+
+
+def _choose_gpu(device: str) -> None:
+    """Make this worker's first GPU the current one, or libraries would take memory of the first of all."""
+    kind, _, numbers = device.partition(":")
+    if kind == "cuda" and numbers:
+        torch.cuda.set_device(int(numbers.split(",")[0]))
+
+
+def _send_logs(channel: Channel, level: int) -> None:
+    root = logging.getLogger()
+    root.handlers[:] = [_Sender(channel)]
+    root.setLevel(logging.INFO)
+    logging.getLogger("rapidin").setLevel(level)
+
+
+class _Sender(logging.Handler):
+    """Sends log records to the parent."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one record, with its traceback in the text."""
+        try:
+            message = self.format(record)
+        except (TypeError, ValueError):  # a library's arguments do not fit its text
+            message = str(record.msg)
+        _tell(self._channel, Logged(record.name, record.levelno, message))
+
+
+def _tell(channel: Channel, message: object) -> None:
+    """Send a message that is lost where there is no parent any more."""
+    try:
+        channel.send(message)
+    except OSError:
+        os._exit(0)
