@@ -50,7 +50,7 @@ def main() -> None:
                     arguments.train,
                     arguments.queries,
                     arguments.label,
-                    32 if quick else arguments.limit,
+                    (16, 4) if quick else (arguments.limit, None),
                 )
                 fidelity_table(material, (1 << 14,) if quick else (1 << 14, 1 << 16, 1 << 18), tokens)
 

@@ -62,7 +62,9 @@ class Compression:
     numbers: int
 
 
-def read_material(model: str, train: Path, queries: Path, label: str, limit: int | None) -> Material:
+def read_material(
+    model: str, train: Path, queries: Path, label: str, limits: tuple[int | None, int | None]
+) -> Material:
     """Read and encode the rows.
 
     Args:
@@ -70,7 +72,7 @@ def read_material(model: str, train: Path, queries: Path, label: str, limit: int
         train: file of training rows.
         queries: file of held-out rows, with responses.
         label: boolean field of the rows.
-        limit: training rows to use, None for all.
+        limits: training rows and queries to use, None for all.
     """
     tokenizer, context_length = load_tokenizer(ModelSettings(model=model))
     encoder = Encoder(tokenizer, TextSettings(), context_length)
@@ -79,8 +81,8 @@ def read_material(model: str, train: Path, queries: Path, label: str, limit: int
         rows = [recognise(row) for row in islice(read_rows([file]), count)]
         return [encoder.encode(row) for row in rows], np.array([bool(row.metadata[label]) for row in rows])
 
-    encoded_queries, labelled_queries = read(queries, None)
-    encoded_samples, labelled_samples = read(train, limit)
+    encoded_queries, labelled_queries = read(queries, limits[1])
+    encoded_samples, labelled_samples = read(train, limits[0])
     return Material(model, encoded_queries, encoded_samples, labelled_queries, labelled_samples)
 
 

@@ -70,4 +70,5 @@ def exact_scores(
 
 
 def _normalised(part: Tensor) -> Tensor:
-    return part / part.norm().clamp_min(1e-30)
+    norm: Tensor = part.norm()
+    return part / norm.clamp_min(1e-30)

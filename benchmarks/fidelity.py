@@ -2,7 +2,8 @@
 
 The exact scores (`benchmarks.exact`) are computed without any of rapidin's gradient, projection or storage code:
 one sample at a time, plain autograd, every parameter tensor's gradient divided by its norm, dense inner products.
-Only text and tokens come from rapidin, since both must look at the same tokens. Queries are the model's own greedy answers.
+Only text and tokens come from rapidin, since both must look at the same tokens. Queries are the model's own
+greedy answers.
 
     python -m benchmarks.fidelity --model M --train train.jsonl --queries test.jsonl --label poisoned \
         --projection-dim 65536 --projection-dim 262144 --limit 1000 --work DIRECTORY

@@ -19,20 +19,21 @@ def memory_tables(threads: int, quick: bool, tokens: int, dimension: int) -> Non
 
     Args:
         threads: of every method.
-        quick: fewer samples and K.
+        quick: a smaller model, fewer samples and K.
         tokens: padded tokens of a batch.
         dimension: K of the first table.
     """
     samples = make_samples(48 if quick else 256)
     extremes = _extremes(samples, tokens)
+    size = "5 M" if quick else "30 M"
     tables.heading(
-        f"Memory: 29.5 M parameters (113 MiB), {len(extremes)} samples, batches of {tokens:,} tokens, "
+        f"Memory: {size} parameters, float32, {len(extremes)} samples, batches of {tokens:,} tokens, "
         f"K = {dimension:,}",
         *("method", "growth over the loaded model, MiB", "whole process, MiB"),
     )
     for name in METHODS:
         some = extremes[:2] if name == AUTHORS else extremes
-        growth, peak = in_fresh_process(threads, _peak, name, some, tokens, dimension)
+        growth, peak = in_fresh_process(threads, _peak, name, size, some, tokens, dimension)
         tables.row(name, tables.mebibytes(growth), tables.mebibytes(peak))
     dimensions = (1 << 14, 1 << 16) if quick else (1 << 14, 1 << 16, 1 << 18, 1 << 20)
     largest = max(len(batch) for batch in batches(samples, tokens))
@@ -44,7 +45,8 @@ def memory_tables(threads: int, quick: bool, tokens: int, dimension: int) -> Non
     for name in RAPIDIN:
         for chosen in dimensions:
             few, many = (
-                in_fresh_process(threads, _peak, name, some, tokens, chosen)[0] for some in (extremes, samples)
+                in_fresh_process(threads, _peak, name, size, some, tokens, chosen)[0]
+                for some in (extremes, samples)
             )
             cells = (tables.mebibytes(size) for size in (4 * largest * chosen, few, many))
             tables.row(name, f"{chosen:,}", *cells, f"{many / few:.2f}")
@@ -58,9 +60,9 @@ def _extremes(samples: Sequence[Sample], tokens: int) -> list[Sample]:
     return [sample for batch in chosen.values() for sample in batch]
 
 
-def _peak(name: str, samples: Sequence[Sample], tokens: int, dimension: int) -> tuple[int, int]:
+def _peak(name: str, size: str, samples: Sequence[Sample], tokens: int, dimension: int) -> tuple[int, int]:
     """Run a method in this process and tell the growth of its memory and its whole peak, in bytes."""
-    model = make_model("30 M")
+    model = make_model(size)
     memory = PeakMemory()
     memory.start()
     make_method(name, model, tokens, dimension).run(samples)

@@ -16,13 +16,23 @@ from torch import Tensor, nn
 from benchmarks.authors import AuthorsProjection
 from benchmarks.workload import KINDS, Sample, batches, projection_settings, traced
 from rapidin.gradients import RapidGradEngine, TokenBudget, compute_in_batches
+from rapidin.gradients.engine import TokenSample
 
 PLAIN = "plain forward and backward"
 SINGLE = "plain, one sample at a time"
 ACTIVATIONS = "activations only, no weight gradients"
+UNMASKED = "{}, without attention mask"
 AUTHORS = "the authors' algorithm"
 RAPIDIN = {f"rapidin, {kind}": kind for kind in KINDS}
-METHODS = (PLAIN, SINGLE, ACTIVATIONS, *RAPIDIN, AUTHORS)
+METHODS = (
+    PLAIN,
+    UNMASKED.format(PLAIN),
+    SINGLE,
+    ACTIVATIONS,
+    UNMASKED.format(ACTIVATIONS),
+    *RAPIDIN,
+    AUTHORS,
+)
 
 
 class Method(Protocol):
@@ -48,9 +58,10 @@ def make_method(name: str, model: nn.Module, tokens: int, dimension: int) -> Met
         return Rapidin(model, RAPIDIN[name], tokens, dimension)
     if name == AUTHORS:
         return Authors(model, dimension)
-    if name == ACTIVATIONS:
-        return Activations(model, tokens)
-    return Plain(model, 0 if name == SINGLE else tokens)
+    masked = name in (PLAIN, ACTIVATIONS)
+    if name.startswith(ACTIVATIONS):
+        return Activations(model, tokens, masked)
+    return Plain(model, 0 if name == SINGLE else tokens, masked)
 
 
 class Plain:
@@ -58,14 +69,15 @@ class Plain:
 
     bytes_per_sample = 0
 
-    def __init__(self, model: nn.Module, tokens: int) -> None:
+    def __init__(self, model: nn.Module, tokens: int, masked: bool) -> None:
         self._model = model
         self._tokens = tokens
+        self._masked = masked
 
     def run(self, samples: Sequence[Sample]) -> None:
         """Go over the samples once."""
         for batch in batches(samples, self._tokens):
-            loss(self._model, batch).backward()
+            loss(self._model, batch, self._masked).backward()
             self._model.zero_grad(set_to_none=True)
 
 
@@ -74,14 +86,15 @@ class Activations:
 
     bytes_per_sample = 0
 
-    def __init__(self, model: nn.Module, tokens: int) -> None:
+    def __init__(self, model: nn.Module, tokens: int, masked: bool) -> None:
         self._model = model.requires_grad_(False)
         self._tokens = tokens
+        self._masked = masked
 
     def run(self, samples: Sequence[Sample]) -> None:
         """Go over the samples once."""
         for batch in batches(samples, self._tokens):
-            loss(self._model, batch, to_embeddings=True).backward()
+            loss(self._model, batch, self._masked, to_embeddings=True).backward()
 
 
 class Rapidin:
@@ -99,7 +112,7 @@ class Rapidin:
                 raise RuntimeError(f"rapidin could not use a sample: {batch.problems}")
 
 
-def rapidgrads(engine: RapidGradEngine, samples: Sequence[Sample], tokens: int, dimension: int) -> np.ndarray:
+def rapidgrads(engine: RapidGradEngine, samples: Sequence[TokenSample], tokens: int, dimension: int) -> np.ndarray:
     """Compute the RapidGrads of samples, float32 [n, K], in the samples' order."""
     vectors = np.empty((len(samples), dimension), dtype=np.float32)
     for positions, batch in compute_in_batches(engine, samples, TokenBudget(tokens, engine.device, dimension)):
@@ -121,11 +134,11 @@ class Authors:
     def run(self, samples: Sequence[Sample]) -> None:
         """Go over the samples once."""
         for sample in samples:
-            parts = torch.autograd.grad(loss(self._model, [sample]), self._parameters)
+            parts = torch.autograd.grad(loss(self._model, [sample], masked=False), self._parameters)
             self._project(torch.cat([part.flatten() / part.norm().clamp_min(1e-30) for part in parts]))
 
 
-def loss(model: nn.Module, samples: Sequence[Sample], to_embeddings: bool = False) -> Tensor:
+def loss(model: nn.Module, samples: Sequence[Sample], masked: bool, to_embeddings: bool = False) -> Tensor:
     """Sum over samples of the mean cross-entropy of their targets, padded on the right.
 
     Only the targets' logits enter, as in rapidin, so that a ratio compares the gradients alone.
@@ -133,6 +146,8 @@ def loss(model: nn.Module, samples: Sequence[Sample], to_embeddings: bool = Fals
     Args:
         model: a causal language model.
         samples: of one batch.
+        masked: give the model an attention mask, as usual. With padding on the right a causal model needs none,
+            and its attention is faster without.
         to_embeddings: start from the embeddings' output, which then requires a gradient.
     """
     shape = len(samples), max(len(sample.ids) for sample in samples)
@@ -144,11 +159,13 @@ def loss(model: nn.Module, samples: Sequence[Sample], to_embeddings: bool = Fals
         ids[row, :length] = torch.tensor(sample.ids)
         mask[row, :length] = 1
         weights[row, :length] = torch.tensor(sample.targets) / sum(sample.targets)
-    inputs: dict[str, Tensor] = {"input_ids": ids}
+    inputs = {"input_ids": ids}
     if to_embeddings:
         embedding = model.get_input_embeddings()  # type: ignore[operator]
         inputs = {"inputs_embeds": embedding(ids).detach().requires_grad_()}
-    logits = model(**inputs, attention_mask=mask, use_cache=False).logits
+    if masked:
+        inputs["attention_mask"] = mask
+    logits = model(**inputs, use_cache=False).logits
     counted = weights[:, 1:] > 0
     losses = nn.functional.cross_entropy(logits[:, :-1][counted].float(), ids[:, 1:][counted], reduction="none")
     return (losses * weights[:, 1:][counted]).sum()

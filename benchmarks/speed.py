@@ -28,13 +28,14 @@ def speed_table(threads: int, quick: bool, tokens: int, dimension: int, bergson:
 
     Args:
         threads: of every method.
-        quick: go over a tenth of the samples only.
+        quick: a smaller model and a tenth of the samples.
         tokens: padded tokens of a batch.
         dimension: K.
         bergson: its command line, None to leave it out.
         work: directory for bergson's files.
     """
-    model = make_model("30 M")
+    size = "5 M" if quick else "30 M"
+    model = make_model(size)
     samples, rounds = make_samples(24 if quick else 256), 2 if quick else 3
     methods = {name: make_method(name, copy.deepcopy(model), tokens, dimension) for name in METHODS}
     bytes_per_sample = {name: method.bytes_per_sample for name, method in methods.items()}
@@ -54,7 +55,7 @@ def speed_table(threads: int, quick: bool, tokens: int, dimension: int, bergson:
     if bergson_run is not None:
         bytes_per_sample[BERGSON] = bergson_run.bytes_per_sample
     tables.heading(
-        f"Speed: 29.5 M parameters, {len(samples)} samples, {tokens_of(samples):,} tokens, batches of {tokens:,} "
+        f"Speed: {size} parameters, {len(samples)} samples, {tokens_of(samples):,} tokens, batches of {tokens:,} "
         f"tokens, K = {dimension:,}; median (range) of {rounds} rounds",
         *("method", "tokens/s", "speed : plain", "time : plain", "bytes a sample"),
     )
@@ -85,11 +86,12 @@ def compare(methods: Mapping[str, Method], samples: Sequence[Sample], tokens: in
 def rates_in_turns(turns: Mapping[str, Turn], rounds: Sequence[Sequence[Sample]]) -> dict[str, list[float]]:
     """Let every method go over every round's samples, in an order that turns round from round to round.
 
-    Before that each goes over two samples untimed: caches fill, and rapidin's engine checks itself once.
+    Before that each goes over two short samples untimed, which are one batch under any budget: caches fill, and
+    rapidin's engine checks itself once.
     """
     for name, turn in turns.items():
         if name != BERGSON:
-            turn(rounds[0][:2])
+            turn(sorted(rounds[0], key=lambda sample: len(sample.ids))[:2])
     rates: dict[str, list[float]] = {name: [] for name in turns}
     for number, samples in enumerate(rounds):
         for name in list(turns)[:: 1 if number % 2 == 0 else -1]:

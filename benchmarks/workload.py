@@ -79,7 +79,8 @@ def make_model(size: str) -> nn.Module:
         pad_token_id=_PAD,
     )
     torch.manual_seed(0)
-    return LlamaForCausalLM(configuration).eval()
+    model: nn.Module = LlamaForCausalLM(configuration)
+    return model.eval()
 
 
 def with_lora(model: nn.Module) -> nn.Module:
@@ -90,7 +91,8 @@ def with_lora(model: nn.Module) -> nn.Module:
     import peft  # takes seconds, and one table needs it
 
     configuration = peft.LoraConfig(r=16, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    return peft.get_peft_model(model, configuration).eval()
+    adapted: nn.Module = peft.get_peft_model(model, configuration)
+    return adapted.eval()
 
 
 def traced(model: nn.Module) -> tuple[TracedParameter, ...]:
