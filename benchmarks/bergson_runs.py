@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ class BergsonRun:
     """One call of bergson.
 
     Attributes:
-        seconds: with its start.
+        seconds: of going over the batches, as its progress bar says; without its start.
         peak: bytes of the whole process.
         bytes_per_sample: of its index.
     """
@@ -78,7 +78,7 @@ class Bergson:
     def tokens_per_second(self, samples: Sequence[Sample]) -> tuple[float, BergsonRun]:
         """Time all samples and a few, and divide the difference of tokens by that of seconds.
 
-        So neither its start nor the making of its projection matrices counts.
+        So the making of its projection matrices in the first batch does not count.
 
         Returns:
             Tokens per second, and the run with all samples.
@@ -110,7 +110,6 @@ class Bergson:
         command = [self._program, "build", index]
         for name, value in options.items():
             command += [f"--{name}", value]
-        started = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-c", _LAUNCHER, log, *map(str, command)],
             env=self._environment,
@@ -118,10 +117,20 @@ class Bergson:
             text=True,
             check=False,
         )
-        seconds = time.perf_counter() - started
         if done.returncode != 0:
             raise RuntimeError(f"bergson failed:\n{log.read_text()[-2000:]}")
-        return BergsonRun(seconds, int(done.stdout) * 1024, _bytes_per_sample(index, samples))
+        return BergsonRun(_seconds(log), int(done.stdout) * 1024, _bytes_per_sample(index, samples))
+
+
+def _seconds(log: Path) -> float:
+    """Read how long it went over its batches from the last state of its progress bar, to three digits."""
+    states = re.findall(
+        r"(\d+)/(\d+) \[[^]]*?([\d.]+)(it/s|s/it)\]", log.read_text().split("Collecting gradients")[-1]
+    )
+    if not states or states[0][0] != states[0][1]:
+        raise RuntimeError(f"bergson's progress cannot be read:\n{log.read_text()[-2000:]}")
+    done, _, rate, unit = states[0]
+    return int(done) / float(rate) if unit == "it/s" else int(done) * float(rate)
 
 
 def _bytes_per_sample(index: Path, samples: Sequence[Sample]) -> int:
