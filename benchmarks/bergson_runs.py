@@ -5,7 +5,9 @@ the same way, the longest first), float32, the same threads. It hooks the linear
 projects each gradient from both sides to 16 × 16 and writes float32; no preconditioner, no normalisation.
 
     python -m venv bergson-env
-    bergson-env/bin/pip install torch==2.13.0 bergson==2.5.1
+    bergson-env/bin/pip install bergson==2.5.1
+    bergson-env/bin/pip uninstall -y torchvision torchaudio  # the newest three need not fit together
+    bergson-env/bin/pip install --no-deps torch==2.13.0
     python -m benchmarks.caching speed --bergson bergson-env/bin/bergson
 """
 

@@ -61,7 +61,13 @@ def _arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("tables", nargs="+", choices=("speed", "memory", "fidelity", "sweep"), metavar="table")
+    parser.add_argument(
+        "tables",
+        nargs="+",
+        choices=("speed", "memory", "fidelity", "sweep"),
+        metavar="table",
+        help="speed, memory, fidelity, sweep",
+    )
     parser.add_argument("--quick", action="store_true", help="few samples: does it run? Its figures mean nothing")
     parser.add_argument("--threads", type=int, default=2, help="of every method (default: %(default)s)")
     parser.add_argument("--tokens-per-batch", type=int, default=2048, help="padded (default: %(default)s)")
