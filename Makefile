@@ -24,6 +24,7 @@ lint: $(INSTALLED)  ## style and types
 
 bench: $(INSTALLED)  ## the benchmarks that need nothing but this repository
 	$(BIN)/python -m benchmarks.projection
+	$(BIN)/python -m benchmarks.caching speed memory sweep --quick
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

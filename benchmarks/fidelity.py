@@ -1,8 +1,9 @@
 """Does rapidin find what exact gradients find? Scores of a store against uncompressed gradients.
 
-The exact scores are computed here without any of rapidin's gradient, projection or storage code: one sample at a
-time, plain autograd, every parameter tensor's gradient divided by its norm, dense inner products. Only text and
-tokens come from rapidin, since both must look at the same tokens. Queries are the model's own greedy answers.
+The exact scores (`benchmarks.exact`) are computed without any of rapidin's gradient, projection or storage code:
+one sample at a time, plain autograd, every parameter tensor's gradient divided by its norm, dense inner products.
+Only text and tokens come from rapidin, since both must look at the same tokens. Queries are the model's own
+greedy answers.
 
     python -m benchmarks.fidelity --model M --train train.jsonl --queries test.jsonl --label poisoned \
         --projection-dim 65536 --projection-dim 262144 --limit 1000 --work DIRECTORY
@@ -16,9 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +25,11 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 
 import rapidin
+from benchmarks.exact import ExactGradients, exact_scores
 from rapidin.data import read_rows
 from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.settings import ModelSettings, TextSettings
-from rapidin.text import EncodedSample, Encoder, recognise
-
-_ROWS_AT_ONCE = 32
+from rapidin.text import Encoder, recognise
 
 
 def main() -> None:
@@ -119,31 +117,14 @@ def _exact_scores(arguments: argparse.Namespace) -> np.ndarray:
     tokenizer, context_length = load_tokenizer(settings)
     encoder = Encoder(tokenizer, TextSettings(), context_length)
     loaded = load_model(settings, "cpu")
-    parameters = dict(loaded.model.named_parameters())
-    traced = [parameters[parameter.name] for parameter in loaded.parameters]
-
-    def gradient(encoded: EncodedSample) -> torch.Tensor:
-        ids = torch.tensor([encoded.ids])
-        labels = torch.tensor([encoded.ids]).masked_fill(~torch.tensor([encoded.targets]), -100)
-        logits = loaded.model(input_ids=ids).logits[:, :-1]
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten())
-        parts = torch.autograd.grad(loss, traced, allow_unused=True)
-        flat = [
-            torch.zeros(parameter.numel()) if part is None else part.flatten() / part.norm().clamp_min(1e-30)
-            for part, parameter in zip(parts, traced, strict=True)
-        ]
-        return torch.cat(flat) / math.sqrt(len(traced))
-
-    matrix = torch.stack(
-        [gradient(encoder.encode(recognise(row))) for row in read_rows([arguments.work / "answered.jsonl"])]
-    )
-    columns = []
+    gradients = ExactGradients(loaded)
     started = time.monotonic()
-    rows = read_rows([arguments.work / "train.jsonl"])
-    while some := list(islice(rows, _ROWS_AT_ONCE)):  # one pass over the queries' gradients for many samples
-        columns.append(matrix @ torch.stack([gradient(encoder.encode(recognise(row))) for row in some]).T)
+    queries, samples = (
+        (encoder.encode(recognise(row)) for row in read_rows([arguments.work / name]))
+        for name in ("answered.jsonl", "train.jsonl")
+    )
+    scores = exact_scores(gradients, queries, samples)
     print(f"exact scores: {time.monotonic() - started:.0f} s\n")
-    scores = torch.cat(columns, dim=1).double().numpy()
     np.save(saved, scores)
     return scores
 
