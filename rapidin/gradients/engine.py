@@ -43,6 +43,14 @@ class TokenSample(Protocol):
         """Whether each token's own loss counts, [t]; the first token's never does."""
 
 
+class _Beginning:
+    """The first half of a sample, all of it targets."""
+
+    def __init__(self, sample: TokenSample) -> None:
+        self.ids = sample.ids[: len(sample.ids) // 2 + 1]
+        self.targets = [False] + [True] * (len(self.ids) - 1)
+
+
 class Accumulator(Protocol):
     """Takes the gradients of a batch's samples, one parameter tensor after another, in any order."""
 
@@ -138,6 +146,8 @@ class GradientEngine:
         """
         by_length = sorted(samples, key=lambda sample: len(sample.ids))
         chosen = by_length if len(samples) == 1 else [by_length[0], by_length[-1]]
+        if len(samples) > 1 and len(chosen[0].ids) == len(chosen[1].ids):
+            chosen[0] = _Beginning(chosen[0])  # so that padding is put to the test, too
 
         def new(batch: int) -> Accumulator:
             return TensorDigests(batch, len(self._traced))
@@ -198,7 +208,7 @@ class GradientEngine:
             )
         try:
             with torch.enable_grad():
-                self._loss([sample], with_positions=False).backward()
+                self._loss([sample], plainly=True).backward()
         finally:
             for handle in handles:
                 handle.remove()
@@ -207,26 +217,27 @@ class GradientEngine:
                 parameter.requires_grad_(False)
         return accumulator.result()
 
-    def _loss(self, samples: Sequence[TokenSample], with_positions: bool = True) -> Tensor:
+    def _loss(self, samples: Sequence[TokenSample], plainly: bool = False) -> Tensor:
         """Sum over samples of the mean cross-entropy of their targets; samples do not share a gradient.
 
-        Padding stands on the right, where a causal model's real tokens cannot see it.
+        Padding stands on the right, where a causal model's real tokens cannot see it. So the model gets no mask,
+        with which attention cannot take its fastest way and needs t² numbers of memory. A model for which
+        this is wrong is found out by the check, whose single samples are given `plainly`, as anyone would.
         """
         length = max(len(sample.ids) for sample in samples)
         shape = (len(samples), length)
         ids = torch.zeros(shape, dtype=torch.int64)
-        mask = torch.zeros(shape, dtype=torch.int64)
         weights = torch.zeros(shape, dtype=torch.float32)
         for row, sample in enumerate(samples):
             ids[row, : len(sample.ids)] = torch.as_tensor(sample.ids)
-            mask[row, : len(sample.ids)] = 1
             targets = torch.as_tensor(sample.targets, dtype=torch.float32)
             weight = self._token_weight or 1 / targets.sum()
             weights[row, : len(sample.ids)] = targets * weight
-        arguments = {"input_ids": ids, "attention_mask": mask}
-        if self._takes_positions and with_positions:
-            # Given explicitly for each sample, so that learned position embeddings have a batch dimension too. A
-            # single sample goes without: models that count positions in another way are found out by the check.
+        arguments = {"input_ids": ids}
+        if plainly:
+            arguments["attention_mask"] = torch.ones(shape, dtype=torch.int64)
+        elif self._takes_positions:
+            # Given explicitly for each sample, so that learned position embeddings have a batch dimension too.
             arguments["position_ids"] = torch.arange(length).expand(shape).contiguous()
         arguments = {name: value.to(self.device) for name, value in arguments.items()}
         logits: Tensor = self._model(**arguments, use_cache=False).logits
