@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from rapidin.errors import ComputationError, RapidinError
 from rapidin.gradients.engine import TokenSample, is_out_of_memory
-from rapidin.gradients.rapidgrad import RapidGradBatch, RapidGradEngine
+from rapidin.gradients.rapidgrad import PendingBatch, RapidGradBatch, RapidGradEngine
 
 logger = logging.getLogger(__name__)
+
+Key = TypeVar("Key")
 
 _MOST_SAMPLES = 256
 _SKETCH_BYTES = 256 * 2**20
@@ -121,6 +124,53 @@ def compute_block(engine: RapidGradEngine, samples: Sequence[TokenSample], budge
     # Outside the except block, whose traceback keeps the failed batch's tensors alive.
     alone = (([position], compute_block(engine, [sample], budget)) for position, sample in enumerate(samples))
     return _gathered(alone, samples, budget)
+
+
+def compute_blocks(
+    engine: RapidGradEngine, blocks: Iterable[tuple[Key, Sequence[TokenSample]] | None], budget: TokenBudget
+) -> Iterator[tuple[Key, RapidGradBatch]]:
+    """Compute block after block; on a GPU a block is copied to main memory and handed on during the next one.
+
+    Args:
+        engine: of the model.
+        blocks: whatever tells them apart, and their samples as of `compute_block`; None where the next one is not
+            there yet, so that what was begun is to be handed on now.
+        budget: as of `compute_block`.
+
+    Raises:
+        RapidinError: as of `compute_block`.
+    """
+    begun: tuple[Key, PendingBatch] | None = None
+    for block in blocks:
+        following = None
+        if block is not None:
+            key, samples = block
+            pending = _begun(engine, samples, budget) if engine.device.type == "cuda" else None
+            if pending is None:
+                result = compute_block(engine, samples, budget)
+            else:
+                following = key, pending
+        if begun is not None:
+            yield begun[0], begun[1].finish()
+        if block is not None and following is None:
+            yield key, result
+        begun = following
+    if begun is not None:
+        yield begun[0], begun[1].finish()
+
+
+def _begun(engine: RapidGradEngine, samples: Sequence[TokenSample], budget: TokenBudget) -> PendingBatch | None:
+    """Begin to compute a block as one batch; None where it does not fit or the model fails on it."""
+    if budget.fitting(len(samples[0].ids), len(samples)) < len(samples):
+        return None
+    try:
+        return engine.begin(samples)
+    except RapidinError:
+        raise
+    except Exception as error:
+        _check_device_alive(error)
+        logger.debug("the model failed on a batch of %d", len(samples), exc_info=True)
+        return None
 
 
 def _gathered(

@@ -51,11 +51,12 @@ class FactoredSketches:
         sketch[:, place.first : place.first + place.size] = values
 
     def result(self) -> Tensor:
-        """Return the projections, float32 [b, K] in main memory."""
-        total = torch.zeros(self._batch, self._projection.dimension)
-        for sketch in self._sketches.values():
-            total += sketch.cpu()
-        return total
+        """Return the projections, float32 [b, K], on the device of the last layers."""
+        sketches = list(self._sketches.values()) or [torch.zeros(self._batch, self._projection.dimension)]
+        first, *others = sketches
+        for other in others:
+            first += other.to(first.device)
+        return first
 
     def _spectrum(self, sketch: TensorSketch, part: Contribution) -> Tensor:
         """Sketch one contribution: complex64 [b, f]."""

@@ -42,6 +42,40 @@ class RapidGradBatch:
     problems: dict[int, str]
 
 
+class PendingBatch:
+    """RapidGrads that are being computed.
+
+    Args:
+        vectors: float32 [b, K], on any device.
+        usable: bool [2, b], whether each is finite, and whether it is not zero.
+        half: whether the model computes in half precision.
+    """
+
+    def __init__(self, vectors: Tensor, usable: Tensor, half: bool) -> None:
+        self._vectors, self._usable, self._half = vectors, usable, half
+        self._copied: torch.cuda.Event | None = None
+        if vectors.is_cuda:
+            # Into pinned memory, the only kind that is copied to while the host goes on.
+            self._vectors = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
+            self._vectors.copy_(vectors, non_blocking=True)
+            self._usable = torch.empty(usable.shape, dtype=usable.dtype, pin_memory=True)
+            self._usable.copy_(usable, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record(torch.cuda.current_stream(vectors.device))
+
+    def finish(self) -> RapidGradBatch:
+        """Wait for the RapidGrads."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        problems: dict[int, str] = {}
+        for position, (finite, nonzero) in enumerate(self._usable.T.tolist()):
+            if not (finite and nonzero):
+                problems[position] = f"its gradient is {'zero' if finite else 'not finite'}"
+                if self._half:
+                    problems[position] += " in half precision, which --dtype bfloat16 or float32 may cure"
+        return RapidGradBatch(self._vectors.numpy(), problems)
+
+
 class RapidGradEngine:
     """Computes RapidGrads of token samples for one model and one projection.
 
@@ -83,17 +117,15 @@ class RapidGradEngine:
         With layer-wise normalisation each is scaled by 1/√L, so that the inner product of two of them estimates
         the mean over layers of the cosine between the two gradients.
         """
+        return self.begin(samples).finish()
+
+    def begin(self, samples: Sequence[TokenSample]) -> PendingBatch:
+        """Begin to compute: on a GPU the kernels and the copy to main memory may still be under way at return."""
         vectors = self._in_half_precision(samples) if self._engine.half else self._accumulate(samples)
         if self._layer_norm:
             vectors = vectors / math.sqrt(self._layers)
-        finite = torch.isfinite(vectors).all(dim=1)
-        nonzero = (vectors != 0).any(dim=1)
-        problems: dict[int, str] = {}
-        for position in torch.nonzero(~(finite & nonzero)).flatten().tolist():
-            problems[position] = f"its gradient is {'zero' if finite[position] else 'not finite'}"
-            if self._engine.half:
-                problems[position] += " in half precision, which --dtype bfloat16 or float32 may cure"
-        return RapidGradBatch(vectors.numpy(), problems)
+        usable = torch.stack([torch.isfinite(vectors).all(dim=1), (vectors != 0).any(dim=1)])
+        return PendingBatch(vectors, usable, self._engine.half)
 
     def too_large(self, tokens: int) -> RapidGradBatch:
         """Make the result for a single sample of so many tokens that memory did not suffice for."""
@@ -106,7 +138,7 @@ class RapidGradEngine:
     def _accumulate(self, samples: Sequence[TokenSample], token_weight: float | None = None) -> Tensor:
         vectors = self._engine.accumulate(samples, self._new_accumulator, token_weight)
         if token_weight is not None and not self._layer_norm:
-            targets = torch.tensor([sum(sample.targets) for sample in samples])
+            targets = torch.tensor([sum(sample.targets) for sample in samples], device=vectors.device)
             vectors /= (targets * token_weight).unsqueeze(1)
         return vectors
 

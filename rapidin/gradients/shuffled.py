@@ -51,11 +51,12 @@ class ShuffledSketches:
         sketch += unscaled
 
     def result(self) -> Tensor:
-        """Return the projections, float32 [b, K] in main memory."""
-        total = torch.zeros(self._batch, self._projection.dimension)
-        for sketch in self._sketches.values():
-            total += self._projection.finish(sketch).cpu()
-        return total
+        """Return the projections, float32 [b, K], on the device of the last layers."""
+        sketches = list(self._sketches.values()) or [self._projection.new_sketch(self._batch, "cpu")]
+        first, *others = (self._projection.finish(sketch) for sketch in sketches)
+        for other in others:
+            first += other.to(first.device)
+        return first
 
     def _blocks(self, gradient: ParameterGradient, chunk: int) -> list[range | Tensor]:
         """Cut a gradient's rows into blocks of bounded size: ranges, or the occupied rows of a sparse one."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Iterator
 from typing import Protocol, Self
 
 import torch
 
 from rapidin.errors import ComputationError
-from rapidin.gradients import RapidGradBatch, RapidGradEngine, TokenBudget, compute_block
+from rapidin.gradients import RapidGradBatch, RapidGradEngine, TokenBudget, compute_blocks
 from rapidin.ingest.blocks import Block, BlocksAhead
 from rapidin.ingest.plan import Plan
 from rapidin.ingest.pool import WorkerPool
@@ -18,6 +19,7 @@ from rapidin.model.devices import worker_devices
 from rapidin.model.loading import load_model
 from rapidin.model.places import local_directory
 from rapidin.settings import ModelSettings, StoreSettings, TracedParameter
+from rapidin.text import EncodedSample
 
 logger = logging.getLogger(__name__)
 
@@ -91,13 +93,20 @@ class InProcess:
         """See `Computer.compute`."""
         if self._engine is None or self._budget is None:
             raise RuntimeError("start comes before compute")
-        for block in blocks:
-            samples = [encoded for _, encoded in block.samples]
-            try:
-                batch = compute_block(self._engine, samples, self._budget)
-            except ComputationError as error:
-                raise ComputationError(f"{block.names}: {error}") from error
-            yield block, batch
+        under_way: deque[Block] = deque()
+
+        def samples_of(block: Block) -> tuple[Block, list[EncodedSample]]:
+            under_way.append(block)
+            return block, [encoded for _, encoded in block.samples]
+
+        try:
+            for block, batch in compute_blocks(self._engine, map(samples_of, blocks), self._budget):
+                under_way.popleft()
+                yield block, batch
+        except ComputationError as error:
+            if not under_way:
+                raise
+            raise ComputationError(f"{under_way[0].names}: {error}") from error
 
     def stop(self) -> list[tuple[Block, RapidGradBatch]]:
         """See `Computer.stop`; there never is anything left."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
 import torch
 
 from rapidin.errors import RapidinError
-from rapidin.gradients import RapidGradEngine, TokenBudget, compute_block
-from rapidin.ingest.messages import Begin, Channel, Computed, Failed, Load, Loaded, Logged, Ready, Work
+from rapidin.gradients import RapidGradEngine, TokenBudget, compute_blocks
+from rapidin.ingest.messages import Begin, Channel, Computed, Failed, Load, Loaded, Logged, Ready, Tokens, Work
 from rapidin.model.loading import load_model
 
 
@@ -65,11 +66,19 @@ def _serve(channel: Channel, inbox: SimpleQueue[object]) -> None:
     engine = RapidGradEngine(loaded.model, begin.parameters, begin.projection)
     budget = TokenBudget(begin.tokens_per_batch, engine.device, begin.projection.dimension)
     channel.send(Ready())
+    for number, batch in compute_blocks(engine, _work(inbox), budget):
+        channel.send(Computed(number, batch))
+
+
+def _work(inbox: SimpleQueue[object]) -> Iterator[tuple[int, tuple[Tokens, ...]] | None]:
+    """Give the parent's blocks as they come, and None where the next one is not here yet."""
     while True:
+        if inbox.empty():
+            yield None
         work = inbox.get()
         if not isinstance(work, Work):
             raise TypeError(f"a message is {type(work).__name__}, not Work")
-        channel.send(Computed(work.number, compute_block(engine, work.samples, budget)))
+        yield work.number, work.samples
 
 
 def _choose_gpu(device: str) -> None:

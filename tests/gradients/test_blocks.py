@@ -1,0 +1,112 @@
+"""Blocks one after another, and on a GPU (here a stand-in for one) one block behind."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rapidin.gradients import RapidGradBatch, RapidGradEngine, TokenBudget, compute_block, compute_blocks
+from rapidin.settings import ProjectionSettings
+from tests import tiny
+from tests.gradients.test_against_autograd import Tokens, random_samples
+from tests.gradients.test_rapidgrad import parameters_of
+
+DIMENSION = 256
+
+
+class Overlapping:
+    """An engine that says it is on a GPU, and writes down when batches are begun and finished."""
+
+    def __init__(self, engine: RapidGradEngine, forbidden: int | None = None) -> None:
+        self.device = SimpleNamespace(type="cuda")
+        self.events: list[tuple[str, int]] = []
+        self._engine = engine
+        self._forbidden = forbidden
+
+    def begin(self, samples: list[Tokens]) -> Any:
+        if any(self._forbidden in sample.ids for sample in samples):
+            raise IndexError("out of range")
+        number = samples[0].ids[0]
+        self.events.append(("begin", number))
+        pending = self._engine.begin(samples)
+
+        def finish() -> RapidGradBatch:
+            self.events.append(("finish", number))
+            return pending.finish()
+
+        return SimpleNamespace(finish=finish)
+
+    def compute(self, samples: list[Tokens]) -> RapidGradBatch:
+        result: RapidGradBatch = self.begin(samples).finish()
+        return result
+
+
+@pytest.fixture
+def engine() -> Iterator[RapidGradEngine]:
+    model = tiny.make("gpt2")
+    settings = ProjectionSettings(kind="factored", dimension=DIMENSION)
+    with RapidGradEngine(model, parameters_of(model), settings) as engine:
+        yield engine
+
+
+def blocks_of(samples: list[Tokens]) -> list[tuple[int, list[Tokens]]]:
+    samples = sorted(samples, key=lambda sample: -len(sample.ids))
+    blocks = [(number, samples[2 * number : 2 * number + 2]) for number in range(len(samples) // 2)]
+    for number, block in blocks:
+        block[0].ids[0] = 90 + number  # tells the blocks apart
+    return blocks
+
+
+def budget() -> TokenBudget:
+    return TokenBudget(1_000, torch.device("cpu"), DIMENSION)
+
+
+def test_on_a_cpu_a_block_is_handed_on_at_once(engine: RapidGradEngine) -> None:
+    blocks = blocks_of(random_samples(6))
+    seen = []
+
+    def given() -> Iterator[tuple[int, list[Tokens]] | None]:
+        for block in blocks:
+            assert seen == list(range(block[0]))
+            yield block
+            yield None
+
+    for number, batch in compute_blocks(engine, given(), budget()):
+        np.testing.assert_array_equal(batch.vectors, compute_block(engine, blocks[number][1], budget()).vectors)
+        seen.append(number)
+    assert seen == [0, 1, 2]
+
+
+def test_on_a_gpu_a_block_is_copied_while_the_next_is_computed(engine: RapidGradEngine) -> None:
+    gpu = Overlapping(engine)
+    blocks = blocks_of(random_samples(6))
+    expected = [compute_block(engine, samples, budget()).vectors for _, samples in blocks]
+    found = list(compute_blocks(gpu, blocks, budget()))  # type: ignore[arg-type]
+    assert [number for number, _ in found] == [0, 1, 2]
+    for (_, batch), vectors in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(batch.vectors, vectors)
+    order = [f"{what} {number - 90}" for what, number in gpu.events]
+    assert order == ["begin 0", "begin 1", "finish 0", "begin 2", "finish 1", "finish 2"]
+
+
+def test_on_a_gpu_nothing_waits_for_a_block_that_is_not_there(engine: RapidGradEngine) -> None:
+    gpu = Overlapping(engine)
+    first, second = blocks_of(random_samples(4))
+    list(compute_blocks(gpu, [first, None, second], budget()))  # type: ignore[arg-type]
+    order = [f"{what} {number - 90}" for what, number in gpu.events]
+    assert order == ["begin 0", "finish 0", "begin 1", "finish 1"]
+
+
+def test_on_a_gpu_too_a_sample_that_the_model_fails_on_is_its_own_problem(engine: RapidGradEngine) -> None:
+    blocks = blocks_of(random_samples(6))
+    blocks[1][1][1].ids[1] = 89
+    for _, samples in blocks:
+        for sample in samples:
+            sample.ids[2:] = [token if token != 89 else 5 for token in sample.ids[2:]]
+    gpu = Overlapping(engine, forbidden=89)
+    found = list(compute_blocks(gpu, blocks, budget()))  # type: ignore[arg-type]
+    assert [sorted(batch.problems) for _, batch in found] == [[], [1], []]
+    assert "IndexError: out of range" in found[1][1].problems[1]
