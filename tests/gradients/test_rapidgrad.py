@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rapidin.gradients import RapidGradEngine, TokenBudget, compute_in_batches, shuffled
-from rapidin.projection import ShuffledProjection as Projection
+from rapidin.projection import ShuffledProjection
 from rapidin.settings import ProjectionSettings, TracedParameter
 from tests import tiny
 from tests.gradients.test_against_autograd import Tokens, one_sample_gradient, random_samples, traced
@@ -23,7 +23,7 @@ def slow_rapidgrad(model: torch.nn.Module, sample: Tokens, settings: ProjectionS
     """The oracle, from the definition of the map's places alone."""
     parameters = parameters_of(model)
     sizes = [math.prod(parameter.shape) for parameter in parameters]
-    projection = Projection(settings, [parameter.shape for parameter in parameters])
+    projection = ShuffledProjection(settings, [parameter.shape for parameter in parameters])
     result = torch.zeros(settings.dimension)
     for layer, place in zip(one_sample_gradient(model, sample).split(sizes), projection.tensors, strict=True):
         norm, length = layer.norm(), place.part.chunk
