@@ -96,7 +96,7 @@ class FactoredProjection:
                 f"projection dimension {self.dimension} leaves {share} numbers for each of {len(sketched)} "
                 f"parameter tensors: give at least {needed} with --projection-dim"
             )
-        length = fast_length(share)
+        length = fast_length(share) if sketched else 0
         columns: dict[tuple[int, bool], Side] = {}
         for position in sketched:
             maps[position] = TensorSketch(settings, position, shapes[position], first, length, columns)
