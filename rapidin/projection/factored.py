@@ -20,13 +20,15 @@ Definition, version 1, for a gradient of L tensors and a RapidGrad of K numbers:
 * Signs are the highest bit of a keyed hash, 1 for +1.
 * Rows have keys of their own in every tensor (`hashing.make_keys` of "factored tensor {position}"); columns have
   the keys of their number ("factored {c} columns"), so that layers with the same input (query, key and value; gate
-  and up) share its transform. The first key is the places', the second the signs'. Sketches of two tensors stay
-  uncorrelated: given the columns' map, the rows' signs make every product of two different rows vanish on average,
-  and entries of one row meet only where its columns are folded.
+  and up) share its transform. The first key is the places', the second the signs'.
 
-Two entries of different rows and columns meet with probability 1/w over the seeds, and E⟨Ru, Rv⟩ = ⟨u, v⟩. The
-signs of entries are products, which costs variance where gradients are of very low rank and alike: for rank-one
-u = v it is up to 8/w instead of a count sketch's 2/w. On real gradients it is 1/w; see benchmarks/RESULTS.md.
+Two entries of different rows and columns meet with probability 1/w over the seeds, and E⟨Ru, Rv⟩ = ⟨u, v⟩. Signs
+of entries are products, so where two rows (columns) share a bucket, which takes more than w of them, the products
+of all their entries add up before they are squared. For u, v of norm one that adds to a count sketch's variance,
+(1 + ⟨u, v⟩²)/w, up to 2‖uᵀv‖²/w for columns and 2‖uvᵀ‖²/w for rows: little for full rank, but 6/w in all for
+rank-one u = v. tests/test_factored_statistics.py has the exact formula. On real gradients it is 1/w; see
+benchmarks/RESULTS.md. Errors of two tensors are uncorrelated, for rows have keys of their own in each, except for
+the columns' part, whose meetings and signs are common to all tensors with so many columns.
 
 Shape letters: b batch · t tokens · r rows · c columns · w numbers of a sketch · f = w/2 + 1 frequencies.
 """
