@@ -9,21 +9,26 @@ one-hot rows as δ.
 
 Definition, version 1, for a gradient of L tensors and a RapidGrad of K numbers:
 
-* Shares: a tensor that has no more elements than its equal share of what the smaller ones left of K is copied,
-  without any noise. The others get w numbers each, for layer-wise normalisation makes them equally heavy: the
-  fast Fourier length within 3 % below their equal share that has the most factors of two.
-* One dimension of the matrix (the smaller one, unless that is 1) is *permuted*: filled up to a multiple of w with
-  nothing, shuffled by the order of keyed hashes, h(i) = place of i mod w. The other is *folded*: in slabs of w
-  neighbours, each moved in a circle by a hash of its number (the first by none).
-* Signs are bits of a keyed hash.
-* Rows have keys of their own in every tensor; columns have the keys of their number, so that layers with the same
-  input (query, key and value; gate and up) share its transform. Sketches of two tensors stay uncorrelated: given
-  the columns' map, the rows' signs make every product of two different rows vanish on average, and entries of one
-  row meet only where its columns are folded.
+* Shares: tensors have their numbers in the order of their sizes, equal ones in the gradient's order. One that has
+  no more elements than its equal share (rounded down) of what the smaller ones left of K is copied, without any
+  noise. The others get w numbers each, for layer-wise normalisation makes them equally heavy: the `fast_length` of
+  their equal share.
+* One dimension of the matrix (the smaller one, the rows of a square, but never one of length 1) is *permuted*:
+  filled up to a multiple of w with nothing, shuffled by the order of keyed hashes (equal ones in their own order),
+  h(i) = place of i mod w. The other is *folded*: in slabs of w neighbours, each moved in a circle by
+  ⌊hash(its number)·w / 2³²⌋ (the first by none).
+* Signs are the highest bit of a keyed hash, 1 for +1.
+* Rows have keys of their own in every tensor (`hashing.make_keys` of "factored tensor {position}"); columns have
+  the keys of their number ("factored {c} columns"), so that layers with the same input (query, key and value; gate
+  and up) share its transform. The first key is the places', the second the signs'.
 
-Two entries of different rows and columns meet with probability 1/w over the seeds, and E⟨Ru, Rv⟩ = ⟨u, v⟩. The
-signs of entries are products, which costs variance where gradients are of very low rank and alike: for rank-one
-u = v it is up to 8/w instead of a count sketch's 2/w. On real gradients it is 1/w; see benchmarks/RESULTS.md.
+Two entries of different rows and columns meet with probability 1/w over the seeds, and E⟨Ru, Rv⟩ = ⟨u, v⟩. Signs
+of entries are products, so where two rows (columns) share a bucket, which takes more than w of them, the products
+of all their entries add up before they are squared. For u, v of norm one that adds to a count sketch's variance,
+(1 + ⟨u, v⟩²)/w, up to 2‖uᵀv‖²/w for columns and 2‖uvᵀ‖²/w for rows: little for full rank, but 6/w in all for
+rank-one u = v. tests/test_factored_statistics.py has the exact formula. On real gradients it is 1/w; see
+benchmarks/RESULTS.md. Errors of two tensors are uncorrelated, for rows have keys of their own in each, except for
+the columns' part, whose meetings and signs are common to all tensors with so many columns.
 
 Shape letters: b batch · t tokens · r rows · c columns · w numbers of a sketch · f = w/2 + 1 frequencies.
 """
@@ -93,7 +98,7 @@ class FactoredProjection:
                 f"projection dimension {self.dimension} leaves {share} numbers for each of {len(sketched)} "
                 f"parameter tensors: give at least {needed} with --projection-dim"
             )
-        length = fast_length(share)
+        length = fast_length(share) if sketched else 0
         columns: dict[tuple[int, bool], Side] = {}
         for position in sketched:
             maps[position] = TensorSketch(settings, position, shapes[position], first, length, columns)
@@ -105,8 +110,8 @@ def fast_length(most: int) -> int:
     """Choose the length of a Fourier transform.
 
     Returns:
-        A number without prime factors above 5, not above `most`; within 3 % of `most` the one with the most
-        factors of two, otherwise the largest.
+        A number without prime factors above 5, not above `most`: of those above 97 % of it (rounded down) the one
+        with the most factors of two, the largest where several have; otherwise the largest of all.
     """
     smooth = [number for number in range(most, most * 97 // 100, -1) if _is_smooth(number)]
     if smooth:

@@ -1,5 +1,5 @@
 """RapidGrads against the dense computation: one-sample gradients, normalised by hand, projected coordinate by
-coordinate."""
+coordinate; and the laws that hold for every kind of projection."""
 
 import math
 
@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from rapidin.choices import ProjectionKind
 from rapidin.errors import ComputationError
 from rapidin.gradients import RapidGradEngine, TokenBudget, compute_block, compute_in_batches, shuffled
-from rapidin.projection import ShuffledProjection as Projection
+from rapidin.projection import ShuffledProjection
 from rapidin.settings import ProjectionSettings, TracedParameter
 from tests import tiny
 from tests.gradients.test_against_autograd import Tokens, one_sample_gradient, random_samples, traced
+
+both_kinds = pytest.mark.parametrize("kind", ["rapidgrad", "factored"])
 
 
 def parameters_of(model: torch.nn.Module) -> list[TracedParameter]:
@@ -24,7 +27,7 @@ def slow_rapidgrad(model: torch.nn.Module, sample: Tokens, settings: ProjectionS
     """The oracle, from the definition of the map's places alone."""
     parameters = parameters_of(model)
     sizes = [math.prod(parameter.shape) for parameter in parameters]
-    projection = Projection(settings, [parameter.shape for parameter in parameters])
+    projection = ShuffledProjection(settings, [parameter.shape for parameter in parameters])
     result = torch.zeros(settings.dimension)
     for layer, place in zip(one_sample_gradient(model, sample).split(sizes), projection.tensors, strict=True):
         norm, length = layer.norm(), place.part.chunk
@@ -85,30 +88,33 @@ def test_scores_are_mean_cosines_up_to_the_noise() -> None:
     np.testing.assert_allclose(np.diag(exact), 1, atol=1e-5)
 
 
-def test_only_some_parameters_can_be_traced() -> None:
+@both_kinds
+def test_only_some_parameters_can_be_traced(kind: ProjectionKind) -> None:
     model = tiny.make("llama-untied")
     some = [parameter for parameter in parameters_of(model) if "mlp" in parameter.name]
     samples = random_samples(3)
-    with RapidGradEngine(model, some, ProjectionSettings(dimension=256)) as engine:
+    with RapidGradEngine(model, some, ProjectionSettings(kind=kind, dimension=256)) as engine:
         vectors = engine.compute(samples).vectors
         alone = np.concatenate([engine.compute([sample]).vectors for sample in samples])
     np.testing.assert_allclose(vectors, alone, atol=1e-6)
 
 
-def test_a_zero_gradient_is_reported() -> None:
+@both_kinds
+def test_a_zero_gradient_is_reported(kind: ProjectionKind) -> None:
     """An adapter whose B matrices and A's input are zero has no gradient at all."""
     model = tiny.make("lora-llama")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 parameter.zero_()
-    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
+    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(kind=kind, dimension=256)) as engine:
         problems = engine.compute(random_samples(2)).problems
     assert set(problems) == {0, 1}
     assert "zero" in problems[0]
 
 
-def test_a_gradient_that_is_not_finite_is_reported_and_does_not_touch_its_neighbours() -> None:
+@both_kinds
+def test_a_gradient_that_is_not_finite_is_reported_and_does_not_touch_its_neighbours(kind: ProjectionKind) -> None:
     model = tiny.make("llama-untied")
     samples = random_samples(4)
     samples[2].ids[-1] = 50
@@ -117,7 +123,7 @@ def test_a_gradient_that_is_not_finite_is_reported_and_does_not_touch_its_neighb
     samples[2].ids[1] = 50
     with torch.no_grad():
         model.get_input_embeddings().weight[50] = float("nan")
-    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
+    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(kind=kind, dimension=256)) as engine:
         batch = engine.compute(samples)
         assert set(batch.problems) == {2}
         assert "not finite" in batch.problems[2]
@@ -125,10 +131,13 @@ def test_a_gradient_that_is_not_finite_is_reported_and_does_not_touch_its_neighb
     np.testing.assert_allclose(batch.vectors[3], alone, atol=1e-6)
 
 
-def test_budget_halves_when_memory_runs_out_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+@both_kinds
+def test_budget_halves_when_memory_runs_out_and_nothing_is_lost(
+    kind: ProjectionKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tiny.make("gpt2")
     samples = random_samples(12)
-    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
+    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(kind=kind, dimension=256)) as engine:
         expected = engine.compute(samples).vectors
         real = engine.compute
         sizes = []
@@ -152,11 +161,14 @@ def test_budget_halves_when_memory_runs_out_and_nothing_is_lost(monkeypatch: pyt
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_a_sample_too_large_for_memory_is_a_problem_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@both_kinds
+def test_a_sample_too_large_for_memory_is_a_problem_of_its_own(
+    kind: ProjectionKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tiny.make("gpt2")
     samples = random_samples(6)
     longest = max(range(6), key=lambda position: len(samples[position].ids))
-    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
+    with RapidGradEngine(model, parameters_of(model), ProjectionSettings(kind=kind, dimension=256)) as engine:
         expected = engine.compute(samples).vectors
         real = engine.compute
 
@@ -271,7 +283,8 @@ def test_a_sparse_embedding_is_formed_in_blocks(monkeypatch: pytest.MonkeyPatch)
     assert 0 < largest <= 2_000
 
 
-def test_no_tensor_of_batch_times_parameters_is_ever_made() -> None:
+@both_kinds
+def test_no_tensor_of_batch_times_parameters_is_ever_made(kind: ProjectionKind) -> None:
     """While a batch is computed, no single allocation comes near batch × parameters numbers."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -289,6 +302,6 @@ def test_no_tensor_of_batch_times_parameters_is_ever_made() -> None:
                 largest = max(largest, result.untyped_storage().nbytes() // 4)
             return result
 
-    with RapidGradEngine(model, parameters, ProjectionSettings(dimension=256)) as engine, Watch():
+    with RapidGradEngine(model, parameters, ProjectionSettings(kind=kind, dimension=1024)) as engine, Watch():
         engine.compute(samples)
     assert 0 < largest < len(samples) * total / 8

@@ -1,4 +1,4 @@
-"""The map gradient → RapidGrad: its definition element by element, its determinism, its mean and its variance."""
+"""The shuffled map gradient → RapidGrad: its definition element by element, determinism, mean and variance."""
 
 import hashlib
 import subprocess
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rapidin.errors import SettingError
-from rapidin.projection import ShuffledProjection as Projection
+from rapidin.projection import ShuffledProjection
 from rapidin.settings import ProjectionSettings
 
 MASK = 0xFFFFFFFF
@@ -55,7 +55,7 @@ def slow_place(
     return (row * chunk_length + element + shift) % dimension, 2 * (bits >> bit & 1) - 1
 
 
-def project(projection: Projection, vector: Tensor) -> Tensor:
+def project(projection: ShuffledProjection, vector: Tensor) -> Tensor:
     """Project [b, |v|] whole."""
     (tensor,) = projection.tensors
     chunked = vector.view(len(vector), -1, tensor.part.chunk)
@@ -64,7 +64,7 @@ def project(projection: Projection, vector: Tensor) -> Tensor:
     return projection.finish(sketch)
 
 
-def places(projection: Projection) -> tuple[Tensor, Tensor]:
+def places(projection: ShuffledProjection) -> tuple[Tensor, Tensor]:
     """Bucket and sign of every coordinate."""
     (tensor,) = projection.tensors
     block, shift, signs = tensor.part.places(torch.arange(projection.length // tensor.part.chunk))
@@ -76,7 +76,7 @@ def places(projection: Projection) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("dimension", [64, 256, 1024, 4096])
 @pytest.mark.parametrize("shuffles", [1, 2, 20])
 def test_definition(dimension: int, shuffles: int) -> None:
-    projection = Projection(
+    projection = ShuffledProjection(
         ProjectionSettings(dimension=dimension, shuffles=shuffles, seed=7), [(1, 3 * dimension - 5)]
     )
     stripes = projection.length // dimension
@@ -88,7 +88,7 @@ def test_definition(dimension: int, shuffles: int) -> None:
 
 def test_vectors_are_placed_one_by_one_and_never_meet_where_they_fit() -> None:
     """A few thousand coordinates of norms hold much of a gradient: alone in a stripe they make no noise."""
-    projection = Projection(ProjectionSettings(dimension=1024, seed=7), [(300,), (4, 1024), (), (500,)])
+    projection = ShuffledProjection(ProjectionSettings(dimension=1024, seed=7), [(300,), (4, 1024), (), (500,)])
     one, matrix, scalar, other = projection.tensors
     assert one.part is scalar.part is other.part is not matrix.part
     assert (one.first, scalar.first, other.first, one.part.chunk, one.part.stripes) == (0, 300, 301, 1, 1)
@@ -102,7 +102,7 @@ def test_vectors_are_placed_one_by_one_and_never_meet_where_they_fit() -> None:
 def test_far_chunks_of_a_huge_gradient_need_no_memory() -> None:
     """Seventy billion parameters: places are computed for any chunk, and no table is made."""
     size = 70_000_000_000
-    projection = Projection(ProjectionSettings(), [(1, size)])
+    projection = ShuffledProjection(ProjectionSettings(), [(1, size)])
     stripes = projection.length // 65536
     chunk = size // 64 - 1
     block, shift, signs = projection.tensors[0].part.places(torch.tensor([chunk]))
@@ -124,14 +124,14 @@ def test_every_bucket_gets_equally_many_coordinates(
 ) -> None:
     size = dimension * (1 + extra) + extra * 31
     shape = (1, size) if matrix else (size,)
-    projection = Projection(ProjectionSettings(dimension=dimension, shuffles=shuffles, seed=seed), [shape])
+    projection = ShuffledProjection(ProjectionSettings(dimension=dimension, shuffles=shuffles, seed=seed), [shape])
     counts = torch.bincount(places(projection)[0], minlength=dimension)
     assert projection.length - dimension < size + 64
     assert (counts == projection.length // dimension).all()
 
 
 def test_add_is_the_signed_sum_of_the_places() -> None:
-    projection = Projection(ProjectionSettings(dimension=1024, seed=3), [(5, 1024)])
+    projection = ShuffledProjection(ProjectionSettings(dimension=1024, seed=3), [(5, 1024)])
     vectors = torch.randn(3, projection.length)
     buckets, signs = places(projection)
     expected = torch.zeros(3, 1024).index_add_(1, buckets, vectors * signs)
@@ -151,7 +151,7 @@ def test_the_way_for_gpus_adds_the_same() -> None:
 
 
 def test_linear_and_independent_of_the_batch() -> None:
-    projection = Projection(ProjectionSettings(dimension=256), [(10_000, 1)])
+    projection = ShuffledProjection(ProjectionSettings(dimension=256), [(10_000, 1)])
     one, other = torch.randn(2, projection.length).double().float()
     both = project(projection, torch.stack([one, other, 2 * one - 3 * other]))
     torch.testing.assert_close(both[2], 2 * both[0] - 3 * both[1], rtol=1e-4, atol=1e-4)
@@ -161,7 +161,7 @@ def test_linear_and_independent_of_the_batch() -> None:
 def test_other_seeds_and_other_shuffle_counts_are_other_maps() -> None:
     maps = {
         (seed, shuffles): places(
-            Projection(ProjectionSettings(dimension=256, seed=seed, shuffles=shuffles), [(80, 100)])
+            ShuffledProjection(ProjectionSettings(dimension=256, seed=seed, shuffles=shuffles), [(80, 100)])
         )
         for seed in (0, 1)
         for shuffles in (19, 20, 100)
@@ -225,7 +225,7 @@ def test_unbiased_and_as_noisy_as_theory_says(kind: str) -> None:
     both = torch.cat([u, v]).float()
     estimates = torch.empty(seeds, PAIRS, dtype=torch.float64)
     for seed in range(seeds):
-        projection = Projection(ProjectionSettings(dimension=dimension, seed=seed), [(ROWS, COLUMNS)])
+        projection = ShuffledProjection(ProjectionSettings(dimension=dimension, seed=seed), [(ROWS, COLUMNS)])
         one, other = project(projection, both).double().split(PAIRS)
         estimates[seed] = (one * other).sum(dim=1)
     exact = (u * v).sum(dim=1)
@@ -239,7 +239,7 @@ def test_unbiased_and_as_noisy_as_theory_says(kind: str) -> None:
 
 def test_a_dimension_larger_than_the_gradient_is_refused() -> None:
     with pytest.raises(SettingError, match=r"65536 is larger than the gradient of 50000 .* up to 32768"):
-        Projection(ProjectionSettings(), [(20, 1_000), (30_000,)])
+        ShuffledProjection(ProjectionSettings(), [(20, 1_000), (30_000,)])
 
 
 @pytest.mark.parametrize("dimension", [0, -4, 32, 100, 65537, 2**29])
