@@ -139,7 +139,7 @@ def test_add_is_the_signed_sum_of_the_places() -> None:
 
 
 def test_the_way_for_gpus_adds_the_same() -> None:
-    projection = Projection(ProjectionSettings(dimension=1024, seed=3), [(5, 1024), (300,)])
+    projection = ShuffledProjection(ProjectionSettings(dimension=1024, seed=3), [(5, 1024), (300,)])
     for tensor, count in zip(projection.tensors, (5 * 1024, 300), strict=True):
         values = torch.randn(3, count // tensor.part.chunk, tensor.part.chunk)
         chunks = tensor.first + torch.arange(values.shape[1])

@@ -13,24 +13,28 @@ Definition, version 1, for a gradient of L tensors and a RapidGrad of K numbers:
   no more elements than its equal share (rounded down) of what the smaller ones left of K is copied, without any
   noise. The others get w numbers each, for layer-wise normalisation makes them equally heavy: the `fast_length` of
   their equal share.
+* A matrix is sketched with W ≥ w buckets first: w doubled until it is at least half of the larger dimension, or
+  8·w. For where two rows (columns) share a bucket, which takes more than W of them, the products of all their
+  entries add up before they are squared, as their signs are products.
 * One dimension of the matrix (the smaller one, the rows of a square, but never one of length 1) is *permuted*:
-  filled up to a multiple of w with nothing, shuffled by the order of keyed hashes (equal ones in their own order),
-  h(i) = place of i mod w. The other is *folded*: in slabs of w neighbours, each moved in a circle by
-  ⌊hash(its number)·w / 2³²⌋ (the first by none).
+  filled up to a multiple of W with nothing, shuffled by the order of keyed hashes (equal ones in their own order),
+  h(i) = place of i mod W. The other is *folded*: in slabs of W neighbours, each moved in a circle by
+  ⌊hash(its number)·W / 2³²⌋ (the first by none). Bucket (h₁ + h₂) mod W.
+* Where W > w, the W numbers are sketched once more: permuted and summed to w, with signs of their own.
 * Signs are the highest bit of a keyed hash, 1 for +1.
-* Rows have keys of their own in every tensor (`hashing.make_keys` of "factored tensor {position}"); columns have
-  the keys of their number ("factored {c} columns"), so that layers with the same input (query, key and value; gate
-  and up) share its transform. The first key is the places', the second the signs'.
+* Keys are `hashing.make_keys` of "factored tensor {position}" followed by " rows", " columns" or " sketch", the
+  first the places', the second the signs'. Columns that fit into W have the keys of their number ("factored {c}
+  columns of {W}") instead, so that layers with the same input (query, key and value; gate and up) share its
+  transform. No two such columns share a bucket and rows have keys of their own, so the errors of two tensors stay
+  uncorrelated.
 
-Two entries of different rows and columns meet with probability 1/w over the seeds, and E⟨Ru, Rv⟩ = ⟨u, v⟩. Signs
-of entries are products, so where two rows (columns) share a bucket, which takes more than w of them, the products
-of all their entries add up before they are squared. For u, v of norm one that adds to a count sketch's variance,
-(1 + ⟨u, v⟩²)/w, up to 2‖uᵀv‖²/w for columns and 2‖uvᵀ‖²/w for rows: little for full rank, but 6/w in all for
-rank-one u = v. tests/test_factored_statistics.py has the exact formula. On real gradients it is 1/w; see
-benchmarks/RESULTS.md. Errors of two tensors are uncorrelated, for rows have keys of their own in each, except for
-the columns' part, whose meetings and signs are common to all tensors with so many columns.
+E⟨Ru, Rv⟩ = ⟨u, v⟩, and for u, v of norm one the variance is that of a count sketch, (1 + ⟨u, v⟩²)/w, as long as
+both dimensions fit into W. Beyond that up to 2‖uᵀv‖²/W for columns and 2‖uvᵀ‖²/W for rows come on top: little for
+full rank or W = 8·w, at worst 4/W for rank-one u = v. tests/test_factored_statistics.py has the exact formula,
+benchmarks/RESULTS.md what it is on real gradients.
 
-Shape letters: b batch · t tokens · r rows · c columns · w numbers of a sketch · f = w/2 + 1 frequencies.
+Shape letters: b batch · t tokens · r rows · c columns · w numbers of a sketch ·
+W buckets of the first sketch · f = W/2 + 1 frequencies.
 """
 
 from __future__ import annotations
@@ -49,6 +53,9 @@ from rapidin.settings import ProjectionSettings
 
 LEAST_SHARE = 8
 """Numbers below which a layer's sketch says nothing about its direction."""
+
+_MOST_INNER = 8
+"""W : w above which longer transforms would buy nothing: what they avoid is below a quarter of the noise then."""
 
 _ELEMENTS_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 26}
 """Numbers transformed together: on a CPU as many as its caches hold, on a GPU enough to fill it."""
@@ -99,9 +106,11 @@ class FactoredProjection:
                 f"parameter tensors: give at least {needed} with --projection-dim"
             )
         length = fast_length(share) if sketched else 0
-        columns: dict[tuple[int, bool], Side] = {}
+        columns: dict[tuple[int, int, bool], Side] = {}
         for position in sketched:
-            maps[position] = TensorSketch(settings, position, shapes[position], first, length, columns)
+            shape = shapes[position]
+            inner = inner_length(shape, length)
+            maps[position] = TensorSketch(settings, position, shape, first, length, inner, columns)
             first += length
         self.tensors = [maps[position] for position in range(len(sizes))]
 
@@ -117,6 +126,14 @@ def fast_length(most: int) -> int:
     if smooth:
         return max(smooth, key=lambda number: (number & -number, number))
     return next(number for number in range(most, 0, -1) if _is_smooth(number))
+
+
+def inner_length(shape: tuple[int, int], size: int) -> int:
+    """Choose W, the buckets of a matrix's first sketch, for a sketch of `size` numbers."""
+    inner = size
+    while inner < min(max(shape) / 2, _MOST_INNER * size):
+        inner *= 2
+    return inner
 
 
 def _is_smooth(number: int) -> bool:
@@ -135,6 +152,7 @@ class TensorSketch:
         shape: its rows and columns.
         first: of its numbers in the RapidGrad.
         size: w, how many these are.
+        inner: W, buckets of the first sketch; w or a multiple of it.
         columns: maps of columns that other tensors have too; added to where it lacks this one's.
 
     Attributes:
@@ -149,19 +167,26 @@ class TensorSketch:
         shape: tuple[int, int],
         first: int,
         size: int,
-        columns: dict[tuple[int, bool], Side],
+        inner: int,
+        columns: dict[tuple[int, int, bool], Side],
     ) -> None:
         self.first = first
         self.size = size
+        self._inner = inner
+        name = f"factored tensor {position}"
         # The permutation breaks every regularity of the sums of places; it costs a gather, so the smaller one.
         permute_rows = 1 < shape[0] <= shape[1] or shape[1] == 1
-        keys = make_keys(settings, f"factored tensor {position}", 2)
-        self._rows: Side = (Permuted if permute_rows else Folded)(shape[0], size, keys)
-        kind = (shape[1], permute_rows)
-        if kind not in columns:
-            keys = make_keys(settings, f"factored {shape[1]} columns", 2)
-            columns[kind] = (Folded if permute_rows else Permuted)(shape[1], size, keys)
-        self._columns = columns[kind]
+        row_side, column_side = (Permuted, Folded) if permute_rows else (Folded, Permuted)
+        self._rows: Side = row_side(shape[0], inner, make_keys(settings, f"{name} rows", 2))
+        if shape[1] > inner:
+            self._columns: Side = column_side(shape[1], inner, make_keys(settings, f"{name} columns", 2))
+        else:
+            kind = (shape[1], inner, permute_rows)
+            if kind not in columns:
+                keys = make_keys(settings, f"factored {shape[1]} columns of {inner}", 2)
+                columns[kind] = column_side(shape[1], inner, keys)
+            self._columns = columns[kind]
+        self._second = Permuted(inner, size, make_keys(settings, f"{name} sketch", 2)) if inner > size else None
 
     def transformed_columns(self, right: Tensor, known: TransformedColumns | None) -> TransformedColumns:
         """Transform the right factors of outer products, or give back what is `known` where it is the same."""
@@ -210,15 +235,15 @@ class TensorSketch:
 
     def finish(self, spectrum: Tensor) -> Tensor:
         """Turn a spectrum [b, f] into the sketch, float32 [b, w]."""
-        sketch: Tensor = torch.fft.irfft(spectrum, n=self.size)
-        return sketch
+        sketch: Tensor = torch.fft.irfft(spectrum, n=self._inner)
+        return sketch if self._second is None else self._second.sketch(sketch)
 
     def _empty(self, batch: int, device: torch.device) -> Tensor:
-        return torch.zeros(batch, self.size // 2 + 1, dtype=torch.complex64, device=device)
+        return torch.zeros(batch, self._inner // 2 + 1, dtype=torch.complex64, device=device)
 
     def _pieces(self, batch: int, tokens: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
         """Cut a batch into pieces of some samples, or of some tokens of one, that fit into the caches."""
-        most = max(1, _ELEMENTS_AT_ONCE.get(device.type, 1 << 18) // self.size)
+        most = max(1, _ELEMENTS_AT_ONCE.get(device.type, 1 << 18) // self._inner)
         samples = max(1, most // max(tokens, 1))
         for first in range(0, batch, samples):
             for token in range(0, tokens, most):

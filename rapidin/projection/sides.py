@@ -38,14 +38,18 @@ class Permuted:
             roots=_roots(length),
         )
 
-    def spectrum(self, values: Tensor) -> Tensor:
-        """Transform the count sketches of [b, t, n]: complex64 [b, t, f]."""
+    def sketch(self, values: Tensor) -> Tensor:
+        """Make the count sketches of [..., n]: float32 [..., w]."""
         tables = self._tables.on(values.device)
         order = tables.order.expand(*values.shape[:-1], -1)
         placed = values.float().gather(-1, order).mul_(tables.signs)
         if placed.shape[-1] > self._length:
             placed = placed.unflatten(-1, (-1, self._length)).sum(dim=-2)
-        spectrum: Tensor = torch.fft.rfft(placed)
+        return placed
+
+    def spectrum(self, values: Tensor) -> Tensor:
+        """Transform the count sketches of [b, t, n]: complex64 [b, t, f]."""
+        spectrum: Tensor = torch.fft.rfft(self.sketch(values))
         return spectrum
 
     def spectrum_of_one(self, index: Tensor) -> Tensor:
