@@ -134,6 +134,10 @@ class Part:
             block int64 [n] in [0, K/c), shift int64 [n] in [0, c), signs float32 [n, c] of −1 and 1.
             Element e of a chunk goes to bucket (block·c + e + shift) mod K.
         """
+        return *self._targets(chunks), self._signs(chunks)
+
+    def _targets(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
+        """Block and shift, see `places`."""
         row = chunks % self._blocks
         stripe = chunks // self._blocks
         for round_number in range(self._shuffles):
@@ -144,7 +148,7 @@ class Part:
                 # (hash · m) >> 32 spreads a 32-bit hash evenly over [0, m) without a division.
                 stripe = (stripe + ((hash32(row, key) * self.stripes) >> 32)) % self.stripes
         shift = hash32(stripe, self._keys[self._shuffles]) & (self.chunk - 1)
-        return row, shift, self._signs(chunks)
+        return row, shift
 
     def _signs(self, chunks: Tensor) -> Tensor:
         low, high = chunks & WORD, chunks >> 32
@@ -184,12 +188,12 @@ class Part:
         """Add chunk by chunk, piece by piece: contiguous rows in the caches, as a CPU likes it."""
         for first in range(0, len(chunks), _CHUNKS_AT_ONCE):
             piece = slice(first, first + _CHUNKS_AT_ONCE)
-            block, shift, signs = self.places(chunks[piece])
+            block, shift = self._targets(chunks[piece])
             # Chunks of one shift are added together: then each is a row of K/c aligned rows of the sketch.
             order = torch.argsort(shift, stable=True)
             counts = torch.bincount(shift, minlength=self.chunk).tolist()
             block = block[order]
-            signed = values[:, piece].index_select(1, order).mul_(signs[order])
+            signed = values[:, piece].index_select(1, order).mul_(self._signs(chunks[piece][order]))
             end = 0
             for amount, count in enumerate(counts):
                 start, end = end, end + count
