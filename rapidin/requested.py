@@ -86,6 +86,13 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
     if existing is None:
         if "model" not in given["model"]:
             raise SettingError("a new store needs --model: the directory or hub id of the fine-tuned model")
+        if "shuffles" in given["projection"]:
+            # Shuffling is the one projection's; who asks for it asks for that.
+            kind = given["projection"].setdefault("kind", "rapidgrad")
+            if kind == "factored":
+                raise SettingError(
+                    "--shuffles belongs to --projection rapidgrad; the factored one does not shuffle"
+                )
         return ResolvedSettings(
             model=_validated(ModelSettings, given["model"]),
             text=_validated(TextSettings, given["text"]),

@@ -120,7 +120,7 @@ class RapidGradEngine:
         return self.begin(samples).finish()
 
     def begin(self, samples: Sequence[TokenSample]) -> PendingBatch:
-        """Begin to compute: on a GPU the kernels and the copy to main memory may still be under way at return."""
+        """Begin to compute: on a GPU the kernels, and the copy to main memory behind them, are only queued."""
         vectors = self._in_half_precision(samples) if self._engine.half else self._accumulate(samples)
         if self._layer_norm:
             vectors = vectors / math.sqrt(self._layers)

@@ -96,11 +96,12 @@ class ShuffledSketches:
 def _squared_norms(values: Tensor) -> Tensor:
     """Squared L2 norm of each sample's values, float64 [b].
 
-    Summed in float32, which is three times as fast, unless the squares would leave its range.
+    On a CPU summed in float32, which is three times as fast, unless the squares would leave its range; on a GPU
+    that look at the result would wait for the device.
     """
     flat = values.flatten(1)
-    norms = torch.linalg.vector_norm(flat, dim=1)
-    if not ((norms > 1e-15) & torch.isfinite(norms)).all():
+    norms = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64 if flat.is_cuda else None)
+    if not flat.is_cuda and not ((norms > 1e-15) & torch.isfinite(norms)).all():
         norms = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
     squares: Tensor = norms.double().square()
     return squares

@@ -101,9 +101,10 @@ class FactoredProjection:
         share = (self.dimension - first) // max(len(sketched), 1)
         if sketched and share < LEAST_SHARE:
             needed = 1 << (LEAST_SHARE * len(sizes) - 1).bit_length()
+            larger = f"give {needed} with --projection-dim, or " if needed <= sum(sizes) else "give "
             raise SettingError(
                 f"projection dimension {self.dimension} leaves {share} numbers for each of {len(sketched)} "
-                f"parameter tensors: give at least {needed} with --projection-dim"
+                f"parameter tensors: {larger}--projection rapidgrad"
             )
         length = fast_length(share) if sketched else 0
         columns: dict[tuple[int, int, bool], Side] = {}
@@ -173,6 +174,7 @@ class TensorSketch:
         self.first = first
         self.size = size
         self._inner = inner
+        self._widest = max(inner, *shape)
         name = f"factored tensor {position}"
         # The permutation breaks every regularity of the sums of places; it costs a gather, so the smaller one.
         permute_rows = 1 < shape[0] <= shape[1] or shape[1] == 1
@@ -192,10 +194,9 @@ class TensorSketch:
         """Transform the right factors of outer products, or give back what is `known` where it is the same."""
         if known is not None and known.side is self._columns and known.is_of(right):
             return known
-        pieces = self._pieces(right.shape[0], right.shape[1], right.device)
-        return TransformedColumns(
-            right, self._columns, [self._columns.spectrum(right[batch, tokens]) for batch, tokens in pieces]
-        )
+        pieces = list(self._pieces(right.shape[0], right.shape[1], right.device))
+        spectra = [self._columns.spectrum(right[batch, tokens]) for batch, tokens in pieces]
+        return TransformedColumns(right, self._columns, pieces, spectra)
 
     def of_outer_products(self, left: Tensor, right: TransformedColumns) -> Tensor:
         """Sketch Σ_t left_t right_tᵀ.
@@ -208,8 +209,7 @@ class TensorSketch:
             The sketch's spectrum, complex64 [b, f]; spectra of several contributions may be added.
         """
         result = self._empty(left.shape[0], left.device)
-        pieces = self._pieces(left.shape[0], left.shape[1], left.device)
-        for (batch, tokens), columns in zip(pieces, right.spectra, strict=True):
+        for (batch, tokens), columns in zip(right.pieces, right.spectra, strict=True):
             spectrum = self._rows.spectrum(left[batch, tokens])
             spectrum *= columns
             result[batch] += spectrum.sum(dim=1)
@@ -243,7 +243,7 @@ class TensorSketch:
 
     def _pieces(self, batch: int, tokens: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
         """Cut a batch into pieces of some samples, or of some tokens of one, that fit into the caches."""
-        most = max(1, _ELEMENTS_AT_ONCE.get(device.type, 1 << 18) // self._inner)
+        most = max(1, _ELEMENTS_AT_ONCE.get(device.type, 1 << 18) // self._widest)
         samples = max(1, most // max(tokens, 1))
         for first in range(0, batch, samples):
             for token in range(0, tokens, most):
@@ -257,14 +257,19 @@ class TransformedColumns:
     Attributes:
         right: [b, t, c]; held, so that no other tensor can take its place in memory.
         side: the map of the columns.
+        pieces: which samples and tokens were transformed together.
         spectra: complex64 [·, ·, f] of each piece.
     """
 
     right: Tensor
     side: Side
+    pieces: list[tuple[slice, slice]]
     spectra: list[Tensor]
 
     def is_of(self, right: Tensor) -> bool:
         """Tell whether `right` is the same memory, as the inputs of query, key and value are."""
-        mine = (self.right.data_ptr(), self.right.shape, self.right.stride(), self.right.dtype)
-        return mine == (right.data_ptr(), right.shape, right.stride(), right.dtype)
+        known, found = (
+            (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+            for tensor in (self.right, right)
+        )
+        return known == found

@@ -216,3 +216,29 @@ def test_the_slow_way_is_the_same() -> None:
         engine.batched = False
         slow = engine.accumulate(samples, lambda batch: Dense(batch, sizes))
     assert relative_error(slow, fast) <= TOLERANCE
+
+
+class SeesAll(MixesSamples):
+    """A norm's look, but its output depends on the tokens to the right, and so on padding."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.weight * (hidden + hidden.mean(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize("lengths", [(60, 59), (60, 60), (2, 2)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_sees_padding_is_found_out(dtype: torch.dtype, lengths: tuple[int, int]) -> None:
+    """A batch gets no mask. One token of padding among sixty hides behind low precision's rounding; none at all
+    says nothing."""
+    model = tiny.make("llama-untied")
+    model.model.norm = SeesAll(model.model.norm)
+    model.to(dtype)
+    sizes = [parameter.numel() for parameter in model.parameters()]
+
+    def tokens(length: int) -> Tokens:
+        return Tokens(torch.randint(3, tiny.VOCABULARY, (length,)).tolist(), [False] + [True] * (length - 1))
+
+    with GradientEngine(model, traced(model)) as engine:
+        engine.accumulate([tokens(length) for length in lengths], lambda batch: Dense(batch, sizes))
+        engine.accumulate([tokens(60), tokens(9)], lambda batch: Dense(batch, sizes))
+        assert not engine.batched

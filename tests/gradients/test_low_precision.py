@@ -47,6 +47,21 @@ def test_close_to_float32(architecture: str, dtype: torch.dtype, kind: str, laye
     assert_close(found, computed(wide, samples, kind, layer_norm), least)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_adapter_in_float32_on_a_base_in_low_precision_is_batched(dtype: torch.dtype) -> None:
+    """As PEFT loads it: the activations' rounding is not taken for a wrong gradient."""
+    low, wide = both(tiny.make("lora-llama"), dtype)
+    for name, parameter in low.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    samples = random_samples(4)
+    settings = ProjectionSettings(kind="factored", dimension=1024)
+    with RapidGradEngine(low, parameters_of(low), settings) as engine:
+        found = engine.compute(samples)
+        assert engine._engine.batched
+    assert_close(found, computed(wide, samples, "factored"), LEAST_COSINE[dtype])
+
+
 @pytest.mark.parametrize("kind", ["rapidgrad", "factored"])
 def test_tiny_gradients_do_not_underflow(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a final norm of 1e-4, most of what flows back is below what half precision can hold."""
