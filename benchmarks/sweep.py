@@ -35,8 +35,8 @@ def sweep_tables(threads: int, quick: bool, tokens: int, dimension: int, work: P
         dimension: K, where it does not vary.
         work: directory for the ingests' files.
     """
-    rounds = 1 if quick else 3
-    samples = make_samples(16 if quick else 96)
+    rounds = 1 if quick else 2
+    samples = make_samples(16 if quick else 48)
     size = "5 M" if quick else "30 M"
     model = make_model(size)
     names = (PLAIN, *RAPIDIN)
@@ -59,7 +59,7 @@ def sweep_tables(threads: int, quick: bool, tokens: int, dimension: int, work: P
 
     begin(f"Model, batches of {tokens:,} tokens, K = {dimension:,}", "parameters")
     for chosen in (size,) if quick else SIZES:
-        some = samples[:24] if chosen == "120 M" else samples
+        some = samples[:12] if chosen == "120 M" else samples
         measure(chosen, make_model(chosen), some, tokens, dimension)
 
     begin(f"LoRA against all weights, {size} parameters, K = {_SMALL_ADAPTER:,}", "traced")
