@@ -186,14 +186,16 @@ class Part:
 
     def _add_by_shift(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
         """Add chunk by chunk, piece by piece: contiguous rows in the caches, as a CPU likes it."""
+        values = values.contiguous()  # or each selection below would copy its piece first
+        all_blocks, all_shifts = self._targets(chunks)
         for first in range(0, len(chunks), _CHUNKS_AT_ONCE):
             piece = slice(first, first + _CHUNKS_AT_ONCE)
-            block, shift = self._targets(chunks[piece])
+            block, shift = all_blocks[piece], all_shifts[piece]
             # Chunks of one shift are added together: then each is a row of K/c aligned rows of the sketch.
             order = torch.argsort(shift, stable=True)
             counts = torch.bincount(shift, minlength=self.chunk).tolist()
             block = block[order]
-            signed = values[:, piece].index_select(1, order).mul_(self._signs(chunks[piece][order]))
+            signed = values.index_select(1, order + first).mul_(self._signs(chunks[piece][order]))
             end = 0
             for amount, count in enumerate(counts):
                 start, end = end, end + count
