@@ -138,25 +138,32 @@ def compute_blocks(
         budget: as of `compute_block`.
 
     Raises:
-        RapidinError: as of `compute_block`.
+        RapidinError: as of `compute_block`; and whatever `blocks` raises, after the block that was begun before.
     """
     begun: tuple[Key, PendingBatch] | None = None
-    for block in blocks:
-        following = None
-        if block is not None:
-            key, samples = block
-            pending = _begun(engine, samples, budget) if engine.device.type == "cuda" else None
-            if pending is None:
-                result = compute_block(engine, samples, budget)
-            else:
-                following = key, pending
+    try:
+        for block in blocks:
+            following = None
+            if block is not None:
+                key, samples = block
+                pending = _begun(engine, samples, budget) if engine.device.type == "cuda" else None
+                if pending is None:
+                    result = compute_block(engine, samples, budget)
+                else:
+                    following = key, pending
+            before, begun = begun, None  # if it fails now, it is not tried again below
+            if before is not None:
+                yield before[0], _finished(before[1])
+            if block is not None and following is None:
+                yield key, result
+            begun = following
+    except Exception:
+        # Of the block after it, or of there being one: this one is computed.
         if begun is not None:
-            yield begun[0], begun[1].finish()
-        if block is not None and following is None:
-            yield key, result
-        begun = following
+            yield begun[0], _finished(begun[1])
+        raise
     if begun is not None:
-        yield begun[0], begun[1].finish()
+        yield begun[0], _finished(begun[1])
 
 
 def _begun(engine: RapidGradEngine, samples: Sequence[TokenSample], budget: TokenBudget) -> PendingBatch | None:
@@ -168,9 +175,26 @@ def _begun(engine: RapidGradEngine, samples: Sequence[TokenSample], budget: Toke
     except RapidinError:
         raise
     except Exception as error:
+        if not is_out_of_memory(error):
+            _check_device_alive(error)
+            logger.debug("the model failed on a batch of %d", len(samples), exc_info=True)
+            return None
+    # Outside the except block, whose traceback keeps the failed batch's tensors alive.
+    logger.debug("out of memory with a batch of %d: once more, with an empty cache", len(samples))
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
+def _finished(pending: PendingBatch) -> RapidGradBatch:
+    """Wait for a block that was begun; only here the kernels' own errors are seen."""
+    try:
+        return pending.finish()
+    except RapidinError:
+        raise
+    except Exception as error:
         _check_device_alive(error)
-        logger.debug("the model failed on a batch of %d", len(samples), exc_info=True)
-        return None
+        raise
 
 
 def _gathered(

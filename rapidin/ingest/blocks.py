@@ -88,12 +88,12 @@ class BlocksAhead:
     Use it in a ``with``, at whose end the thread stops.
 
     Args:
-        samples: read in the thread.
+        samples: read in the thread; None for a row that is passed over, so that the thread can stop there, too.
         window, budget: as of `make_blocks`.
         size: blocks that may wait; the thread also holds one window.
     """
 
-    def __init__(self, samples: Iterator[Sample], window: int, budget: TokenBudget, size: int) -> None:
+    def __init__(self, samples: Iterator[Sample | None], window: int, budget: TokenBudget, size: int) -> None:
         self._samples = samples
         self._size = size
         self._waiting: deque[Block] = deque()
@@ -150,7 +150,9 @@ class BlocksAhead:
         try:
             for block in make_blocks(self._until_stopped(), window, budget):
                 self._put(block)
-        except Exception as raised:  # noqa: BLE001 - it is raised where the blocks are taken
+        except BaseException as raised:  # noqa: BLE001 - it is raised where the blocks are taken
+            # Also what is no Exception, as a panic of the tokenizer's Rust or a SystemExit of a checkpoint's own
+            # code: here it would end the thread alone, and whoever takes would wait for ever.
             error = raised
         with self._changed:
             self._error = error
@@ -161,7 +163,8 @@ class BlocksAhead:
         for sample in self._samples:
             if self._stopping:
                 return
-            yield sample
+            if sample is not None:
+                yield sample
 
     def _put(self, block: Block) -> None:
         with self._changed:

@@ -58,7 +58,7 @@ class Caching:
 
     def run(
         self,
-        samples: Iterator[tuple[TextSample, EncodedSample]],
+        samples: Iterator[tuple[TextSample, EncodedSample] | None],
         plan: Plan,
         writer: StoreWriter,
         listener: IngestListener,
@@ -67,7 +67,7 @@ class Caching:
         """Compute and commit all samples.
 
         Args:
-            samples: the plan's new samples; read in another thread.
+            samples: the plan's new samples, None for other rows; read in another thread.
             plan: tells which of them replace a stored one.
             writer: of the store.
             listener: told about progress and commits.

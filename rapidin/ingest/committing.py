@@ -42,11 +42,13 @@ class Committer:
         self._writer = writer
         self._normalised = normalised
         self._committed = committed
-        # Two buffers for the whole run: arrays of this size that come and go make the process grow.
-        self._gathering = _Segment(capacity, dimension)
-        self._idle = _Segment(capacity, dimension)
-        self._writing: _Segment | None = None
+        # Two buffers for the whole run: arrays of this size that come and go make the process grow. One number
+        # says which of them gathers, so that an interruption strikes before they change their parts or after it.
+        self._segments = (_Segment(capacity, dimension), _Segment(capacity, dimension))
+        self._turn = 0
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="rapidin-commit")
+        # Starts the thread: if an interruption cut that short later on, the executor would start a second one.
+        self._executor.submit(int)
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +75,15 @@ class Committer:
             self.begin()
         self._gathering.add(sample, vector)
 
+    @property
+    def _gathering(self) -> _Segment:
+        return self._segments[self._turn]
+
+    @property
+    def _writing(self) -> _Segment:
+        """The other one; it is empty, or its samples are to be committed."""
+        return self._segments[1 - self._turn]
+
     def begin(self) -> None:
         """Begin to commit what was gathered, after the commit before has ended.
 
@@ -81,10 +92,7 @@ class Committer:
         """
         self._settle()
         if self._gathering.samples:
-            # In this order: wherever an interruption strikes, no buffer is forgotten.
-            self._writing = self._gathering
-            self._gathering = self._idle
-            self._idle = self._writing
+            self._turn = 1 - self._turn
             self._submit(self._writing)
 
     def look(self) -> None:
@@ -93,7 +101,7 @@ class Committer:
         Raises:
             StoreError: it failed.
         """
-        if self._writing is not None and self._writing.future is not None and self._writing.future.done():
+        if self._writing.future is not None and self._writing.future.done():
             self._settle()
 
     def finish(self) -> None:
@@ -108,39 +116,55 @@ class Committer:
     def retry(self) -> None:
         """Try a commit that has failed, or was interrupted before it began, once more."""
         writing = self._writing
-        if writing is not None:
-            future = writing.future
-            if future is None or (future.done() and future.exception() is not None):
-                self._submit(writing)
+        future = writing.future
+        if writing.samples and (future is None or (future.done() and future.exception() is not None)):
+            self._submit(writing)
 
     def _submit(self, segment: _Segment) -> None:
+        # First None: if an interruption has the new future forgotten, the old one must not stand for it.
+        segment.future = None
         segment.future = self._executor.submit(self._commit, segment)
 
     def _commit(self, segment: _Segment) -> None:
-        """Store a segment; in the thread."""
-        vectors = segment.vectors[: len(segment.samples)]
+        """Store a segment, unless that is done: it may be submitted twice; in the thread."""
+        if segment.stored is segment.samples:
+            return
+        samples = list(segment.samples)
+        vectors = segment.vectors[: len(samples)]
         scales = None if self._normalised else np.linalg.norm(vectors, axis=1)
-        self._writer.commit(segment.samples, vectors, scales)
+        self._writer.commit(samples, vectors, scales)
+        segment.stored = segment.samples
 
     def _settle(self) -> None:
         """Wait for the commit under way; one that failed stays, so that `retry` can try it again."""
         writing = self._writing
-        if writing is None:
+        if not writing.samples:
             return
+        if writing.future is None:
+            self._submit(writing)  # an interruption came before it, or had its future forgotten
         if writing.future is not None:
             writing.future.result()
-        self._writing = None
-        samples, writing.samples, writing.future = writing.samples, [], None
+        samples = writing.samples
+        # In this order: a segment without a future is submitted again, and one that is stored is not stored twice.
+        writing.future = None
+        writing.samples = []
         self._committed(samples)
 
 
 class _Segment:
-    """A buffer of RapidGrads, float32 [capacity, K], and the samples of its first rows."""
+    """A buffer of RapidGrads, float32 [capacity, K], and the samples of its first rows.
+
+    Attributes:
+        samples: a new list after each commit.
+        future: of the commit under way or done, None if there is none or nobody knows of it any more.
+        stored: the list whose samples were stored last; only the thread sets it.
+    """
 
     def __init__(self, capacity: int, dimension: int) -> None:
         self.vectors = np.empty((capacity, dimension), dtype=np.float32)
         self.samples: list[NewSample] = []
         self.future: Future[None] | None = None
+        self.stored: list[NewSample] | None = None
 
     @property
     def full(self) -> bool:

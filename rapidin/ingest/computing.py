@@ -106,7 +106,9 @@ class InProcess:
         except ComputationError as error:
             if not under_way:
                 raise
-            raise ComputationError(f"{under_way[0].names}: {error}") from error
+            # On a GPU two may be, and any of them may have made the device fail.
+            names = " and ".join(block.names for block in under_way)
+            raise ComputationError(f"{names}: {error}") from error
 
     def stop(self) -> list[tuple[Block, RapidGradBatch]]:
         """See `Computer.stop`; there never is anything left."""

@@ -120,10 +120,13 @@ def text_samples(files: Sequence[Path], template: Template | None, failed: OnRow
 
 def encoded_samples(
     files: Sequence[Path], template: Template | None, plan: Plan, encoder: Encoder
-) -> Iterator[tuple[TextSample, EncodedSample]]:
+) -> Iterator[tuple[TextSample, EncodedSample] | None]:
     """Read the rows a second time and encode those that the plan wants.
 
     Unusable rows are in the plan already.
+
+    Yields:
+        A sample, or None for a row that the plan does not want, so that who reads can stop at any row.
 
     Raises:
         DataFileError: a file has changed since the plan was made.
@@ -137,6 +140,7 @@ def encoded_samples(
     for sample in text_samples(files, template, known):
         planned = plan.new.get((sample.file, sample.row))
         if planned is None:
+            yield None
             continue
         if planned.content_hash != sample.content_hash:
             raise DataFileError(f"{sample.file}, row {sample.row}: the file {changed}")

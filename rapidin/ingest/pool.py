@@ -1,7 +1,8 @@
 """Several workers compute an ingest's blocks; their results come back in the blocks' order.
 
 Each worker has at most two blocks at hand, one that it computes and one that waits, so that it never idles between
-two. Blocks of a worker that died are computed by another; a block on which two died ends the ingest.
+two. Blocks of a worker that died are computed by another; a block on which two died ends the ingest. So that it is
+the right one, a block that may have killed a worker is computed by one that has nothing else at hand.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from multiprocessing.connection import wait
 
@@ -65,7 +67,7 @@ class WorkerPool:
         self._next = 0
         self._done: dict[int, tuple[Block, RapidGradBatch]] = {}
         self._again: deque[Block] = deque()
-        self._fatal: set[int] = set()
+        self._suspects: set[int] = set()
         try:
             # A checkpoint's own code is copied to a cache by the first that loads it, and half a file is no code.
             first = 1 if trust_remote_code else len(devices)
@@ -120,14 +122,18 @@ class WorkerPool:
             worker.end(deadline)
 
     def _hand_out(self, blocks: BlocksAhead) -> None:
-        """Give every worker a block before any gets a second one."""
+        """Give every worker a block before any gets a second one, and none beside a suspect."""
         for limit in range(1, _AT_HAND + 1):
             for worker in self._workers:
-                if len(worker.at_hand) < limit:
+                if len(worker.at_hand) < limit and not (worker.at_hand and self._must_be_alone(worker)):
                     block = self._following(blocks)
                     if block is None:
                         return
                     worker.give(block)
+
+    def _must_be_alone(self, worker: WorkerProcess) -> bool:
+        """Whether the worker's block, or the one that it would get beside it, is a suspect."""
+        return any(block.number in self._suspects for block in (*worker.at_hand, *list(self._again)[:1]))
 
     def _following(self, blocks: BlocksAhead) -> Block | None:
         """The next block to hand out, None where there is none now."""
@@ -171,8 +177,7 @@ class WorkerPool:
         elif isinstance(message, Failed) and message.kind in (None, ComputationError.__name__):
             worker.last_word = message.message  # it ends now, and another may do better
         elif isinstance(message, Failed):
-            kind: type[RapidinError] = getattr(errors, str(message.kind))
-            raise kind(f"{message.message} (on {worker.load.device})")
+            raise _error(str(message.kind), f"{message.message} (on {worker.load.device})")
         else:
             raise TypeError(f"{worker.name} sends {type(message).__name__}")
 
@@ -180,8 +185,8 @@ class WorkerPool:
         """Start workers and wait until they have loaded the model."""
         workers = []
         for load in loads:
-            workers.append(WorkerProcess(next(self._numbers), load))
-            self._workers.append(workers[-1])
+            self._workers.append(WorkerProcess(next(self._numbers), load))
+            workers.append(self._workers[-1])
         return self._answers(Loaded, workers)
 
     def _answers(self, kind: type[Loaded] | type[Ready], workers: Sequence[WorkerProcess]) -> list[Loaded]:
@@ -205,8 +210,9 @@ class WorkerPool:
                 else:
                     self._hear(worker, message)
         if not self._workers:
+            what = "load the model" if kind is Loaded else "make ready to compute with the model"
             raise ComputationError(
-                f"no worker could load the model: the last one {how}; give fewer --workers, a smaller --dtype or "
+                f"no worker could {what}: the last one {how}; give fewer --workers, a smaller --dtype or "
                 "another --device"
             )
         return answers
@@ -220,16 +226,16 @@ class WorkerPool:
         how = worker.how_it_ended()
         self._workers.remove(worker)
         unfinished = sorted([*worker.at_hand, *self._again], key=lambda block: block.number)
-        if worker.at_hand:
-            fatal = worker.at_hand[0]  # the others were only waiting
-            if fatal.number in self._fatal:
-                it = "them" if len(fatal.samples) > 1 else "it"
+        # On a GPU the second block is begun before the first is answered; on a CPU it was only waiting.
+        for suspect in list(worker.at_hand)[: _AT_HAND if self._device_type == "cuda" else 1]:
+            if suspect.number in self._suspects:  # so it was alone
+                it = "them" if len(suspect.samples) > 1 else "it"
                 raise ComputationError(
-                    f"{fatal.names}: two workers died while they computed {it}, the last one {how}; all "
+                    f"{suspect.names}: two workers died while they computed {it}, the last one {how}; all "
                     "that was computed before is stored. Give a smaller --tokens-per-batch or fewer --workers, or "
                     "leave the guilty row out"
                 )
-            self._fatal.add(fatal.number)
+            self._suspects.add(suspect.number)
         self._again = deque(unfinished)
         again = " and ".join(block.names for block in worker.at_hand) or "nothing"
         logger.warning("%s %s; computed again: %s", worker.name, how, again)
@@ -242,6 +248,15 @@ class WorkerPool:
         for successor in self._workers:
             successor.send(self._begin)
         self._answers(Ready, self._workers)
+
+
+def _error(kind: str, message: str) -> RapidinError:
+    """The error of a worker; one that takes more than a message, or that nobody knows here, becomes another."""
+    known = getattr(errors, kind, None)
+    if isinstance(known, type) and issubclass(known, RapidinError):
+        with suppress(TypeError):
+            return known(message)
+    return ComputationError(message)
 
 
 def _threads(workers: int) -> int:

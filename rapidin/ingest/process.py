@@ -12,6 +12,7 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
+from rapidin.errors import ComputationError
 from rapidin.ingest.blocks import Block
 from rapidin.ingest.messages import Channel, Load, Tokens, Work
 
@@ -37,6 +38,9 @@ class WorkerProcess:
         number: for messages, from 1.
         load: what it loads, and where.
 
+    Raises:
+        ComputationError: the system starts no further process.
+
     Attributes:
         name: for messages.
         load: as given.
@@ -48,7 +52,7 @@ class WorkerProcess:
         self.load = load
         self.at_hand: deque[Block] = deque()
         self.last_word: str | None = None
-        self._channel, self._process = _started(load.threads)
+        self._channel, self._process = _started(load)
         self.name = f"worker {number} on {load.device} (process {self._process.pid})"
         self.send(sys.path)
         self.send(load)
@@ -112,12 +116,13 @@ class WorkerProcess:
         self._channel.close()
 
 
-def _started(threads: int) -> tuple[Channel, subprocess.Popen[bytes]]:
+def _started(load: Load) -> tuple[Channel, subprocess.Popen[bytes]]:
     ours, theirs = Pipe()
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(load.threads)}
     # Signals that a process is started with blocked stay so: an interruption of the terminal, which goes to all of
     # its processes, must not reach the new one before it ignores it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    process: subprocess.Popen[bytes] | None = None
     try:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", BOOT, str(theirs.fileno())],
@@ -126,7 +131,23 @@ def _started(threads: int) -> tuple[Channel, subprocess.Popen[bytes]]:
             pass_fds=[theirs.fileno()],
             env=environment,
         )
+    except OSError as error:
+        ours.close()
+        reason = error.strerror or type(error).__name__
+        raise ComputationError(
+            f"no process can be started for a worker on {load.device}: {reason}; give fewer --workers, or end "
+            "other programs"
+        ) from error
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
+        if process is None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # raises what came meanwhile
+    except BaseException:
+        # Nobody else knows of the process.
+        ours.close()
+        process.kill()
+        process.wait()
+        raise
     return Channel(ours), process

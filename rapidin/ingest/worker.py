@@ -28,13 +28,11 @@ def main(connection: Connection) -> None:
     threading.Thread(target=_receive, args=(channel, inbox), daemon=True).start()
     try:
         _serve(channel, inbox)
-    except BrokenPipeError:
-        os._exit(0)
     except RapidinError as error:
         _tell(channel, Failed(type(error).__name__, str(error)))
     except Exception as error:
         logging.getLogger(__name__).debug("the worker failed", exc_info=True)
-        _tell(channel, Failed(None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
+        _tell(channel, _unexpected(error))
     os._exit(1)
 
 
@@ -48,6 +46,16 @@ def _receive(channel: Channel, inbox: SimpleQueue[object]) -> None:
             inbox.put(channel.receive())
         except (EOFError, OSError):
             os._exit(0)
+        except BaseException as error:  # noqa: BLE001 - it is told to the parent
+            # Without this thread the process would wait for its next message for ever.
+            try:
+                _tell(channel, _unexpected(error))
+            finally:
+                os._exit(1)
+
+
+def _unexpected(error: BaseException) -> Failed:
+    return Failed(None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 def _serve(channel: Channel, inbox: SimpleQueue[object]) -> None:
@@ -59,15 +67,15 @@ def _serve(channel: Channel, inbox: SimpleQueue[object]) -> None:
     _choose_gpu(load.device)
     loaded = load_model(load.model, load.device, load.trust_remote_code)
     device_type = next(loaded.model.parameters()).device.type
-    channel.send(Loaded(loaded.parameters, device_type))
+    _tell(channel, Loaded(loaded.parameters, device_type))
     begin = inbox.get()
     if not isinstance(begin, Begin):
         raise TypeError(f"the second message is {type(begin).__name__}, not Begin")
     engine = RapidGradEngine(loaded.model, begin.parameters, begin.projection)
     budget = TokenBudget(begin.tokens_per_batch, engine.device, begin.projection.dimension)
-    channel.send(Ready())
+    _tell(channel, Ready())
     for number, batch in compute_blocks(engine, _work(inbox), budget):
-        channel.send(Computed(number, batch))
+        _tell(channel, Computed(number, batch))
 
 
 def _work(inbox: SimpleQueue[object]) -> Iterator[tuple[int, tuple[Tokens, ...]] | None]:
@@ -112,7 +120,10 @@ class _Sender(logging.Handler):
 
 
 def _tell(channel: Channel, message: object) -> None:
-    """Send a message that is lost where there is no parent any more."""
+    """Send a message; where there is no parent any more the process ends.
+
+    It ends here, where the error can only be the pipe's: a model's own code may raise a BrokenPipeError, too.
+    """
     try:
         channel.send(message)
     except OSError:

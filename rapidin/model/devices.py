@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from rapidin.errors import SettingError
+
+logger = logging.getLogger(__name__)
 
 _HEADROOM = 0.6
 """Share of a device's free memory that weights may take; activations and gradients need the rest."""
@@ -27,7 +32,7 @@ def check_device(device: str, workers: int | None = None) -> None:
 
 
 def worker_devices(device: str, workers: int | None, directory: Path | None) -> tuple[str, ...]:
-    """Choose the device of each worker process, without opening any GPU.
+    """Choose the device of each worker process, without opening a CUDA context in this process.
 
     Args:
         device: ``cuda:0,1`` gives each of these GPUs a worker of its own; ``auto`` does so with all GPUs if the
@@ -53,9 +58,8 @@ def worker_devices(device: str, workers: int | None, directory: Path | None) -> 
         return _shared(device, numbers, workers)
     count = torch.cuda.device_count()
     if workers is None:
-        # Properties, not free memory: asking for that would open the GPU in this process, too.
-        smallest = min(torch.cuda.get_device_properties(number).total_memory for number in range(count))
-        workers = count if _weight_bytes(directory) < _HEADROOM * smallest else 1
+        weights = _weight_bytes(directory) if count > 1 else 0
+        workers = count if not weights or weights < _HEADROOM * _smallest_memory() else 1
     return ("auto",) if workers == 1 else _shared(device, list(range(count)), workers)
 
 
@@ -90,6 +94,38 @@ def placement(device: str, directory: Path | None) -> dict[str, Any]:
         return {"device_map": f"cuda:{numbers[0]}"}
     memory = {number: int(_HEADROOM * torch.cuda.mem_get_info(number)[0]) for number in numbers}
     return {"device_map": "auto", "max_memory": memory}
+
+
+_ASK_FOR_MEMORY = """
+import sys
+sys.path[:] = sys.argv[1:]
+import torch
+print(min(torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count())))
+"""
+_SECONDS_TO_ASK = 120
+
+
+def _smallest_memory() -> int:
+    """Bytes of the GPU that has the fewest; 0 if they cannot be learned.
+
+    Another process asks: torch would open the GPUs, and this one is to compute nothing on them.
+    """
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-P", "-c", _ASK_FOR_MEMORY, *sys.path],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_SECONDS_TO_ASK,
+            check=True,
+        )
+        return int(asked.stdout.split()[-1])  # after what a library may have printed
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        logger.warning(
+            "how much memory the GPUs have cannot be learned (%s): one process takes them all; give --device with "
+            "their numbers for a process each",
+            type(error).__name__,
+        )
+        return 0
 
 
 def _numbers(device: str) -> list[int]:

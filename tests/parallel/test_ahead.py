@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from rapidin.errors import DataFileError
 from rapidin.gradients import TokenBudget
 from rapidin.ingest import blocks
 from rapidin.ingest.blocks import Block, BlocksAhead, make_blocks
+from rapidin.ingest.plan import Plan, PlannedRow, encoded_samples, text_samples
 from rapidin.text import EncodedSample, TextSample
 
 
@@ -119,6 +122,43 @@ def test_the_thread_ends_when_the_consumer_stops() -> None:
         with BlocksAhead(endless(), window, budget(30), size=2) as ahead:
             ahead.take(timeout=0.05)
         assert not [thread for thread in threading.enumerate() if thread.name == "rapidin-tokenise"]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), BaseException("a panic")])
+def test_what_is_no_exception_is_raised_too(error: BaseException) -> None:
+    def failing() -> Iterator[tuple[TextSample, EncodedSample]]:
+        yield from samples(10)
+        raise error
+
+    with BlocksAhead(failing(), 10, budget(30), size=20) as ahead:
+        while ahead.take(timeout=30) is not None:
+            pass
+        assert ahead.ended
+        with pytest.raises(type(error)):
+            ahead.check()
+
+
+def test_the_thread_stops_at_rows_that_are_passed_over() -> None:
+    read = threading.Event()
+
+    def stored() -> Iterator[None]:
+        while True:
+            read.set()
+            yield None
+
+    with BlocksAhead(stored(), 10, budget(30), size=2):
+        assert read.wait(30)
+    assert not [thread for thread in threading.enumerate() if thread.name == "rapidin-tokenise"]
+
+
+def test_rows_that_are_not_wanted_are_no_samples_but_seen(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text("".join(f'{{"id": "{number}", "prompt": "p", "completion": "r"}}\n' for number in range(3)))
+    (_, wanted, _) = text_samples([file], None, pytest.fail)
+    plan = Plan(new={(wanted.file, wanted.row): PlannedRow(wanted.content_hash, replaces=False)})
+    encoder = SimpleNamespace(encode=lambda text: text.id)
+    encoded = list(encoded_samples([file], None, plan, encoder))  # type: ignore[arg-type]
+    assert encoded == [None, (wanted, "1"), None]
 
 
 def test_taking_does_not_wait_longer_than_asked() -> None:

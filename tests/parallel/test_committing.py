@@ -1,6 +1,8 @@
 """Commits in the background: computing goes on, errors arrive, rows are neither lost nor doubled."""
 
+import sys
 import threading
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -145,3 +147,62 @@ def test_a_commit_under_way_is_waited_for_at_the_end() -> None:
         threading.Timer(0.2, writer.release.set).start()
         raise KeyboardInterrupt
     assert writer.stored == everything(4)
+
+
+class InterruptedAt:
+    """Raises a KeyboardInterrupt in this thread before the given instruction of the committer's own methods."""
+
+    def __init__(self, instruction: int) -> None:
+        self.left = instruction
+        self.place = ""
+
+    def __enter__(self) -> "InterruptedAt":
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        sys.settrace(self._before)
+
+    def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_globals.get("__name__") != Committer.__module__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            if self.left == 0:
+                self.place = f"{frame.f_code.co_name}, line {frame.f_lineno}"
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            self.left -= 1
+        return self._trace
+
+
+def test_an_interruption_anywhere_loses_and_doubles_nothing() -> None:
+    places = set()
+    for instruction in range(10_000):
+        writer, told = Writer(), []
+        at = InterruptedAt(instruction)
+        with committer(writer, told) as one:
+            added = 4
+            add(one, range(4))
+            try:
+                with at:
+                    one.begin()  # begins the first commit
+                add(one, range(4, 7))
+                added = 7
+                with at:
+                    one.begin()  # settles it and begins the second one
+                    one.finish()
+            except KeyboardInterrupt:
+                one.retry()
+                add(one, range(added, 9))
+                one.finish()
+        if not at.place:
+            break
+        places.add(at.place)
+        assert writer.stored == everything(9), at.place
+        assert told == sorted(set(told)), at.place
+        if not at.place.startswith("_settle"):  # where an interruption may come while it is told
+            assert len(told) == 9, at.place
+    assert {place.partition(",")[0] for place in places} >= {"begin", "_settle", "_submit", "finish"}
+    assert writer.stored == everything(7)

@@ -1,22 +1,24 @@
 """Which device each worker gets, on a machine with pretended GPUs."""
 
+import logging
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from rapidin.errors import SettingError
+from rapidin.model import devices
 from rapidin.model.devices import check_device, worker_devices
 
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four GPUs with 1,000 bytes each, none of which may be opened."""
+    """Four GPUs with 1,000 bytes each, none of which may be opened: whatever does so calls `_lazy_init`."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(total_memory=1000))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *number: pytest.fail("opens the GPU"))
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("opens the GPU"))
+    monkeypatch.setattr(devices, "_smallest_memory", lambda: 1000)
 
 
 @pytest.fixture
@@ -54,6 +56,40 @@ def test_auto_spreads_a_model_that_is_too_large_for_one(gpus: None, tmp_path: Pa
     (tmp_path / "model-2.safetensors").write_bytes(bytes(20))
     assert worker_devices("auto", None, tmp_path) == ("auto",)
     assert worker_devices("auto", 2, tmp_path) == ("cuda:0,1", "cuda:2,3")
+
+
+def test_the_stand_in_sees_when_a_gpu_is_opened(gpus: None) -> None:
+    for opens in (torch.cuda.init, lambda: torch.cuda.get_device_properties(0)):
+        with pytest.raises(pytest.fail.Exception, match="opens the GPU"):
+            opens()
+
+
+TORCH = """
+from types import SimpleNamespace
+
+print("a greeting")
+memory = [3000, 2000, 4000]
+cuda = SimpleNamespace(
+    device_count=lambda: len(memory),
+    get_device_properties=lambda number: SimpleNamespace(total_memory=memory[number]),
+)
+"""
+
+
+def test_another_process_asks_for_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text(TORCH)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert devices._smallest_memory() == 2000
+
+
+def test_memory_that_cannot_be_learned_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no driver')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with caplog.at_level(logging.WARNING, "rapidin"):
+        assert devices._smallest_memory() == 0
+    assert "how much memory the GPUs have cannot be learned (CalledProcessError)" in caplog.text
 
 
 @pytest.mark.parametrize(("workers", "expected"), [(None, ["cpu"]), (1, ["cpu"]), (3, ["cpu"] * 3)])
