@@ -14,6 +14,7 @@ changes with K, batch, model, LoRA and workers). Several names are run one after
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 
@@ -25,11 +26,13 @@ from benchmarks.fresh import use_threads
 from benchmarks.memory import memory_tables
 from benchmarks.speed import speed_table
 from benchmarks.sweep import sweep_tables
+from rapidin.environment import HUGE_PAGES
 
 
 def main() -> None:
     """Run the chosen benchmarks and print their tables."""
     arguments = _arguments()
+    os.environ.update(HUGE_PAGES)  # as rapidin's program does; every method gains, and so do other programs
     use_threads(arguments.threads)
     logging.disable_progress_bar()
     quick, tokens, dimension = arguments.quick, arguments.tokens_per_batch, arguments.projection_dim

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import typer
 
 import rapidin
 from rapidin.choices import DType, Loss, OnError, ProjectionKind, Quantization
+from rapidin.environment import HUGE_PAGES
 from rapidin.errors import RapidinError, SettingError
 
 if TYPE_CHECKING:
@@ -375,6 +377,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that has not every character shows another
             stream.reconfigure(errors="replace")
+    for name, value in HUGE_PAGES.items():
+        os.environ.setdefault(name, value)
     try:
         # Typer itself tells wrong usage and exits with 2, and with 130 when interrupted.
         app()

@@ -12,8 +12,10 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
+from rapidin.environment import HUGE_PAGES
 from rapidin.errors import ComputationError
 from rapidin.ingest.blocks import Block
+from rapidin.ingest.interruptions import interruptions_wait
 from rapidin.ingest.messages import Channel, Load, Tokens, Work
 
 _SECONDS_TO_DIE = 10.0
@@ -118,36 +120,30 @@ class WorkerProcess:
 
 def _started(load: Load) -> tuple[Channel, subprocess.Popen[bytes]]:
     ours, theirs = Pipe()
-    environment = os.environ | {"OMP_NUM_THREADS": str(load.threads)}
-    # Signals that a process is started with blocked stay so: an interruption of the terminal, which goes to all of
-    # its processes, must not reach the new one before it ignores it.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     process: subprocess.Popen[bytes] | None = None
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", BOOT, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=2,  # what a model's code prints is no result
-            pass_fds=[theirs.fileno()],
-            env=environment,
-        )
-    except OSError as error:
+        # An interruption of the terminal goes to all of its processes; it must not reach the new one before that
+        # ignores it, nor this one before it knows of the new one.
+        with interruptions_wait():
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", BOOT, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # what a model's code prints is no result
+                pass_fds=[theirs.fileno()],
+                env=HUGE_PAGES | os.environ | {"OMP_NUM_THREADS": str(load.threads)},
+            )
+    except BaseException as error:
         ours.close()
-        reason = error.strerror or type(error).__name__
-        raise ComputationError(
-            f"no process can be started for a worker on {load.device}: {reason}; give fewer --workers, or end "
-            "other programs"
-        ) from error
+        if process is not None:
+            process.kill()
+            process.wait()
+        if isinstance(error, OSError):
+            reason = error.strerror or type(error).__name__
+            raise ComputationError(
+                f"no process can be started for a worker on {load.device}: {reason}; give fewer --workers, or end "
+                "other programs"
+            ) from error
+        raise
     finally:
         theirs.close()
-        if process is None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # raises what came meanwhile
-    except BaseException:
-        # Nobody else knows of the process.
-        ours.close()
-        process.kill()
-        process.wait()
-        raise
     return Channel(ours), process

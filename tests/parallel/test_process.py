@@ -3,12 +3,14 @@
 import os
 import signal
 import subprocess
+import threading
 from typing import Any
 
 import pytest
 
 from rapidin.errors import ComputationError
 from rapidin.ingest import process
+from rapidin.ingest.interruptions import interruptions_wait
 from rapidin.ingest.messages import Load
 from rapidin.settings import ModelSettings
 from tests.parallel import traps
@@ -32,11 +34,16 @@ def test_a_system_that_starts_no_process_is_an_error_of_computing(monkeypatch: p
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
-def test_an_interruption_during_the_start_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("threads", [0, 3])
+def test_an_interruption_during_the_start_leaves_no_process(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """Other threads do not block the signal, so that it comes at once."""
     start = subprocess.Popen
+    over = threading.Event()
+    for _ in range(threads):
+        threading.Thread(target=over.wait, daemon=True).start()
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGINT)  # waits, for it is blocked
+        os.kill(os.getpid(), signal.SIGINT)
         return start(*arguments, **options)
 
     monkeypatch.setattr(subprocess, "Popen", interrupted)
@@ -47,7 +54,42 @@ def test_an_interruption_during_the_start_leaves_no_process(monkeypatch: pytest.
             process.WorkerProcess(1, LOAD)
     finally:
         signal.signal(signal.SIGINT, handler)
+        over.set()
     assert raised.traceback  # which holds on to what the function knew
     assert traps.no_children()
     assert open_files() == before
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+
+
+def test_interruptions_wait_for_the_end_and_then_come_once() -> None:
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    steps = []
+    try:
+        with pytest.raises(KeyboardInterrupt), interruptions_wait():
+            os.kill(os.getpid(), signal.SIGINT)
+            steps.append("after the signal")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert steps == ["after the signal"]
+
+
+def test_no_interruption_changes_nothing_and_errors_pass() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(ValueError, match="mine"), interruptions_wait():
+        raise ValueError("mine")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+
+
+def test_threads_may_start_workers() -> None:
+    done = []
+
+    def wait_in_a_thread() -> None:
+        with interruptions_wait():
+            done.append(True)
+
+    thread = threading.Thread(target=wait_in_a_thread)
+    thread.start()
+    thread.join()
+    assert done == [True]
