@@ -16,6 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from rapidin.projection.memory import WorkingMemory
+
 
 class Contribution(Protocol):
     """What one use of a parameter adds to its per-sample gradient."""
@@ -42,10 +44,12 @@ class OuterProducts:
         """See `Contribution.add_to`; products are summed in float32 whatever the factors' type."""
         block += self.formed(first_row, block.shape[1])
 
-    def formed(self, first_row: int, rows: int) -> Tensor:
+    def formed(self, first_row: int, rows: int, memory: WorkingMemory | None = None) -> Tensor:
         """Form rows ``first_row … first_row + rows``, float32 [b, rows, c]."""
-        left = self.left[:, :, first_row : first_row + rows].float()
-        return torch.bmm(left.transpose(1, 2), self.right.float())
+        left = self.left[:, :, first_row : first_row + rows].float().transpose(1, 2)
+        shape = (left.shape[0], rows, self.right.shape[2])
+        room = memory.room(shape, left.device) if memory is not None else None
+        return torch.bmm(left, self.right.float(), out=room)
 
     def of_sample(self, sample: int) -> OuterProducts:
         """See `Contribution.of_sample`."""
@@ -123,11 +127,17 @@ class ParameterGradient:
         self.device = contributions[0].device
         self.contributions = contributions
 
-    def block(self, first_row: int, rows: int) -> Tensor:
-        """Form rows ``first_row … first_row + rows``, float32 [b, rows, c]."""
+    def block(self, first_row: int, rows: int, memory: WorkingMemory | None = None) -> Tensor:
+        """Form rows ``first_row … first_row + rows``, float32 [b, rows, c].
+
+        Args:
+            first_row: where to begin.
+            rows: how many.
+            memory: to form them in, if the caller has some.
+        """
         only = self.contributions[0]
         if len(self.contributions) == 1 and isinstance(only, OuterProducts):
-            return only.formed(first_row, rows)
+            return only.formed(first_row, rows, memory)
         block = torch.zeros(self.batch, rows, self.columns, dtype=torch.float32, device=self.device)
         for contribution in self.contributions:
             contribution.add_to(block, first_row)

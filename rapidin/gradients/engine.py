@@ -246,13 +246,12 @@ class GradientEngine:
             arguments["position_ids"] = torch.arange(length).expand(shape).contiguous()
         arguments = {name: value.to(self.device) for name, value in arguments.items()}
         logits: Tensor = self._model(**arguments, use_cache=False).logits
-        # Token i is predicted by the logits at i − 1.
+        # Token i is predicted by the logits at i − 1. One indexing instead of slice and mask: each has a backward
+        # step that writes zeros for all logits.
         predicted = weights[:, 1:].to(logits.device)
-        counted = predicted > 0
+        counted = torch.nonzero(predicted, as_tuple=True)
         losses = nn.functional.cross_entropy(
-            logits[:, :-1][counted].float(),
-            ids[:, 1:].to(logits.device)[counted],
-            reduction="none",
+            logits[counted].float(), ids[:, 1:].to(logits.device)[counted], reduction="none"
         )
         return (losses * predicted[counted]).sum()
 

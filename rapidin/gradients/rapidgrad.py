@@ -20,6 +20,7 @@ from rapidin.gradients.engine import Accumulator, GradientEngine, TokenSample
 from rapidin.gradients.factored import FactoredSketches
 from rapidin.gradients.shuffled import ShuffledSketches
 from rapidin.projection import FactoredProjection, ShuffledProjection
+from rapidin.projection.memory import WorkingMemory
 from rapidin.settings import ProjectionSettings, TracedParameter
 
 _TOKEN_WEIGHTS = (64.0, 1.0, 1 / 1024)
@@ -98,6 +99,7 @@ class RapidGradEngine:
         self._projection = make_projection(settings, parameters)
         self._layer_norm = settings.layer_norm
         self._layers = len(parameters)
+        self._memory = WorkingMemory()
         self._engine = GradientEngine(model, [parameter.name for parameter in parameters])
         self.device = self._engine.device
 
@@ -159,7 +161,7 @@ class RapidGradEngine:
     def _new_accumulator(self, batch: int) -> Accumulator:
         if isinstance(self._projection, FactoredProjection):
             return FactoredSketches(batch, self._projection, self._layer_norm)
-        return ShuffledSketches(batch, self._projection, self._layer_norm)
+        return ShuffledSketches(batch, self._projection, self._layer_norm, self._memory)
 
 
 def make_projection(

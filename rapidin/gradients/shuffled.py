@@ -12,19 +12,30 @@ from torch import Tensor, nn
 
 from rapidin.gradients.contributions import ParameterGradient
 from rapidin.projection import ShuffledProjection
+from rapidin.projection.memory import WorkingMemory
 
-_BLOCK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 27}
+_BLOCK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 27}
 """Gradient elements formed at a time (16 or 512 MiB in float32), unless one sample's rows need more: on a CPU what
 its caches hold, on a GPU what outweighs the start of some three hundred kernels."""
 
 
 class ShuffledSketches:
-    """Accumulator that normalises and projects every parameter's gradients as they come."""
+    """Accumulator that normalises and projects every parameter's gradients as they come.
 
-    def __init__(self, batch: int, projection: ShuffledProjection, layer_norm: bool) -> None:
+    Args:
+        batch: b, number of samples.
+        projection: the store's.
+        layer_norm: whether each layer's gradient is normalised.
+        memory: that gradients are formed in, kept from batch to batch.
+    """
+
+    def __init__(
+        self, batch: int, projection: ShuffledProjection, layer_norm: bool, memory: WorkingMemory
+    ) -> None:
         self._batch = batch
         self._projection = projection
         self._layer_norm = layer_norm
+        self._memory = memory
         self._sketches: dict[torch.device, Tensor] = {}
 
     def consume(self, gradient: ParameterGradient) -> None:
@@ -78,7 +89,7 @@ class ShuffledSketches:
             within = torch.arange(per_row, device=block.device)
             chunks = (first + block[:, None] * per_row + within).flatten()
             return chunks, gradient.chosen_rows(block).view(self._batch, -1, length)
-        flat = gradient.block(block.start, len(block)).flatten(1)
+        flat = gradient.block(block.start, len(block), self._memory).flatten(1)
         missing = -flat.shape[1] % length
         if missing:  # the tensor's last chunk is filled up with zeros
             flat = nn.functional.pad(flat, (0, missing))

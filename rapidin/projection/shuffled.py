@@ -36,21 +36,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rapidin.projection.hashing import WORD, hash32, make_keys
 from rapidin.projection.limits import too_large
+from rapidin.projection.memory import WorkingMemory
 from rapidin.settings import ProjectionSettings
 
 _LARGEST_CHUNK = 64
-_SIGNS_PER_LOOKUP = 8
-"""Bits of a hash that are turned into signs by one look-up."""
-
-_CHUNKS_AT_ONCE = 1 << 11
-"""Chunks mapped together: bounds the working memory of `ShuffledProjection.add` and keeps it in the caches."""
+_ELEMENTS_AT_ONCE = 1 << 23
+"""Elements that a CPU maps together: bounds the working memory of `Part.add`. Each time costs 64 calls, whatever
+there is to add."""
 
 
 class ShuffledProjection:
@@ -94,7 +93,7 @@ class ShuffledProjection:
 
 
 class Part:
-    """The map of the matrices' or the vectors' coordinates.
+    """The map of the matrices' or the vectors' coordinates; `add` is for one thread at a time.
 
     Attributes:
         chunk: c, neighbouring coordinates that stay together.
@@ -107,6 +106,8 @@ class Part:
         self._chunks = 0
         self._keys = make_keys(settings, name, count=settings.shuffles + 5)
         self._shuffles = settings.shuffles
+        self._tables: dict[torch.device, _Tables] = {}
+        self._memory = WorkingMemory()
 
     def reserve(self, size: int) -> int:
         """Give a tensor of `size` elements its place behind the others; the index of its first chunk."""
@@ -134,33 +135,52 @@ class Part:
             block int64 [n] in [0, K/c), shift int64 [n] in [0, c), signs float32 [n, c] of −1 and 1.
             Element e of a chunk goes to bucket (block·c + e + shift) mod K.
         """
-        return *self._targets(chunks), self._signs(chunks)
+        return *self._targets(chunks), torch.where(self._sign_bits(chunks) < 0, -1.0, 1.0)
 
     def _targets(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
         """Block and shift, see `places`."""
-        row = chunks % self._blocks
-        stripe = chunks // self._blocks
-        for round_number in range(self._shuffles):
-            key = self._keys[round_number]
-            if round_number % 2 == 0:
-                row = (row + hash32(stripe, key)) & (self._blocks - 1)
+        tables = self._tables_on(chunks.device)
+        row = (chunks & (self._blocks - 1)).int()
+        stripe = (chunks >> (self._blocks.bit_length() - 1)).int()
+        for number, moves in enumerate(tables.moves):
+            if number % 2 == 0:
+                row += moves.index_select(0, stripe)
+                row &= self._blocks - 1
             else:
-                # (hash · m) >> 32 spreads a 32-bit hash evenly over [0, m) without a division.
-                stripe = (stripe + ((hash32(row, key) * self.stripes) >> 32)) % self.stripes
-        shift = hash32(stripe, self._keys[self._shuffles]) & (self.chunk - 1)
-        return row, shift
+                stripe += moves.index_select(0, row)
+                stripe -= (stripe >= self.stripes).int().mul_(self.stripes)
+        return row.long(), tables.shifts.index_select(0, stripe)
 
-    def _signs(self, chunks: Tensor) -> Tensor:
+    def _sign_bits(self, chunks: Tensor) -> Tensor:
+        """Highest bits, int32 [n, c], of the elements whose sign is −1; all others are 0."""
         low, high = chunks & WORD, chunks >> 32
-        width = min(self.chunk, _SIGNS_PER_LOOKUP)
-        table = _sign_table(width, chunks.device)
-        parts = []
+        width = min(self.chunk, 32)
+        places = torch.arange(31, 31 - width, -1, dtype=torch.int32, device=chunks.device)
+        words = []
         for word in range(math.ceil(self.chunk / 32)):
             first, second = self._keys[self._shuffles + 1 + 2 * word : self._shuffles + 3 + 2 * word]
             bits = hash32(hash32(low, first) ^ high, second)
-            for position in range(0, min(self.chunk, 32), width):
-                parts.append(table[(bits >> position) & ((1 << width) - 1)])
-        return torch.stack(parts, dim=1).flatten(1)
+            words.append(bits.bitwise_not_().int().unsqueeze(1) << places)
+        return torch.cat(words, dim=1).bitwise_and_(-(1 << 31))
+
+    def _tables_on(self, device: torch.device) -> _Tables:
+        """Make the rounds' hashes of every row and stripe, once for each device."""
+        if device not in self._tables:
+            rows = torch.arange(self._blocks, device=device)
+            stripes = torch.arange(self.stripes, device=device)
+            keys = self._keys[: self._shuffles]
+            moves = [
+                # (hash · m) >> 32 spreads a 32-bit hash evenly over [0, m) without a division.
+                (
+                    hash32(rows, key) * self.stripes >> 32
+                    if number % 2
+                    else hash32(stripes, key) & (self._blocks - 1)
+                )
+                for number, key in enumerate(keys)
+            ]
+            shifts = hash32(stripes, self._keys[self._shuffles]) & (self.chunk - 1)
+            self._tables[device] = _Tables([move.int() for move in moves], shifts)
+        return self._tables[device]
 
     def add(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
         """Add the projection of some chunks of each sample's gradient to a sketch.
@@ -177,32 +197,39 @@ class Part:
 
     def _add_by_element(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
         """Add everything at once: few large kernels, none that waits for the host, as a GPU likes it."""
-        block, shift, signs = self.places(chunks)
-        values *= signs
+        block, shift = self._targets(chunks)
+        self._apply_signs(chunks, values)
         first = (block * self.chunk + shift).unsqueeze(1)
         buckets = first + torch.arange(self.chunk, device=chunks.device)
         # Neighbours in a chunk are neighbours in the sketch, so the atomic additions coalesce.
         sketch.index_add_(1, buckets.flatten(), values.flatten(1))
 
     def _add_by_shift(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
-        """Add chunk by chunk, piece by piece: contiguous rows in the caches, as a CPU likes it."""
-        values = values.contiguous()  # or each selection below would copy its piece first
-        all_blocks, all_shifts = self._targets(chunks)
-        for first in range(0, len(chunks), _CHUNKS_AT_ONCE):
-            piece = slice(first, first + _CHUNKS_AT_ONCE)
-            block, shift = all_blocks[piece], all_shifts[piece]
+        """Add chunk by chunk: contiguous rows, as a CPU likes it."""
+        shifted = [sketch[:, amount : amount + self._dimension] for amount in range(self.chunk)]
+        views = [rows.unflatten(1, (self._blocks, self.chunk)) for rows in shifted]
+        at_once = max(1, _ELEMENTS_AT_ONCE // (len(values) * self.chunk))
+        for numbers, piece in zip(chunks.split(at_once), values.split(at_once, dim=1), strict=True):
+            block, shift = self._targets(numbers)
             # Chunks of one shift are added together: then each is a row of K/c aligned rows of the sketch.
-            order = torch.argsort(shift, stable=True)
+            # NumPy sorts bytes by counting.
+            order = torch.from_numpy(np.argsort(shift.to(torch.uint8).numpy(), kind="stable"))
             counts = torch.bincount(shift, minlength=self.chunk).tolist()
-            block = block[order]
-            signed = values.index_select(1, order + first).mul_(self._signs(chunks[piece][order]))
-            end = 0
-            for amount, count in enumerate(counts):
-                start, end = end, end + count
-                if count:
-                    rows = sketch[:, amount : amount + self._dimension]
-                    rows = rows.unflatten(1, (self._blocks, self.chunk))
-                    rows.index_add_(1, block[start:end], signed[:, start:end])
+            self._apply_signs(numbers, piece)
+            in_order = self._rows_in_order(piece, order).split(counts, dim=1)
+            for rows, index, added in zip(views, block[order].split(counts), in_order, strict=True):
+                rows.index_add_(1, index, added)
+
+    def _rows_in_order(self, values: Tensor, order: Tensor) -> Tensor:
+        """Select chunks of [b, n, c] into working memory, sample by sample, which torch does with all threads."""
+        rows = self._memory.room(values.shape, values.device)
+        for source, target in zip(values, rows, strict=True):
+            torch.index_select(source, 0, order, out=target)
+        return rows
+
+    def _apply_signs(self, chunks: Tensor, values: Tensor) -> None:
+        """Multiply [b, n, c] by the signs of [n] chunks, in place: a float's highest bit is its sign."""
+        values.view(torch.int32).bitwise_xor_(self._sign_bits(chunks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +240,14 @@ class Placement:
     first: int
 
 
-@cache
-def _sign_table(width: int, device: torch.device) -> Tensor:
-    """Signs of every pattern of `width` bits, lowest bit first: float32 [2^width, width] of −1 and 1."""
-    patterns = torch.arange(1 << width, device=device)[:, None] >> torch.arange(width, device=device)
-    return (patterns & 1).float().mul_(2).sub_(1)
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """Hashes of a part's rows and stripes on one device; of 1/c and 1/K of its length.
+
+    Attributes:
+        moves: of each shuffling round, how far every stripe's row or every row's stripe moves, int32 [m] or [A].
+        shifts: shift of every stripe, int64 [m].
+    """
+
+    moves: list[Tensor]
+    shifts: Tensor
