@@ -206,8 +206,9 @@ class Part:
 
     def _add_by_shift(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
         """Add chunk by chunk: contiguous rows, as a CPU likes it."""
-        shifted = [sketch[:, amount : amount + self._dimension] for amount in range(self.chunk)]
-        views = [rows.unflatten(1, (self._blocks, self.chunk)) for rows in shifted]
+        # [b, K/c, c] for every shift; all in few calls, for there are many blocks.
+        shifted = sketch.unfold(1, self._dimension, 1)[:, : self.chunk]
+        views = shifted.unflatten(2, (self._blocks, self.chunk)).unbind(1)
         at_once = max(1, _ELEMENTS_AT_ONCE // (len(values) * self.chunk))
         for numbers, piece in zip(chunks.split(at_once), values.split(at_once, dim=1), strict=True):
             block, shift = self._targets(numbers)
