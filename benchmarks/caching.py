@@ -28,11 +28,12 @@ from benchmarks.speed import speed_table
 from benchmarks.sweep import sweep_tables
 from rapidin.environment import HUGE_PAGES
 
+os.environ.update(HUGE_PAGES)  # as rapidin's program does, before torch allocates; every method gains by it
+
 
 def main() -> None:
     """Run the chosen benchmarks and print their tables."""
     arguments = _arguments()
-    os.environ.update(HUGE_PAGES)  # as rapidin's program does; every method gains, and so do other programs
     use_threads(arguments.threads)
     logging.disable_progress_bar()
     quick, tokens, dimension = arguments.quick, arguments.tokens_per_batch, arguments.projection_dim

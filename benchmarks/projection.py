@@ -82,7 +82,7 @@ def _variance_ratio(heavy: torch.Tensor, dimension: int = 1024, seeds: int = 400
         projection = Projection(ProjectionSettings(dimension=dimension, seed=seed), [(ROWS, COLUMNS)])
         part = projection.tensors[0].part
         sketch = projection.new_sketch(len(both), "cpu")
-        chunked = both.view(len(both), -1, part.chunk)
+        chunked = both.clone().view(len(both), -1, part.chunk)
         part.add(sketch, torch.arange(chunked.shape[1]), chunked)
         one, other = projection.finish(sketch).double().split(pairs)
         estimates[seed] = (one * other).sum(dim=1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rapidin.errors import SettingError
-from rapidin.projection import ShuffledProjection
+from rapidin.projection import ShuffledProjection, shuffled
 from rapidin.settings import ProjectionSettings
 
 MASK = 0xFFFFFFFF
@@ -60,7 +60,7 @@ def project(projection: ShuffledProjection, vector: Tensor) -> Tensor:
     (tensor,) = projection.tensors
     chunked = vector.view(len(vector), -1, tensor.part.chunk)
     sketch = projection.new_sketch(len(vector), "cpu")
-    tensor.part.add(sketch, torch.arange(chunked.shape[1]), chunked)
+    tensor.part.add(sketch, torch.arange(chunked.shape[1]), chunked.clone())
     return projection.finish(sketch)
 
 
@@ -99,8 +99,10 @@ def test_vectors_are_placed_one_by_one_and_never_meet_where_they_fit() -> None:
         assert (block[index], signs[index, 0]) == slow_place(index, 1024, 1, 20, 7, part="vectors")
 
 
-def test_far_chunks_of_a_huge_gradient_need_no_memory() -> None:
-    """Seventy billion parameters: places are computed for any chunk, and no table is made."""
+@pytest.mark.parametrize("most_tabulated", [shuffled._MOST_TABULATED, 0])
+def test_far_chunks_of_a_huge_gradient(monkeypatch: pytest.MonkeyPatch, most_tabulated: int) -> None:
+    """Seventy billion parameters: places are computed for any chunk, from a few hashes or from none."""
+    monkeypatch.setattr(shuffled, "_MOST_TABULATED", most_tabulated)
     size = 70_000_000_000
     projection = ShuffledProjection(ProjectionSettings(), [(1, size)])
     stripes = projection.length // 65536
@@ -148,6 +150,39 @@ def test_the_way_for_gpus_adds_the_same() -> None:
         tensor.part._add_by_element(other, chunks, values.clone())
         assert one.abs().sum() > 0
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("dimension", [64, 1024, 4096])
+def test_in_pieces_and_without_tables_it_is_the_same(monkeypatch: pytest.MonkeyPatch, dimension: int) -> None:
+    shapes = [(7, 1000), (3, 500), (900,)]
+    whole = ShuffledProjection(ProjectionSettings(dimension=dimension, shuffles=5), shapes)
+    expected, found = whole.new_sketch(3, "cpu"), whole.new_sketch(3, "cpu")
+    parts = []
+    for tensor, size in zip(whole.tensors, (7000, 1500, 900), strict=True):
+        values = torch.randn(3, 2 * -(-size // tensor.part.chunk), tensor.part.chunk)[:, ::2]
+        chunks = tensor.first + torch.arange(values.shape[1])
+        parts.append((values, chunks))
+        tensor.part._add_by_shift(expected, chunks, values.clone())
+    monkeypatch.setattr(shuffled, "_ELEMENTS_AT_ONCE", 1000)
+    monkeypatch.setattr(shuffled, "_MOST_TABULATED", 0)
+    again = ShuffledProjection(ProjectionSettings(dimension=dimension, shuffles=5), shapes)
+    for tensor, (values, chunks) in zip(again.tensors, parts, strict=True):
+        tensor.part._add_by_shift(found, chunks, values)
+    assert expected.abs().sum() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_script_with_another_default_type_gets_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    projection = ShuffledProjection(ProjectionSettings(dimension=256), [(10_000, 1)])
+    vector = torch.randn(2, projection.length)
+    expected = project(projection, vector)
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = ShuffledProjection(ProjectionSettings(dimension=256), [(10_000, 1)])
+        assert torch.equal(project(again, vector), expected)
+        assert places(again)[1].dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_linear_and_independent_of_the_batch() -> None:

@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rapidin.projection.memory import WorkingMemory
+from rapidin.memory import WorkingMemory
 
 
 class Contribution(Protocol):

@@ -19,8 +19,8 @@ from rapidin.gradients.contributions import as_matrix
 from rapidin.gradients.engine import Accumulator, GradientEngine, TokenSample
 from rapidin.gradients.factored import FactoredSketches
 from rapidin.gradients.shuffled import ShuffledSketches
+from rapidin.memory import WorkingMemory
 from rapidin.projection import FactoredProjection, ShuffledProjection
-from rapidin.projection.memory import WorkingMemory
 from rapidin.settings import ProjectionSettings, TracedParameter
 
 _TOKEN_WEIGHTS = (64.0, 1.0, 1 / 1024)

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from rapidin.gradients.contributions import ParameterGradient
+from rapidin.memory import WorkingMemory
 from rapidin.projection import ShuffledProjection
-from rapidin.projection.memory import WorkingMemory
 
 _BLOCK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 27}
-"""Gradient elements formed at a time (16 or 512 MiB in float32), unless one sample's rows need more: on a CPU what
-its caches hold, on a GPU what outweighs the start of some three hundred kernels."""
+"""Gradient elements formed at a time (32 or 512 MiB in float32), unless one sample's rows need more: on a CPU a
+compromise between its caches and the number of calls, on a GPU what outweighs the start of some three hundred
+kernels."""
 
 
 class ShuffledSketches:

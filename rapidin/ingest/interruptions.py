@@ -18,10 +18,11 @@ def interruptions_wait() -> Iterator[None]:
     Raises:
         KeyboardInterrupt: at the end, or whatever else the process's handler makes of an interruption.
     """
-    received = []
+    received: list[int] = []
     handler = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         if handler is not None:
             signal.signal(signal.SIGINT, lambda number, _: received.append(number))
         yield
@@ -31,5 +32,5 @@ def interruptions_wait() -> Iterator[None]:
                 signal.signal(signal.SIGINT, handler)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    if received:
-        signal.raise_signal(signal.SIGINT)
+        if received:
+            signal.raise_signal(signal.SIGINT)

@@ -22,6 +22,7 @@ from rapidin import errors
 from rapidin.errors import ComputationError, RapidinError
 from rapidin.gradients import RapidGradBatch, TokenBudget
 from rapidin.ingest.blocks import Block, BlocksAhead
+from rapidin.ingest.interruptions import interruptions_wait
 from rapidin.ingest.messages import Begin, Computed, Failed, Load, Loaded, Logged, Ready
 from rapidin.ingest.process import WorkerProcess
 from rapidin.settings import ModelSettings, StoreSettings, TracedParameter
@@ -185,7 +186,8 @@ class WorkerPool:
         """Start workers and wait until they have loaded the model."""
         workers = []
         for load in loads:
-            self._workers.append(WorkerProcess(next(self._numbers), load))
+            with interruptions_wait():  # until it is among those that are ended whatever happens
+                self._workers.append(WorkerProcess(next(self._numbers), load))
             workers.append(self._workers[-1])
         return self._answers(Loaded, workers)
 

@@ -2,8 +2,9 @@
 
 The map sends every coordinate of the flattened gradient to one of K buckets with a random sign, exactly |v|/K
 coordinates to each bucket (Alg. 1 and Section 3.2 of Lin et al. 2024, there with permuted copies of v). Here
-bucket and sign are *computed* from the coordinate's index, so nothing of size |v| is ever held, and they depend
-on integers alone, so that every machine, device and batch size agrees. Definition, version 1:
+bucket and sign are *computed* from the coordinate's index, so nothing of size |v| is ever held (hashes that
+thousands of coordinates share are, as long as they are few), and they depend on integers alone, so that every
+machine, device and batch size agrees. Definition, version 1:
 
 The flattened gradient has two parts, the matrices' (tensors of two or more dimensions) and the vectors' (norms,
 biases), each filled up with zeros to a multiple of K. A part's coordinates are taken in chunks of c neighbours,
@@ -13,8 +14,8 @@ part has A·m chunks. For its chunk of index q:
 * shuffling: (r, s) = (q mod A, q div A), then λ rounds that alternate
   r ← (r + hash_j(s)) mod A   and   s ← (s + hash_j(r)) mod m.
   Written as an A × m matrix, a round shifts every column (then every row) in a circle by its own random amount:
-  Alg. 1's row and column permutations, drawn per column and row instead of once for all of them, and evaluated
-  by a keyed hash instead of a table. Every round is a bijection, so λ rounds are one.
+  Alg. 1's row and column permutations, drawn per column and row instead of once for all of them, by a keyed
+  hash. Every round is a bijection, so λ rounds are one.
 * bucket of element e of the chunk: (r·c + e + shift(s)) mod K, with a random shift(s) in [0, c).
   The A chunks that share s fill the K buckets exactly once each; the shift makes any two elements of
   different chunks equally likely to meet.
@@ -41,15 +42,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rapidin.memory import WorkingMemory
 from rapidin.projection.hashing import WORD, hash32, make_keys
 from rapidin.projection.limits import too_large
-from rapidin.projection.memory import WorkingMemory
 from rapidin.settings import ProjectionSettings
 
 _LARGEST_CHUNK = 64
+_MOST_TABULATED = 1 << 24
+"""Hashes of rows and stripes that are kept, four bytes each; with more, rounds compute them anew each time. The
+defaults need a million for a model of seven thousand million parameters."""
+
+_CHUNKS_AT_ONCE = 1 << 19
 _ELEMENTS_AT_ONCE = 1 << 23
-"""Elements that a CPU maps together: bounds the working memory of `Part.add`. Each time costs 64 calls, whatever
-there is to add."""
+"""Chunks, and elements of a batch, that a CPU maps together: bounds the working memory of `Part.add`. Each time
+costs 64 calls, whatever there is to add."""
 
 
 class ShuffledProjection:
@@ -135,21 +141,53 @@ class Part:
             block int64 [n] in [0, K/c), shift int64 [n] in [0, c), signs float32 [n, c] of −1 and 1.
             Element e of a chunk goes to bucket (block·c + e + shift) mod K.
         """
-        return *self._targets(chunks), torch.where(self._sign_bits(chunks) < 0, -1.0, 1.0)
+        return *self._targets(chunks), torch.where(self._sign_bits(chunks) < 0, -1.0, 1.0).float()
 
     def _targets(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
         """Block and shift, see `places`."""
         tables = self._tables_on(chunks.device)
-        row = (chunks & (self._blocks - 1)).int()
-        stripe = (chunks >> (self._blocks.bit_length() - 1)).int()
-        for number, moves in enumerate(tables.moves):
+        row = chunks & (self._blocks - 1)
+        stripe = chunks >> (self._blocks.bit_length() - 1)
+        if tables is not None:
+            row, stripe = row.int(), stripe.int()  # which torch computes with far faster
+        for number in self._rounds:
+            index = row if number % 2 else stripe
+            moves = self._moves(number, index) if tables is None else tables.moves[number].index_select(0, index)
             if number % 2 == 0:
-                row += moves.index_select(0, stripe)
+                row += moves
                 row &= self._blocks - 1
             else:
-                stripe += moves.index_select(0, row)
-                stripe -= (stripe >= self.stripes).int().mul_(self.stripes)
-        return row.long(), tables.shifts.index_select(0, stripe)
+                stripe += moves
+                stripe -= (stripe >= self.stripes).to(stripe.dtype).mul_(self.stripes)
+        shift = self._shifts(stripe) if tables is None else tables.shifts.index_select(0, stripe)
+        return row.long(), shift
+
+    @property
+    def _rounds(self) -> Sequence[int]:
+        """Numbers of the shuffling rounds, without the odd ones, which move stripes, where there is only one."""
+        return range(0, self._shuffles, 2 if self.stripes == 1 else 1)
+
+    def _moves(self, number: int, index: Tensor) -> Tensor:
+        """How far a round moves rows, by their stripe, or stripes, by their row."""
+        hashes = hash32(index, self._keys[number])
+        # (hash · m) >> 32 spreads a 32-bit hash evenly over [0, m) without a division.
+        return hashes * self.stripes >> 32 if number % 2 else hashes & (self._blocks - 1)
+
+    def _shifts(self, stripe: Tensor) -> Tensor:
+        return hash32(stripe, self._keys[self._shuffles]) & (self.chunk - 1)
+
+    def _tables_on(self, device: torch.device) -> _Tables | None:
+        """Make the hashes of every row and stripe, once for each device; None where they would be too many."""
+        sizes = {number: self._blocks if number % 2 else self.stripes for number in self._rounds}
+        if sum(sizes.values()) > _MOST_TABULATED:
+            return None
+        if device not in self._tables:
+            moves = {
+                number: self._moves(number, torch.arange(size, device=device)).int()
+                for number, size in sizes.items()
+            }
+            self._tables[device] = _Tables(moves, self._shifts(torch.arange(self.stripes, device=device)))
+        return self._tables[device]
 
     def _sign_bits(self, chunks: Tensor) -> Tensor:
         """Highest bits, int32 [n, c], of the elements whose sign is −1; all others are 0."""
@@ -162,25 +200,6 @@ class Part:
             bits = hash32(hash32(low, first) ^ high, second)
             words.append(bits.bitwise_not_().int().unsqueeze(1) << places)
         return torch.cat(words, dim=1).bitwise_and_(-(1 << 31))
-
-    def _tables_on(self, device: torch.device) -> _Tables:
-        """Make the rounds' hashes of every row and stripe, once for each device."""
-        if device not in self._tables:
-            rows = torch.arange(self._blocks, device=device)
-            stripes = torch.arange(self.stripes, device=device)
-            keys = self._keys[: self._shuffles]
-            moves = [
-                # (hash · m) >> 32 spreads a 32-bit hash evenly over [0, m) without a division.
-                (
-                    hash32(rows, key) * self.stripes >> 32
-                    if number % 2
-                    else hash32(stripes, key) & (self._blocks - 1)
-                )
-                for number, key in enumerate(keys)
-            ]
-            shifts = hash32(stripes, self._keys[self._shuffles]) & (self.chunk - 1)
-            self._tables[device] = _Tables([move.int() for move in moves], shifts)
-        return self._tables[device]
 
     def add(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
         """Add the projection of some chunks of each sample's gradient to a sketch.
@@ -209,7 +228,7 @@ class Part:
         # [b, K/c, c] for every shift; all in few calls, for there are many blocks.
         shifted = sketch.unfold(1, self._dimension, 1)[:, : self.chunk]
         views = shifted.unflatten(2, (self._blocks, self.chunk)).unbind(1)
-        at_once = max(1, _ELEMENTS_AT_ONCE // (len(values) * self.chunk))
+        at_once = max(1, min(_ELEMENTS_AT_ONCE // (len(values) * self.chunk), _CHUNKS_AT_ONCE))
         for numbers, piece in zip(chunks.split(at_once), values.split(at_once, dim=1), strict=True):
             block, shift = self._targets(numbers)
             # Chunks of one shift are added together: then each is a row of K/c aligned rows of the sketch.
@@ -243,12 +262,13 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class _Tables:
-    """Hashes of a part's rows and stripes on one device; of 1/c and 1/K of its length.
+    """Hashes of a part's rows and stripes on one device, a small fraction of its coordinates.
 
     Attributes:
-        moves: of each shuffling round, how far every stripe's row or every row's stripe moves, int32 [m] or [A].
-        shifts: shift of every stripe, int64 [m].
+        moves: by the number of a round, how far it moves rows, by their stripe, int32 [m], or stripes, by their
+            row, [A].
+        shifts: of every stripe, int64 [m].
     """
 
-    moves: list[Tensor]
+    moves: dict[int, Tensor]
     shifts: Tensor

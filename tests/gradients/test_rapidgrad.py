@@ -55,6 +55,19 @@ def test_equals_the_definition(architecture: str, layer_norm: bool) -> None:
     np.testing.assert_allclose(found.vectors, expected, atol=2e-5 * np.abs(expected).max())
 
 
+@both_kinds
+def test_batches_that_grow_and_shrink_do_not_meet_in_kept_memory(kind: ProjectionKind) -> None:
+    model = tiny.make("llama-untied")
+    samples = random_samples(9)
+    settings = ProjectionSettings(dimension=512, kind=kind)
+    batches = [samples[:2], samples[2:9], samples[:1], samples[1:6]]
+    with RapidGradEngine(model, parameters_of(model), settings) as engine:
+        found = [engine.compute(batch).vectors for batch in batches]
+    for batch, vectors in zip(batches, found, strict=True):
+        with RapidGradEngine(model, parameters_of(model), settings) as engine:
+            assert np.array_equal(engine.compute(batch).vectors, vectors)
+
+
 @pytest.mark.parametrize("architecture", ["llama-tied", "llama-untied", "gpt2", "mixtral"])
 def test_large_layers_in_blocks_give_the_same(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.make(architecture)

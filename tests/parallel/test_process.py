@@ -93,3 +93,35 @@ def test_threads_may_start_workers() -> None:
     thread.start()
     thread.join()
     assert done == [True]
+
+
+def test_an_interruption_is_not_lost_where_the_block_fails() -> None:
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as raised, interruptions_wait():
+            os.kill(os.getpid(), signal.SIGINT)
+            raise ValueError("mine")
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert isinstance(raised.value.__context__, ValueError)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+
+
+@pytest.mark.parametrize("given", [None, "0"])
+def test_workers_ask_for_large_pages_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    environments = []
+
+    def refuse(*_: object, env: dict[str, str], **__: object) -> Any:
+        environments.append(env)
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    if given is not None:
+        monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", given)
+    with pytest.raises(ComputationError):
+        process.WorkerProcess(1, LOAD)
+    assert environments[0]["THP_MEM_ALLOC_ENABLE"] == (given or "1")
+    assert environments[0]["OMP_NUM_THREADS"] == "1"

@@ -17,13 +17,14 @@ class WorkingMemory:
     """
 
     def __init__(self) -> None:
-        self._kept = torch.empty(0)
+        self._kept = torch.empty(0, dtype=torch.float32, device="cpu")
 
     def room(self, shape: Sequence[int], device: torch.device) -> Tensor:
         """Give an uninitialised float32 tensor, whose memory the next call gives again."""
         if device.type != "cpu":
-            return torch.empty(shape, device=device)
+            return torch.empty(shape, dtype=torch.float32, device=device)
         size = math.prod(shape)
         if self._kept.numel() < size:
-            self._kept = torch.empty(size)
+            self._kept = torch.empty(0, dtype=torch.float32, device="cpu")  # let go of it first
+            self._kept = torch.empty(size, dtype=torch.float32, device="cpu")
         return self._kept[:size].view(shape)
