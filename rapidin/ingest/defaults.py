@@ -11,10 +11,11 @@ from rapidin.settings import MINIMUM_PROJECTION_DIM, ProjectionSettings, TracedP
 logger = logging.getLogger(__name__)
 
 _LEAST_REDUCTION = 64
-"""Traced parameters per number of a RapidGrad from which the factored projection is the faster one.
+"""Traced parameters per number of a RapidGrad from which the factored projection is taken.
 
-Its time grows with K, that of the shuffled one with the parameters. Measured on a CPU: the two are equal at 85
-parameters per number on a model of 5.5 million, at about 60 on one of 29.5 million (benchmarks/RESULTS.md).
+Its time grows with K, that of the shuffled one with the parameters. Measured on a CPU, the two are equally fast at
+about 85 parameters per number on a model of 5.5 million, at about 110 on one of 29.5 million
+(benchmarks/RESULTS.md). It is taken somewhat before that, because its noise is a third lower.
 """
 
 _LEAST_SHARE = 32
@@ -30,8 +31,9 @@ def choose_projection(
     """Fill in what the user left open.
 
     K is the largest power of two that fits where fewer than the default's parameters are traced, as in small
-    adapters. The projection is the factored one where it is faster and gives each layer enough numbers; without
-    layer-wise normalisation it would give equal shares to unequal layers, so it is left to those who ask for it.
+    adapters. The projection is the factored one where it is about as fast or faster and gives each layer enough
+    numbers; without layer-wise normalisation it would give equal shares to unequal layers, so it is left to those
+    who ask for it.
 
     Args:
         projection: with the user's values or the defaults.
