@@ -122,6 +122,13 @@ def ingest(
         int | None, typer.Option(help="Rounds of random shuffling of 'rapidgrad'; 20 unless given.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of shuffling and projection; 0 unless given.")] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Of each number of a RapidGrad on disk: 16, 4 or 1; 4 unless given. With 1 a store of four times "
+            "the --projection-dim is as large as with 4, less noisy and sooner searched, but takes longer to make."
+        ),
+    ] = None,
     dtype: Annotated[DType | None, typer.Option(help="Of the weights in memory; auto: the checkpoint's.")] = None,
     quantization: Annotated[Quantization | None, typer.Option(help="Of the base under an adapter.")] = None,
     device: IngestDevice = "auto",
@@ -187,6 +194,7 @@ def ingest(
                 projection_dim=projection_dim,
                 shuffles=shuffles,
                 seed=seed,
+                bits=bits,
                 dtype=dtype,
                 quantization=quantization,
                 max_length=max_length,

@@ -167,6 +167,7 @@ class StoreInfo:
     shuffles: int
     seed: int
     layer_norm: bool
+    bits: int
     parameters: int
     parameter_tensors: int
     model: str

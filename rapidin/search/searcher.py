@@ -169,8 +169,10 @@ class Searcher:
         prepared = [self._prepared(query, max_new_tokens) for query in queries]
         vectors = self._vectors([encoded for _, encoded in prepared])
         with self.store.snapshot() as snapshot:
-            best = snapshot.search(vectors, k, where)
-            worst = snapshot.search(vectors, k, where, largest=False) if opponents else [[] for _ in prepared]
+            if opponents:
+                best, worst = snapshot.search_ends(vectors, k, where)
+            else:
+                best, worst = snapshot.search(vectors, k, where), [[] for _ in prepared]
         return [
             SearchResult(query, _hits(high), _hits(low))
             for (query, _), high, low in zip(prepared, best, worst, strict=True)

@@ -1,8 +1,9 @@
-"""Exact maximum inner product search: every vector is decoded and multiplied, nothing is approximated.
+"""Exact maximum inner product search: every row is compared with every query, nothing is approximated.
 
-Decoding costs more than multiplying, so a block is decoded once for all queries. Threads each take every T-th
-block, with a buffer and a running best of their own, so that memory does not grow with the store. The order of
-results is total – score, then id – hence independent of how rows were cut into blocks.
+A few queries are compared with the codes where they lie, at the speed of memory; for many, a block of rows is
+decoded once, slice by slice, and multiplied with all of them. Threads each take every T-th block, with a buffer
+and a running best of their own, so that memory does not grow with the store, and nothing is decoded as a whole.
+The order of results is total – score, then id – hence independent of how rows were cut into blocks.
 
 n rows · q queries · K numbers in a vector · k results · m rows of a block.
 """
@@ -13,6 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
@@ -22,17 +24,24 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped,unused-ignore]
 
 from rapidin.errors import StoreError
-from rapidin.storage.segments import Segment, load_faiss
+from rapidin.storage.codecs import Codec, load_faiss
+from rapidin.storage.products import SLICE, Products, single_threaded
+from rapidin.storage.ranking import Ends, joined
+from rapidin.storage.reading import Segment
 
 Part = TypeVar("Part")
 
 _one_scan = threading.Lock()
 
-BLOCK_BYTES = 2**25
-"""Of decoded float32 vectors, for each thread."""
+SCANNED_BYTES = 2**22
+"""Of codes that several queries are compared with one after the other, while they are in the cache."""
+SCANNED_ONCE_BYTES = 2**24
+"""The same for a single query; larger blocks mean fewer calls."""
+DECODED_NUMBERS = 2**20
+"""Of a slice of a block, for each thread."""
 BLOCK_SCORES = 2**22
 """Scores of a block at most, so that thousands of queries do not fill the memory either."""
-MOST_THREADS = 4
+MOST_THREADS = 8
 """More do not pay: a few saturate the memory's bandwidth."""
 
 
@@ -55,20 +64,16 @@ class Rows:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def chosen(self, indexes: NDArray[np.int64]) -> Rows:
+        """Some of the rows, in the order of `indexes`."""
+        return Rows(self.keys[indexes], self.segments[indexes], self.positions[indexes], self.scales[indexes])
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows of one segment that are decoded together: indexes into `Rows` [m], in order of position."""
+    """Rows of one segment that are compared together: indexes into `Rows` [m], in order of position."""
 
     segment: Segment
-    indexes: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The best found so far: scores [q, ≤ k] and their indexes into `Rows`, best first."""
-
-    scores: NDArray[np.float32]
     indexes: NDArray[np.int64]
 
 
@@ -77,30 +82,31 @@ def search(
     k: int,
     rows: Rows,
     open_by_id: Callable[[int], Segment],
-) -> Best:
-    """The k rows of largest inner product for each query, equal scores by ascending id.
+    both: bool = False,
+) -> Ends:
+    """The k rows of largest, and of smallest, inner product for each query, equal scores by ascending id.
 
     Args:
         queries: [q, K].
         k: results wanted; fewer come back where there are fewer rows.
         rows: what to search.
         open_by_id: gives the segment of a database id.
+        both: whether the smallest are wanted, too.
     """
-    blocks = list(_blocks(rows, open_by_id, queries))
+    task = _Task(queries, rows, open_by_id)
 
-    def run(part: Sequence[Block]) -> Best:
-        best = _nothing(len(queries))
-        for block, scores in _scored(queries, rows, part):
-            best = _merged(best, Best(scores, block.indexes), k)
-        return best
+    def run(part: Sequence[Block]) -> Ends:
+        ends = Ends(len(queries), k, both)
+        for block, scores in task.scored(part):
+            ends.add(scores, block.indexes)
+        return ends
 
-    merged = _nothing(len(queries))
-    for part in _in_threads(run, blocks):
-        merged = Best(
-            np.concatenate([merged.scores, part.scores], axis=1),
-            np.concatenate([merged.indexes, part.indexes], axis=1),
-        )
-    return _sorted(merged, k)
+    parts = task.in_threads(run)
+    found = Ends(len(queries), k, both)
+    found.largest = joined([part.largest for part in parts], len(queries), k)
+    if both:
+        found.smallest = joined([part.smallest for part in parts if part.smallest], len(queries), k)
+    return found
 
 
 def all_scores(
@@ -108,42 +114,90 @@ def all_scores(
 ) -> NDArray[np.float32]:
     """Inner products of every query with every row, [q, n]."""
     scores = np.empty((len(queries), len(rows)), dtype=np.float32)
+    task = _Task(queries, rows, open_by_id)
 
     def run(part: Sequence[Block]) -> None:
-        for block, of_block in _scored(queries, rows, part):
+        for block, of_block in task.scored(part):
             scores[:, block.indexes] = of_block
 
-    _in_threads(run, list(_blocks(rows, open_by_id, queries)))
+    task.in_threads(run)
     return scores
+
+
+class _Task:
+    """One comparison of all rows with all queries, cut into blocks."""
+
+    def __init__(self, queries: NDArray[np.float32], rows: Rows, open_by_id: Callable[[int], Segment]) -> None:
+        self._queries = queries
+        self._rows = rows
+        self._blocks = list(_blocks(rows, open_by_id, queries))
+        codecs = {block.segment.codec for block in self._blocks}
+        self._turned = {codec: codec.turned(queries) for codec in codecs}
+        self._decodes = not all(_is_scanned(codec, queries) for codec in codecs)
+
+    def in_threads(self, run: Callable[[Sequence[Block]], Part]) -> list[Part]:
+        """`run` on shares of the blocks, at the same time; an error of one is raised here."""
+        if not self._blocks:
+            return []
+        threads = max(1, min(MOST_THREADS, _processors(), len(self._blocks)))
+        shares = [self._blocks[number::threads] for number in range(threads)]
+        # FAISS, BLAS and torch would each start a team of their own in every thread, and all would wait for each
+        # other, many times slower. FAISS's setting only counts for the calling thread; those of BLAS and torch for
+        # the process, so one scan runs at a time – it uses all processors anyway – and sets them back.
+        with (
+            _one_scan,
+            _blas().limit(limits=1),
+            single_threaded() if self._decodes else nullcontext(),
+            ThreadPoolExecutor(threads, initializer=load_faiss().omp_set_num_threads, initargs=(1,)) as executor,
+        ):
+            return list(executor.map(run, shares))
+
+    def scored(self, blocks: Sequence[Block]) -> Iterator[tuple[Block, NDArray[np.float32]]]:
+        """Each block and its scores [q, m]; in a thread of its own."""
+        products: dict[Codec, Products] = {}
+        for number, block in enumerate(blocks):
+            if number + 1 < len(blocks):
+                blocks[number + 1].segment.announce(self._rows.positions[blocks[number + 1].indexes])
+            codec, positions = block.segment.codec, self._rows.positions[block.indexes]
+            if _is_scanned(codec, self._queries):
+                scores = block.segment.scan(self._turned[codec], positions)
+            else:
+                if codec not in products:
+                    products[codec] = Products(codec, self._turned[codec], _block_rows(codec, self._queries))
+                scores = products[codec].scores(block.segment.selected(positions))
+            with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+                scores = scores * self._rows.scales[block.indexes]
+            if not np.isfinite(scores).all():
+                raise StoreError(
+                    f"{block.segment.path}: a score is beyond single precision; give queries of a smaller norm"
+                )
+            yield block, scores
 
 
 def _blocks(rows: Rows, open_by_id: Callable[[int], Segment], queries: NDArray[np.float32]) -> Iterator[Block]:
     """Cut the rows into blocks of one segment each."""
     if not len(rows) or not len(queries):
         return
-    size = max(1, min(BLOCK_BYTES // (4 * queries.shape[1]), BLOCK_SCORES // len(queries)))
     order = np.lexsort((rows.positions, rows.segments))
     borders = np.flatnonzero(np.diff(rows.segments[order])) + 1
     for group in np.split(order, borders):
         segment = open_by_id(int(rows.segments[group[0]]))
+        size = _block_rows(segment.codec, queries)
         for start in range(0, len(group), size):
             yield Block(segment, group[start : start + size])
 
 
-def _in_threads(run: Callable[[Sequence[Block]], Part], blocks: Sequence[Block]) -> list[Part]:
-    """`run` on shares of the blocks, at the same time; an error of one is raised here."""
-    threads = max(1, min(MOST_THREADS, _processors(), len(blocks)))
-    shares = [blocks[number::threads] for number in range(threads)]
-    # FAISS and BLAS would each start a team of their own in every thread, and all would wait for each other,
-    # many times slower. FAISS's setting only counts for the calling thread; that of BLAS for the process, so
-    # one scan runs at a time – it uses all processors anyway – and sets it back.
-    alone = load_faiss().omp_set_num_threads
-    with (
-        _one_scan,
-        _blas().limit(limits=1),
-        ThreadPoolExecutor(threads, initializer=alone, initargs=(1,)) as executor,
-    ):
-        return list(executor.map(run, shares))
+def _block_rows(codec: Codec, queries: NDArray[np.float32]) -> int:
+    count, dimension = len(queries), int(queries.shape[1])
+    if _is_scanned(codec, queries):
+        size = (SCANNED_ONCE_BYTES if count == 1 else SCANNED_BYTES) // codec.row_bytes(dimension)
+    else:
+        size = DECODED_NUMBERS // min(dimension, SLICE)
+    return max(1, min(size, BLOCK_SCORES // count))
+
+
+def _is_scanned(codec: Codec, queries: NDArray[np.float32]) -> bool:
+    return len(queries) <= codec.most_scanned and queries.shape[1] >= codec.least_dimension
 
 
 @cache
@@ -157,56 +211,3 @@ def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _scored(
-    queries: NDArray[np.float32], rows: Rows, blocks: Sequence[Block]
-) -> Iterator[tuple[Block, NDArray[np.float32]]]:
-    """Each block and its scores [q, m]."""
-    if not blocks:
-        return
-    buffer = np.empty((max(len(block.indexes) for block in blocks), queries.shape[1]), dtype=np.float32)
-    for block in blocks:
-        vectors = block.segment.decode(rows.positions[block.indexes], buffer)  # [m, K]
-        with np.errstate(over="ignore", invalid="ignore"):  # looked at below
-            scores = (queries @ vectors.T) * rows.scales[block.indexes]  # [q, m]
-        if not np.isfinite(scores).all():
-            raise StoreError(
-                f"{block.segment.path}: a score is beyond single precision; give queries of a smaller norm"
-            )
-        yield block, scores
-
-
-def _nothing(queries: int) -> Best:
-    return Best(np.empty((queries, 0), np.float32), np.empty((queries, 0), np.int64))
-
-
-def _merged(best: Best, block: Best, k: int) -> Best:
-    """`best` and a block's scores [q, m] with indexes [m], cut to the best k."""
-    contenders = block.scores
-    if best.scores.shape[1] == k and not (contenders.max(axis=1) >= best.scores[:, -1]).any():
-        return best
-    indexes = np.broadcast_to(block.indexes, contenders.shape)
-    return _sorted(
-        Best(
-            np.concatenate([best.scores, contenders], axis=1),
-            np.concatenate([best.indexes, indexes], axis=1),
-        ),
-        k,
-    )
-
-
-def _sorted(best: Best, k: int) -> Best:
-    """The first k by descending score, then ascending index, which is the order of ids."""
-    width = min(k, best.scores.shape[1])
-    scores = np.empty((len(best.scores), width), np.float32)
-    indexes = np.empty((len(best.scores), width), np.int64)
-    for query, (of_query, at) in enumerate(zip(best.scores, best.indexes, strict=True)):
-        chosen = np.arange(len(of_query))
-        if len(of_query) > width > 0:
-            # All that equal the k-th score stay in until ids decide.
-            threshold = np.partition(of_query, len(of_query) - width)[len(of_query) - width]
-            chosen = np.flatnonzero(of_query >= threshold)
-        first = chosen[np.lexsort((at[chosen], -of_query[chosen]))[:width]]
-        scores[query], indexes[query] = of_query[first], at[first]
-    return Best(scores, indexes)

@@ -12,9 +12,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 FORMAT_VERSION = 1
 """Of the stores that this rapidin writes; an older one is migrated, a newer one refused."""
 
-CODEC = "fp16"
-"""How the vectors of a segment are coded: IEEE half precision, each divided by its row's scale."""
-
 
 class Base(DeclarativeBase):
     """Base of the tables; constraints get names, so that migrations can find them."""

@@ -7,7 +7,7 @@ seen, filters included. Close it soon: meanwhile SQLite's write-ahead log can on
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreMismatchError
+from rapidin.records import Sample
 from rapidin.storage import scan, tables
 from rapidin.storage.conditions import compile_filters
 from rapidin.storage.database import Database
 from rapidin.storage.files import DATABASE_NAME
+from rapidin.storage.ranking import nothing
+from rapidin.storage.reading import Segment, open_segment
 from rapidin.storage.samples import ScoredSample, sample_of
-from rapidin.storage.segments import Segment, open_segment
 
 
 class Snapshot:
@@ -77,28 +79,17 @@ class Snapshot:
             StoreMismatchError: the queries are not as long as the store's vectors.
             StoreCorruptError: a segment or the database is damaged.
         """
-        if k < 1:
-            raise SettingError(f"k is {k}: ask for at least 1 sample")
-        queries = self._checked(queries)
-        with self._lock, self._database.translated_errors():
-            rows = self._selected(where)
-        sign = np.float32(1 if largest else -1)
-        best = scan.search(queries * sign, k, rows, self._segment)
-        with self._lock, self._database.translated_errors():
-            found = tables.rows_by_key(self._session, rows.keys[np.unique(best.indexes)].tolist())
-            records = {key: sample_of(row) for key, row in found.items()}
-        if not all(int(key) in records for key in rows.keys[np.unique(best.indexes)]):
-            raise StoreCorruptError(
-                f"{self._path / DATABASE_NAME}: an index names samples that are not there; "
-                "restore the file from a backup"
-            )
-        return [
-            [
-                ScoredSample(float(sign * score), records[int(rows.keys[index])])
-                for score, index in zip(scores, indexes, strict=True)
-            ]
-            for scores, indexes in zip(best.scores, best.indexes, strict=True)
-        ]
+        return self._found(queries, k, where, largest, not largest)[0 if largest else 1]
+
+    def search_ends(
+        self, queries: NDArray[np.float32], k: int, where: Sequence[str] = ()
+    ) -> tuple[list[list[ScoredSample]], list[list[ScoredSample]]]:
+        """What `search` gives for both ends, in one pass over the vectors: the largest, and the smallest.
+
+        Raises:
+            SettingError, FilterError, StoreMismatchError, StoreCorruptError: as `search`.
+        """
+        return self._found(queries, k, where, True, True)
 
     def scores(
         self, queries: NDArray[np.float32], where: Sequence[str] = ()
@@ -136,6 +127,37 @@ class Snapshot:
     ) -> None:
         self.close()
 
+    def _found(
+        self, queries: NDArray[np.float32], k: int, where: Sequence[str], largest: bool, smallest: bool
+    ) -> tuple[list[list[ScoredSample]], list[list[ScoredSample]]]:
+        """Both ends; one that is not wanted is empty or may be anything."""
+        if k < 1:
+            raise SettingError(f"k is {k}: ask for at least 1 sample")
+        queries = self._checked(queries)
+        with self._lock, self._database.translated_errors():
+            rows = self._selected(where)
+        ends = scan.search(queries, k, rows, self._segment, both=smallest)
+        high = ends.largest if largest else nothing(len(queries))
+        low = ends.smallest or nothing(len(queries))
+        samples = self._samples(rows, np.union1d(high.indexes, low.indexes))
+        return (
+            [_scored(*pair, samples) for pair in zip(high.scores, high.indexes, strict=True)],
+            # Plus zero, so that it has no sign.
+            [_scored(*pair, samples) for pair in zip(-low.scores + np.float32(0), low.indexes, strict=True)],
+        )
+
+    def _samples(self, rows: scan.Rows, indexes: NDArray[np.int64]) -> dict[int, Sample]:
+        """Samples of the rows at `indexes`, by index."""
+        keys = rows.keys[indexes].tolist()
+        with self._lock, self._database.translated_errors():
+            found = {key: sample_of(row) for key, row in tables.rows_by_key(self._session, keys).items()}
+        if len(found) < len(keys):
+            raise StoreCorruptError(
+                f"{self._path / DATABASE_NAME}: an index names samples that are not there; "
+                "restore the file from a backup"
+            )
+        return {int(index): found[key] for index, key in zip(indexes, keys, strict=True)}
+
     def _selected(self, where: Sequence[str]) -> scan.Rows:
         if self._closed:
             raise StoreError(f"{self._path}: this snapshot is closed; ask the store for a new one")
@@ -169,3 +191,9 @@ class Snapshot:
                 f"query {int(np.flatnonzero(~finite)[0])}: its vector is not finite; leave the query out"
             )
         return queries
+
+
+def _scored(
+    scores: NDArray[np.float32], indexes: NDArray[np.int64], samples: Mapping[int, Sample]
+) -> list[ScoredSample]:
+    return [ScoredSample(float(score), samples[int(index)]) for score, index in zip(scores, indexes, strict=True)]

@@ -20,6 +20,7 @@ from rapidin.errors import SampleNotFoundError, SettingError
 from rapidin.records import Sample, SegmentInfo, StoreInfo, VerifyReport
 from rapidin.settings import StoreSettings
 from rapidin.storage import tables
+from rapidin.storage.codecs import CODECS
 from rapidin.storage.conditions import compile_filters
 from rapidin.storage.creation import Opened, check_place, create_store, open_store
 from rapidin.storage.files import DATABASE_NAME, file_errors
@@ -101,7 +102,8 @@ class Store:
             StoreError: the store cannot be written to.
         """
         with writer_lock(self.path):
-            writer = StoreWriter(self.path, self._database, self.settings.projection.dimension)
+            codec = CODECS[self.settings.codec.bits]
+            writer = StoreWriter(self.path, self._database, self.settings.projection.dimension, codec)
             writer.remove_garbage()
             try:
                 yield writer
@@ -225,6 +227,7 @@ class Store:
             shuffles=projection.shuffles,
             seed=projection.seed,
             layer_norm=projection.layer_norm,
+            bits=self.settings.codec.bits,
             parameters=sum(math.prod(parameter.shape) for parameter in self.settings.parameters),
             parameter_tensors=len(self.settings.parameters),
             model=model.model,

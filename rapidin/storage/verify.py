@@ -16,9 +16,10 @@ from rapidin.records import VerifyReport
 from rapidin.storage import tables
 from rapidin.storage.database import Database
 from rapidin.storage.files import DATABASE_NAME
+from rapidin.storage.reading import Segment, open_segment
 from rapidin.storage.samples import sample_of
 from rapidin.storage.schema import SampleRow
-from rapidin.storage.segments import Segment, SegmentRecord, open_segment
+from rapidin.storage.segments import SegmentRecord
 
 MOST_NAMED = 20
 """Samples or rows named one by one before a problem is summed up."""

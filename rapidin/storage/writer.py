@@ -6,7 +6,6 @@ transaction names it, adds its samples and marks those that they replace.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,22 +16,25 @@ from numpy.typing import NDArray
 
 from rapidin.errors import RapidinError, SampleNotFoundError, StoreError, StoreMismatchError
 from rapidin.storage import segments, tables
+from rapidin.storage.codecs import Codec
 from rapidin.storage.database import Database
-from rapidin.storage.files import file_errors
 from rapidin.storage.samples import NewSample, row_values, sample_of, sample_values, values_checksum
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
 SMALLEST_HALF = float(np.finfo(np.float16).smallest_subnormal)
+SMALLEST_NORM, LARGEST_NORM = 1e-30, 1e36
+"""Of a vector whose norm is kept in single precision, with room for the codec's factor."""
 
 
 class StoreWriter:
     """The one writer of a store; comes from `Store.writer`, which holds the lock meanwhile."""
 
-    def __init__(self, path: Path, database: Database, dimension: int) -> None:
+    def __init__(self, path: Path, database: Database, dimension: int, codec: Codec) -> None:
         """Write to the store in the directory `path`; only under the writer's lock."""
         self._path = path
         self._database = database
         self._dimension = dimension
+        self._codec = codec
         self._closed = False
 
     def commit(
@@ -46,8 +48,8 @@ class StoreWriter:
         Args:
             samples: with ids that differ from each other.
             vectors: RapidGrads, float32 [n, K], as they are: they are divided by `scales` here.
-            scales: positive numbers [n] that bring the vectors into the range of half precision; a search
-                multiplies its scores with them. None: all 1.
+            scales: positive numbers [n] that bring the vectors into the range of half precision, where that is
+                what the store keeps; a search multiplies its scores with them. None: all 1.
 
         Raises:
             StoreMismatchError: the vectors' shape or type does not fit the samples or the store.
@@ -60,19 +62,18 @@ class StoreWriter:
         if not samples:
             return
         _check_ids(samples)
-        _check_numbers(samples, vectors, scales32)
+        _check_numbers(samples, vectors, scales32, self._codec)
         values = [sample_values(sample) for sample in samples]
-        with file_errors(self._path):
-            free = shutil.disk_usage(self._path).free
-        segments.check_space(self._path, len(samples), self._dimension, free)
+        segments.check_space(self._path, len(samples), self._codec.row_bytes(self._dimension))
         name = segments.new_name()
         try:
-            segments.write_temporary(self._path, name, vectors, scales32)
+            index, kept = segments.coded(self._codec, vectors, scales32)
+            segments.write_temporary(self._path, name, index)
             segments.sync_file(self._path, name)
             segments.publish(self._path, name)
             segments.sync_directory(self._path)
-            record = segments.describe(self._path, name, len(samples), self._dimension)
-            self._record(record, values, scales32, samples)
+            record = segments.describe(self._path, name, len(samples), self._codec, self._dimension)
+            self._record(record, values, kept, samples)
         except RapidinError:
             with suppress(RapidinError):  # the first error is the one to tell
                 self.remove_garbage()
@@ -163,16 +164,22 @@ def _check_ids(samples: Sequence[NewSample]) -> None:
 
 
 def _check_numbers(
-    samples: Sequence[NewSample], vectors: NDArray[np.float32], scales: NDArray[np.float32]
+    samples: Sequence[NewSample], vectors: NDArray[np.float32], scales: NDArray[np.float32], codec: Codec
 ) -> None:
-    """Refuse what half precision cannot hold: it would silently be missing from, or ruin, every search."""
+    """Refuse what the codec cannot hold: it would silently be missing from, or ruin, every search."""
     for sample, vector, scale in zip(samples, vectors, scales, strict=True):
         if not (np.isfinite(scale) and scale > 0):
             raise StoreError(f"sample {sample.id!r}: its scale {scale} is not a positive number")
         largest = float(np.abs(vector).max())  # NaN where there is one
         if not np.isfinite(largest):
             raise StoreError(f"sample {sample.id!r}: its vector is not finite; leave the sample out")
-        if not SMALLEST_HALF <= largest / float(scale) <= LARGEST_HALF:
+        if codec.bits < 16:
+            if not SMALLEST_NORM <= np.linalg.norm(vector.astype(np.float64)) <= LARGEST_NORM:
+                raise StoreError(
+                    f"sample {sample.id!r}: its vector is zero or too large for single precision; "
+                    "leave the sample out"
+                )
+        elif not SMALLEST_HALF <= largest / float(scale) <= LARGEST_HALF:
             raise StoreError(
                 f"sample {sample.id!r}: its largest number, {largest:.3g} by the scale {scale:.3g}, is beyond "
                 "half precision; give a scale near the largest number, and leave out a zero vector"

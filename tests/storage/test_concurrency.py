@@ -175,7 +175,7 @@ def test_a_search_leaves_the_number_of_blas_threads_alone(filled: Store) -> None
 # The tests run as root where permissions do not bind, so a child gives up being root first.
 AS_NOBODY = """
 import os, sys
-import faiss, sqlalchemy.dialects.sqlite, alembic.command, hypothesis
+import faiss, sqlalchemy.dialects.sqlite, alembic.command, hypothesis, torch
 from rapidin.errors import StoreError
 from rapidin.storage import Store
 from tests.storage.stores import new_sample, random_vectors, store_settings

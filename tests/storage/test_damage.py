@@ -97,12 +97,12 @@ def test_the_header_must_agree_with_the_database(filled: Store, kind: str) -> No
     }[kind]
     index.add(random_vectors(count, dimension=index.d))
     faiss.write_index(index, str(file))
-    checksum, size = segments._checksum(file)
+    checksum, size = segments.file_checksum(file)
     with filled._database.writing() as session:
         where = SegmentRow.name == file.name
         session.execute(update(SegmentRow).where(where).values(checksum=checksum, bytes=size))
     assert any(file.name in problem for problem in filled.verify().problems)
-    with filled.snapshot() as snapshot, pytest.raises(StoreCorruptError, match="half-precision"):
+    with filled.snapshot() as snapshot, pytest.raises(StoreCorruptError, match="in 16 bits"):
         snapshot.search(QUERY, 1)
 
 
@@ -112,7 +112,7 @@ def test_vectors_that_are_not_finite_are_found(filled: Store) -> None:
     content = file.read_bytes()
     infinite = np.float16(np.inf).tobytes()
     file.write_bytes(content[:-8] + infinite + content[-6:])
-    checksum, _ = segments._checksum(file)
+    checksum, _ = segments.file_checksum(file)
     with filled._database.writing() as session:
         session.execute(update(SegmentRow).where(SegmentRow.name == file.name).values(checksum=checksum))
     problems = filled.verify().problems
