@@ -55,6 +55,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def having(self, keys: NDArray[np.int64]) -> Rows:
+        """The rows with one of `keys` [m], in the same order."""
+        wanted = np.isin(self.keys, keys)
+        return Rows(self.keys[wanted], self.segments[wanted], self.positions[wanted], self.scales[wanted])
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
