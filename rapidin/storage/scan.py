@@ -68,6 +68,10 @@ class Rows:
         """Some of the rows, in the order of `indexes`."""
         return Rows(self.keys[indexes], self.segments[indexes], self.positions[indexes], self.scales[indexes])
 
+    def having(self, keys: NDArray[np.int64]) -> Rows:
+        """The rows with one of `keys` [m], in the same order."""
+        return self.chosen(np.flatnonzero(np.isin(self.keys, keys)))
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
