@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rapidin.progress import IngestListener, Preflight
     from rapidin.records import (
         Hit,
+        IndexInfo,
+        IndexReport,
         IngestReport,
         Query,
         RowFailure,
@@ -40,6 +42,8 @@ _HOMES = {
     "Preflight": "rapidin.progress",
     "ingest_files": "rapidin.ingest",
     "Hit": "rapidin.records",
+    "IndexInfo": "rapidin.records",
+    "IndexReport": "rapidin.records",
     "IngestReport": "rapidin.records",
     "Query": "rapidin.records",
     "RowFailure": "rapidin.records",
@@ -57,6 +61,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Hit",
+    "IndexInfo",
+    "IndexReport",
     "IngestListener",
     "IngestReport",
     "Preflight",

@@ -178,7 +178,7 @@ def info_table(info: StoreInfo) -> RenderableType:
         "loss over": info.loss,
         "vectors": f"{size(info.bytes_vectors)} in {len(info.segments)} segments, {live:,} of {rows:,} rows live",
         "metadata": f"{size(info.bytes_metadata)}; fields: {', '.join(info.metadata_fields) or 'none'}",
-        "indexes": ", ".join(info.indexes),
+        "indexes": ", ".join(index.name for index in info.indexes),
         "created": f"{info.created}, format {info.format_version}",
     }
     for name, value in facts.items():

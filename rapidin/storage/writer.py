@@ -18,6 +18,7 @@ from rapidin.errors import RapidinError, SampleNotFoundError, StoreError, StoreM
 from rapidin.storage import segments, tables
 from rapidin.storage.codecs import Codec
 from rapidin.storage.database import Database
+from rapidin.storage.indexes import builder
 from rapidin.storage.samples import NewSample, row_values, sample_of, sample_values, values_checksum
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -106,14 +107,18 @@ class StoreWriter:
                 for column in ("metadata_json", "metadata_hash", "file", "row"):
                     setattr(row, column, values[column])
                 row.checksum = values_checksum(row_values(row))
-            tables.insert_metadata_fields(session, _metadata_names(samples))
+            tables.delete_metadata(session, [row.key for row in rows.values()])
+            field_ids = tables.insert_metadata_fields(session, _metadata_names(samples))
+            metadata = {row.key: row.metadata_json for row in rows.values()}
+            tables.insert_metadata(session, metadata, field_ids)
         return len(new)
 
     def remove_garbage(self) -> None:
-        """Delete segment files that the database does not name: what an interrupted commit left."""
+        """Delete files that the database does not name: what an interrupted commit or build left."""
         with self._database.reading() as session:
             named = {record.name for record in tables.segment_records(session)}
         segments.remove_garbage(self._path, named)
+        builder.remove_garbage(self._path, self._database)
 
     def close(self) -> None:
         """Refuse further work; the lock is about to be released."""
@@ -130,8 +135,8 @@ class StoreWriter:
         with self._database.writing() as session:
             segment_id = tables.insert_segment(session, record)
             tables.mark_deleted(session, [sample.id for sample in samples])
-            tables.insert_samples(session, values, segment_id, scales.tolist())
-            tables.insert_metadata_fields(session, _metadata_names(samples))
+            field_ids = tables.insert_metadata_fields(session, _metadata_names(samples))
+            tables.insert_samples(session, values, segment_id, scales.tolist(), field_ids)
 
     def _check_open(self) -> None:
         if self._closed:
