@@ -37,6 +37,7 @@ class Segment:
         path: of the file.
         rows: vectors in it.
         codec: of its vectors.
+        dimension: K.
         codes: [rows, bytes of a coded vector], mapped, not to be written to.
     """
 
@@ -50,7 +51,7 @@ class Segment:
         self.path = path
         self.rows = record.rows
         self.codec = codec
-        self._dimension = dimension
+        self.dimension = dimension
         try:
             # Never add to this index: on a mapped one that aborts the process.
             self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
@@ -103,14 +104,16 @@ class Segment:
             # Rows between that nobody wants cost less than copying those that are.
             index, selector, start = self._index, faiss.IDSelectorRange(first, last + 1), first
         else:
-            index, selector, start, count = self.codec.new_index(self._dimension), None, 0, len(positions)
+            index, selector, start, count = self.codec.new_index(self.dimension), None, 0, len(positions)
             index.add_sa_codes(self.codes[positions])
+        # RaBitQ has inner products from distances, which loses digits where the query is much longer than the row.
+        norms = np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         # As many results as rows: all scores, which FAISS gives only in order of size.
-        found, rows = index.search(queries, count, params=self.codec.scan_parameters(selector))
+        found, rows = index.search(queries / norms, count, params=self.codec.scan_parameters(selector))
         scores = np.full((len(queries), count), np.nan, np.float32)
         if (rows < 0).any():  # FAISS leaves out what is no number
             return scores[:, : len(positions)]
-        np.put_along_axis(scores, rows - start, found, axis=1)
+        np.put_along_axis(scores, rows - start, found * norms, axis=1)
         return scores if count == len(positions) else scores[:, positions - first]
 
     def announce(self, positions: NDArray[np.int64]) -> None:
