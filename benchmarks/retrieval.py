@@ -3,12 +3,13 @@
     python -m benchmarks.retrieval scan growth
     python -m benchmarks.retrieval growth --rows 1000 --rows 4000 --projection-dim 4096
     python -m benchmarks.retrieval codecs --model M --train train.jsonl --queries test.jsonl --label poisoned
+    python -m benchmarks.retrieval command --store STORE
     python -m benchmarks.retrieval scan growth --quick
 
 `scan`: exact search against the bandwidth of memory and bare matrix products. `growth`: build time, size,
 latency and recall of every way of searching as a store grows, with planted neighbours and without. `codecs`: what
-16, 4 and 1 bit for each number do to scores, against exact gradients of a trained model. Filters and metadata have
-a benchmark of their own, `benchmarks.metadata`.
+16, 4 and 1 bit for each number do to scores, against exact gradients of a trained model. `command`: how the time of
+one search splits. Filters and metadata have a benchmark of their own, `benchmarks.metadata`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from benchmarks import tables
 from benchmarks.codec_fidelity import codec_table
 from benchmarks.fresh import use_threads
+from benchmarks.retrieval_command import command_table
 from benchmarks.retrieval_growth import growth_table
 from benchmarks.retrieval_scan import scan_table
 
@@ -40,6 +42,8 @@ def main() -> None:
                     sizes = arguments.rows or _sizes(dimension, quick)
                     for likeness in (0.3, 0.0):
                         growth_table(sizes, dimension, likeness, work)
+            elif name == "command":
+                command_table(arguments.store, "How does a rainbow form?", "Light bends in drops of rain.")
             else:
                 codec_table(
                     *(str(arguments.model), arguments.adapter, arguments.train, arguments.queries),
@@ -61,13 +65,14 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "tables", nargs="+", choices=("scan", "growth", "codecs"), metavar="table", help="scan, growth, codecs"
+        "tables", nargs="+", choices=("scan", "growth", "codecs", "command"), metavar="table", help="see above"
     )
     parser.add_argument("--quick", action="store_true", help="small stores: does it run? Its figures mean nothing")
     parser.add_argument("--threads", type=int, default=2, help="of everything (default: %(default)s)")
     parser.add_argument("--work", type=Path, help="directory for the stores; needs some 15 GB for all of growth")
     parser.add_argument("--rows", type=int, action="append", help="of growth; repeat")
     parser.add_argument("--projection-dim", type=int, action="append", help="of growth and codecs; repeat")
+    parser.add_argument("--store", type=Path, help="of command")
     codecs = parser.add_argument_group("codecs")
     codecs.add_argument("--model", type=Path)
     codecs.add_argument("--adapter", type=Path)
@@ -80,6 +85,8 @@ def _arguments() -> argparse.Namespace:
         (arguments.model, arguments.train, arguments.queries, arguments.label)
     ):
         parser.error("codecs needs --model, --train, --queries and --label")
+    if "command" in arguments.tables and not arguments.store:
+        parser.error("command needs --store")
     return arguments
 
 
