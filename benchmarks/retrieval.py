@@ -8,8 +8,8 @@
 
 `scan`: exact search against the bandwidth of memory and bare matrix products. `growth`: build time, size,
 latency and recall of every way of searching as a store grows, with planted neighbours and without. `codecs`: what
-16, 4 and 1 bit for each number do to scores, against exact gradients of a trained model. `command`: how the time of
-one search splits. Filters and metadata have a benchmark of their own, `benchmarks.metadata`.
+16, 4 and 1 bit for each number do to scores, against exact gradients of a trained model. `command`: how the time
+of one search splits. Filters and metadata have a benchmark of their own, `benchmarks.metadata`.
 """
 
 from __future__ import annotations
