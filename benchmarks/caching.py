@@ -14,7 +14,6 @@ changes with K, batch, model, LoRA and workers). Several names are run one after
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
@@ -26,9 +25,6 @@ from benchmarks.fresh import use_threads
 from benchmarks.memory import memory_tables
 from benchmarks.speed import speed_table
 from benchmarks.sweep import sweep_tables
-from rapidin.environment import HUGE_PAGES
-
-os.environ.update(HUGE_PAGES)  # as rapidin's program does, before torch allocates; every method gains by it
 
 
 def main() -> None:

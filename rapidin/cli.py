@@ -17,7 +17,7 @@ import rapidin
 from rapidin import cli_store
 from rapidin.choices import DType, IndexChoice, Loss, OnError, ProjectionKind, Quantization
 from rapidin.cli_parts import Json, StorePath, Where, counting, output, stderr, stdout
-from rapidin.environment import HUGE_PAGES
+from rapidin.environment import VARIABLES
 from rapidin.errors import RapidinError, SettingError
 
 app = typer.Typer(
@@ -303,7 +303,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that has not every character shows another
             stream.reconfigure(errors="replace")
-    for name, value in HUGE_PAGES.items():
+    for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
     try:
         # Typer itself tells wrong usage and exits with 2, and with 130 when interrupted.

@@ -107,6 +107,8 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
             kind_given="kind" in given["projection"],
             dimension_given="dimension" in given["projection"],
         )
+    if "shuffles" in given["projection"] and existing.projection.kind == "factored":
+        raise StoreMismatchError(f"{store}: the store's projection is the factored one, which has no --shuffles")
     parts: dict[str, Any] = {}
     conflicts: list[str] = []
     for part in _PARTS:
@@ -120,7 +122,7 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
         parts[part] = theirs
     if conflicts:
         raise StoreMismatchError(
-            f"{store}: the store was created with other settings: {'; '.join(conflicts)}. Leave these out, "
+            f"{store}: the store was created with other settings: {'; '.join(conflicts)}. Leave that out, "
             "or ingest into a new store"
         )
     return ResolvedSettings(**parts)

@@ -58,10 +58,11 @@ class ProgressListener(IngestListener):
     def planned(self, preflight: Preflight) -> None:
         """See `IngestListener.planned`."""
         cut = f", {preflight.truncated:,} of them truncated" if preflight.truncated else ""
+        room = f"; room needed: about {size(preflight.bytes)} of {size(preflight.bytes_free)} that are free"
         self._console.print(
             f"{preflight.samples:,} samples to ingest ({preflight.tokens:,} tokens{cut}), "
-            f"{preflight.skipped:,} in the store already; the store grows by about "
-            f"{size(preflight.bytes)}, {size(preflight.bytes_free)} are free",
+            f"{preflight.skipped:,} in the store already"
+            f"{room if preflight.samples else ''}",
             highlight=False,
             soft_wrap=True,
         )

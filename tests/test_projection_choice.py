@@ -115,3 +115,6 @@ def test_shuffles_ask_for_the_projection_that_shuffles(tmp_path: Path, data: Pat
     rapidin.ingest_files(tmp_path / "store", [data], **settings)
     with rapidin.Store.open(tmp_path / "store") as store:
         assert (store.info().projection, store.info().shuffles) == ("rapidgrad", 7)
+    with pytest.raises(StoreMismatchError, match="no --shuffles"):
+        rapidin.ingest_files(tmp_path / "other", [data], model=str(model_directory), projection="factored")
+        rapidin.ingest_files(tmp_path / "other", [data], shuffles=20)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
-from rapidin.environment import HUGE_PAGES
+from rapidin.environment import VARIABLES
 from rapidin.errors import ComputationError
 from rapidin.ingest.blocks import Block
 from rapidin.ingest.interruptions import interruptions_wait
@@ -130,7 +130,7 @@ def _started(load: Load) -> tuple[Channel, subprocess.Popen[bytes]]:
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what a model's code prints is no result
                 pass_fds=[theirs.fileno()],
-                env=HUGE_PAGES | os.environ | {"OMP_NUM_THREADS": str(load.threads)},
+                env=VARIABLES | os.environ | {"OMP_NUM_THREADS": str(load.threads)},
             )
     except BaseException as error:
         ours.close()

@@ -236,6 +236,9 @@ class _Run:
                 f"{self._path}: another process created this store meanwhile; run the same command again"
             )
         self._store = stack.enter_context(Store.create(self._path, settings))
+        logger.info(
+            "new store: %s projection to %d numbers", settings.projection.kind, settings.projection.dimension
+        )
         return stack.enter_context(self._store.writer())
 
     def report(self, started: float, dry_run: bool) -> IngestReport:

@@ -122,7 +122,7 @@ def test_a_second_ingest_that_contradicts_the_store(
     flags, expected = CONTRADICTIONS[kind]
     given = [template if flag == "TEMPLATE" else flag for flag in flags]
     rapidin("ingest", store, "--data", more_data, *given).error(
-        FAILED, store, expected, "Leave these out, or ingest into a new store"
+        FAILED, store, expected, "Leave that out, or ingest into a new store"
     )
     store.check_unharmed()
 

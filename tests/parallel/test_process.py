@@ -108,7 +108,7 @@ def test_an_interruption_is_not_lost_where_the_block_fails() -> None:
 
 
 @pytest.mark.parametrize("given", [None, "0"])
-def test_workers_ask_for_large_pages_unless_the_user_says_otherwise(
+def test_workers_get_the_variables_unless_the_user_says_otherwise(
     monkeypatch: pytest.MonkeyPatch, given: str | None
 ) -> None:
     environments = []
@@ -118,10 +118,12 @@ def test_workers_ask_for_large_pages_unless_the_user_says_otherwise(
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
-    if given is not None:
-        monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", given)
+    for name in ("THP_MEM_ALLOC_ENABLE", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+        if given is not None:
+            monkeypatch.setenv(name, given)
     with pytest.raises(ComputationError):
         process.WorkerProcess(1, LOAD)
     assert environments[0]["THP_MEM_ALLOC_ENABLE"] == (given or "1")
+    assert environments[0]["GOMP_SPINCOUNT"] == (given or "1000")
     assert environments[0]["OMP_NUM_THREADS"] == "1"
