@@ -50,7 +50,6 @@ class Segment:
         self.path = path
         self.rows = record.rows
         self.codec = codec
-        self._dimension = dimension
         try:
             # Never add to this index: on a mapped one that aborts the process.
             self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
