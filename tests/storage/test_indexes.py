@@ -24,7 +24,7 @@ from tests.storage.clusters import (
     recall,
     settings_of,
 )
-from tests.storage.stores import new_sample
+from tests.storage.stores import new_sample, random_vectors
 
 QUERIES = clustered(40, seed=2)
 
@@ -344,3 +344,27 @@ def test_what_info_says(indexed: Store) -> None:
         assert (info["covered"], info["uncovered"], info["advice"]) == (COUNT - 1, 0, None)
         assert info["bytes"] == sizes[info["name"]] > 0
     assert lists["parameters"]["nlist"] >= 1
+
+
+@pytest.mark.parametrize("bits", [16, 4, 1])
+@pytest.mark.parametrize("wanted", [[0], [39], [1, 5, 6, 30], [0, 39], list(range(3, 38, 2)), list(range(7, 31))])
+def test_scattered_rows_are_scanned_where_they_lie(wide: dict[int, Path], bits: int, wanted: list[int]) -> None:
+    """Long enough that codes are scanned rather than decoded."""
+    queries = random_vectors(3, seed=5, dimension=4096)
+    with Store.open(wide[bits]) as store, store.snapshot() as snapshot:
+        _, every = snapshot.scores(queries)
+        segment = snapshot._segment(1)
+        rows = snapshot._rows
+        found = segment.scan(segment.codec.turned(queries), np.array(wanted))
+        np.testing.assert_allclose(found * rows.scales[wanted], every[:, wanted], rtol=1e-4, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory) -> dict[int, Path]:
+    """Stores of 40 vectors of 4,096 numbers, by bits."""
+    made = {}
+    for bits in (16, 4, 1):
+        made[bits] = tmp_path_factory.mktemp("wide") / "store"
+        with Store.create(made[bits], settings_of(bits, 4096)) as store:
+            commit(store, 0, random_vectors(40, dimension=4096))
+    return made
