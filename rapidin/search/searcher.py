@@ -19,7 +19,7 @@ from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.model.places import absolute_place
 from rapidin.records import Hit, Query, SearchResult
 from rapidin.search.queries import query_of_prompt, read_queries
-from rapidin.storage import ScoredSample, Store
+from rapidin.storage import GpuSearch, ScoredSample, Store
 from rapidin.text import EncodedSample, Encoder, TextSample
 
 _QUERIES_AT_ONCE = 64
@@ -83,6 +83,7 @@ class Searcher:
         self._encoder = Encoder(tokenizer, settings.text, context_length)
         self._model = load_model(self._model_settings, device, trust_remote_code).model
         self._engine = RapidGradEngine(self._model, settings.parameters, settings.projection)
+        self._gpu = GpuSearch.on(device)
         self._budget = TokenBudget(tokens_per_batch, self._engine.device, settings.projection.dimension)
 
     def __enter__(self) -> Self:
@@ -192,7 +193,7 @@ class Searcher:
             raise SettingError(f"--max-new-tokens {max_new_tokens} cannot be used: give at least 1")
         prepared = [self._prepared(query, max_new_tokens) for query in queries]
         vectors = self._vectors([encoded for _, encoded in prepared])
-        with self.store.snapshot() as snapshot:
+        with self.store.snapshot(self._gpu) as snapshot:
             way = snapshot.way(index, where, nprobe, len(vectors))
             if opponents:
                 best, worst = snapshot.search_ends(vectors, k, where, index, nprobe)

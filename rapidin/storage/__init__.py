@@ -5,10 +5,11 @@ Outside, only the names below are used. The package knows nothing of models, tex
 creation · store → writer, snapshot, verify → tables, segments, scan → database, schema
 """
 
+from rapidin.storage.gpu import GpuSearch
 from rapidin.storage.metadata import metadata_hash
 from rapidin.storage.samples import NewSample, ScoredSample
 from rapidin.storage.snapshot import Snapshot
 from rapidin.storage.store import Store
 from rapidin.storage.writer import StoreWriter
 
-__all__ = ["NewSample", "ScoredSample", "Snapshot", "Store", "StoreWriter", "metadata_hash"]
+__all__ = ["GpuSearch", "NewSample", "ScoredSample", "Snapshot", "Store", "StoreWriter", "metadata_hash"]

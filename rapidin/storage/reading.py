@@ -37,6 +37,7 @@ class Segment:
         path: of the file.
         rows: vectors in it.
         codec: of its vectors.
+        dimension: K.
         codes: [rows, bytes of a coded vector], mapped, not to be written to.
     """
 
@@ -50,6 +51,7 @@ class Segment:
         self.path = path
         self.rows = record.rows
         self.codec = codec
+        self.dimension = dimension
         try:
             # Never add to this index: on a mapped one that aborts the process.
             self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
@@ -105,12 +107,16 @@ class Segment:
             wanted[positions] = True
             bits = np.packbits(wanted, bitorder="little")  # FAISS looks at it during the search
             selector, place = faiss.IDSelectorBitmap(bits), np.cumsum(wanted) - 1
+        # RaBitQ has inner products from distances, which loses digits where the query is much longer than the row.
+        norms = np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         # As many results as rows: all scores, which FAISS gives only in order of size.
-        found, rows = self._index.search(queries, len(positions), params=self.codec.scan_parameters(selector))
+        found, rows = self._index.search(
+            queries / norms, len(positions), params=self.codec.scan_parameters(selector)
+        )
         scores = np.full((len(queries), len(positions)), np.nan, np.float32)
         if (rows < 0).any():  # FAISS leaves out what is no number
             return scores
-        np.put_along_axis(scores, rows - first if place is None else place[rows], found, axis=1)
+        np.put_along_axis(scores, rows - first if place is None else place[rows], found * norms, axis=1)
         return scores
 
     def announce(self, positions: NDArray[np.int64]) -> None:

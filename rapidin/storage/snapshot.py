@@ -22,6 +22,7 @@ from rapidin.storage.codecs import Codec
 from rapidin.storage.conditions import compile_filters
 from rapidin.storage.database import Database
 from rapidin.storage.files import DATABASE_NAME
+from rapidin.storage.gpu import GpuSearch
 from rapidin.storage.indexes import catalog
 from rapidin.storage.indexes.view import EXACT, IndexView
 from rapidin.storage.ranking import nothing
@@ -36,8 +37,10 @@ class Snapshot:
         samples: live samples in it.
     """
 
-    def __init__(self, path: Path, database: Database, dimension: int, codec: Codec) -> None:
-        """Take the present state of the store in the directory `path`.
+    def __init__(
+        self, path: Path, database: Database, dimension: int, codec: Codec, gpu: GpuSearch | None = None
+    ) -> None:
+        """Take the present state of the store in the directory `path`; a `gpu` does what is exact.
 
         Raises:
             StoreCorruptError: the database is damaged.
@@ -45,6 +48,7 @@ class Snapshot:
         self._path = path
         self._database = database
         self._dimension = dimension
+        self._scan = scan.search if gpu is None else gpu.search
         self._lock = threading.RLock()  # a session serves one thread at a time
         self._opened: dict[int, Segment] = {}
         self._closed = False
@@ -176,7 +180,7 @@ class Snapshot:
             rows = self._selected(where)
         way = self.way(index, where, nprobe, len(queries))
         if way == EXACT:
-            ends = scan.search(queries, k, rows, self._segment, both=wanted[1])
+            ends = self._scan(queries, k, rows, self._segment, wanted[1])
         else:
             ends = self._indexes.search(way, queries, k, wanted, nprobe, self._segment)
         high = ends.largest if wanted[0] else nothing(len(queries))

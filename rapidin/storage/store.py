@@ -22,6 +22,7 @@ from rapidin.storage.codecs import CODECS
 from rapidin.storage.conditions import compile_filters
 from rapidin.storage.creation import Opened, check_place, create_store, open_store
 from rapidin.storage.files import DATABASE_NAME, file_errors
+from rapidin.storage.gpu import GpuSearch
 from rapidin.storage.indexes.builder import DEFAULT_RECALL, IndexBuilder, drop
 from rapidin.storage.indexes.preparing import IvfOptions
 from rapidin.storage.info import store_info
@@ -110,14 +111,17 @@ class Store:
             finally:
                 writer.close()
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, gpu: GpuSearch | None = None) -> Snapshot:
         """The present state, for searching; use it in a ``with``.
+
+        Args:
+            gpu: does the exact searches, to half precision; None: the CPU does.
 
         Raises:
             StoreCorruptError: the database is damaged.
         """
         codec = CODECS[self.settings.codec.bits]
-        return Snapshot(self.path, self._database, self.settings.projection.dimension, codec)
+        return Snapshot(self.path, self._database, self.settings.projection.dimension, codec, gpu)
 
     def content_hashes(self, ids: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Content hash and metadata hash of the live samples among `ids`, by id."""
