@@ -194,7 +194,7 @@ class Searcher:
         prepared = [self._prepared(query, max_new_tokens) for query in queries]
         vectors = self._vectors([encoded for _, encoded in prepared])
         with self.store.snapshot(self._gpu) as snapshot:
-            way = snapshot.way(index, where, nprobe)
+            way = snapshot.way(index, where, nprobe, len(vectors))
             if opponents:
                 best, worst = snapshot.search_ends(vectors, k, where, index, nprobe)
             else:

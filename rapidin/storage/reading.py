@@ -100,21 +100,24 @@ class Segment:
         faiss = load_faiss()
         first, last = self._range(positions)
         count = last - first + 1
-        if count <= 2 * len(positions):
-            # Rows between that nobody wants cost less than copying those that are.
-            index, selector, start = self._index, faiss.IDSelectorRange(first, last + 1), first
+        if count == len(positions):
+            selector, place = faiss.IDSelectorRange(first, last + 1), None
         else:
-            index, selector, start, count = self.codec.new_index(self.dimension), None, 0, len(positions)
-            index.add_sa_codes(self.codes[positions])
+            wanted = np.zeros(self.rows, bool)
+            wanted[positions] = True
+            bits = np.packbits(wanted, bitorder="little")  # FAISS looks at it during the search
+            selector, place = faiss.IDSelectorBitmap(bits), np.cumsum(wanted) - 1
         # RaBitQ has inner products from distances, which loses digits where the query is much longer than the row.
         norms = np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         # As many results as rows: all scores, which FAISS gives only in order of size.
-        found, rows = index.search(queries / norms, count, params=self.codec.scan_parameters(selector))
-        scores = np.full((len(queries), count), np.nan, np.float32)
+        found, rows = self._index.search(
+            queries / norms, len(positions), params=self.codec.scan_parameters(selector)
+        )
+        scores = np.full((len(queries), len(positions)), np.nan, np.float32)
         if (rows < 0).any():  # FAISS leaves out what is no number
-            return scores[:, : len(positions)]
-        np.put_along_axis(scores, rows - start, found * norms, axis=1)
-        return scores if count == len(positions) else scores[:, positions - first]
+            return scores
+        np.put_along_axis(scores, rows - first if place is None else place[rows], found * norms, axis=1)
+        return scores
 
     def announce(self, positions: NDArray[np.int64]) -> None:
         """Have the system read the codes at the ascending `positions` from the disk, if they are not in memory."""

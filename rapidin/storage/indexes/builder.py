@@ -77,7 +77,7 @@ class IndexBuilder:
         else:
             self._extend_ivf(existing, new, options)
         with self._database.reading() as session:
-            info = index_info(catalog.read(session)[kind], tables.live_counts(session))
+            info = index_info(self._path, catalog.read(session)[kind], tables.live_counts(session))
         return IndexReport(
             name=kind,
             trained=existing is None,
@@ -98,7 +98,7 @@ class IndexBuilder:
         self._record(catalog.new_record("ivf", made.parameters, shared), parts, replaces=True)
 
     def _extend_ivf(self, existing: IndexRecord, new: Sequence[int], options: IvfOptions) -> None:
-        parameters = from_text(IvfParameters, existing.parameters)
+        parameters = from_text(IvfParameters, existing.parameters, self._path)
         asked = (options.nlist, options.nprobe, options.train_sample)
         if asked != (None, None, None) or options.recall not in (DEFAULT_RECALL, parameters.recall_target):
             raise SettingError(
@@ -126,7 +126,7 @@ class IndexBuilder:
 
     def _build_rabitq(self, existing: IndexRecord | None, new: Sequence[int]) -> None:
         record = existing or catalog.new_record("rabitq", RabitqParameters(uuid.uuid4().hex[:16]), None)
-        build = from_text(RabitqParameters, record.parameters).build
+        build = from_text(RabitqParameters, record.parameters, self._path).build
         for done, segment_id in enumerate(new):
             self._progress("encode", done, len(new))
             segment = self._segment(segment_id)

@@ -40,7 +40,7 @@ class Folding:
 
     def directions(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Vectors [n, K], folded and divided by their norms, [n, r]."""
-        parts = vectors.reshape(len(vectors), -1, self.width)
+        parts = vectors.reshape(len(vectors), len(self._signs), self.width)
         folded: NDArray[np.float32] = parts[:, 0] * self._signs[0]
         for number in range(1, len(self._signs)):
             folded += parts[:, number] * self._signs[number]

@@ -62,7 +62,7 @@ class IvfIndex:
             StoreFormatError: a newer rapidin made it.
         """
         check_row(store, record)
-        self.parameters = from_text(IvfParameters, record.parameters)
+        self.parameters = from_text(IvfParameters, record.parameters, store)
         self._rows = rows
         self._codec = codec
         self._folding = Folding(dimension)

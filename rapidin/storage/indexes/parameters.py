@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from rapidin.errors import StoreFormatError
@@ -95,8 +96,8 @@ def to_text(parameters: IvfParameters | RabitqParameters) -> str:
     return json.dumps(asdict(parameters))
 
 
-def from_text(kind: type[Parameters], text: str) -> Parameters:
-    """Parameters from the database, whose checksum has been compared.
+def from_text(kind: type[Parameters], text: str, store: Path) -> Parameters:
+    """Parameters from the database of a store, whose checksum has been compared.
 
     Raises:
         StoreFormatError: this rapidin does not know them.
@@ -104,4 +105,6 @@ def from_text(kind: type[Parameters], text: str) -> Parameters:
     try:
         return kind(**json.loads(text))
     except (TypeError, ValueError) as error:
-        raise StoreFormatError("the parameters of an index are unknown here; upgrade rapidin") from error
+        raise StoreFormatError(
+            f"{store}/store.db: the parameters of an index are unknown here; upgrade rapidin"
+        ) from error

@@ -63,7 +63,7 @@ class RabitqIndex:
             StoreFormatError: a newer rapidin made it.
         """
         check_row(store, record)
-        parameters = from_text(RabitqParameters, record.parameters)
+        parameters = from_text(RabitqParameters, record.parameters, store)
         self._store = store
         self._rows = rows
         self._parts = {

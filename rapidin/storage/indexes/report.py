@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from rapidin.errors import StoreError
+from rapidin.errors import StoreError, StoreFormatError
 from rapidin.records import IndexInfo
 from rapidin.storage.indexes import loading
 from rapidin.storage.indexes.catalog import IndexRecord, check_row
@@ -15,10 +15,11 @@ from rapidin.storage.indexes.parameters import IvfParameters, RabitqParameters, 
 from rapidin.storage.segments import SegmentRecord
 
 
-def index_info(record: IndexRecord, live: Mapping[int, int]) -> IndexInfo:
+def index_info(store: Path, record: IndexRecord, live: Mapping[int, int]) -> IndexInfo:
     """What an index is and covers, from the database alone.
 
     Args:
+        store: directory of the store.
         record: of the index.
         live: live samples of each segment that has any.
     """
@@ -27,7 +28,12 @@ def index_info(record: IndexRecord, live: Mapping[int, int]) -> IndexInfo:
     if not record.intact:
         remedy = f"its row in store.db was altered: build it again with --type {record.kind} --retrain"
         return IndexInfo(record.kind, covered, samples - covered, 0, {}, remedy)
-    told = from_text(IvfParameters, record.parameters).advice(samples) if record.kind == "ivf" else None
+    told = None
+    if record.kind == "ivf":
+        try:
+            told = from_text(IvfParameters, record.parameters, store).advice(samples)
+        except StoreFormatError as error:
+            told = str(error)
     parameters = json.loads(record.parameters)
     return IndexInfo(record.kind, covered, samples - covered, record.bytes, parameters, told)
 
@@ -47,12 +53,12 @@ def checks(
     if not record.intact:
         return
     if record.kind == "ivf":
-        lists = from_text(IvfParameters, record.parameters)
+        lists = from_text(IvfParameters, record.parameters, store)
         yield partial(loading.load_centroids, store, record, lists, recheck=True)
         for part in record.parts:
             yield partial(loading.load_lists, store, lists, part, segments.get(part.segment_id), recheck=True)
     elif record.kind == "rabitq":
-        codes = from_text(RabitqParameters, record.parameters)
+        codes = from_text(RabitqParameters, record.parameters, store)
         for part in record.parts:
             segment = segments.get(part.segment_id)
             yield partial(loading.open_codes, store, codes, part, segment, dimension, recheck=True)

@@ -31,6 +31,9 @@ LEAST_COVERED = 0.5
 MANY_ROWS = 200_000
 """From here on lists are preferred: reading one bit of everything takes longer."""
 
+MOST_QUERIES = 16
+"""For which one bit per number is read, one query after the other; more are faster compared exactly, at once."""
+
 
 class IndexView:
     """Indexes as one state of the database names them; serves several threads."""
@@ -64,13 +67,14 @@ class IndexView:
         self._opened: dict[str, IvfIndex | RabitqIndex] = {}
         self._damaged: set[str] = set()
 
-    def way(self, index: str, filtered: bool, nprobe: int | None) -> str:
+    def way(self, index: str, filtered: bool, nprobe: int | None, queries: int) -> str:
         """The kind of index that a search with these arguments uses, or ``exact``; it is opened and checked.
 
         Args:
             index: ``exact``, a kind, or ``auto``.
             filtered: whether the search is among filtered rows; such a one is always exact.
             nprobe: lists to read, where somebody says it.
+            queries: how many are searched for together.
 
         Raises:
             SettingError: there is no such index, or `nprobe` does not fit it.
@@ -86,7 +90,7 @@ class IndexView:
         if index == EXACT:
             return EXACT
         if index == "auto" and nprobe is None:
-            return EXACT if filtered else self._automatic()
+            return EXACT if filtered else self._automatic(queries)
         kind = "ivf" if nprobe is not None else index
         if kind not in self._records:
             raise SettingError(
@@ -122,7 +126,7 @@ class IndexView:
             return opened.search(queries, k, *ends, nprobe, open_by_id)
         return opened.search(queries, k, *ends, open_by_id)
 
-    def _automatic(self) -> str:
+    def _automatic(self, queries: int) -> str:
         kinds = ["rabitq", "ivf"] if len(self._rows) < MANY_ROWS else ["ivf", "rabitq"]
         for kind in kinds:
             if kind not in self._records or not self._covers_enough(kind):
@@ -136,9 +140,12 @@ class IndexView:
                     self._damaged.add(kind)
                     logger.warning("%s; this search is exact", error)
                     return EXACT
-            if isinstance(opened, IvfIndex) and opened.parameters.scanned > MOST_SCANNED:
-                continue
-            return kind
+            if isinstance(opened, RabitqIndex):
+                saves = queries <= MOST_QUERIES
+            else:
+                saves = queries * opened.parameters.scanned <= MOST_SCANNED
+            if saves:
+                return kind
         return EXACT
 
     def _covers_enough(self, kind: str) -> bool:
