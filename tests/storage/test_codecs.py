@@ -53,7 +53,8 @@ def test_scores_are_unbiased_and_as_noisy_as_theory_says(bits: int, heavy: bool)
     slope = np.polyfit(true.ravel(), (true + error).ravel(), 1)[0]
     assert abs(slope - 1) < 5 * expected / (true.std() * np.sqrt(error.size)) + 1e-5
     noise = error[~np.eye(40, 400, dtype=bool)].std()
-    assert noise < 1.1 * expected
+    # Rounding is relative to each number, so where half precision is not rotated, heavy ones carry all of it.
+    assert noise < (5 if bits == 16 and heavy else 1.1) * expected
     if bits < 16:  # of half precision only an upper bound is known
         assert noise > 0.9 * expected
 
@@ -144,7 +145,7 @@ def test_sizes_are_what_the_bits_say(store: Store, bits: int) -> None:
     info = store.info()
     assert info.bits == bits
     expected = 300 * (4096 * bits // 8 + (8 if bits == 1 else 0))
-    assert expected <= info.bytes_vectors < expected + 2 * 4096
+    assert expected <= info.bytes_vectors < expected + 2 * 200
     assert store.verify().ok
 
 
