@@ -62,24 +62,25 @@ class Codec:
         factors = 8 if self.bits == 1 else 0  # RaBitQ's two of each row
         return dimension * self.bits // 8 + factors
 
-    def new_index(self, dimension: int, width: int | None = None) -> Any:
-        """An empty FAISS index with this coding, ready for codes.
-
-        Args:
-            dimension: K.
-            width: of the index, where it shall take slices of coded vectors instead of whole ones; not with 1 bit.
-        """
+    def new_index(self, dimension: int) -> Any:
+        """An empty FAISS index with this coding, ready for codes of K = `dimension` numbers."""
         faiss = load_faiss()
         if self.bits == 1:
             index = faiss.IndexRaBitQ(dimension, faiss.METRIC_INNER_PRODUCT)
             index.is_trained = True  # a centre of zeros would say the same, but take 4·K bytes of each file
             return index
         kinds = {16: faiss.ScalarQuantizer.QT_fp16, 4: faiss.ScalarQuantizer.QT_4bit_uniform}
-        index = faiss.IndexScalarQuantizer(width or dimension, kinds[self.bits], faiss.METRIC_INNER_PRODUCT)
+        index = faiss.IndexScalarQuantizer(dimension, kinds[self.bits], faiss.METRIC_INNER_PRODUCT)
         if self.bits == 4:
-            edge = np.full((1, width or dimension), _GRID_EDGE / np.sqrt(dimension), np.float32)
+            edge = np.full((1, dimension), _GRID_EDGE / np.sqrt(dimension), np.float32)
             index.train(np.concatenate([-edge, edge]))
         return index
+
+    def grid(self, dimension: int) -> tuple[float, float]:
+        """What code 0 of 4 bits stands for, and how much each step adds; FAISS decodes to the middle of a step."""
+        index = self.new_index(dimension)  # named, for FAISS's vectors die with it
+        first, extent = load_faiss().vector_to_array(index.sq.trained).tolist()
+        return first + extent / 30, extent / 15
 
     def fits(self, index: Any, dimension: int) -> bool:
         """Whether an index that was read from a file has this coding, whatever the number of its rows."""

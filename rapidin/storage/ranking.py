@@ -87,10 +87,19 @@ def best_of(scores: NDArray[np.float32], indexes: NDArray[np.int64], k: int) -> 
 
 def _merged(best: Best, scores: NDArray[np.float32], indexes: NDArray[np.int64], k: int) -> Best:
     """`best` and a block's scores [q, m] with indexes [m], cut to the best k."""
-    if best.scores.shape[1] == k and not (scores.max(axis=1) >= best.scores[:, -1]).any():
-        return best
-    return best_of(
-        np.concatenate([best.scores, scores], axis=1),
-        np.concatenate([best.indexes, np.broadcast_to(indexes, scores.shape)], axis=1),
-        k,
-    )
+    if best.scores.shape[1] < k:
+        every = np.broadcast_to(indexes, scores.shape)
+        return best_of(
+            np.concatenate([best.scores, scores], axis=1), np.concatenate([best.indexes, every], axis=1), k
+        )
+    # Soon hardly any row of a block is among the best of any query: only those are looked at.
+    least = best.scores[:, -1]
+    for query in np.flatnonzero(scores.max(axis=1) >= least):
+        chosen = np.flatnonzero(scores[query] >= least[query])
+        found = best_of(
+            np.concatenate([best.scores[query], scores[query, chosen]])[None],
+            np.concatenate([best.indexes[query], indexes[chosen]])[None],
+            k,
+        )
+        best.scores[query], best.indexes[query] = found.scores[0], found.indexes[0]
+    return best

@@ -1,8 +1,8 @@
 """Exact maximum inner product search: every row is compared with every query, nothing is approximated.
 
 A few queries are compared with the codes where they lie, at the speed of memory; for many, a block of rows is
-decoded once, slice by slice, and multiplied with all of them. Threads each take every T-th block, with a buffer
-and a running best of their own, so that memory does not grow with the store, and nothing is decoded as a whole.
+decoded once, slice by slice, and multiplied with all of them. Threads take blocks as they come, with a buffer and
+a running best of their own, so that memory does not grow with the store, and nothing is decoded as a whole.
 The order of results is total – score, then id – hence independent of how rows were cut into blocks.
 
 n rows · q queries · K numbers in a vector · k results · m rows of a block.
@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped,unused-ignore]
 
 from rapidin.errors import StoreError
 from rapidin.storage.codecs import Codec, load_faiss
-from rapidin.storage.products import SLICE, Products, single_threaded
+from rapidin.storage.products import SLICE, SlicedQueries, single_threaded, working_memory
 from rapidin.storage.ranking import Ends, joined
 from rapidin.storage.reading import Segment
 
@@ -41,6 +40,8 @@ DECODED_NUMBERS = 2**20
 """Of a slice of a block, for each thread."""
 BLOCK_SCORES = 2**22
 """Scores of a block at most, so that thousands of queries do not fill the memory either."""
+_IN_MEMORY = 0.25
+"""Share of the machine's memory up to which codes are taken to be there; to ask costs a tenth of a scan."""
 MOST_THREADS = 8
 """More do not pay: a few saturate the memory's bandwidth."""
 
@@ -107,9 +108,9 @@ def search(
     """
     task = _Task(queries, rows, open_by_id)
 
-    def run(part: Sequence[Block]) -> Ends:
+    def run(blocks: Iterator[Block]) -> Ends:
         ends = Ends(len(queries), k, both)
-        for block, scores in task.scored(part):
+        for block, scores in task.scored(blocks):
             ends.add(scores, block.indexes)
         return ends
 
@@ -128,8 +129,8 @@ def all_scores(
     scores = np.empty((len(queries), len(rows)), dtype=np.float32)
     task = _Task(queries, rows, open_by_id)
 
-    def run(part: Sequence[Block]) -> None:
-        for block, of_block in task.scored(part):
+    def run(blocks: Iterator[Block]) -> None:
+        for block, of_block in task.scored(blocks):
             scores[:, block.indexes] = of_block
 
     task.in_threads(run)
@@ -137,46 +138,50 @@ def all_scores(
 
 
 class _Task:
-    """One comparison of all rows with all queries, cut into blocks."""
+    """One comparison of all rows with all queries, cut into blocks, of which each thread takes the next."""
 
     def __init__(self, queries: NDArray[np.float32], rows: Rows, open_by_id: Callable[[int], Segment]) -> None:
         self._queries = queries
         self._rows = rows
         self._blocks = list(_blocks(rows, open_by_id, queries))
         codecs = {block.segment.codec for block in self._blocks}
-        self._turned = {codec: codec.turned(queries) for codec in codecs}
-        self._decodes = not all(_is_scanned(codec, queries) for codec in codecs)
+        turned = {codec: codec.turned(queries) for codec in codecs}
+        self._scanned = {codec: turned[codec] for codec in codecs if _is_scanned(codec, queries)}
+        self._sliced = {
+            codec: SlicedQueries(codec, turned[codec]) for codec in codecs if not _is_scanned(codec, queries)
+        }
+        codes = sum(len(block.indexes) * block.segment.codes.shape[1] for block in self._blocks)
+        self._announces = codes > _IN_MEMORY * _memory_bytes()
 
-    def in_threads(self, run: Callable[[Sequence[Block]], Part]) -> list[Part]:
-        """`run` on shares of the blocks, at the same time; an error of one is raised here."""
+    def in_threads(self, run: Callable[[Iterator[Block]], Part]) -> list[Part]:
+        """`run` in several threads, on the blocks that it takes; an error of one is raised here."""
         if not self._blocks:
             return []
         threads = max(1, min(MOST_THREADS, processors(), len(self._blocks)))
-        shares = [self._blocks[number::threads] for number in range(threads)]
-        # FAISS, BLAS and torch would each start a team of their own in every thread, and all would wait for each
-        # other, many times slower. FAISS's setting only counts for the calling thread; those of BLAS and torch for
-        # the process, so one scan runs at a time – it uses all processors anyway – and sets them back.
+        blocks = iter(self._blocks)  # of a list, so that several threads may draw from it
+        # FAISS and torch would each start a team of their own in every thread, and all would wait for each other,
+        # many times slower. FAISS's setting only counts for the calling thread; that of torch for the process, so
+        # one scan runs at a time – it uses all processors anyway – and sets it back.
         with (
             _one_scan,
-            _blas().limit(limits=1),
-            single_threaded() if self._decodes else nullcontext(),
+            single_threaded() if self._sliced else nullcontext(),
             ThreadPoolExecutor(threads, initializer=load_faiss().omp_set_num_threads, initargs=(1,)) as executor,
         ):
-            return list(executor.map(run, shares))
+            return list(executor.map(run, [blocks] * threads))
 
-    def scored(self, blocks: Sequence[Block]) -> Iterator[tuple[Block, NDArray[np.float32]]]:
+    def scored(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, NDArray[np.float32]]]:
         """Each block and its scores [q, m]; in a thread of its own."""
-        products: dict[Codec, Products] = {}
-        for number, block in enumerate(blocks):
-            if number + 1 < len(blocks):
-                blocks[number + 1].segment.announce(self._rows.positions[blocks[number + 1].indexes])
+        memory: Any = None
+        for block in blocks:
             codec, positions = block.segment.codec, self._rows.positions[block.indexes]
-            if _is_scanned(codec, self._queries):
-                scores = block.segment.scan(self._turned[codec], positions)
+            if self._announces:
+                block.segment.announce(positions)
+            if codec in self._scanned:
+                scores = block.segment.scan(self._scanned[codec], positions)
             else:
-                if codec not in products:
-                    products[codec] = Products(codec, self._turned[codec], _block_rows(codec, self._queries))
-                scores = products[codec].scores(block.segment.selected(positions))
+                if memory is None:
+                    memory = working_memory(max(_block_rows(each, self._queries) for each in self._sliced))
+                scores = self._sliced[codec].scores(block.segment.selected(positions), memory)
             with np.errstate(over="ignore", invalid="ignore"):  # looked at below
                 scores = scores * self._rows.scales[block.indexes]
             if not np.isfinite(scores).all():
@@ -211,9 +216,9 @@ def _is_scanned(codec: Codec, queries: NDArray[np.float32]) -> bool:
 
 
 @cache
-def _blas() -> ThreadpoolController:
-    """Control over NumPy's BLAS; finding it takes milliseconds."""
-    return ThreadpoolController().select(user_api="blas")
+def _memory_bytes() -> int:
+    """Of the machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def processors() -> int:

@@ -185,13 +185,13 @@ def test_memory_stays_bounded_by_blocks(thousand: Store, monkeypatch) -> None:
     monkeypatch.setattr(scan, "DECODED_NUMBERS", 16 * DIMENSION)
     monkeypatch.setattr(scan, "processors", lambda: 1)
     sizes: list[int] = []
-    original = scan.Products.scores
+    original = scan.SlicedQueries.scores
 
-    def scores(self, codes):
+    def scores(self, codes, decoded):
         sizes.append(len(codes))
-        return original(self, codes)
+        return original(self, codes, decoded)
 
-    monkeypatch.setattr(scan.Products, "scores", scores)
+    monkeypatch.setattr(scan.SlicedQueries, "scores", scores)
     with thousand.snapshot() as snapshot:
         snapshot.search(random_vectors(2), 3)
         assert max(sizes) == 16
