@@ -21,6 +21,11 @@ SLICE = 2048
 """Numbers of each row that are decoded at a time; with some hundred rows a slice fits a processor's own cache."""
 
 
+_ROWS_TOGETHER = 16
+"""Rows are multiplied in multiples of this: BLAS sums what is left over in another order, and a sample's score
+would differ in its last bits with the number of rows beside it."""
+
+
 class SlicedQueries:
     """Queries cut into the slices that decoded rows come in; serves several threads.
 
@@ -50,12 +55,13 @@ class SlicedQueries:
 
         Args:
             codes: of the rows.
-            decoded: a tensor of at least [m, slice], for the use of this call.
+            decoded: `working_memory` for at least m rows, for the use of this call.
         """
         import torch
 
-        total = torch.zeros((len(codes), self.count))
-        decoded = decoded[: len(codes), : self.width]
+        total = torch.zeros((_whole(len(codes)), self.count))
+        factors = decoded[: _whole(len(codes)), : self.width]
+        decoded = factors[: len(codes)]
         packed = torch.from_numpy(codes.view(np.float16) if self.codec.bits == 16 else codes)
         for part, of_queries in zip(packed.tensor_split(len(self._slices), dim=1), self._slices, strict=True):
             if self.codec.bits == 16:
@@ -64,8 +70,8 @@ class SlicedQueries:
                 half = self.width // 2
                 decoded[:, :half].copy_(part & 15)
                 decoded[:, half:].copy_(part >> 4)
-            total.addmm_(decoded, of_queries)
-        scores: NDArray[np.float32] = (total + self._offsets).numpy().T
+            total.addmm_(factors, of_queries)
+        scores: NDArray[np.float32] = (total[: len(codes)] + self._offsets).numpy().T
         return scores
 
 
@@ -73,7 +79,11 @@ def working_memory(rows: int) -> Any:
     """What `SlicedQueries.scores` decodes up to so many rows into."""
     import torch
 
-    return torch.empty((rows, SLICE))
+    return torch.zeros((_whole(rows), SLICE))
+
+
+def _whole(rows: int) -> int:
+    return -(-rows // _ROWS_TOGETHER) * _ROWS_TOGETHER
 
 
 @contextmanager
