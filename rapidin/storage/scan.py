@@ -68,6 +68,11 @@ class Rows:
         """Some of the rows, in the order of `indexes`."""
         return Rows(self.keys[indexes], self.segments[indexes], self.positions[indexes], self.scales[indexes])
 
+    def having(self, keys: NDArray[np.int64]) -> Rows:
+        """The rows with one of `keys` [m], in the same order."""
+        wanted = np.isin(self.keys, keys)
+        return Rows(self.keys[wanted], self.segments[wanted], self.positions[wanted], self.scales[wanted])
+
 
 @dataclass(frozen=True, slots=True)
 class Block:

@@ -163,7 +163,8 @@ class Snapshot:
             raise StoreError(f"{self._path}: this snapshot is closed; ask the store for a new one")
         if not where:
             return self._rows
-        return tables.searchable_rows(self._session, compile_filters(where, self._session))
+        keys = tables.live_keys(self._session, compile_filters(where, self._session))
+        return self._rows.having(keys)
 
     def _segment(self, segment_id: int) -> Segment:
         """An open segment, checked when it is first asked for."""

@@ -16,7 +16,7 @@ from typing import Self
 
 from sqlalchemy import func, select
 
-from rapidin.errors import SampleNotFoundError, SettingError
+from rapidin.errors import SampleNotFoundError, SettingError, StoreCorruptError
 from rapidin.records import Sample, SegmentInfo, StoreInfo, VerifyReport
 from rapidin.settings import StoreSettings
 from rapidin.storage import tables
@@ -149,15 +149,18 @@ class Store:
         if offset < 0 or (limit is not None and limit < 0):
             raise SettingError(f"limit {limit} and offset {offset} must not be negative")
         with self._database.reading() as session:
-            statement = (
-                select(SampleRow)
-                .where(tables.LIVE, compile_filters(where, session))
-                .order_by(SampleRow.key)
-                .limit(-1 if limit is None else limit)  # SQLite takes an offset only after a limit
-                .offset(offset)
-                .execution_options(yield_per=tables.CHUNK)
-            )
-            return [sample_of(row) for row in session.scalars(statement)]
+            # Keys first: SQLite would carry whole rows along.
+            keys = tables.live_keys(session, compile_filters(where, session), limit, offset)
+            found = []
+            for chunk in tables.chunks(keys.tolist()):
+                rows = tables.rows_by_key(session, chunk)
+                if len(rows) < len(chunk):
+                    raise StoreCorruptError(
+                        f"{self.path / DATABASE_NAME}: an index names samples that are not there; "
+                        "restore the file from a backup"
+                    )
+                found += [sample_of(rows[key]) for key in chunk]
+            return found
 
     def count(self, where: Sequence[str] = ()) -> int:
         """How many live samples meet all filters.
@@ -166,8 +169,7 @@ class Store:
             FilterError: a filter cannot be read or asks for an unknown field.
         """
         with self._database.reading() as session:
-            statement = select(func.count(SampleRow.key)).where(tables.LIVE, compile_filters(where, session))
-            return session.scalar(statement) or 0
+            return tables.live_count(session, compile_filters(where, session))
 
     def delete(self, ids: Sequence[str] = (), where: Sequence[str] = ()) -> int:
         """Delete samples: those with the ids, those that meet all filters, or, given both, those that do both.

@@ -106,7 +106,10 @@ class StoreWriter:
                 for column in ("metadata_json", "metadata_hash", "file", "row"):
                     setattr(row, column, values[column])
                 row.checksum = values_checksum(row_values(row))
-            tables.insert_metadata_fields(session, _metadata_names(samples))
+            tables.delete_metadata(session, [row.key for row in rows.values()])
+            field_ids = tables.insert_metadata_fields(session, _metadata_names(samples))
+            metadata = {row.key: row.metadata_json for row in rows.values()}
+            tables.insert_metadata(session, metadata, field_ids)
         return len(new)
 
     def remove_garbage(self) -> None:
@@ -130,8 +133,8 @@ class StoreWriter:
         with self._database.writing() as session:
             segment_id = tables.insert_segment(session, record)
             tables.mark_deleted(session, [sample.id for sample in samples])
-            tables.insert_samples(session, values, segment_id, scales.tolist())
-            tables.insert_metadata_fields(session, _metadata_names(samples))
+            field_ids = tables.insert_metadata_fields(session, _metadata_names(samples))
+            tables.insert_samples(session, values, segment_id, scales.tolist(), field_ids)
 
     def _check_open(self) -> None:
         if self._closed:

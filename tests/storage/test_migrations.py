@@ -16,10 +16,10 @@ from rapidin.storage import Store, database, schema
 from rapidin.storage.schema import Base, SettingsRow
 from tests.storage.stores import numbered, plain
 
-SECOND_FORMAT = """
+THIRD_FORMAT = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision = "0002", "0001"
+revision, down_revision = "0003", "0002"
 def upgrade():
     op.create_table("extras", sa.Column("name", sa.Text()))
     {more}
@@ -50,20 +50,20 @@ def test_every_format_has_its_migration(store: Store) -> None:
 def test_a_newer_format_is_refused(filled: Store) -> None:
     with filled._database.writing() as session:
         session.execute(update(SettingsRow).values(format_version=7))
-    with pytest.raises(StoreFormatError, match=r"format 7.*up to 1.*upgrade rapidin"):
+    with pytest.raises(StoreFormatError, match=r"format 7.*up to 2.*upgrade rapidin"):
         Store.open(filled.path)
 
 
 @pytest.fixture
 def newer(monkeypatch, tmp_path):
-    """A rapidin whose format is 2; gives a function that writes its migration."""
+    """A rapidin whose format is 3; gives a function that writes its migration."""
     folder = tmp_path / "100% migrations"
     shutil.copytree(database.MIGRATIONS, folder)
     monkeypatch.setattr(database, "MIGRATIONS", folder)
-    monkeypatch.setattr(schema, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(schema, "FORMAT_VERSION", 3)
 
     def write(more: str = "pass") -> None:
-        (folder / "versions" / "0002_extras.py").write_text(SECOND_FORMAT.format(more=more))
+        (folder / "versions" / "0003_extras.py").write_text(THIRD_FORMAT.format(more=more))
 
     return write
 
@@ -72,7 +72,7 @@ def test_an_older_format_is_migrated(filled: Store, newer, caplog, capfd) -> Non
     newer()
     caplog.set_level(logging.INFO)
     with Store.open(filled.path) as store:
-        assert store.format_version == 2
+        assert store.format_version == 3
         assert [plain(s) for s in store.list()] == [plain(s) for s in numbered(0, 20)]
         with store._database.reading() as session:
             assert "extras" in inspect(session.connection()).get_table_names()
@@ -86,7 +86,7 @@ def test_migration_waits_for_no_writer(filled: Store, newer) -> None:
     with filled.writer(), pytest.raises(StoreLockedError, match="process"):
         Store.open(filled.path)
     with Store.open(filled.path) as store:
-        assert store.format_version == 2
+        assert store.format_version == 3
 
 
 def test_a_failed_migration_leaves_the_old_format(filled: Store, newer, monkeypatch) -> None:
@@ -95,7 +95,7 @@ def test_a_failed_migration_leaves_the_old_format(filled: Store, newer, monkeypa
         Store.open(filled.path)
     monkeypatch.undo()
     with Store.open(filled.path) as store:
-        assert store.format_version == 1
+        assert store.format_version == 2
         assert store.verify().ok
         with store._database.reading() as session:
             assert "extras" not in inspect(session.connection()).get_table_names()
