@@ -135,15 +135,24 @@ def describe(store: Path, name: str, rows: int, codec: Codec, dimension: int) ->
     return SegmentRecord(None, name, rows, size, checksum, codec.name)
 
 
-def remove_garbage(store: Path, named: Collection[str]) -> list[str]:
-    """Delete segment files, temporary ones too, that are not in `named`; their names. Only for the writer."""
+def remove_garbage(store: Path, named: Collection[str] | None) -> list[str]:
+    """Delete segment files that are not in `named`; only for the writer.
+
+    Args:
+        store: directory of the store.
+        named: by the database; None where readers may need others, too. Temporary files always go.
+
+    Returns:
+        Names of the deleted files.
+    """
     directory = store / SEGMENTS_NAME
     removed = []
     with file_errors(directory):
         directory.mkdir(exist_ok=True)
         for path in sorted(directory.iterdir()):
-            ours = path.suffix == SUFFIX or (path.name.startswith(".") and path.name.endswith(f"{SUFFIX}.tmp"))
-            if ours and path.name not in named:
+            unfinished = path.name.startswith(".") and path.name.endswith(f"{SUFFIX}.tmp")
+            unnamed = path.suffix == SUFFIX and named is not None and path.name not in named
+            if unfinished or unnamed:
                 path.unlink()
                 removed.append(path.name)
     return removed

@@ -1,7 +1,8 @@
 """A view of a store as of one moment, and exact search in it.
 
 It keeps a read transaction open, so that commits, deletions and changes of metadata that come later are not
-seen, filters included. Close it soon: meanwhile SQLite's write-ahead log can only grow.
+seen, filters included, and shares the readers' lock, so that the files of its segments stay. Close it soon:
+meanwhile SQLite's write-ahead log can only grow, and nothing that a compaction replaces is removed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rapidin.storage.conditions import compile_filters
 from rapidin.storage.database import Database
 from rapidin.storage.files import DATABASE_NAME
 from rapidin.storage.ranking import nothing
+from rapidin.storage.readers import ReadersLock
 from rapidin.storage.reading import Segment, open_segment
 from rapidin.storage.samples import ScoredSample, sample_of
 
@@ -45,6 +47,7 @@ class Snapshot:
         self._lock = threading.RLock()  # a session serves one thread at a time
         self._opened: dict[int, Segment] = {}
         self._closed = False
+        self._readers = ReadersLock(path)  # before the transaction, whose files are to stay
         self._session = database.open_session()
         try:
             with database.translated_errors():
@@ -118,6 +121,7 @@ class Snapshot:
             self._closed = True
             self._opened.clear()
             self._session.close()
+            self._readers.close()
 
     def __enter__(self) -> Self:
         return self

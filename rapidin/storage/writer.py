@@ -18,6 +18,7 @@ from rapidin.errors import RapidinError, SampleNotFoundError, StoreError, StoreM
 from rapidin.storage import segments, tables
 from rapidin.storage.codecs import Codec
 from rapidin.storage.database import Database
+from rapidin.storage.readers import no_readers
 from rapidin.storage.samples import NewSample, row_values, sample_of, sample_values, values_checksum
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -113,10 +114,14 @@ class StoreWriter:
         return len(new)
 
     def remove_garbage(self) -> None:
-        """Delete segment files that the database does not name: what an interrupted commit left."""
-        with self._database.reading() as session:
-            named = {record.name for record in tables.segment_records(session)}
-        segments.remove_garbage(self._path, named)
+        """Delete segment files that the database does not name: what an interrupted commit or a compaction left.
+
+        While there are readers, who may need them, only unfinished files go, and the next writer looks again.
+        """
+        with no_readers(self._path) as alone:
+            with self._database.reading() as session:
+                named = {record.name for record in tables.segment_records(session)}
+            segments.remove_garbage(self._path, named if alone else None)
 
     def close(self) -> None:
         """Refuse further work; the lock is about to be released."""
