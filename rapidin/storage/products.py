@@ -21,6 +21,10 @@ from rapidin.storage.codecs import Codec
 SLICE = 2048
 """Numbers of each row that are decoded at a time; with some hundred rows a slice fits a processor's own cache."""
 
+_ROWS_TOGETHER = 16
+"""Rows are multiplied in multiples of this: BLAS sums what is left over in another order, and a sample's score
+would differ in its last bits with the number of rows beside it."""
+
 
 class Products:
     """Queries ready for products with coded rows; of one thread, for it has a buffer.
@@ -38,14 +42,15 @@ class Products:
         self._queries = torch.from_numpy(queries)
         self._codec = codec
         self._width = min(SLICE, queries.shape[1])
-        self._decoded = torch.empty((most_rows, self._width))
+        self._decoded = torch.zeros((_whole(most_rows), self._width))
         self._grid: Any = None if codec.bits == 16 else codec.new_index(queries.shape[1], self._width)
 
     def scores(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Inner products [q, m] with the rows whose codes [m, bytes] are given."""
         torch = self._torch
-        total = torch.zeros((len(codes), len(self._queries)))
-        decoded = self._decoded[: len(codes)]
+        total = torch.zeros((_whole(len(codes)), len(self._queries)))
+        factors = self._decoded[: _whole(len(codes))]
+        decoded = factors[: len(codes)]
         halves = torch.from_numpy(codes.view(np.float16)) if self._codec.bits == 16 else None
         bytes_of_slice = self._codec.row_bytes(self._width)
         for number, start in enumerate(range(0, self._queries.shape[1], self._width)):
@@ -56,9 +61,13 @@ class Products:
                 self._grid.sa_decode(
                     np.ascontiguousarray(codes[:, first : first + bytes_of_slice]), decoded.numpy()
                 )
-            total.addmm_(decoded, self._queries[:, start : start + self._width].T)
-        scores: NDArray[np.float32] = total.numpy().T
+            total.addmm_(factors, self._queries[:, start : start + self._width].T)
+        scores: NDArray[np.float32] = total[: len(codes)].numpy().T
         return scores
+
+
+def _whole(rows: int) -> int:
+    return -(-rows // _ROWS_TOGETHER) * _ROWS_TOGETHER
 
 
 @contextmanager

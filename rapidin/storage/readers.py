@@ -14,8 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from rapidin.storage.files import file_errors
-
 if sys.platform != "win32":
     import fcntl
 
@@ -44,18 +42,16 @@ class ReadersLock:
 
 @contextmanager
 def no_readers(store: Path) -> Iterator[bool]:
-    """Keep new readers waiting until the end of the ``with``; false, and nothing is kept, where there are some.
-
-    Raises:
-        StoreError: the lock's file can neither be made nor opened.
-    """
-    with file_errors(store / READERS_NAME):
-        file = (store / READERS_NAME).open("a")
+    """Keep new readers waiting until the end of the ``with``; false, and nobody waits, where there are some."""
+    file = _opened(store)
+    if file is None:
+        yield False
+        return
     with file:
         yield _alone(file)
 
 
-def _alone(file: IO[str]) -> bool:
+def _alone(file: IO[bytes]) -> bool:
     if sys.platform == "win32":
         return True
     try:
@@ -66,8 +62,8 @@ def _alone(file: IO[str]) -> bool:
 
 
 def _opened(store: Path) -> IO[bytes] | None:
-    """The lock's file, made if need be; reading it is enough for a share."""
-    for flags in (os.O_RDONLY | os.O_CREAT, os.O_RDONLY):
+    """The lock's file, made if need be; where it is another user's, reading it is enough."""
+    for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
         with suppress(OSError):
             return os.fdopen(os.open(store / READERS_NAME, flags, 0o666), "rb")
     return None

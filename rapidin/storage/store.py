@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,10 +17,11 @@ from typing import Self
 from sqlalchemy import func, select
 
 from rapidin.errors import SampleNotFoundError, SettingError, StoreCorruptError
-from rapidin.records import Sample, SegmentInfo, StoreInfo, VerifyReport
+from rapidin.records import CompactReport, Sample, SegmentInfo, StoreInfo, VerifyReport
 from rapidin.settings import StoreSettings
 from rapidin.storage import tables
 from rapidin.storage.codecs import CODECS
+from rapidin.storage.compaction import Progress, compact_store
 from rapidin.storage.conditions import compile_filters
 from rapidin.storage.creation import Opened, check_place, create_store, open_store
 from rapidin.storage.files import DATABASE_NAME, file_errors
@@ -199,6 +200,25 @@ class Store:
                 wanted = [id for id in wanted if id in matching] if wanted else sorted(matching)
             return tables.mark_deleted(session, wanted)
 
+    def compact(self, *, fraction: float = 0.0, on_progress: Progress | None = None) -> CompactReport:
+        """Rewrite segments that hold deleted rows, merge small ones, and give the space back.
+
+        Searches find what they found before, with the same scores to the last bit. Readers go on meanwhile; the
+        files that they use go when the next writer finds nobody reading.
+
+        Args:
+            fraction: a segment is rewritten where more than this part of its rows is deleted.
+            on_progress: told after each new segment how many rows are done, and of how many.
+
+        Raises:
+            SettingError: `fraction` is not from 0 to 1.
+            StoreCorruptError: a segment or row is damaged. What was done before stays; nothing is lost.
+            StoreSpaceError: there is no room for a new segment; likewise.
+            StoreLockedError: another process is writing.
+        """
+        with self.writer() as writer:
+            return compact_store(self.path, self._database, writer, fraction, on_progress)
+
     def verify(self) -> VerifyReport:
         """Read everything and check it; damage is reported, not raised.
 
@@ -240,21 +260,13 @@ class Store:
             max_length=self.settings.text.max_length,
             loss=self.settings.text.loss,
             bytes_vectors=sum(record.bytes for record in records),
-            bytes_metadata=self._metadata_bytes(),
+            bytes_metadata=self._database.size(),
             format_version=self.format_version,
             created=self.created,
             indexes=("exact",),
             segments=segments,
             metadata_fields=tuple(fields),
         )
-
-    def _metadata_bytes(self) -> int:
-        """Size of the database with what is still in its write-ahead log."""
-        size = 0
-        for name in (DATABASE_NAME, f"{DATABASE_NAME}-wal"):
-            with suppress(FileNotFoundError):  # the log goes when the last process closes the database
-                size += (self.path / name).stat().st_size
-        return size
 
     def close(self) -> None:
         """Close the database; a snapshot that is still open keeps its own connection until it is closed."""

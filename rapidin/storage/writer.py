@@ -28,14 +28,19 @@ SMALLEST_NORM, LARGEST_NORM = 1e-30, 1e36
 
 
 class StoreWriter:
-    """The one writer of a store; comes from `Store.writer`, which holds the lock meanwhile."""
+    """The one writer of a store; comes from `Store.writer`, which holds the lock meanwhile.
+
+    Attributes:
+        codec: of the vectors.
+        dimension: K.
+    """
 
     def __init__(self, path: Path, database: Database, dimension: int, codec: Codec) -> None:
         """Write to the store in the directory `path`; only under the writer's lock."""
+        self.codec = codec
+        self.dimension = dimension
         self._path = path
         self._database = database
-        self._dimension = dimension
-        self._codec = codec
         self._closed = False
 
     def commit(
@@ -59,21 +64,21 @@ class StoreWriter:
         """
         self._check_open()
         scales32 = np.ones(len(samples), np.float32) if scales is None else _as_float32(scales)
-        _check_shapes(len(samples), vectors, scales32, self._dimension)
+        _check_shapes(len(samples), vectors, scales32, self.dimension)
         if not samples:
             return
         _check_ids(samples)
-        _check_numbers(samples, vectors, scales32, self._codec)
+        _check_numbers(samples, vectors, scales32, self.codec)
         values = [sample_values(sample) for sample in samples]
-        segments.check_space(self._path, len(samples), self._codec.row_bytes(self._dimension))
+        segments.check_space(self._path, len(samples), self.codec.row_bytes(self.dimension))
         name = segments.new_name()
         try:
-            index, kept = segments.coded(self._codec, vectors, scales32)
+            index, kept = segments.coded(self.codec, vectors, scales32)
             segments.write_temporary(self._path, name, index)
             segments.sync_file(self._path, name)
             segments.publish(self._path, name)
             segments.sync_directory(self._path)
-            record = segments.describe(self._path, name, len(samples), self._codec, self._dimension)
+            record = segments.describe(self._path, name, len(samples), self.codec, self.dimension)
             self._record(record, values, kept, samples)
         except RapidinError:
             with suppress(RapidinError):  # the first error is the one to tell
