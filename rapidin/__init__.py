@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from rapidin.ingest import ingest_files
     from rapidin.progress import IngestListener, Preflight
     from rapidin.records import (
+        CompactReport,
+        ExportReport,
         Hit,
+        ImportReport,
         IngestReport,
         Query,
+        RecodeReport,
         RowFailure,
         Sample,
         SearchResult,
@@ -33,15 +37,21 @@ if TYPE_CHECKING:
     )
     from rapidin.search import Searcher
     from rapidin.storage import Store
+    from rapidin.storage.importing import import_vectors
+    from rapidin.storage.recoding import recode
 
 _HOMES = {
     "RapidinError": "rapidin.errors",
     "IngestListener": "rapidin.progress",
     "Preflight": "rapidin.progress",
     "ingest_files": "rapidin.ingest",
+    "CompactReport": "rapidin.records",
+    "ExportReport": "rapidin.records",
     "Hit": "rapidin.records",
+    "ImportReport": "rapidin.records",
     "IngestReport": "rapidin.records",
     "Query": "rapidin.records",
+    "RecodeReport": "rapidin.records",
     "RowFailure": "rapidin.records",
     "Sample": "rapidin.records",
     "SearchResult": "rapidin.records",
@@ -51,17 +61,23 @@ _HOMES = {
     "to_json": "rapidin.records",
     "Searcher": "rapidin.search",
     "Store": "rapidin.storage",
+    "import_vectors": "rapidin.storage.importing",
+    "recode": "rapidin.storage.recoding",
 }
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CompactReport",
+    "ExportReport",
     "Hit",
+    "ImportReport",
     "IngestListener",
     "IngestReport",
     "Preflight",
     "Query",
     "RapidinError",
+    "RecodeReport",
     "RowFailure",
     "Sample",
     "SearchResult",
@@ -71,7 +87,9 @@ __all__ = [
     "StoreInfo",
     "VerifyReport",
     "__version__",
+    "import_vectors",
     "ingest_files",
+    "recode",
     "to_json",
 ]
 

@@ -1,8 +1,10 @@
 """Where samples and their vectors are kept: the only home of FAISS and SQLAlchemy.
 
-Outside, only the names below are used. The package knows nothing of models, text, ingest or search.
+Outside, only the names below are used, and `importing.import_vectors` and `recoding.recode`. The package knows
+nothing of models, text, ingest or search.
 
-creation · store → writer, snapshot, verify → tables, segments, scan → database, schema
+importing, recoding → store → creation, compaction, exporting → writer, snapshot, verify → tables, segments, scan →
+database, schema
 """
 
 from rapidin.storage.metadata import metadata_hash

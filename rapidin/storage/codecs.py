@@ -141,6 +141,20 @@ CODECS: dict[Bits, Codec] = {
 }
 
 
+def fitting_scales(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scales [n] with which half precision holds vectors [n, K] well, whatever their size.
+
+    They are powers of two, mostly 1, so that dividing changes no digit, and vectors that were in half precision
+    before come out as they were. Those of vectors that cannot be stored are 1.
+    """
+    largest = np.abs(vectors).max(axis=1, initial=0)
+    usable = np.isfinite(largest) & (largest > 0)
+    well = (largest >= 2.0**-10) & (largest <= 2.0**15)
+    exponents = np.frexp(np.where(usable & ~well, largest, np.float32(0.5)))[1]
+    # Smaller powers have no inverse in single precision.
+    return np.ldexp(np.float32(1), np.maximum(exponents, -125)).astype(np.float32)
+
+
 def codec_named(name: str) -> Codec:
     """The codec of that name.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from rapidin.records import CompactReport
 from rapidin.storage import moves, segments, tables
 from rapidin.storage.database import Database
 from rapidin.storage.files import file_errors
+from rapidin.storage.listening import Progress
 from rapidin.storage.reading import Segment, open_segment
 from rapidin.storage.scan import Rows
 from rapidin.storage.segments import SegmentRecord
@@ -33,9 +34,6 @@ SEGMENT_BYTES = 2**27
 """Of codes in a new segment at most; one of less than half is small."""
 _COPIED_BYTES = 2**24
 _logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
-"""Told how many rows are done, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)

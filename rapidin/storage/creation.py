@@ -20,7 +20,7 @@ from rapidin.settings import StoreSettings
 from rapidin.storage import database as databases
 from rapidin.storage import schema
 from rapidin.storage.database import Database
-from rapidin.storage.files import DATABASE_NAME, SEGMENTS_NAME, file_errors
+from rapidin.storage.files import DATABASE_NAME, SEGMENTS_NAME, file_errors, sync
 from rapidin.storage.lock import HOLDER_NAME, LOCK_NAME, writer_lock
 from rapidin.storage.readers import READERS_NAME
 from rapidin.storage.samples import text_checksum
@@ -69,11 +69,7 @@ def create_store(path: Path, settings: StoreSettings) -> None:
         finally:
             database.close()
         temporary.rename(path / DATABASE_NAME)
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path)
 
 
 def check_place(path: Path) -> None:

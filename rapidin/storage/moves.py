@@ -11,7 +11,6 @@ from typing import Any
 from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from rapidin.errors import StoreCorruptError
 from rapidin.storage import tables
 from rapidin.storage.samples import row_values, sample_of, values_checksum
 from rapidin.storage.schema import SampleRow, SegmentRow
@@ -26,10 +25,6 @@ def move_samples(session: Session, keys: Sequence[int], segment_id: int) -> None
     for start in range(0, len(keys), tables.CHUNK):
         chunk = keys[start : start + tables.CHUNK]
         rows = tables.rows_by_key(session, chunk)
-        if len(rows) < len(chunk):
-            raise StoreCorruptError(
-                "store.db: an index names samples that are not there; restore it from a backup"
-            )
         changes = []
         for position, key in enumerate(chunk, start):
             sample_of(rows[key])  # checks it

@@ -9,7 +9,6 @@ n samples · K numbers in a vector.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 import uuid
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from rapidin.errors import StoreSpaceError
 from rapidin.storage.codecs import CODECS, Codec, load_faiss
-from rapidin.storage.files import SEGMENTS_NAME, file_errors
+from rapidin.storage.files import SEGMENTS_NAME, file_errors, sync
 
 SUFFIX = ".faiss"
 _CHUNK_BYTES = 2**24
@@ -104,7 +103,7 @@ def sync_file(store: Path, name: str) -> None:
     """Have the temporary file's bytes on disk before anything names them."""
     path = temporary_path(store, name)
     with file_errors(path):
-        _sync(path)
+        sync(path)
 
 
 def publish(store: Path, name: str) -> None:
@@ -118,7 +117,7 @@ def sync_directory(store: Path) -> None:
     """Have the final name on disk, too."""
     directory = store / SEGMENTS_NAME
     with file_errors(directory):
-        _sync(directory)
+        sync(directory)
 
 
 def describe(store: Path, name: str, rows: int, codec: Codec, dimension: int) -> SegmentRecord:
@@ -167,11 +166,3 @@ def file_checksum(path: Path) -> tuple[str, int]:
             digest.update(memoryview(buffer)[:count])
             size += count
     return str(digest.hexdigest()), size
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

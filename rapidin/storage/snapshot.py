@@ -8,7 +8,8 @@ meanwhile SQLite's write-ahead log can only grow, and nothing that a compaction 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,14 @@ from rapidin.storage.ranking import nothing
 from rapidin.storage.readers import ReadersLock
 from rapidin.storage.reading import Segment, open_segment
 from rapidin.storage.samples import ScoredSample, sample_of
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some samples and their vectors, as decoded from what the store keeps: float32 [m, K]."""
+
+    samples: Sequence[Sample]
+    vectors: NDArray[np.float32]
 
 
 class Snapshot:
@@ -115,6 +124,35 @@ class Snapshot:
             ids = tables.searchable_ids(self._session, compile_filters(where, self._session))
         return ids, scan.all_scores(queries, rows, self._segment)
 
+    def count(self, where: Sequence[str] = ()) -> int:
+        """How many samples meet all filters.
+
+        Raises:
+            FilterError: a filter cannot be read or asks for an unknown field.
+        """
+        with self._lock, self._database.translated_errors():
+            return len(self._selected(where))
+
+    def blocks(self, where: Sequence[str] = (), block_bytes: int = 2**25) -> Iterator[Block]:
+        """Samples and their vectors, in the order in which they were stored, some at a time.
+
+        Args:
+            where: filter expressions that a sample must all meet.
+            block_bytes: of a block's vectors at most, but at least one.
+
+        Raises:
+            FilterError, StoreCorruptError: as `search`.
+        """
+        with self._lock, self._database.translated_errors():
+            rows = self._selected(where)
+        order = np.argsort(rows.keys)
+        step = max(1, block_bytes // (4 * self._dimension))
+        for start in range(0, len(order), step):
+            indexes = order[start : start + step]
+            samples = self._samples(rows, indexes)
+            block = rows.chosen(indexes)
+            yield Block([samples[index] for index in indexes.tolist()], self._decoded(block))
+
     def close(self) -> None:
         """End the view; later calls are errors."""
         with self._lock:
@@ -155,12 +193,19 @@ class Snapshot:
         keys = rows.keys[indexes].tolist()
         with self._lock, self._database.translated_errors():
             found = {key: sample_of(row) for key, row in tables.rows_by_key(self._session, keys).items()}
-        if len(found) < len(keys):
-            raise StoreCorruptError(
-                f"{self._path / DATABASE_NAME}: an index names samples that are not there; "
-                "restore the file from a backup"
-            )
         return {int(index): found[key] for index, key in zip(indexes, keys, strict=True)}
+
+    def _decoded(self, rows: scan.Rows) -> NDArray[np.float32]:
+        """Vectors of rows [m], in the coordinates and size of RapidGrads [m, K]."""
+        vectors = np.empty((len(rows), self._dimension), np.float32)
+        for segment_id in np.unique(rows.segments).tolist():
+            segment = self._segment(segment_id)
+            mine = np.flatnonzero(rows.segments == segment_id)
+            mine = mine[np.argsort(rows.positions[mine])]
+            decoded = segment.decode(rows.positions[mine], np.empty((len(mine), self._dimension), np.float32))
+            with np.errstate(over="ignore"):  # becomes infinite, which whoever takes it refuses
+                vectors[mine] = segment.codec.turned_back(decoded) * rows.scales[mine, None]
+        return vectors
 
     def _selected(self, where: Sequence[str]) -> scan.Rows:
         if self._closed:

@@ -16,15 +16,17 @@ from typing import Self
 
 from sqlalchemy import func, select
 
-from rapidin.errors import SampleNotFoundError, SettingError, StoreCorruptError
-from rapidin.records import CompactReport, Sample, SegmentInfo, StoreInfo, VerifyReport
+from rapidin.choices import ExportFormat
+from rapidin.errors import SampleNotFoundError, SettingError
+from rapidin.records import CompactReport, ExportReport, Sample, SegmentInfo, StoreInfo, VerifyReport
 from rapidin.settings import StoreSettings
 from rapidin.storage import tables
 from rapidin.storage.codecs import CODECS
-from rapidin.storage.compaction import Progress, compact_store
+from rapidin.storage.compaction import compact_store
 from rapidin.storage.conditions import compile_filters
 from rapidin.storage.creation import Opened, check_place, create_store, open_store
 from rapidin.storage.files import DATABASE_NAME, file_errors
+from rapidin.storage.listening import Progress
 from rapidin.storage.lock import writer_lock
 from rapidin.storage.samples import sample_of
 from rapidin.storage.schema import MetadataFieldRow, SampleRow
@@ -155,11 +157,6 @@ class Store:
             found = []
             for chunk in tables.chunks(keys.tolist()):
                 rows = tables.rows_by_key(session, chunk)
-                if len(rows) < len(chunk):
-                    raise StoreCorruptError(
-                        f"{self.path / DATABASE_NAME}: an index names samples that are not there; "
-                        "restore the file from a backup"
-                    )
                 found += [sample_of(rows[key]) for key in chunk]
             return found
 
@@ -218,6 +215,28 @@ class Store:
         """
         with self.writer() as writer:
             return compact_store(self.path, self._database, writer, fraction, on_progress)
+
+    def export(
+        self,
+        directory: str | Path,
+        where: Sequence[str] = (),
+        *,
+        format: ExportFormat = "safetensors",
+        on_progress: Progress | None = None,
+    ) -> ExportReport:
+        """Write the samples that meet all filters, and their vectors, for other programs; `transfer` says how.
+
+        The directory must be new or empty; it appears when all is written.
+
+        Raises:
+            SettingError, FilterError: the format or a filter cannot be used.
+            StoreError: something is at `directory`, or it cannot be written to, or there is no room.
+            StoreCorruptError: a segment or row is damaged.
+        """
+        from rapidin.storage.exporting import export_snapshot  # with pyarrow, which nothing else here needs
+
+        with self.snapshot() as snapshot:
+            return export_snapshot(snapshot, self.settings, Path(directory), where, format, on_progress)
 
     def verify(self) -> VerifyReport:
         """Read everything and check it; damage is reported, not raised.

@@ -64,12 +64,9 @@ class StoreWriter:
         """
         self._check_open()
         scales32 = np.ones(len(samples), np.float32) if scales is None else _as_float32(scales)
-        _check_shapes(len(samples), vectors, scales32, self.dimension)
+        values = check_batch(samples, vectors, scales32, self.dimension, self.codec)
         if not samples:
             return
-        _check_ids(samples)
-        _check_numbers(samples, vectors, scales32, self.codec)
-        values = [sample_values(sample) for sample in samples]
         segments.check_space(self._path, len(samples), self.codec.row_bytes(self.dimension))
         name = segments.new_name()
         try:
@@ -149,6 +146,24 @@ class StoreWriter:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"{self._path}: this writer is closed; ask the store for a new one")
+
+
+def check_batch(
+    samples: Sequence[NewSample],
+    vectors: NDArray[np.float32],
+    scales: NDArray[np.float32],
+    dimension: int,
+    codec: Codec,
+) -> list[dict[str, Any]]:
+    """Check all that `StoreWriter.commit` checks of its arguments; the columns of the samples.
+
+    Raises:
+        StoreMismatchError, StoreError: as `StoreWriter.commit`.
+    """
+    _check_shapes(len(samples), vectors, scales, dimension)
+    _check_ids(samples)
+    _check_numbers(samples, vectors, scales, codec)
+    return [sample_values(sample) for sample in samples]
 
 
 def _metadata_names(samples: Sequence[NewSample]) -> set[str]:
