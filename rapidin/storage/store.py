@@ -200,12 +200,11 @@ class Store:
     def compact(self, *, fraction: float = 0.0, on_progress: Progress | None = None) -> CompactReport:
         """Rewrite segments that hold deleted rows, merge small ones, and give the space back.
 
-        Searches find what they found before, with the same scores to the last bit. Readers go on meanwhile; the
-        files that they use go when the next writer finds nobody reading.
+        Scores stay the same to the last bit. Readers go on; what they use goes when a writer finds none.
 
         Args:
             fraction: a segment is rewritten where more than this part of its rows is deleted.
-            on_progress: told after each new segment how many rows are done, and of how many.
+            on_progress: told after each new segment how many samples are done, and of how many.
 
         Raises:
             SettingError: `fraction` is not from 0 to 1.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreLockedError, StoreSpaceError
-from rapidin.storage import Store, compaction, segments
+from rapidin.storage import Store, compaction, readers, segments
 from rapidin.storage.scan import Rows
 from rapidin.storage.segments import SegmentRecord
 from tests.storage.stores import (
@@ -167,6 +168,34 @@ def test_a_reader_keeps_what_it_reads(filled: Store) -> None:
     with filled.writer():
         assert len(segment_files(filled)) == 1
     assert filled.count() == 10
+
+
+def test_a_reader_who_may_not_write_keeps_files_too(filled: Store, monkeypatch) -> None:
+    """Where it may only read the lock's file; where not even that, it reads without the lock."""
+    real, refused = os.open, [os.O_RDWR]
+
+    def reading_only(path, flags, *rest):
+        if Path(path).name == "readers.lock" and any(flags & refuse == refuse for refuse in refused):
+            raise PermissionError(errno.EACCES, "as tested", str(path))
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", reading_only)
+    snapshot = filled.snapshot()
+    files = segment_files(filled)
+    filled.delete(["s000"])
+    filled.compact()
+    assert set(files) < set(segment_files(filled))
+    assert len(snapshot.search(QUERIES, 30)[0]) == 20
+    snapshot.close()
+    refused.append(os.O_RDONLY)  # 0: any flags
+    with filled.snapshot() as unlocked, readers.no_readers(filled.path) as alone:
+        assert not alone  # nobody knows
+        assert len(unlocked.search(QUERIES, 30)[0]) == 19
+    refused.clear()
+    with filled.snapshot(), readers.no_readers(filled.path) as alone:
+        assert not alone
+    with readers.no_readers(filled.path) as alone:
+        assert alone
 
 
 def test_unfinished_files_go_although_there_are_readers(filled: Store) -> None:
