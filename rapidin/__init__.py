@@ -20,13 +20,11 @@ if TYPE_CHECKING:
     from rapidin.ingest import ingest_files
     from rapidin.progress import IngestListener, Preflight
     from rapidin.records import (
-        CompactReport,
-        ExportReport,
         Hit,
-        ImportReport,
+        IndexInfo,
+        IndexReport,
         IngestReport,
         Query,
-        RecodeReport,
         RowFailure,
         Sample,
         SearchResult,
@@ -35,23 +33,24 @@ if TYPE_CHECKING:
         VerifyReport,
         to_json,
     )
+    from rapidin.reports import CompactReport, ExportReport, ImportReport, RecodeReport
     from rapidin.search import Searcher
-    from rapidin.storage import Store
-    from rapidin.storage.importing import import_vectors
-    from rapidin.storage.recoding import recode
+    from rapidin.storage import Store, import_vectors, recode
 
 _HOMES = {
     "RapidinError": "rapidin.errors",
     "IngestListener": "rapidin.progress",
     "Preflight": "rapidin.progress",
     "ingest_files": "rapidin.ingest",
-    "CompactReport": "rapidin.records",
-    "ExportReport": "rapidin.records",
+    "CompactReport": "rapidin.reports",
+    "ExportReport": "rapidin.reports",
     "Hit": "rapidin.records",
-    "ImportReport": "rapidin.records",
+    "ImportReport": "rapidin.reports",
+    "IndexInfo": "rapidin.records",
+    "IndexReport": "rapidin.records",
     "IngestReport": "rapidin.records",
     "Query": "rapidin.records",
-    "RecodeReport": "rapidin.records",
+    "RecodeReport": "rapidin.reports",
     "RowFailure": "rapidin.records",
     "Sample": "rapidin.records",
     "SearchResult": "rapidin.records",
@@ -61,8 +60,8 @@ _HOMES = {
     "to_json": "rapidin.records",
     "Searcher": "rapidin.search",
     "Store": "rapidin.storage",
-    "import_vectors": "rapidin.storage.importing",
-    "recode": "rapidin.storage.recoding",
+    "import_vectors": "rapidin.storage",
+    "recode": "rapidin.storage",
 }
 
 __version__ = "0.1.0"
@@ -72,6 +71,8 @@ __all__ = [
     "ExportReport",
     "Hit",
     "ImportReport",
+    "IndexInfo",
+    "IndexReport",
     "IngestListener",
     "IngestReport",
     "Preflight",

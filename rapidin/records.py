@@ -86,11 +86,15 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What one query found: `proponents` from the largest influence down, `opponents` from the smallest up."""
+    """What one query found: `proponents` from the largest influence down, `opponents` from the smallest up.
+
+    `index` is the way that was taken: ``exact``, or the name of the index that chose the candidates.
+    """
 
     query: Query
     proponents: tuple[Hit, ...]
     opponents: tuple[Hit, ...] = ()
+    index: str = "exact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,50 @@ class SegmentInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """A way of searching a store: ``exact``, which needs nothing, or an index.
+
+    Attributes:
+        name: ``exact``, or the kind of the index.
+        covered: live samples that it knows.
+        uncovered: live samples that a search compares exactly besides.
+        bytes: of its files.
+        parameters: that it was built with, and what was measured then.
+        advice: what should be done about it, None: nothing.
+    """
+
+    name: str
+    covered: int
+    uncovered: int
+    bytes: int
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    advice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What building an index did.
+
+    Attributes:
+        name: kind of the index.
+        trained: whether it was built anew; else the one that was there was extended.
+        added: live samples that this run covered.
+        covered, uncovered, bytes, parameters, advice: as of `IndexInfo`.
+        seconds: of the run.
+    """
+
+    name: str
+    trained: bool
+    added: int
+    covered: int
+    uncovered: int
+    bytes: int
+    seconds: float
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    advice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoreInfo:
     """What a store holds. `bytes_vectors` and `bytes_metadata` are sizes on disk."""
 
@@ -181,7 +229,7 @@ class StoreInfo:
     bytes_metadata: int
     format_version: int
     created: str
-    indexes: tuple[str, ...]
+    indexes: tuple[IndexInfo, ...]
     segments: tuple[SegmentInfo, ...]
     metadata_fields: tuple[str, ...]
 
@@ -197,80 +245,6 @@ class VerifyReport:
     def ok(self) -> bool:
         """True where nothing is wrong."""
         return not self.problems
-
-
-@dataclass(frozen=True, slots=True)
-class CompactReport:
-    """What a compaction did.
-
-    Attributes:
-        segments_before, segments_after: files of vectors.
-        removed: deleted or replaced samples of which nothing is left.
-        bytes_before, bytes_after: of vectors and database, as the store counts them; what a reader still uses is
-            removed later.
-        seconds: that it took.
-    """
-
-    segments_before: int
-    segments_after: int
-    removed: int
-    bytes_before: int
-    bytes_after: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class ExportReport:
-    """What an export wrote.
-
-    Attributes:
-        path: of its directory.
-        format: ``safetensors`` or ``numpy``.
-        samples: in it.
-        bytes: of all its files.
-        seconds: that it took.
-    """
-
-    path: str
-    format: str
-    samples: int
-    bytes: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class ImportReport:
-    """What an import did.
-
-    Attributes:
-        added: new samples.
-        replaced: samples whose content differed; their old vectors are gone.
-        skipped: samples that were in the store already; their metadata was brought up to date.
-        samples_total: live samples in the store afterwards.
-    """
-
-    added: int
-    replaced: int
-    skipped: int
-    samples_total: int
-
-
-@dataclass(frozen=True, slots=True)
-class RecodeReport:
-    """What recoding a store made.
-
-    Attributes:
-        samples: in the new store.
-        bits: per number of its vectors.
-        bytes_before, bytes_after: of the vectors, in the old store and in the new one.
-        seconds: that it took.
-    """
-
-    samples: int
-    bits: int
-    bytes_before: int
-    bytes_after: int
-    seconds: float
 
 
 def to_json(record: Any) -> Any:

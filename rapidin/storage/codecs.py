@@ -30,7 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.choices import Bits
-from rapidin.errors import DependencyError, StoreFormatError
+from rapidin.errors import DependencyError, SettingError, StoreFormatError
+from rapidin.settings import CodecSettings
 
 _GRID_EDGE = 2.73
 """Standard deviations at the ends of the 4-bit grid."""
@@ -139,6 +140,18 @@ CODECS: dict[Bits, Codec] = {
     4: Codec("hadamard-uniform4", 4, True, most_scanned=8, least_dimension=4096),
     1: Codec("hadamard-rabitq1", 1, True, most_scanned=2**31, least_dimension=0),
 }
+
+
+def codec_settings(bits: int) -> CodecSettings:
+    """Settings of the codec with that many bits.
+
+    Raises:
+        SettingError: there is none.
+    """
+    for codec in CODECS.values():
+        if codec.bits == bits:
+            return CodecSettings(bits=codec.bits)
+    raise SettingError(f"{bits} bits for a number cannot be: give one of {', '.join(map(str, CODECS))}")
 
 
 def fitting_scales(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import RapidinError, SettingError, StoreCorruptError, StoreError
-from rapidin.records import CompactReport
+from rapidin.reports import CompactReport
 from rapidin.storage import moves, segments, tables
 from rapidin.storage.database import Database
 from rapidin.storage.files import file_errors

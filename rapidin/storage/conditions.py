@@ -17,7 +17,7 @@ from rapidin.errors import FilterError
 from rapidin.storage.filters import COMPARISONS, Condition, check_field, parse
 from rapidin.storage.indexed_values import LARGEST_INTEGER
 from rapidin.storage.metadata_conditions import compile_metadata
-from rapidin.storage.schema import LIVE_INDEX, MetadataFieldRow, SampleRow, SegmentRow
+from rapidin.storage.schema import LIVE_INDEX, SEARCH_INDEX, MetadataFieldRow, SampleRow, SegmentRow
 from rapidin.storage.sql_functions import finds
 
 _TEXT_COLUMNS: dict[str, Any] = {
@@ -65,8 +65,9 @@ def _on_built_in(condition: Condition) -> ColumnElement[bool]:
         case "id":
             # By a subquery, because the outer statement reads an index without ids.
             other = aliased(SampleRow)
-            found = select(other.key).where(other.deleted_at.is_(None), _on_text(condition, other.sample_id))
-            return SampleRow.key.in_(found)
+            found = select(other.key).with_hint(other, f"INDEXED BY {SEARCH_INDEX}", "sqlite")
+            met = _on_text(condition, other.sample_id)
+            return SampleRow.key.in_(found.where(other.deleted_at.is_(None), met))
         case "segment":
             return SampleRow.segment_id.in_(select(SegmentRow.id).where(_on_text(condition, SegmentRow.name)))
         case "file":

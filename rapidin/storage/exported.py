@@ -41,6 +41,7 @@ class Exported:
 
     Attributes:
         manifest: what ``store.json`` says.
+        samples_path: of the file of samples.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -50,6 +51,7 @@ class Exported:
             StoreFormatError: it is no export, or one of a newer rapidin.
             StoreError: a file is missing, unknown, damaged, or of another kind or shape than it should be.
         """
+        self.samples_path = directory / SAMPLES_NAME
         self._directory = directory
         self.manifest = _manifest(directory)
         self._dimension = self.manifest.settings.projection.dimension
@@ -71,7 +73,7 @@ class Exported:
         Raises:
             StoreError: a value that cannot be; names the row, counted from 1.
         """
-        path, gathered, row = self._directory / SAMPLES_NAME, list[NewSample](), 0
+        path, gathered, row = self.samples_path, list[NewSample](), 0
         with _errors(path), pa.parquet.ParquetFile(path) as table:
             for batch in table.iter_batches(batch_size=min(rows, 4096), columns=SCHEMA.names):
                 columns = pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
@@ -131,7 +133,7 @@ class Exported:
                 raise StoreError(f"{self._directory / name}: the file is missing or none; {_ADVICE}")
 
     def _check_columns(self) -> None:
-        path = self._directory / SAMPLES_NAME
+        path = self.samples_path
         with _errors(path), pa.parquet.ParquetFile(path) as table:
             found, rows = table.schema_arrow, table.metadata.num_rows
         for field in SCHEMA:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from rapidin.choices import ExportFormat
 from rapidin.errors import SettingError, StoreCorruptError, StoreError
-from rapidin.records import ExportReport, Sample
+from rapidin.records import Sample
+from rapidin.reports import ExportReport
 from rapidin.settings import StoreSettings
 from rapidin.storage import segments
 from rapidin.storage.aside import built_aside

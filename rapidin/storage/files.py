@@ -12,6 +12,7 @@ from rapidin.errors import StoreError, StoreSpaceError
 
 DATABASE_NAME = "store.db"
 SEGMENTS_NAME = "segments"
+INDEXES_NAME = "indexes"
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rapidin.choices import Bits
-from rapidin.errors import SettingError, StoreError, StoreMismatchError
-from rapidin.records import ImportReport
-from rapidin.settings import CodecSettings, Frozen, StoreSettings
-from rapidin.storage.codecs import CODECS, Codec, fitting_scales
-from rapidin.storage.exported import Exported
+from rapidin.errors import StoreError, StoreMismatchError
+from rapidin.reports import ImportReport
+from rapidin.settings import Frozen, StoreSettings
+from rapidin.storage.codecs import CODECS, Codec, codec_settings, fitting_scales
 from rapidin.storage.listening import Progress
 from rapidin.storage.samples import NewSample
 from rapidin.storage.store import Store
-from rapidin.storage.transfer import SAMPLES_NAME
 from rapidin.storage.writer import StoreWriter, check_batch
+
+if TYPE_CHECKING:
+    from rapidin.storage.exported import Exported
 
 BATCH_BYTES = 2**27
 """Of the vectors of a commit, before they are coded."""
@@ -30,7 +30,7 @@ def import_vectors(
     store_path: str | Path,
     directory: str | Path,
     *,
-    bits: Bits | None = None,
+    bits: int | None = None,
     on_progress: Progress | None = None,
 ) -> ImportReport:
     """Take an export into the store at `store_path`, which is made where there is none.
@@ -58,12 +58,13 @@ def import_vectors(
         StoreSpaceError: the disk is full; what was done before stays.
     """
     path = Path(store_path)
-    if bits is not None and bits not in get_args(Bits):
-        raise SettingError(f"{bits} bits for a number cannot be: give one of {get_args(Bits)}")
+    chosen = None if bits is None else codec_settings(bits)
+    from rapidin.storage.exported import Exported  # with pyarrow, which nothing else here needs
+
     exported = Exported(Path(directory))
     settings = exported.manifest.settings
-    if bits is not None:
-        settings = settings.model_copy(update={"codec": CodecSettings(bits=bits)})
+    if chosen is not None:
+        settings = settings.model_copy(update={"codec": chosen})
     existing = Store.open(path) if Store.exists(path) else None
     try:
         if existing is not None:
@@ -71,7 +72,7 @@ def import_vectors(
         else:
             Store.check_place(path)
         codec = CODECS[(existing.settings if existing is not None else settings).codec.bits]
-        _check_all(exported, Path(directory) / SAMPLES_NAME, codec)
+        _check_all(exported, codec)
         store = existing = existing or Store.create(path, settings)
         with store.writer() as writer:
             added, replaced, skipped = _write(exported, store, writer, on_progress)
@@ -81,7 +82,7 @@ def import_vectors(
             existing.close()
 
 
-def check_same_settings(store: Store, settings: StoreSettings, bits: Bits | None = None) -> None:
+def check_same_settings(store: Store, settings: StoreSettings, bits: int | None = None) -> None:
     """Check that vectors made by `settings` may lie beside those of the store.
 
     Raises:
@@ -130,7 +131,7 @@ def _batches(exported: Exported) -> Iterator[tuple[int, list[NewSample]]]:
         start += len(samples)
 
 
-def _check_all(exported: Exported, path: Path, codec: Codec) -> None:
+def _check_all(exported: Exported, codec: Codec) -> None:
     """Check every sample and every number, as a commit will, and that no id comes twice."""
     seen: set[str] = set()
     for start, samples in _batches(exported):
@@ -138,10 +139,12 @@ def _check_all(exported: Exported, path: Path, codec: Codec) -> None:
         check_batch(samples, vectors, fitting_scales(vectors), vectors.shape[1], codec)
         for sample in samples:
             if sample.id in seen:
-                raise StoreError(f"{path}: the id {sample.id!r} comes twice; make ids differ")
+                raise StoreError(f"{exported.samples_path}: the id {sample.id!r} comes twice; make ids differ")
             seen.add(sample.id)
     if len(seen) != exported.manifest.samples:
-        raise StoreError(f"{path}: it has {len(seen)} rows, not {exported.manifest.samples}; export it again")
+        raise StoreError(
+            f"{exported.samples_path}: it has {len(seen)} rows, not {exported.manifest.samples}; export it again"
+        )
 
 
 def _write(

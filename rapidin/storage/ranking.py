@@ -42,6 +42,17 @@ class Ends:
         if self.smallest is not None:
             self.smallest = _merged(self.smallest, -scores, indexes, self._k)
 
+    def add_of_each(self, largest: bool, scores: NDArray[np.float32], indexes: NDArray[np.int64]) -> None:
+        """Take results [q, m] that each query has of its own, for one end; of the smallest, with turned signs."""
+        mine = self.largest if largest else self.smallest
+        if mine is None:
+            return
+        merged = joined([mine, Best(scores, indexes)], len(scores), self._k)
+        if largest:
+            self.largest = merged
+        else:
+            self.smallest = merged
+
 
 def nothing(queries: int) -> Best:
     """No result yet for any query."""

@@ -37,11 +37,12 @@ class Segment:
         path: of the file.
         rows: vectors in it.
         codec: of its vectors.
+        dimension: K.
         codes: [rows, bytes of a coded vector], mapped, not to be written to.
     """
 
-    def __init__(self, path: Path, record: SegmentRecord, codec: Codec, dimension: int) -> None:
-        """Map the file at `path`; use `open_segment`, which checks it first.
+    def __init__(self, path: Path, record: SegmentRecord, codec: Codec, dimension: int, advice: str) -> None:
+        """Map the file at `path`; use `open_segment`, which checks it first. `advice` ends messages.
 
         Raises:
             StoreCorruptError: what is in it is not what `record` says.
@@ -50,14 +51,12 @@ class Segment:
         self.path = path
         self.rows = record.rows
         self.codec = codec
-        self._dimension = dimension
+        self.dimension = dimension
         try:
             # Never add to this index: on a mapped one that aborts the process.
             self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
-            raise StoreCorruptError(
-                f"{path}: FAISS cannot read it ({error}); {_ADVICE.format(record.name)}"
-            ) from error
+            raise StoreCorruptError(f"{path}: FAISS cannot read it ({error}); {advice}") from error
         row_bytes = codec.row_bytes(dimension)
         if not (
             codec.fits(self._index, dimension)
@@ -66,7 +65,7 @@ class Segment:
         ):
             raise StoreCorruptError(
                 f"{path}: it does not hold {record.rows} vectors of {dimension} numbers in {codec.bits} bits; "
-                f"{_ADVICE.format(record.name)}"
+                f"{advice}"
             )
         self._header_bytes = record.bytes - record.rows * row_bytes  # the codes come last
         codes = faiss.rev_swig_ptr(self._index.codes.data(), self._index.codes.size())
@@ -105,14 +104,16 @@ class Segment:
             # Rows between that nobody wants cost less than copying those that are.
             index, selector, start = self._index, faiss.IDSelectorRange(first, last + 1), first
         else:
-            index, selector, start, count = self.codec.new_index(self._dimension), None, 0, len(positions)
+            index, selector, start, count = self.codec.new_index(self.dimension), None, 0, len(positions)
             index.add_sa_codes(self.codes[positions])
+        # RaBitQ has inner products from distances, which loses digits where the query is much longer than the row.
+        norms = np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         # As many results as rows: all scores, which FAISS gives only in order of size.
-        found, rows = index.search(queries, count, params=self.codec.scan_parameters(selector))
+        found, rows = index.search(queries / norms, count, params=self.codec.scan_parameters(selector))
         scores = np.full((len(queries), count), np.nan, np.float32)
         if (rows < 0).any():  # FAISS leaves out what is no number
             return scores[:, : len(positions)]
-        np.put_along_axis(scores, rows - start, found, axis=1)
+        np.put_along_axis(scores, rows - start, found * norms, axis=1)
         return scores if count == len(positions) else scores[:, positions - first]
 
     def announce(self, positions: NDArray[np.int64]) -> None:
@@ -137,7 +138,12 @@ class Segment:
 
 
 def open_segment(
-    store: Path, record: SegmentRecord, dimension: int, recheck: bool = False, folder: str = SEGMENTS_NAME
+    store: Path,
+    record: SegmentRecord,
+    dimension: int,
+    recheck: bool = False,
+    folder: str = SEGMENTS_NAME,
+    advice: str | None = None,
 ) -> Segment:
     """Check a segment's file against the database and open it.
 
@@ -147,18 +153,20 @@ def open_segment(
         dimension: K.
         recheck: compute the checksum even if this process has done so before.
         folder: in the store, where the file lies.
+        advice: what to do if the file is damaged; None: what to do about a segment.
 
     Raises:
         StoreCorruptError: the file is missing, of another size, altered or no such segment.
         StoreFormatError: its vectors are coded in a way that this rapidin does not know.
     """
     path = place_of(store, folder, record.name)
+    advice = advice or _ADVICE.format(record.name)
     try:
         codec = codec_named(record.codec)
     except StoreFormatError as error:
         raise StoreFormatError(f"{path}: {error}") from error
-    verify_bytes(path, record.bytes, record.checksum, _ADVICE.format(record.name), recheck)
-    return Segment(path, record, codec, dimension)
+    verify_bytes(path, record.bytes, record.checksum, advice, recheck)
+    return Segment(path, record, codec, dimension, advice)
 
 
 def place_of(store: Path, folder: str, name: str) -> Path:

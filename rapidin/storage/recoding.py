@@ -5,14 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import get_args
 
-from rapidin.choices import Bits
-from rapidin.errors import SettingError
-from rapidin.records import RecodeReport
-from rapidin.settings import CodecSettings
+from rapidin.reports import RecodeReport
 from rapidin.storage.aside import built_aside, check_free
-from rapidin.storage.codecs import fitting_scales
+from rapidin.storage.codecs import codec_settings, fitting_scales
 from rapidin.storage.files import file_errors
 from rapidin.storage.listening import Progress
 from rapidin.storage.lock import HOLDER_NAME, LOCK_NAME
@@ -25,7 +21,7 @@ _logger = logging.getLogger(__name__)
 
 
 def recode(
-    store_path: str | Path, new_path: str | Path, bits: Bits, *, on_progress: Progress | None = None
+    store_path: str | Path, new_path: str | Path, bits: int, *, on_progress: Progress | None = None
 ) -> RecodeReport:
     """Copy a store, keeping each number of its vectors in `bits` bits.
 
@@ -46,8 +42,7 @@ def recode(
         StoreLockedError: another process is making the same copy.
     """
     started = time.monotonic()
-    if bits not in get_args(Bits):
-        raise SettingError(f"{bits} bits for a number cannot be: give one of {get_args(Bits)}")
+    codec = codec_settings(bits)
     target = Path(new_path)
     check_free(target.absolute())
     done = 0
@@ -57,7 +52,7 @@ def recode(
                 "%s: its vectors have %d bits a number; %d will make them larger, not better",
                 *(store.path, store.settings.codec.bits, bits),
             )
-        settings = store.settings.model_copy(update={"codec": CodecSettings(bits=bits)})
+        settings = store.settings.model_copy(update={"codec": codec})
         with built_aside(target) as partial:
             with Store.create(partial, settings) as copy:
                 with copy.writer() as writer:

@@ -68,10 +68,17 @@ class Rows:
         """Some of the rows, in the order of `indexes`."""
         return Rows(self.keys[indexes], self.segments[indexes], self.positions[indexes], self.scales[indexes])
 
+    def by_segment(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Database ids of the segments, each with the indexes of its rows in order of position."""
+        if len(self):
+            order = np.lexsort((self.positions, self.segments))
+            borders = np.flatnonzero(np.diff(self.segments[order])) + 1
+            for group in np.split(order, borders):
+                yield int(self.segments[group[0]]), group
+
     def having(self, keys: NDArray[np.int64]) -> Rows:
         """The rows with one of `keys` [m], in the same order."""
-        wanted = np.isin(self.keys, keys)
-        return Rows(self.keys[wanted], self.segments[wanted], self.positions[wanted], self.scales[wanted])
+        return self.chosen(np.flatnonzero(np.isin(self.keys, keys)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +151,7 @@ class _Task:
         """`run` on shares of the blocks, at the same time; an error of one is raised here."""
         if not self._blocks:
             return []
-        threads = max(1, min(MOST_THREADS, _processors(), len(self._blocks)))
+        threads = max(1, min(MOST_THREADS, processors(), len(self._blocks)))
         shares = [self._blocks[number::threads] for number in range(threads)]
         # FAISS, BLAS and torch would each start a team of their own in every thread, and all would wait for each
         # other, many times slower. FAISS's setting only counts for the calling thread; those of BLAS and torch for
@@ -181,12 +188,10 @@ class _Task:
 
 def _blocks(rows: Rows, open_by_id: Callable[[int], Segment], queries: NDArray[np.float32]) -> Iterator[Block]:
     """Cut the rows into blocks of one segment each."""
-    if not len(rows) or not len(queries):
+    if not len(queries):
         return
-    order = np.lexsort((rows.positions, rows.segments))
-    borders = np.flatnonzero(np.diff(rows.segments[order])) + 1
-    for group in np.split(order, borders):
-        segment = open_by_id(int(rows.segments[group[0]]))
+    for segment_id, group in rows.by_segment():
+        segment = open_by_id(segment_id)
         size = _block_rows(segment.codec, queries)
         for start in range(0, len(group), size):
             yield Block(segment, group[start : start + size])
@@ -211,7 +216,7 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
 
 
-def _processors() -> int:
+def processors() -> int:
     """Processors that this process may use; a container or a batch system may allow fewer than there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

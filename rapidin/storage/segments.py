@@ -48,9 +48,9 @@ def new_name() -> str:
     return f"{time.time_ns():016x}-{uuid.uuid4().hex[:16]}{SUFFIX}"
 
 
-def temporary_path(store: Path, name: str) -> Path:
-    """Where the segment `name` is written before it counts."""
-    return store / SEGMENTS_NAME / f".{name}.tmp"
+def temporary_path(store: Path, name: str, folder: str = SEGMENTS_NAME) -> Path:
+    """Where the file `name` of a folder of the store is written before it counts."""
+    return store / folder / f".{name}.tmp"
 
 
 def check_space(store: Path, rows: int, row_bytes: int) -> None:
@@ -82,14 +82,14 @@ def coded(
     return index, kept
 
 
-def write_temporary(store: Path, name: str, index: Any) -> None:
-    """Write a FAISS index of coded vectors to the temporary file of segment `name`.
+def write_temporary(store: Path, name: str, index: Any, folder: str = SEGMENTS_NAME) -> None:
+    """Write a FAISS index of coded vectors to the temporary file of `name` in a folder of the store.
 
     Raises:
         StoreSpaceError: the disk is full.
         StoreError: the file cannot be written.
     """
-    path = temporary_path(store, name)
+    path = temporary_path(store, name, folder)
     with file_errors(path):
         path.parent.mkdir(exist_ok=True)
         with path.open("wb") as file:
@@ -99,23 +99,23 @@ def write_temporary(store: Path, name: str, index: Any) -> None:
             del writer  # hands over what it still buffers
 
 
-def sync_file(store: Path, name: str) -> None:
+def sync_file(store: Path, name: str, folder: str = SEGMENTS_NAME) -> None:
     """Have the temporary file's bytes on disk before anything names them."""
-    path = temporary_path(store, name)
+    path = temporary_path(store, name, folder)
     with file_errors(path):
         sync(path)
 
 
-def publish(store: Path, name: str) -> None:
+def publish(store: Path, name: str, folder: str = SEGMENTS_NAME) -> None:
     """Give the temporary file its final name."""
-    path = temporary_path(store, name)
+    path = temporary_path(store, name, folder)
     with file_errors(path):
         path.rename(path.parent / name)
 
 
-def sync_directory(store: Path) -> None:
+def sync_directory(store: Path, folder: str = SEGMENTS_NAME) -> None:
     """Have the final name on disk, too."""
-    directory = store / SEGMENTS_NAME
+    directory = store / folder
     with file_errors(directory):
         sync(directory)
 

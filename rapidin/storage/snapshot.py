@@ -1,4 +1,4 @@
-"""A view of a store as of one moment, and exact search in it.
+"""A view of a store as of one moment, and search in it, exact or with an index.
 
 It keeps a read transaction open, so that commits, deletions and changes of metadata that come later are not
 seen, filters included, and shares the readers' lock, so that the files of its segments stay. Close it soon:
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,21 +19,18 @@ from numpy.typing import NDArray
 from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreMismatchError
 from rapidin.records import Sample
 from rapidin.storage import scan, tables
+from rapidin.storage.codecs import Codec
 from rapidin.storage.conditions import compile_filters
 from rapidin.storage.database import Database
+from rapidin.storage.decoding import Block, decoded
 from rapidin.storage.files import DATABASE_NAME
+from rapidin.storage.gpu import GpuSearch
+from rapidin.storage.indexes import catalog
+from rapidin.storage.indexes.view import EXACT, IndexView
 from rapidin.storage.ranking import nothing
 from rapidin.storage.readers import ReadersLock
 from rapidin.storage.reading import Segment, open_segment
 from rapidin.storage.samples import ScoredSample, sample_of
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Some samples and their vectors, as decoded from what the store keeps: float32 [m, K]."""
-
-    samples: Sequence[Sample]
-    vectors: NDArray[np.float32]
 
 
 class Snapshot:
@@ -44,8 +40,10 @@ class Snapshot:
         samples: live samples in it.
     """
 
-    def __init__(self, path: Path, database: Database, dimension: int) -> None:
-        """Take the present state of the store in the directory `path`.
+    def __init__(
+        self, path: Path, database: Database, dimension: int, codec: Codec, gpu: GpuSearch | None = None
+    ) -> None:
+        """Take the present state of the store in the directory `path`; a `gpu` does what is exact.
 
         Raises:
             StoreCorruptError: the database is damaged.
@@ -53,6 +51,7 @@ class Snapshot:
         self._path = path
         self._database = database
         self._dimension = dimension
+        self._scan = scan.search if gpu is None else gpu.search
         self._lock = threading.RLock()  # a session serves one thread at a time
         self._opened: dict[int, Segment] = {}
         self._closed = False
@@ -62,9 +61,12 @@ class Snapshot:
             with database.translated_errors():
                 self._records = {record.id: record for record in tables.segment_records(self._session)}
                 self._rows = tables.searchable_rows(self._session)
+                indexes = catalog.read(self._session)
         except StoreError:
             self.close()
             raise
+        segments = {record.id or 0: record for record in self._records.values()}
+        self._indexes = IndexView(path, indexes, segments, self._rows, codec, dimension)
         self.samples = len(self._rows)
 
     def search(
@@ -73,6 +75,8 @@ class Snapshot:
         k: int,
         where: Sequence[str] = (),
         largest: bool = True,
+        index: str = EXACT,
+        nprobe: int | None = None,
     ) -> list[list[ScoredSample]]:
         """The k samples of largest, or smallest, inner product with each query, the most extreme first.
 
@@ -81,27 +85,49 @@ class Snapshot:
             k: samples wanted for each query; fewer come back where there are fewer.
             where: filter expressions that a sample must all meet, see `filters`.
             largest: False for the smallest scores, from the smallest up.
+            index: ``exact``, the kind of an index, or ``auto``: what serves best; see `way`.
+            nprobe: lists that index ``ivf`` reads, instead of its own number.
 
         Returns:
-            For each query its samples; equal scores by ascending id.
+            For each query its samples; equal scores by ascending id. An index may miss some, but those that come
+            back have their exact scores.
 
         Raises:
-            SettingError: k is not positive, or a query is not finite.
+            SettingError: k is not positive, a query is not finite, or there is no such index.
             FilterError: a filter cannot be read or asks for an unknown field.
             StoreMismatchError: the queries are not as long as the store's vectors.
             StoreCorruptError: a segment or the database is damaged.
         """
-        return self._found(queries, k, where, largest, not largest)[0 if largest else 1]
+        return self._found(queries, k, where, (largest, not largest), index, nprobe)[0 if largest else 1]
 
     def search_ends(
-        self, queries: NDArray[np.float32], k: int, where: Sequence[str] = ()
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        where: Sequence[str] = (),
+        index: str = EXACT,
+        nprobe: int | None = None,
     ) -> tuple[list[list[ScoredSample]], list[list[ScoredSample]]]:
         """What `search` gives for both ends, in one pass over the vectors: the largest, and the smallest.
 
         Raises:
             SettingError, FilterError, StoreMismatchError, StoreCorruptError: as `search`.
         """
-        return self._found(queries, k, where, True, True)
+        return self._found(queries, k, where, (True, True), index, nprobe)
+
+    def way(self, index: str = "auto", where: Sequence[str] = (), nprobe: int | None = None) -> str:
+        """The way that a search with these arguments takes: ``exact``, or the kind of the index that it uses.
+
+        With filters every search is exact. ``auto`` takes an index that covers at least half of the samples and
+        saves something, ``rabitq`` below 200,000 samples, else ``ivf``; a damaged one is logged, and the search
+        exact.
+
+        Raises:
+            SettingError: there is no such index, or `nprobe` does not fit it.
+            StoreCorruptError: the index that was asked for by name is damaged.
+        """
+        self._check_open()
+        return self._indexes.way(index, bool(where), nprobe)
 
     def scores(
         self, queries: NDArray[np.float32], where: Sequence[str] = ()
@@ -151,7 +177,9 @@ class Snapshot:
             indexes = order[start : start + step]
             samples = self._samples(rows, indexes)
             block = rows.chosen(indexes)
-            yield Block([samples[index] for index in indexes.tolist()], self._decoded(block))
+            yield Block(
+                [samples[index] for index in indexes.tolist()], decoded(block, self._segment, self._dimension)
+            )
 
     def close(self) -> None:
         """End the view; later calls are errors."""
@@ -170,18 +198,29 @@ class Snapshot:
         self.close()
 
     def _found(
-        self, queries: NDArray[np.float32], k: int, where: Sequence[str], largest: bool, smallest: bool
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        where: Sequence[str],
+        wanted: tuple[bool, bool],
+        index: str,
+        nprobe: int | None,
     ) -> tuple[list[list[ScoredSample]], list[list[ScoredSample]]]:
-        """Both ends; one that is not wanted is empty or may be anything."""
+        """Both ends, largest and smallest; one that is not wanted is empty or may be anything."""
         if k < 1:
             raise SettingError(f"k is {k}: ask for at least 1 sample")
         queries = self._checked(queries)
         with self._lock, self._database.translated_errors():
             rows = self._selected(where)
-        ends = scan.search(queries, k, rows, self._segment, both=smallest)
-        high = ends.largest if largest else nothing(len(queries))
+        way = self.way(index, where, nprobe)
+        if way == EXACT:
+            ends = self._scan(queries, k, rows, self._segment, wanted[1])
+        else:
+            ends = self._indexes.search(way, queries, k, wanted, nprobe, self._segment)
+        high = ends.largest if wanted[0] else nothing(len(queries))
         low = ends.smallest or nothing(len(queries))
-        samples = self._samples(rows, np.union1d(high.indexes, low.indexes))
+        indexes = np.union1d(high.indexes, low.indexes)
+        samples = self._samples(rows, indexes[indexes >= 0])
         return (
             [_scored(*pair, samples) for pair in zip(high.scores, high.indexes, strict=True)],
             # Plus zero, so that it has no sign.
@@ -195,21 +234,12 @@ class Snapshot:
             found = {key: sample_of(row) for key, row in tables.rows_by_key(self._session, keys).items()}
         return {int(index): found[key] for index, key in zip(indexes, keys, strict=True)}
 
-    def _decoded(self, rows: scan.Rows) -> NDArray[np.float32]:
-        """Vectors of rows [m], in the coordinates and size of RapidGrads [m, K]."""
-        vectors = np.empty((len(rows), self._dimension), np.float32)
-        for segment_id in np.unique(rows.segments).tolist():
-            segment = self._segment(segment_id)
-            mine = np.flatnonzero(rows.segments == segment_id)
-            mine = mine[np.argsort(rows.positions[mine])]
-            decoded = segment.decode(rows.positions[mine], np.empty((len(mine), self._dimension), np.float32))
-            with np.errstate(over="ignore"):  # becomes infinite, which whoever takes it refuses
-                vectors[mine] = segment.codec.turned_back(decoded) * rows.scales[mine, None]
-        return vectors
-
-    def _selected(self, where: Sequence[str]) -> scan.Rows:
+    def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"{self._path}: this snapshot is closed; ask the store for a new one")
+
+    def _selected(self, where: Sequence[str]) -> scan.Rows:
+        self._check_open()
         if not where:
             return self._rows
         keys = tables.live_keys(self._session, compile_filters(where, self._session))
@@ -246,4 +276,9 @@ class Snapshot:
 def _scored(
     scores: NDArray[np.float32], indexes: NDArray[np.int64], samples: Mapping[int, Sample]
 ) -> list[ScoredSample]:
-    return [ScoredSample(float(score), samples[int(index)]) for score, index in zip(scores, indexes, strict=True)]
+    """Samples with their scores; an index of −1 is no result."""
+    return [
+        ScoredSample(float(score), samples[int(index)])
+        for score, index in zip(scores, indexes, strict=True)
+        if index >= 0
+    ]

@@ -7,35 +7,34 @@ only; vectors are touched by a search or `Store.verify`.
 from __future__ import annotations
 
 import builtins
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import func, select
-
-from rapidin.choices import ExportFormat
+from rapidin.choices import IndexKind
 from rapidin.errors import SampleNotFoundError, SettingError
-from rapidin.records import CompactReport, ExportReport, Sample, SegmentInfo, StoreInfo, VerifyReport
+from rapidin.records import IndexReport, Sample, StoreInfo, VerifyReport
 from rapidin.settings import StoreSettings
 from rapidin.storage import tables
 from rapidin.storage.codecs import CODECS
-from rapidin.storage.compaction import compact_store
 from rapidin.storage.conditions import compile_filters
 from rapidin.storage.creation import Opened, check_place, create_store, open_store
 from rapidin.storage.files import DATABASE_NAME, file_errors
-from rapidin.storage.listening import Progress
+from rapidin.storage.gpu import GpuSearch
+from rapidin.storage.indexes.builder import DEFAULT_RECALL, IndexBuilder, drop
+from rapidin.storage.indexes.preparing import IvfOptions
+from rapidin.storage.info import store_info
 from rapidin.storage.lock import writer_lock
 from rapidin.storage.samples import sample_of
-from rapidin.storage.schema import MetadataFieldRow, SampleRow
 from rapidin.storage.snapshot import Snapshot
+from rapidin.storage.upkeep import Upkeep
 from rapidin.storage.verify import verify_store
 from rapidin.storage.writer import StoreWriter
 
 
-class Store:
+class Store(Upkeep):
     """An open store; one writer and any number of readers, in any number of processes, use it at a time.
 
     Attributes:
@@ -113,13 +112,17 @@ class Store:
             finally:
                 writer.close()
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, gpu: GpuSearch | None = None) -> Snapshot:
         """The present state, for searching; use it in a ``with``.
+
+        Args:
+            gpu: does the exact searches, to half precision; None: the CPU does.
 
         Raises:
             StoreCorruptError: the database is damaged.
         """
-        return Snapshot(self.path, self._database, self.settings.projection.dimension)
+        codec = CODECS[self.settings.codec.bits]
+        return Snapshot(self.path, self._database, self.settings.projection.dimension, codec, gpu)
 
     def content_hashes(self, ids: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Content hash and metadata hash of the live samples among `ids`, by id."""
@@ -197,45 +200,53 @@ class Store:
                 wanted = [id for id in wanted if id in matching] if wanted else sorted(matching)
             return tables.mark_deleted(session, wanted)
 
-    def compact(self, *, fraction: float = 0.0, on_progress: Progress | None = None) -> CompactReport:
-        """Rewrite segments that hold deleted rows, merge small ones, and give the space back.
-
-        Scores stay the same to the last bit. Readers go on; what they use goes when a writer finds none.
+    def build_index(
+        self,
+        kind: IndexKind,
+        *,
+        nlist: int | None = None,
+        nprobe: int | None = None,
+        train_sample: int | None = None,
+        recall: float = DEFAULT_RECALL,
+        retrain: bool = False,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> IndexReport:
+        """Build an index for approximate search, or extend the one of that kind to what was stored since.
 
         Args:
-            fraction: a segment is rewritten where more than this part of its rows is deleted.
-            on_progress: told after each new segment how many samples are done, and of how many.
+            kind: ``ivf`` (lists of similar vectors; needs clusters) or ``rabitq`` (one bit per number).
+            nlist: lists of ``ivf``; None: about 4·√samples, whatever reads least.
+            nprobe: lists that a search reads; None: as many as `recall` takes, measured.
+            train_sample: vectors to make lists from; None: at most 1 GiB of them in single precision.
+            recall: share of the true ten best that a search is to find, in (0, 1].
+            retrain: build anew instead of extending.
+            on_progress: told the name of a step, how much of it is done, and how much there is.
 
         Raises:
-            SettingError: `fraction` is not from 0 to 1.
-            StoreCorruptError: a segment or row is damaged. What was done before stays; nothing is lost.
-            StoreSpaceError: there is no room for a new segment; likewise.
+            SettingError: a value that cannot be used, or a store without samples.
+            StoreLockedError: another process is writing.
+            StoreCorruptError: a segment or the index that is to be extended is damaged.
+            StoreSpaceError: the disk is full.
+        """
+        with self.writer():
+            builder = IndexBuilder(
+                self.path,
+                self._database,
+                CODECS[self.settings.codec.bits],
+                self.settings.projection.dimension,
+                on_progress,
+            )
+            return builder.build(kind, IvfOptions(nlist, nprobe, train_sample, recall), retrain)
+
+    def drop_index(self, kind: IndexKind) -> None:
+        """Delete an index; nothing but the speed of searches is lost.
+
+        Raises:
+            SettingError: there is none of that kind.
             StoreLockedError: another process is writing.
         """
-        with self.writer() as writer:
-            return compact_store(self.path, self._database, writer, fraction, on_progress)
-
-    def export(
-        self,
-        directory: str | Path,
-        where: Sequence[str] = (),
-        *,
-        format: ExportFormat = "safetensors",
-        on_progress: Progress | None = None,
-    ) -> ExportReport:
-        """Write the samples that meet all filters, and their vectors, for other programs; `transfer` says how.
-
-        The directory must be new or empty; it appears when all is written.
-
-        Raises:
-            SettingError, FilterError: the format or a filter cannot be used.
-            StoreError: something is at `directory`, or it cannot be written to, or there is no room.
-            StoreCorruptError: a segment or row is damaged.
-        """
-        from rapidin.storage.exporting import export_snapshot  # with pyarrow, which nothing else here needs
-
-        with self.snapshot() as snapshot:
-            return export_snapshot(snapshot, self.settings, Path(directory), where, format, on_progress)
+        with writer_lock(self.path):
+            drop(self.path, self._database, kind)
 
     def verify(self) -> VerifyReport:
         """Read everything and check it; damage is reported, not raised.
@@ -247,44 +258,7 @@ class Store:
 
     def info(self) -> StoreInfo:
         """What the store holds, and how large it is."""
-        model, projection = self.settings.model, self.settings.projection
-        with self._database.reading() as session:
-            records = tables.segment_records(session)
-            live = tables.live_counts(session)
-            rows = session.scalar(select(func.count(SampleRow.key))) or 0
-            fields = session.scalars(select(MetadataFieldRow.name).order_by(MetadataFieldRow.name)).all()
-        segments = tuple(
-            SegmentInfo(record.name, record.rows, live.get(record.id or 0, 0), record.bytes, record.checksum)
-            for record in records
-        )
-        samples = sum(live.values())
-        return StoreInfo(
-            path=str(self.path),
-            samples=samples,
-            deleted=rows - samples,
-            projection=projection.kind,
-            projection_dim=projection.dimension,
-            shuffles=projection.shuffles,
-            seed=projection.seed,
-            layer_norm=projection.layer_norm,
-            bits=self.settings.codec.bits,
-            parameters=sum(math.prod(parameter.shape) for parameter in self.settings.parameters),
-            parameter_tensors=len(self.settings.parameters),
-            model=model.model,
-            adapter=model.adapter,
-            dtype=model.dtype,
-            quantization=model.quantization,
-            modules=model.modules,
-            max_length=self.settings.text.max_length,
-            loss=self.settings.text.loss,
-            bytes_vectors=sum(record.bytes for record in records),
-            bytes_metadata=self._database.size(),
-            format_version=self.format_version,
-            created=self.created,
-            indexes=("exact",),
-            segments=segments,
-            metadata_fields=tuple(fields),
-        )
+        return store_info(self.path, self._database, self.settings, self.created, self.format_version)
 
     def close(self) -> None:
         """Close the database; a snapshot that is still open keeps its own connection until it is closed."""

@@ -259,14 +259,19 @@ def insert_samples(
 
 def insert_metadata(session: Session, metadata: Mapping[int, str], field_ids: Mapping[str, int]) -> None:
     """Insert the metadata, JSON by the sample's key, as filters compare it."""
-    for keys in chunks(list(metadata)):
+    # By the driver's own statement: SQLAlchemy would spend more time on the five columns than SQLite does.
+    statement = (
+        f"INSERT INTO {SampleMetadataRow.__tablename__} (sample_key, field_id, kind, number, text) "
+        "VALUES (?, ?, ?, ?, ?)"
+    )
+    for keys in chunks(list(metadata), ROWS_AT_ONCE):
         rows = [
-            {"sample_key": key, "field_id": field_ids[name], **value._asdict()}
+            (key, field_ids[name], int(value.kind), value.number, value.text)
             for key in keys
             for name, value in indexed_metadata(metadata[key]).items()
         ]
         if rows:
-            session.connection().execute(insert(SampleMetadataRow), rows)
+            session.connection().exec_driver_sql(statement, rows)
 
 
 def delete_metadata(session: Session, keys: Sequence[int]) -> None:

@@ -19,6 +19,8 @@ from rapidin.storage import tables
 from rapidin.storage.database import Database
 from rapidin.storage.files import DATABASE_NAME
 from rapidin.storage.indexed_values import IndexedValue, indexed_metadata
+from rapidin.storage.indexes import catalog
+from rapidin.storage.indexes.report import checks
 from rapidin.storage.readers import ReadersLock
 from rapidin.storage.reading import Segment, open_segment
 from rapidin.storage.samples import sample_of
@@ -40,7 +42,7 @@ def verify_store(path: Path, database: Database, dimension: int) -> VerifyReport
     """
     check = _Verification(path, database, dimension)
     with closing(ReadersLock(path)):  # or a compaction might remove files that are about to be read
-        for part in (check.database_file, check.rows, check.segments):
+        for part in (check.database_file, check.rows, check.segments, check.indexes):
             with check.noting():
                 part()
     return VerifyReport(check.samples, tuple(dict.fromkeys(check.problems)))
@@ -112,6 +114,17 @@ class _Verification:
             with self.noting():
                 segment = open_segment(self._path, record, self._dimension, recheck=True)
                 self._finite(segment)
+
+    def indexes(self) -> None:
+        """Every index's rows and files are as they were written."""
+        with self._database.reading() as session:
+            records = catalog.read(session)
+            segments = {record.id or 0: record for record in tables.segment_records(session)}
+        for record in records.values():
+            with self.noting():
+                for check in checks(self._path, record, segments, self._dimension):
+                    with self.noting():
+                        check()
 
     def _places(self, session: Session) -> None:
         """Every sample's vector lies in a segment that there is, at a place of its own."""

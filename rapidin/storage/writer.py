@@ -18,6 +18,7 @@ from rapidin.errors import RapidinError, SampleNotFoundError, StoreError, StoreM
 from rapidin.storage import segments, tables
 from rapidin.storage.codecs import Codec
 from rapidin.storage.database import Database
+from rapidin.storage.indexes import builder
 from rapidin.storage.readers import no_readers
 from rapidin.storage.samples import NewSample, row_values, sample_of, sample_values, values_checksum
 
@@ -124,6 +125,7 @@ class StoreWriter:
             with self._database.reading() as session:
                 named = {record.name for record in tables.segment_records(session)}
             segments.remove_garbage(self._path, named if alone else None)
+        builder.remove_garbage(self._path, self._database)
 
     def close(self) -> None:
         """Refuse further work; the lock is about to be released."""

@@ -170,6 +170,37 @@ def test_a_reader_keeps_what_it_reads(filled: Store) -> None:
     assert filled.count() == 10
 
 
+@pytest.mark.parametrize("kind", ["rabitq", "ivf"])
+def test_indexes_lose_what_moved_and_readers_keep_theirs(filled: Store, monkeypatch, kind) -> None:
+    monkeypatch.setattr(compaction, "SEGMENT_BYTES", 8 * 2 * DIMENSION)  # so that the second segment stays
+    options = {"nlist": 4, "nprobe": 4} if kind == "ivf" else {}
+    filled.build_index(kind, **options)
+    filled.delete(["s000", "s017"])
+    expected = seen(filled)
+
+    def indexed(snapshot) -> list:
+        return [[hit.sample.id for hit in hits] for hits in snapshot.search(QUERIES, 18, index=kind)]
+
+    def files() -> set[str]:
+        return {path.name for path in (filled.path / "indexes").iterdir() if path.is_file()}
+
+    with filled.snapshot() as snapshot:
+        before, named = indexed(snapshot), files()
+    with filled.snapshot() as untouched:
+        filled.compact()
+        assert files() == named
+        assert indexed(untouched) == before
+    assert seen(filled) == expected and filled.verify().ok
+    with filled.snapshot() as snapshot:
+        assert indexed(snapshot) == before  # what the index does not know is compared exactly
+    index = next(index for index in filled.info().indexes if index.name == kind)
+    assert (index.covered, index.uncovered) == (8, 10)
+    with filled.writer():
+        assert len(files()) == len(named) - 2  # parts of two segments that ended
+    assert filled.build_index(kind).covered == 18
+    assert filled.verify().ok
+
+
 def test_a_reader_who_may_not_write_keeps_files_too(filled: Store, monkeypatch) -> None:
     """Where it may only read the lock's file; where not even that, it reads without the lock."""
     real, refused = os.open, [os.O_RDWR]

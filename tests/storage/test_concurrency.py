@@ -142,7 +142,7 @@ def test_a_reader_in_another_process_sees_whole_commits(store: Store) -> None:
 
 
 def test_threads_share_a_snapshot(filled: Store, monkeypatch) -> None:
-    monkeypatch.setattr(scan, "_processors", lambda: 3)
+    monkeypatch.setattr(scan, "processors", lambda: 3)
     results, errors = [], []
 
     def work() -> None:

@@ -239,7 +239,7 @@ def test_a_file_size_limit_while_writing(filled: Store, limit: int, error: str) 
 def test_a_full_disk_under_faiss_itself(filled: Store, monkeypatch) -> None:
     """The real write path: the file that FAISS writes through refuses its bytes."""
     files = segment_files(filled)
-    monkeypatch.setattr(segments, "temporary_path", lambda store, name: Path("/dev/full"))
+    monkeypatch.setattr(segments, "temporary_path", lambda store, name, folder="": Path("/dev/full"))
     with filled.writer() as writer, pytest.raises(StoreSpaceError, match="/dev/full"):
         writer.commit([new_sample("a")], random_vectors(1))
     monkeypatch.undo()

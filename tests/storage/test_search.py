@@ -104,7 +104,7 @@ def thousand(store: Store) -> Store:
 @pytest.mark.parametrize("numbers", [scan.DECODED_NUMBERS, 7 * DIMENSION])
 def test_real_numbers_in_many_blocks_and_threads(thousand: Store, monkeypatch, numbers: int) -> None:
     monkeypatch.setattr(scan, "DECODED_NUMBERS", numbers)
-    monkeypatch.setattr(scan, "_processors", lambda: 4)
+    monkeypatch.setattr(scan, "processors", lambda: 4)
     queries = random_vectors(5, seed=1)
     live = np.array([i for i in range(1000) if i % 3])
     truth = queries @ halved(random_vectors(1000)).T
@@ -125,7 +125,7 @@ def test_real_numbers_in_many_blocks_and_threads(thousand: Store, monkeypatch, n
 
 def test_an_error_in_a_thread_is_raised(thousand: Store, monkeypatch) -> None:
     monkeypatch.setattr(scan, "DECODED_NUMBERS", DIMENSION * 10)
-    monkeypatch.setattr(scan, "_processors", lambda: 4)
+    monkeypatch.setattr(scan, "processors", lambda: 4)
     with thousand.snapshot() as snapshot, pytest.raises(StoreError, match="single precision"):
         snapshot.search(np.full((1, DIMENSION), 3e38, np.float32), 1)
 
@@ -183,7 +183,7 @@ def test_what_cannot_be_searched(filled: Store) -> None:
 def test_memory_stays_bounded_by_blocks(thousand: Store, monkeypatch) -> None:
     """No decoding beyond a block's rows, whatever the store holds."""
     monkeypatch.setattr(scan, "DECODED_NUMBERS", 16 * DIMENSION)
-    monkeypatch.setattr(scan, "_processors", lambda: 1)
+    monkeypatch.setattr(scan, "processors", lambda: 1)
     sizes: list[int] = []
     original = scan.Products.scores
 
