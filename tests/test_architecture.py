@@ -52,7 +52,14 @@ def test_nothing_imports_the_command_line() -> None:
 
 
 def test_storage_stands_alone() -> None:
-    allowed = ("rapidin.storage", "rapidin.errors", "rapidin.choices", "rapidin.settings", "rapidin.records")
+    allowed = (
+        "rapidin.storage",
+        "rapidin.errors",
+        "rapidin.choices",
+        "rapidin.settings",
+        "rapidin.records",
+        "rapidin.reports",
+    )
     for name, found in modules().items():
         if name.startswith("storage"):
             others = {

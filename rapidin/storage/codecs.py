@@ -30,7 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.choices import Bits
-from rapidin.errors import DependencyError, StoreFormatError
+from rapidin.errors import DependencyError, SettingError, StoreFormatError
+from rapidin.settings import CodecSettings
 
 _GRID_EDGE = 2.73
 """Standard deviations at the ends of the 4-bit grid."""
@@ -140,6 +141,32 @@ CODECS: dict[Bits, Codec] = {
     4: Codec("hadamard-uniform4", 4, True, most_scanned=8, least_dimension=4096),
     1: Codec("hadamard-rabitq1", 1, True, most_scanned=2**31, least_dimension=0),
 }
+
+
+def codec_settings(bits: int) -> CodecSettings:
+    """Settings of the codec with that many bits.
+
+    Raises:
+        SettingError: there is none.
+    """
+    for codec in CODECS.values():
+        if codec.bits == bits:
+            return CodecSettings(bits=codec.bits)
+    raise SettingError(f"{bits} bits for a number cannot be: give one of {', '.join(map(str, CODECS))}")
+
+
+def fitting_scales(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scales [n] with which half precision holds vectors [n, K] well, whatever their size.
+
+    They are powers of two, mostly 1, so that dividing changes no digit, and vectors that were in half precision
+    before come out as they were. Those of vectors that cannot be stored are 1.
+    """
+    largest = np.abs(vectors).max(axis=1, initial=0)
+    usable = np.isfinite(largest) & (largest > 0)
+    well = (largest >= 2.0**-10) & (largest <= 2.0**15)
+    exponents = np.frexp(np.where(usable & ~well, largest, np.float32(0.5)))[1]
+    # Smaller powers have no inverse in single precision.
+    return np.ldexp(np.float32(1), np.maximum(exponents, -125)).astype(np.float32)
 
 
 def codec_named(name: str) -> Codec:

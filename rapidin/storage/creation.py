@@ -20,14 +20,16 @@ from rapidin.settings import StoreSettings
 from rapidin.storage import database as databases
 from rapidin.storage import schema
 from rapidin.storage.database import Database
-from rapidin.storage.files import DATABASE_NAME, SEGMENTS_NAME, file_errors
+from rapidin.storage.files import DATABASE_NAME, SEGMENTS_NAME, file_errors, sync
 from rapidin.storage.lock import HOLDER_NAME, LOCK_NAME, writer_lock
+from rapidin.storage.readers import READERS_NAME
 from rapidin.storage.samples import text_checksum
 
 _TEMPORARY_NAME = f".{DATABASE_NAME}.tmp"
 _LEFTOVERS = {
     LOCK_NAME,
     HOLDER_NAME,
+    READERS_NAME,
     *(f"{_TEMPORARY_NAME}{end}" for end in ("", "-wal", "-shm", "-journal")),
 }
 
@@ -54,9 +56,10 @@ def create_store(path: Path, settings: StoreSettings) -> None:
         path.mkdir(parents=True, exist_ok=True)
     with writer_lock(path), file_errors(path):
         _refuse_occupied(path)  # again: it may have been created while this process waited for its turn
-        for name in _LEFTOVERS - {LOCK_NAME, HOLDER_NAME}:
+        for name in _LEFTOVERS - {LOCK_NAME, HOLDER_NAME, READERS_NAME}:
             (path / name).unlink(missing_ok=True)
         (path / SEGMENTS_NAME).mkdir(exist_ok=True)
+        (path / READERS_NAME).touch()  # now, for readers who may not write here
         temporary = path / _TEMPORARY_NAME
         database = Database(temporary, create=True)
         try:
@@ -66,11 +69,7 @@ def create_store(path: Path, settings: StoreSettings) -> None:
         finally:
             database.close()
         temporary.rename(path / DATABASE_NAME)
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path)
 
 
 def check_place(path: Path) -> None:

@@ -10,7 +10,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ BUSY_SECONDS = 30.0
 
 CACHE_BYTES = 2**26
 """Of a connection's pages that SQLite keeps at most; its default, 2 MiB, makes large stores half as fast."""
+EMPTY_SHARE = 0.1
+"""Of the file's pages; with less, SQLite may keep them for later instead of writing the whole file anew."""
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_FORMAT}
 _NOT_ALLOWED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_CANTOPEN}
@@ -95,6 +97,27 @@ class Database:
             driver: Any = connection.connection.driver_connection
             connection.rollback()  # the mode cannot change inside a transaction
             driver.execute("PRAGMA journal_mode=WAL")
+
+    def give_back_space(self) -> None:
+        """Shrink the file to what it holds, if a good part is empty, and empty its log; waits for nobody.
+
+        Nothing that the database says changes, whether it succeeds or not.
+        """
+        with self.translated_errors(), closing(self._connect()) as connection:
+            connection.execute("PRAGMA busy_timeout=0")
+            ((pages,),) = connection.execute("PRAGMA page_count")
+            ((empty,),) = connection.execute("PRAGMA freelist_count")
+            if empty >= EMPTY_SHARE * pages:
+                connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # does less while somebody reads
+
+    def size(self) -> int:
+        """Bytes of the file with what is still in its write-ahead log."""
+        size = 0
+        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+            with suppress(FileNotFoundError):  # the log goes when the last process closes the database
+                size += path.stat().st_size
+        return size
 
     def close(self) -> None:
         """Close all connections."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -12,7 +11,6 @@ from rapidin.records import IndexInfo, SegmentInfo, StoreInfo
 from rapidin.settings import StoreSettings
 from rapidin.storage import tables
 from rapidin.storage.database import Database
-from rapidin.storage.files import DATABASE_NAME
 from rapidin.storage.indexes import catalog
 from rapidin.storage.indexes.report import index_info
 from rapidin.storage.schema import MetadataFieldRow, SampleRow
@@ -54,19 +52,10 @@ def store_info(
         max_length=settings.text.max_length,
         loss=settings.text.loss,
         bytes_vectors=sum(record.bytes for record in records),
-        bytes_metadata=_metadata_bytes(path),
+        bytes_metadata=database.size(),
         format_version=format_version,
         created=created,
         indexes=(IndexInfo("exact", samples, 0, 0), *indexes),
         segments=segments,
         metadata_fields=tuple(fields),
     )
-
-
-def _metadata_bytes(path: Path) -> int:
-    """Size of the database with what is still in its write-ahead log."""
-    size = 0
-    for name in (DATABASE_NAME, f"{DATABASE_NAME}-wal"):
-        with suppress(FileNotFoundError):  # the log goes when the last process closes the database
-            size += (path / name).stat().st_size
-    return size

@@ -9,7 +9,6 @@ n samples · K numbers in a vector.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 import uuid
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from rapidin.errors import StoreSpaceError
 from rapidin.storage.codecs import CODECS, Codec, load_faiss
-from rapidin.storage.files import SEGMENTS_NAME, file_errors
+from rapidin.storage.files import SEGMENTS_NAME, file_errors, sync
 
 SUFFIX = ".faiss"
 _CHUNK_BYTES = 2**24
@@ -104,7 +103,7 @@ def sync_file(store: Path, name: str, folder: str = SEGMENTS_NAME) -> None:
     """Have the temporary file's bytes on disk before anything names them."""
     path = temporary_path(store, name, folder)
     with file_errors(path):
-        _sync(path)
+        sync(path)
 
 
 def publish(store: Path, name: str, folder: str = SEGMENTS_NAME) -> None:
@@ -118,7 +117,7 @@ def sync_directory(store: Path, folder: str = SEGMENTS_NAME) -> None:
     """Have the final name on disk, too."""
     directory = store / folder
     with file_errors(directory):
-        _sync(directory)
+        sync(directory)
 
 
 def describe(store: Path, name: str, rows: int, codec: Codec, dimension: int) -> SegmentRecord:
@@ -135,15 +134,24 @@ def describe(store: Path, name: str, rows: int, codec: Codec, dimension: int) ->
     return SegmentRecord(None, name, rows, size, checksum, codec.name)
 
 
-def remove_garbage(store: Path, named: Collection[str]) -> list[str]:
-    """Delete segment files, temporary ones too, that are not in `named`; their names. Only for the writer."""
+def remove_garbage(store: Path, named: Collection[str] | None) -> list[str]:
+    """Delete segment files that are not in `named`; only for the writer.
+
+    Args:
+        store: directory of the store.
+        named: by the database; None where readers may need others, too. Temporary files always go.
+
+    Returns:
+        Names of the deleted files.
+    """
     directory = store / SEGMENTS_NAME
     removed = []
     with file_errors(directory):
         directory.mkdir(exist_ok=True)
         for path in sorted(directory.iterdir()):
-            ours = path.suffix == SUFFIX or (path.name.startswith(".") and path.name.endswith(f"{SUFFIX}.tmp"))
-            if ours and path.name not in named:
+            unfinished = path.name.startswith(".") and path.name.endswith(f"{SUFFIX}.tmp")
+            unnamed = path.suffix == SUFFIX and named is not None and path.name not in named
+            if unfinished or unnamed:
                 path.unlink()
                 removed.append(path.name)
     return removed
@@ -158,11 +166,3 @@ def file_checksum(path: Path) -> tuple[str, int]:
             digest.update(memoryview(buffer)[:count])
             size += count
     return str(digest.hexdigest()), size
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

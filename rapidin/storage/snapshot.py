@@ -1,13 +1,14 @@
 """A view of a store as of one moment, and search in it, exact or with an index.
 
 It keeps a read transaction open, so that commits, deletions and changes of metadata that come later are not
-seen, filters included. Close it soon: meanwhile SQLite's write-ahead log can only grow.
+seen, filters included, and shares the readers' lock, so that the files of its segments stay. Close it soon:
+meanwhile SQLite's write-ahead log can only grow, and nothing that a compaction replaces is removed.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,11 +22,13 @@ from rapidin.storage import scan, tables
 from rapidin.storage.codecs import Codec
 from rapidin.storage.conditions import compile_filters
 from rapidin.storage.database import Database
+from rapidin.storage.decoding import Block, decoded
 from rapidin.storage.files import DATABASE_NAME
 from rapidin.storage.gpu import GpuSearch
 from rapidin.storage.indexes import catalog
 from rapidin.storage.indexes.view import EXACT, IndexView
 from rapidin.storage.ranking import nothing
+from rapidin.storage.readers import ReadersLock
 from rapidin.storage.reading import Segment, open_segment
 from rapidin.storage.samples import ScoredSample, sample_of
 
@@ -52,6 +55,7 @@ class Snapshot:
         self._lock = threading.RLock()  # a session serves one thread at a time
         self._opened: dict[int, Segment] = {}
         self._closed = False
+        self._readers = ReadersLock(path)  # before the transaction, whose files are to stay
         self._session = database.open_session()
         try:
             with database.translated_errors():
@@ -148,12 +152,44 @@ class Snapshot:
             ids = tables.searchable_ids(self._session, compile_filters(where, self._session))
         return ids, scan.all_scores(queries, rows, self._segment)
 
+    def count(self, where: Sequence[str] = ()) -> int:
+        """How many samples meet all filters.
+
+        Raises:
+            FilterError: a filter cannot be read or asks for an unknown field.
+        """
+        with self._lock, self._database.translated_errors():
+            return len(self._selected(where))
+
+    def blocks(self, where: Sequence[str] = (), block_bytes: int = 2**25) -> Iterator[Block]:
+        """Samples and their vectors, in the order in which they were stored, some at a time.
+
+        Args:
+            where: filter expressions that a sample must all meet.
+            block_bytes: of a block's vectors at most, but at least one.
+
+        Raises:
+            FilterError, StoreCorruptError: as `search`.
+        """
+        with self._lock, self._database.translated_errors():
+            rows = self._selected(where)
+        order = np.argsort(rows.keys)
+        step = max(1, block_bytes // (4 * self._dimension))
+        for start in range(0, len(order), step):
+            indexes = order[start : start + step]
+            samples = self._samples(rows, indexes)
+            block = rows.chosen(indexes)
+            yield Block(
+                [samples[index] for index in indexes.tolist()], decoded(block, self._segment, self._dimension)
+            )
+
     def close(self) -> None:
         """End the view; later calls are errors."""
         with self._lock:
             self._closed = True
             self._opened.clear()
             self._session.close()
+            self._readers.close()
 
     def __enter__(self) -> Self:
         return self
@@ -198,11 +234,6 @@ class Snapshot:
         keys = rows.keys[indexes].tolist()
         with self._lock, self._database.translated_errors():
             found = {key: sample_of(row) for key, row in tables.rows_by_key(self._session, keys).items()}
-        if len(found) < len(keys):
-            raise StoreCorruptError(
-                f"{self._path / DATABASE_NAME}: an index names samples that are not there; "
-                "restore the file from a backup"
-            )
         return {int(index): found[key] for index, key in zip(indexes, keys, strict=True)}
 
     def _check_open(self) -> None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from rapidin.choices import IndexKind
-from rapidin.errors import SampleNotFoundError, SettingError, StoreCorruptError
+from rapidin.errors import SampleNotFoundError, SettingError
 from rapidin.records import IndexReport, Sample, StoreInfo, VerifyReport
 from rapidin.settings import StoreSettings
 from rapidin.storage import tables
@@ -29,11 +29,12 @@ from rapidin.storage.info import store_info
 from rapidin.storage.lock import writer_lock
 from rapidin.storage.samples import sample_of
 from rapidin.storage.snapshot import Snapshot
+from rapidin.storage.upkeep import Upkeep
 from rapidin.storage.verify import verify_store
 from rapidin.storage.writer import StoreWriter
 
 
-class Store:
+class Store(Upkeep):
     """An open store; one writer and any number of readers, in any number of processes, use it at a time.
 
     Attributes:
@@ -159,11 +160,6 @@ class Store:
             found = []
             for chunk in tables.chunks(keys.tolist()):
                 rows = tables.rows_by_key(session, chunk)
-                if len(rows) < len(chunk):
-                    raise StoreCorruptError(
-                        f"{self.path / DATABASE_NAME}: an index names samples that are not there; "
-                        "restore the file from a backup"
-                    )
                 found += [sample_of(rows[key]) for key in chunk]
             return found
 

@@ -58,11 +58,20 @@ def live_rows(session: Session, ids: Iterable[str]) -> Iterator[SampleRow]:
 
 
 def rows_by_key(session: Session, keys: Iterable[int]) -> dict[int, SampleRow]:
-    """Rows with the given keys, live or not."""
+    """Rows with the given keys, live or not.
+
+    Raises:
+        StoreCorruptError: there is none with one of the keys.
+    """
+    keys = set(keys)
     found: dict[int, SampleRow] = {}
-    for chunk in chunks(sorted(set(keys))):
+    for chunk in chunks(sorted(keys)):
         for row in session.scalars(select(SampleRow).where(SampleRow.key.in_(chunk))):
             found[row.key] = row
+    if len(found) < len(keys):
+        raise StoreCorruptError(
+            "store.db: an index names samples that are not there; restore the file from a backup"
+        )
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rapidin.storage.files import DATABASE_NAME
 from rapidin.storage.indexed_values import IndexedValue, indexed_metadata
 from rapidin.storage.indexes import catalog
 from rapidin.storage.indexes.report import checks
+from rapidin.storage.readers import ReadersLock
 from rapidin.storage.reading import Segment, open_segment
 from rapidin.storage.samples import sample_of
 from rapidin.storage.schema import MetadataFieldRow, SampleMetadataRow, SampleRow
@@ -40,14 +41,10 @@ def verify_store(path: Path, database: Database, dimension: int) -> VerifyReport
         DependencyError: faiss is not installed.
     """
     check = _Verification(path, database, dimension)
-    with check.noting():
-        check.database_file()
-    with check.noting():
-        check.rows()
-    with check.noting():
-        check.segments()
-    with check.noting():
-        check.indexes()
+    with closing(ReadersLock(path)):  # or a compaction might remove files that are about to be read
+        for part in (check.database_file, check.rows, check.segments, check.indexes):
+            with check.noting():
+                part()
     return VerifyReport(check.samples, tuple(dict.fromkeys(check.problems)))
 
 

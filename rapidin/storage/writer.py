@@ -19,6 +19,7 @@ from rapidin.storage import segments, tables
 from rapidin.storage.codecs import Codec
 from rapidin.storage.database import Database
 from rapidin.storage.indexes import builder
+from rapidin.storage.readers import no_readers
 from rapidin.storage.samples import NewSample, row_values, sample_of, sample_values, values_checksum
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -28,14 +29,19 @@ SMALLEST_NORM, LARGEST_NORM = 1e-30, 1e36
 
 
 class StoreWriter:
-    """The one writer of a store; comes from `Store.writer`, which holds the lock meanwhile."""
+    """The one writer of a store; comes from `Store.writer`, which holds the lock meanwhile.
+
+    Attributes:
+        codec: of the vectors.
+        dimension: K.
+    """
 
     def __init__(self, path: Path, database: Database, dimension: int, codec: Codec) -> None:
         """Write to the store in the directory `path`; only under the writer's lock."""
+        self.codec = codec
+        self.dimension = dimension
         self._path = path
         self._database = database
-        self._dimension = dimension
-        self._codec = codec
         self._closed = False
 
     def commit(
@@ -59,21 +65,18 @@ class StoreWriter:
         """
         self._check_open()
         scales32 = np.ones(len(samples), np.float32) if scales is None else _as_float32(scales)
-        _check_shapes(len(samples), vectors, scales32, self._dimension)
+        values = check_batch(samples, vectors, scales32, self.dimension, self.codec)
         if not samples:
             return
-        _check_ids(samples)
-        _check_numbers(samples, vectors, scales32, self._codec)
-        values = [sample_values(sample) for sample in samples]
-        segments.check_space(self._path, len(samples), self._codec.row_bytes(self._dimension))
+        segments.check_space(self._path, len(samples), self.codec.row_bytes(self.dimension))
         name = segments.new_name()
         try:
-            index, kept = segments.coded(self._codec, vectors, scales32)
+            index, kept = segments.coded(self.codec, vectors, scales32)
             segments.write_temporary(self._path, name, index)
             segments.sync_file(self._path, name)
             segments.publish(self._path, name)
             segments.sync_directory(self._path)
-            record = segments.describe(self._path, name, len(samples), self._codec, self._dimension)
+            record = segments.describe(self._path, name, len(samples), self.codec, self.dimension)
             self._record(record, values, kept, samples)
         except RapidinError:
             with suppress(RapidinError):  # the first error is the one to tell
@@ -114,10 +117,14 @@ class StoreWriter:
         return len(new)
 
     def remove_garbage(self) -> None:
-        """Delete files that the database does not name: what an interrupted commit or build left."""
-        with self._database.reading() as session:
-            named = {record.name for record in tables.segment_records(session)}
-        segments.remove_garbage(self._path, named)
+        """Delete segment files that the database does not name: what an interrupted commit or a compaction left.
+
+        While there are readers, who may need them, only unfinished files go, and the next writer looks again.
+        """
+        with no_readers(self._path) as alone:
+            with self._database.reading() as session:
+                named = {record.name for record in tables.segment_records(session)}
+            segments.remove_garbage(self._path, named if alone else None)
         builder.remove_garbage(self._path, self._database)
 
     def close(self) -> None:
@@ -141,6 +148,24 @@ class StoreWriter:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"{self._path}: this writer is closed; ask the store for a new one")
+
+
+def check_batch(
+    samples: Sequence[NewSample],
+    vectors: NDArray[np.float32],
+    scales: NDArray[np.float32],
+    dimension: int,
+    codec: Codec,
+) -> list[dict[str, Any]]:
+    """Check all that `StoreWriter.commit` checks of its arguments; the columns of the samples.
+
+    Raises:
+        StoreMismatchError, StoreError: as `StoreWriter.commit`.
+    """
+    _check_shapes(len(samples), vectors, scales, dimension)
+    _check_ids(samples)
+    _check_numbers(samples, vectors, scales, codec)
+    return [sample_values(sample) for sample in samples]
 
 
 def _metadata_names(samples: Sequence[NewSample]) -> set[str]:

@@ -143,7 +143,7 @@ def test_killed_and_resumed_equals_undisturbed(killed, states, moment) -> None:
         assert state(store) == states[2]
         assert store.verify().ok
         assert [file.name for file in segment_files(store)] == [s.name for s in store.info().segments]
-    assert {file.name for file in path.iterdir()} - {"writer.lock"} == {"segments", "store.db"}
+    assert {file.name for file in path.iterdir()} - {"writer.lock"} == {"segments", "store.db", "readers.lock"}
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from rapidin.storage.indexes.parameters import IvfParameters, RabitqParameters, 
 from rapidin.storage.indexes.preparing import IvfOptions, ListMaker, Progress
 from rapidin.storage.indexes.rabitq import coded_segment
 from rapidin.storage.indexes.report import index_info
+from rapidin.storage.readers import no_readers
 from rapidin.storage.reading import Segment, open_segment
 
 DEFAULT_RECALL = 0.95
@@ -179,10 +180,11 @@ def drop(path: Path, database: Database, kind: str) -> None:
 
 
 def remove_garbage(path: Path, database: Database) -> None:
-    """Delete index files that the database does not name: what an interrupted build left."""
-    with database.reading() as session:
-        named = {file.name for record in catalog.read(session).values() for file in record.files}
-    writing.remove_garbage(path, named)
+    """Delete index files that the database does not name, unless readers may need them; unfinished ones anyhow."""
+    with no_readers(path) as alone:
+        with database.reading() as session:
+            named = {file.name for record in catalog.read(session).values() for file in record.files}
+        writing.remove_garbage(path, named if alone else None)
 
 
 def check_kind(kind: str) -> None:

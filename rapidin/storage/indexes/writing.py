@@ -66,15 +66,21 @@ def finish(store: Path, name: str, least: int) -> WrittenFile:
     return WrittenFile(name, size, checksum)
 
 
-def remove_garbage(store: Path, named: set[str]) -> None:
-    """Delete index files, temporary ones too, that are not in `named`; only for the writer."""
+def remove_garbage(store: Path, named: set[str] | None) -> None:
+    """Delete index files that are not in `named`; only for the writer.
+
+    Args:
+        store: directory of the store.
+        named: by the database; None where readers may need others, too. Temporary files always go.
+    """
     folder = store / INDEXES_NAME
     with file_errors(folder):
         if not folder.is_dir():
             return
         for path in sorted(folder.iterdir()):
-            ours = path.suffix in SUFFIXES.values() or (path.name.startswith(".") and path.suffix == ".tmp")
-            if ours and path.name not in named:
+            unfinished = path.name.startswith(".") and path.suffix == ".tmp"
+            unnamed = path.suffix in SUFFIXES.values() and named is not None and path.name not in named
+            if unfinished or unnamed:
                 path.unlink()
 
 
