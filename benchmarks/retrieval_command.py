@@ -21,11 +21,16 @@ def mark(name):
     begun = now
 store, prompt, generation = sys.argv[1:]
 import rapidin.cli
-from rapidin.search import Searcher, searcher
-from rapidin.storage import Store
-from rapidin.terminal import search_view
-import torch, faiss, transformers, rich.console
-mark("imports")
+from rapidin.cli_parts import importing
+with importing():
+    import torch, faiss, rich.console
+    from rapidin.storage import Store
+    from rapidin.terminal import search_view
+    mark("imports")
+    import transformers
+    mark("model")  # which alone needs transformers
+    from rapidin.search import Searcher, searcher
+    mark("imports")
 def timed(name, function):
     def run(*arguments, **named):
         mark("other")
@@ -76,7 +81,10 @@ def command_table(store: Path, prompt: str, generation: str) -> None:
             sums[name] = sums.get(name, 0.0) + float(seconds)
         for name, total in sums.items():
             steps.setdefault(name, []).append(total)
-    tables.heading(f"One `rapidin search` without generation, {store}", "step", "seconds")
+    tables.heading(
+        f"One `rapidin search` without generation, {store}; importing transformers counts to the model",
+        *("step", "seconds"),
+    )
     for name, values in steps.items():
         tables.row(name, tables.median_and_range(values[1:]))
     without = [

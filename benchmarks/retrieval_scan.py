@@ -25,8 +25,9 @@ _ROUNDS = 5
 def scan_table(rows: int, dimension: int, threads: int, work: Path) -> None:
     """Print how fast exact search is beside what it could be at best.
 
-    The yardstick of one query is the sum of as many bytes as the store has; that of several is one product of
-    torch, float32, with the rows decoded beforehand. All take turns, and ratios are formed within a turn.
+    The yardstick of one query is to add up the bytes that it compares, for a store those of its mapped files; that
+    of several is one product of torch, float32, with the rows decoded beforehand. All take turns, and ratios are
+    formed within a turn.
 
     Args:
         rows, dimension: of the store.
@@ -60,10 +61,10 @@ def scan_table(rows: int, dimension: int, threads: int, work: Path) -> None:
         ways["FAISS flat, float32"] = lambda some=some: flat.search(some, 10)
         ways["FAISS scalar quantiser, float16"] = lambda some=some: halves.search(some, 10)
         ways["torch product, float32"] = lambda some=some: torch.from_numpy(some) @ plain.T
-        sizes = {f"rapidin, {bits} bits": rows * dimension * bits // 8 for bits in _BITS}
-        sizes |= {name: dense.nbytes for name in ways if name.endswith("float32")}
-        sizes["FAISS scalar quantiser, float16"] = dense.nbytes // 2
-        _rows_of(count, ways, sizes, dense, threads)
+        words = {name: [dense.view(np.int64)] for name in ways if name.endswith("float32")}
+        words["FAISS scalar quantiser, float16"] = [dense[: rows // 2].view(np.int64)]
+        words |= {f"rapidin, {bits} bits": _mapped(path) for bits, path in stores.items()}
+        _rows_of(count, ways, words, threads)
     for snapshot in snapshots.values():
         snapshot.close()
     for store in opened.values():
@@ -73,8 +74,7 @@ def scan_table(rows: int, dimension: int, threads: int, work: Path) -> None:
 def _rows_of(
     count: int,
     ways: dict[str, Callable[[], object]],
-    sizes: dict[str, int],
-    memory: np.ndarray,
+    words: dict[str, list[np.ndarray]],
     threads: int,
 ) -> None:
     product = "torch product, float32"
@@ -86,28 +86,31 @@ def _rows_of(
         for name, way in ways.items():
             times[name].append(_seconds(way))
         for name in ways:
-            yardstick = _reading(memory, sizes[name], threads) if count == 1 else times[product][-1]
+            yardstick = _reading(words[name], threads) if count == 1 else times[product][-1]
             best[name].append(yardstick / times[name][-1])
     for name, seconds in times.items():
+        size = sum(part.nbytes for part in words[name])
         tables.row(
             count,
             name,
             tables.median_and_range([1000 * value for value in seconds], 1),
-            f"{sizes[name] / statistics.median(seconds) / 1e9:.1f}",
+            f"{size / statistics.median(seconds) / 1e9:.1f}",
             tables.median_and_range(best[name]),
         )
 
 
-def _reading(memory: np.ndarray, size: int, threads: int) -> float:
-    """Seconds to read `size` bytes: threads add them up as integers."""
-    words = memory.view(np.int64).ravel()
-    done = 0
+def _mapped(store: Path) -> list[np.ndarray]:
+    files = sorted((store / "segments").iterdir())
+    return [np.memmap(file, np.int64, "r", shape=(file.stat().st_size // 8,)) for file in files]
+
+
+def _reading(words: list[np.ndarray], threads: int) -> float:
+    """Seconds to read everything: threads add it up as integers."""
+    parts = [part for array in words for part in np.array_split(array.ravel(), 4 * threads)]
     with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(np.sum, parts[:threads]))
         started = time.perf_counter()
-        while done < size:
-            part = words[: min(len(words), (size - done) // 8)]
-            list(pool.map(np.sum, np.array_split(part, threads)))
-            done += part.nbytes
+        list(pool.map(np.sum, parts))
         return time.perf_counter() - started
 
 

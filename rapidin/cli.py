@@ -16,7 +16,7 @@ import typer
 import rapidin
 from rapidin import cli_store
 from rapidin.choices import DType, IndexChoice, Loss, OnError, ProjectionKind, Quantization
-from rapidin.cli_parts import Json, StorePath, Where, counting, output, stderr, stdout
+from rapidin.cli_parts import Json, StorePath, Where, counting, importing, output, stderr, stdout
 from rapidin.environment import VARIABLES
 from rapidin.errors import RapidinError, SettingError
 
@@ -160,8 +160,9 @@ def ingest(
     Rows are recognised by their fields: instruction, input, output; prompt, completion; messages; text. A field
     'id' names the sample; all other fields become metadata to filter by.
     """
-    from rapidin.ingest import ingest_files
-    from rapidin.terminal import ProgressListener, ingest_summary
+    with importing():
+        from rapidin.ingest import ingest_files
+        from rapidin.terminal import ProgressListener, ingest_summary
 
     with ProgressListener(stderr()) as listener:
         try:
@@ -242,9 +243,10 @@ def search(
 
     With --json one object is printed for each query (JSON Lines).
     """
-    from rapidin.search import Searcher
-    from rapidin.storage import Store
-    from rapidin.terminal import search_view
+    with importing():
+        from rapidin.search import Searcher
+        from rapidin.storage import Store
+        from rapidin.terminal import search_view
 
     if (prompt is None) == (queries is None):
         raise SettingError("give either --prompt or --queries")

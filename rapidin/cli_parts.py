@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -93,3 +94,14 @@ def progress(step: str) -> Iterator[Callable[..., None]]:
             bar.update(task, description=name[0] if name else step, completed=done, total=total)
 
         yield show
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import large packages inside without Python looking for garbage meanwhile, a sixth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.freeze()  # what was imported stays, so it need not be looked at again either

@@ -34,8 +34,9 @@ _one_scan = threading.Lock()
 
 SCANNED_BYTES = 2**22
 """Of codes that several queries are compared with one after the other, while they are in the cache."""
-SCANNED_ONCE_BYTES = 2**24
+SCANNED_ONCE_BYTES = 2**25
 """The same for a single query; larger blocks mean fewer calls."""
+_BLOCKS_PER_THREAD = 4
 DECODED_NUMBERS = 2**20
 """Of a slice of a block, for each thread."""
 BLOCK_SCORES = 2**22
@@ -198,6 +199,8 @@ def _blocks(rows: Rows, open_by_id: Callable[[int], Segment], queries: NDArray[n
     for segment_id, group in rows.by_segment():
         segment = open_by_id(segment_id)
         size = _block_rows(segment.codec, queries)
+        if len(queries) == 1:  # large blocks, but enough of them that no thread waits long for the other
+            size = min(size, -(-len(rows) // (_BLOCKS_PER_THREAD * processors())))
         for start in range(0, len(group), size):
             yield Block(segment, group[start : start + size])
 
