@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -70,6 +71,8 @@ class Database:
         self._engine.dialect.statement_compiler = _Compiler
         event.listen(self._engine, "begin", _begin)
         self._writer_engine = self._engine.execution_options(rapidin_begin="BEGIN IMMEDIATE")
+        self._watcher: sqlite3.Connection | None = None
+        self._watcher_lock = threading.Lock()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -90,6 +93,15 @@ class Database:
     def open_session(self) -> Session:
         """A session for whoever needs one state of the database for long; the caller closes it."""
         return Session(self._engine)
+
+    def version(self) -> int:
+        """A number that is another one after each commit of any process; it means nothing outside this object."""
+        with self.translated_errors(), self._watcher_lock:
+            if self._watcher is None:
+                self._watcher = self._connect()
+            # Of a connection that itself never writes: SQLite does not count a connection's own commits.
+            ((version,),) = self._watcher.execute("PRAGMA data_version")
+            return int(version)
 
     def use_write_ahead_log(self) -> None:
         """Make the file one whose readers and writer do not wait for each other; it stays so."""
@@ -122,6 +134,10 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+        with self._watcher_lock:
+            if self._watcher is not None:
+                self._watcher.close()
+                self._watcher = None
 
     @contextmanager
     def translated_errors(self) -> Iterator[None]:

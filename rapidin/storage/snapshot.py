@@ -19,18 +19,17 @@ from numpy.typing import NDArray
 from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreMismatchError
 from rapidin.records import Sample
 from rapidin.storage import scan, tables
-from rapidin.storage.codecs import Codec
 from rapidin.storage.conditions import compile_filters
 from rapidin.storage.database import Database
 from rapidin.storage.decoding import Block, decoded
 from rapidin.storage.files import DATABASE_NAME
 from rapidin.storage.gpu import GpuSearch
-from rapidin.storage.indexes import catalog
-from rapidin.storage.indexes.view import EXACT, IndexView
+from rapidin.storage.indexes.view import EXACT
 from rapidin.storage.ranking import nothing
 from rapidin.storage.readers import ReadersLock
 from rapidin.storage.reading import Segment, open_segment
 from rapidin.storage.samples import ScoredSample, sample_of
+from rapidin.storage.state import States
 
 
 class Snapshot:
@@ -41,7 +40,7 @@ class Snapshot:
     """
 
     def __init__(
-        self, path: Path, database: Database, dimension: int, codec: Codec, gpu: GpuSearch | None = None
+        self, path: Path, database: Database, dimension: int, states: States, gpu: GpuSearch | None = None
     ) -> None:
         """Take the present state of the store in the directory `path`; a `gpu` does what is exact.
 
@@ -58,15 +57,11 @@ class Snapshot:
         self._readers = ReadersLock(path)  # before the transaction, whose files are to stay
         self._session = database.open_session()
         try:
-            with database.translated_errors():
-                self._records = {record.id: record for record in tables.segment_records(self._session)}
-                self._rows = tables.searchable_rows(self._session)
-                indexes = catalog.read(self._session)
+            state = states.of(self._session)
         except StoreError:
             self.close()
             raise
-        segments = {record.id or 0: record for record in self._records.values()}
-        self._indexes = IndexView(path, indexes, segments, self._rows, codec, dimension)
+        self._records, self._rows, self._indexes = state.records, state.rows, state.indexes
         self.samples = len(self._rows)
 
     def search(

@@ -29,6 +29,7 @@ from rapidin.storage.info import store_info
 from rapidin.storage.lock import writer_lock
 from rapidin.storage.samples import sample_of
 from rapidin.storage.snapshot import Snapshot
+from rapidin.storage.state import States
 from rapidin.storage.upkeep import Upkeep
 from rapidin.storage.verify import verify_store
 from rapidin.storage.writer import StoreWriter
@@ -51,6 +52,8 @@ class Store(Upkeep):
         self.created = opened.created
         self.format_version = opened.format_version
         self._database = opened.database
+        dimension, codec = self.settings.projection.dimension, CODECS[self.settings.codec.bits]
+        self._states = States(path, self._database, dimension, codec)
 
     @classmethod
     def create(cls, path: str | Path, settings: StoreSettings) -> Self:
@@ -121,8 +124,7 @@ class Store(Upkeep):
         Raises:
             StoreCorruptError: the database is damaged.
         """
-        codec = CODECS[self.settings.codec.bits]
-        return Snapshot(self.path, self._database, self.settings.projection.dimension, codec, gpu)
+        return Snapshot(self.path, self._database, self.settings.projection.dimension, self._states, gpu)
 
     def content_hashes(self, ids: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Content hash and metadata hash of the live samples among `ids`, by id."""

@@ -180,6 +180,7 @@ def test_blocks_are_bounded_for_scans_too(store: Store, bits: int, monkeypatch) 
     row = CODECS[bits].row_bytes(4096)
     monkeypatch.setattr(scan, "SCANNED_BYTES", 10 * row)
     monkeypatch.setattr(scan, "SCANNED_ONCE_BYTES", 50 * row)
+    monkeypatch.setattr(scan, "_BLOCKS_PER_THREAD", 1)
     with store.snapshot() as snapshot:
         snapshot.search(units(2, 4096), 3)
         assert max(counts) == 10
