@@ -91,8 +91,8 @@ class Database:
             yield session
 
     def open_session(self) -> Session:
-        """A session for whoever needs one state of the database for long; the caller closes it."""
-        return Session(self._engine)
+        """A session for whoever needs one state of the database for long; the caller closes it, once for all."""
+        return Session(self._engine, close_resets_only=False)
 
     def version(self) -> int:
         """A number that is another one after each commit of any process; it means nothing outside this object."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 MOST_RESULTS = 2048
 """Of FAISS on a GPU for each query; who wants more is served by the CPU."""
+MOST_ROWS = 8192
+"""Of a segment that are compared together: they may have to be copied."""
 _MARGIN = 32
 """Results beyond k, so that ids decide between rows of equal scores."""
 _LEAST_FREE = 0.25
@@ -40,7 +43,7 @@ _LEAST_FREE = 0.25
 
 
 class GpuSearch:
-    """Exact search on some GPUs; serves one thread at a time and keeps blocks between searches.
+    """Exact search on some GPUs; keeps blocks between searches, which take turns.
 
     Args:
         devices: as torch names them, ``cuda:0`` and so on.
@@ -49,6 +52,7 @@ class GpuSearch:
     def __init__(self, devices: Sequence[str]) -> None:
         self._devices = tuple(devices)
         self._kept: dict[tuple[str, Path], Any] = {}
+        self._lock = threading.Lock()
         self._resources = {device: load_faiss().StandardGpuResources() for device in self._devices}
 
     @classmethod
@@ -74,7 +78,11 @@ class GpuSearch:
         count = min(torch.cuda.device_count(), faiss.get_num_gpus())
         named = [int(number) for number in re.findall(r"\d+", device)]
         numbers = named or list(range(count if device == "auto" else 1))
-        return cls([f"cuda:{number}" for number in dict.fromkeys(numbers) if number < count])
+        usable = [f"cuda:{number}" for number in dict.fromkeys(numbers) if number < count]
+        if not usable:
+            logger.info("vectors are searched on the CPU: FAISS does not see device %s", device)
+            return None
+        return cls(usable)
 
     def search(
         self,
@@ -84,19 +92,42 @@ class GpuSearch:
         open_by_id: Callable[[int], Segment],
         both: bool = False,
     ) -> Ends:
-        """As `scan.search`, to half precision."""
+        """As `scan.search`, to half precision; where the GPUs' memory does not suffice, the CPU does it."""
         if k > MOST_RESULTS or not len(rows) or not len(queries):
             return scan.search(queries, k, rows, open_by_id, both)
+        import torch
+
         groups = [(open_by_id(segment_id), indexes) for segment_id, indexes in rows.by_segment()]
+        with self._lock:
+            for kept in (True, False):
+                if not kept:
+                    self._kept.clear()
+                try:
+                    return self._searched(queries, k, rows, groups, both)
+                except torch.OutOfMemoryError:
+                    logger.warning("the GPU's memory does not suffice%s", "; trying again" if kept else "")
+        logger.warning("this search is done by the CPU")
+        return scan.search(queries, k, rows, open_by_id, both)
+
+    def _searched(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        rows: Rows,
+        groups: Sequence[tuple[Segment, NDArray[np.int64]]],
+        both: bool,
+    ) -> Ends:
         self._forget({segment.path for segment, _ in groups})
         found = Ends(len(queries), k, both)
 
         def run(device: str, share: Sequence[tuple[Segment, NDArray[np.int64]]]) -> Ends:
             ends = Ends(len(queries), k, both)
             for segment, indexes in share:
-                for sign in (1, -1) if both else (1,):
-                    scores, chosen = self._compared(device, segment, queries * np.float32(sign), k, rows, indexes)
-                    ends.add_of_each(sign > 0, scores, chosen)
+                for start in range(0, len(indexes), MOST_ROWS):
+                    part = indexes[start : start + MOST_ROWS]
+                    for sign in (1, -1) if both else (1,):
+                        scores, chosen = self._compared(device, segment, queries * np.float32(sign), k, rows, part)
+                        ends.add_of_each(sign > 0, scores, chosen)
             return ends
 
         shares = [groups[number :: len(self._devices)] for number in range(len(self._devices))]
@@ -122,9 +153,7 @@ class GpuSearch:
         norms = np.maximum(np.linalg.norm(queries, axis=1), np.finfo(np.float32).tiny)
         turned = segment.codec.turned(queries / norms[:, None])
         scales = rows.scales[indexes]
-        block = self._block(device, segment)
-        if len(indexes) < segment.rows:
-            block = block[torch.from_numpy(rows.positions[indexes]).to(device)]
+        block = self._block(device, segment, rows.positions[indexes])
         largest = float(scales.max())
         if (scales != largest).any():
             block = block * torch.from_numpy(scales / largest).to(device, torch.float16)[:, None]
@@ -134,34 +163,43 @@ class GpuSearch:
         factors = (norms * largest)[:, None].astype(np.float32)
         return scores.cpu().numpy() * factors, indexes[places.cpu().numpy()]
 
-    def _block(self, device: str, segment: Segment) -> Any:
-        """A segment's vectors on a device, half precision [rows, K], kept if there is room."""
+    def _block(self, device: str, segment: Segment, positions: NDArray[np.int64]) -> Any:
+        """Vectors of a segment on a device, half precision [m, K]; the whole segment is kept if there is room."""
         import torch
 
         key = (device, segment.path)
-        if key in self._kept:
-            return self._kept[key]
-        positions = np.arange(segment.rows)
-        if segment.codec.bits == 16:
-            halves = torch.from_numpy(
-                np.array(segment.codes).view(np.float16)
-            )  # a copy: a mapped file is read-only
-        else:
-            halves = torch.empty((segment.rows, segment.dimension), dtype=torch.float16)
-            step = max(1, scan.DECODED_NUMBERS // segment.dimension)
-            buffer = np.empty((step, segment.dimension), np.float32)
-            for start in range(0, segment.rows, step):
-                some = positions[start : start + step]
-                halves[some[0] : some[-1] + 1] = torch.from_numpy(segment.decode(some, buffer))
-        block = halves.to(device)
-        if _room(device, block.nbytes):
-            self._kept[key] = block
-        return block
+        if key not in self._kept:
+            if not _room(device, 2 * segment.rows * segment.dimension):
+                return _halves(segment, positions).to(device)
+            self._kept[key] = _halves(segment, np.arange(segment.rows)).to(device)
+        block = self._kept[key]
+        if len(positions) == segment.rows:
+            return block
+        if positions[-1] - positions[0] + 1 == len(positions):
+            return block[int(positions[0]) : int(positions[-1]) + 1]
+        return block[torch.from_numpy(positions).to(device)]
 
     def _forget(self, present: set[Path]) -> None:
         """Let go of segments that are no more."""
         for key in [key for key in self._kept if key[1] not in present and not key[1].exists()]:
             del self._kept[key]
+
+
+def _halves(segment: Segment, positions: NDArray[np.int64]) -> Any:
+    """Vectors at ascending positions [m], as the codec turned them, half precision [m, K], in the CPU's memory."""
+    import torch
+
+    if segment.codec.bits == 16:
+        return torch.from_numpy(
+            np.array(segment.selected(positions)).view(np.float16)
+        )  # mapped files are read-only
+    halves = torch.empty((len(positions), segment.dimension), dtype=torch.float16)
+    step = max(1, scan.DECODED_NUMBERS // segment.dimension)
+    buffer = np.empty((step, segment.dimension), np.float32)
+    for start in range(0, len(positions), step):
+        some = slice(start, start + step)
+        halves[some] = torch.from_numpy(segment.decode(positions[some], buffer))
+    return halves
 
 
 def _room(device: str, size: int) -> bool:

@@ -21,9 +21,9 @@ SLICE = 2048
 """Numbers of each row that are decoded at a time; with some hundred rows a slice fits a processor's own cache."""
 
 
-_ROWS_TOGETHER = 16
-"""Rows are multiplied in multiples of this: BLAS sums what is left over in another order, and a sample's score
-would differ in its last bits with the number of rows beside it."""
+_TOGETHER = 16
+"""Rows and queries are multiplied in multiples of this: BLAS sums what is left over in another order, and a score
+would differ in its last bits with the row's place and the number of rows and queries beside it."""
 
 
 class SlicedQueries:
@@ -40,7 +40,9 @@ class SlicedQueries:
         self.codec = codec
         self.count, dimension = queries.shape
         self.width = min(SLICE, dimension)
-        slices = torch.from_numpy(queries).T.reshape(dimension // self.width, self.width, self.count)
+        whole = torch.zeros((_whole(self.count), dimension))
+        whole[: self.count] = torch.from_numpy(queries)
+        slices = whole.T.reshape(dimension // self.width, self.width, len(whole))
         self._offsets: Any = 0.0
         if codec.bits == 4:
             # A step c of the grid stands for start + step·c, so the start is left to the sum of the query.
@@ -59,7 +61,7 @@ class SlicedQueries:
         """
         import torch
 
-        total = torch.zeros((_whole(len(codes)), self.count))
+        total = torch.zeros((_whole(len(codes)), _whole(self.count)))
         factors = decoded[: _whole(len(codes)), : self.width]
         decoded = factors[: len(codes)]
         packed = torch.from_numpy(codes.view(np.float16) if self.codec.bits == 16 else codes)
@@ -71,7 +73,7 @@ class SlicedQueries:
                 decoded[:, :half].copy_(part & 15)
                 decoded[:, half:].copy_(part >> 4)
             total.addmm_(factors, of_queries)
-        scores: NDArray[np.float32] = (total[: len(codes)] + self._offsets).numpy().T
+        scores: NDArray[np.float32] = (total[: len(codes)] + self._offsets)[:, : self.count].numpy().T
         return scores
 
 
@@ -82,8 +84,8 @@ def working_memory(rows: int) -> Any:
     return torch.zeros((_whole(rows), SLICE))
 
 
-def _whole(rows: int) -> int:
-    return -(-rows // _ROWS_TOGETHER) * _ROWS_TOGETHER
+def _whole(count: int) -> int:
+    return -(-count // _TOGETHER) * _TOGETHER
 
 
 @contextmanager

@@ -51,6 +51,7 @@ class Snapshot:
         self._database = database
         self._dimension = dimension
         self._scan = scan.search if gpu is None else gpu.search
+        self._has_gpu = gpu is not None
         self._lock = threading.RLock()  # a session serves one thread at a time
         self._opened: dict[int, Segment] = {}
         self._closed = False
@@ -115,9 +116,9 @@ class Snapshot:
     ) -> str:
         """The way that a search with these arguments takes: ``exact``, or the kind of the index that it uses.
 
-        With filters every search is exact. ``auto`` takes an index that covers at least half of the samples and
-        saves something, ``rabitq`` below 200,000 samples, else ``ivf``; many queries together are faster compared
-        exactly, all at once. A damaged index is logged, and the search exact.
+        With filters every search is exact, and ``auto`` is on a GPU. Else ``auto`` takes an index that covers at
+        least half of the samples and saves something, ``rabitq`` below 200,000 samples, else ``ivf``; many queries
+        together are faster compared exactly, all at once. A damaged index is logged, and the search exact.
 
         Raises:
             SettingError: there is no such index, or `nprobe` does not fit it.
@@ -225,11 +226,25 @@ class Snapshot:
         )
 
     def _samples(self, rows: scan.Rows, indexes: NDArray[np.int64]) -> dict[int, Sample]:
-        """Samples of the rows at `indexes`, by index."""
+        """Samples of the rows at `indexes`, by index.
+
+        Raises:
+            StoreCorruptError: a row was altered, or what the search read of it, from an index of SQLite, differs.
+        """
         keys = rows.keys[indexes].tolist()
         with self._lock, self._database.translated_errors():
-            found = {key: sample_of(row) for key, row in tables.rows_by_key(self._session, keys).items()}
-        return {int(index): found[key] for index, key in zip(indexes, keys, strict=True)}
+            self._check_open()
+            found = tables.rows_by_key(self._session, keys)
+            samples = {key: sample_of(row) for key, row in found.items()}
+        for index, key in zip(indexes, keys, strict=True):
+            row = found.get(key)
+            places = (rows.segments[index], rows.positions[index], rows.scales[index])
+            if row is None or (row.segment_id, row.position, np.float32(row.scale)) != places:
+                raise StoreCorruptError(
+                    f"{self._path / DATABASE_NAME}: an index and the samples in it contradict each other; "
+                    "restore the file from a backup"
+                )
+        return {int(index): samples[key] for index, key in zip(indexes, keys, strict=True)}
 
     def _check_open(self) -> None:
         if self._closed:
@@ -245,6 +260,7 @@ class Snapshot:
     def _segment(self, segment_id: int) -> Segment:
         """An open segment, checked when it is first asked for."""
         with self._lock:
+            self._check_open()
             if segment_id not in self._opened:
                 record = self._records.get(segment_id)
                 if record is None:

@@ -92,6 +92,29 @@ def test_what_does_not_fit_is_not_kept(stand_in: GpuSearch, store: Store, monkey
     assert not stand_in._kept and calls
 
 
+def test_without_memory_the_cpu_searches(stand_in: GpuSearch, store: Store, monkeypatch, caplog) -> None:
+    def exhausted(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(gpu, "_nearest", exhausted)
+    wanted = random_vectors(2, seed=1, dimension=K)
+    with store.snapshot() as plain, store.snapshot(stand_in) as fast:
+        assert fast.search_ends(wanted, 5) == plain.search_ends(wanted, 5)
+    assert "done by the CPU" in caplog.text
+
+
+def test_segments_are_compared_in_parts(stand_in: GpuSearch, store: Store, monkeypatch) -> None:
+    wanted = random_vectors(2, seed=1, dimension=K)
+    with store.snapshot(stand_in) as snapshot:
+        whole = snapshot.search(wanted, 5)
+        monkeypatch.setattr(gpu, "MOST_ROWS", 13)
+        calls.clear()
+        parts = snapshot.search(wanted, 5)
+    assert max(rows for _, rows in calls) == 13
+    for hits, others in zip(parts, whole, strict=True):
+        np.testing.assert_allclose([hit.score for hit in hits], [hit.score for hit in others], rtol=4e-3)
+
+
 def test_without_a_usable_gpu_the_cpu_searches_and_says_so(monkeypatch, caplog) -> None:
     import faiss
 
@@ -103,6 +126,12 @@ def test_without_a_usable_gpu_the_cpu_searches_and_says_so(monkeypatch, caplog) 
     with caplog.at_level(logging.INFO, "rapidin"):
         assert GpuSearch.on("cuda:0") is None
     assert "searched on the CPU" in caplog.text
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(faiss, "StandardGpuResources", SimpleNamespace, raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with caplog.at_level(logging.INFO, "rapidin"):
+        assert GpuSearch.on("cuda:1") is None
+    assert "does not see device cuda:1" in caplog.text
 
 
 @pytest.mark.parametrize(

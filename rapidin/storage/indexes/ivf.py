@@ -25,6 +25,8 @@ from rapidin.storage.reading import Segment
 from rapidin.storage.scan import Rows
 from rapidin.storage.segments import SegmentRecord
 
+CANDIDATES_PER_RESULT = 10
+"""Rows to read for each result wanted, at least; how many lists are enough was measured for ten results."""
 _WASTE = 2
 """Times the rows that queries need for themselves that they may read together: a row is decoded once for all."""
 _GROUP_SCORES = 2**25
@@ -93,30 +95,39 @@ class IvfIndex:
         nprobe: int | None,
         open_by_id: Callable[[int], Segment],
     ) -> Ends:
-        """The best found; a query that meets fewer than k rows has its results filled up, see `Best`.
+        """The best found, k of them where the store has as many.
 
         Args:
             queries: [q, K].
             k: results wanted.
             largest: whether the largest scores are wanted.
             smallest: whether the smallest are.
-            nprobe: lists to read; None: as many as were measured to be enough.
+            nprobe: lists to read, more only where they hold fewer than k rows; None: as many as were measured to
+                be enough for ten results, more for a larger k.
             open_by_id: gives the segment of a database id.
         """
         k = min(k, max(1, len(self._rows)))
         found = Ends(len(queries), k, smallest)
         if largest:
-            found.largest = self._best(queries, k, nprobe or self.parameters.nprobe, open_by_id)
+            found.largest = self._best(queries, k, nprobe, self.parameters.nprobe, open_by_id)
         if smallest:
-            found.smallest = self._best(-queries, k, nprobe or self.parameters.nprobe_opponents, open_by_id)
+            found.smallest = self._best(-queries, k, nprobe, self.parameters.nprobe_opponents, open_by_id)
         return found
 
     def _best(
-        self, queries: NDArray[np.float32], k: int, nprobe: int, open_by_id: Callable[[int], Segment]
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        asked: int | None,
+        measured: int,
+        open_by_id: Callable[[int], Segment],
     ) -> Best:
+        """The best of the lists that were asked for, or of those measured to be enough, but of k rows at least."""
         order = training.probes(self._folding.directions(self._codec.turned(queries)), self._centroids)
+        least = min(k if asked else CANDIDATES_PER_RESULT * k, len(self._order))
+        lists = np.maximum(asked or measured, (np.cumsum(self._sizes[order], axis=1) < least).sum(axis=1) + 1)
         wanted = np.zeros((len(queries), self.parameters.nlist), bool)
-        np.put_along_axis(wanted, order[:, :nprobe], True, axis=1)
+        np.put_along_axis(wanted, order, np.arange(wanted.shape[1]) < lists[:, None], axis=1)
         outside = scan.search(queries, k, self._rows.chosen(self._uncovered), open_by_id).largest
         inside = Best(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
         for members in self._groups(wanted, order[:, 0]):
