@@ -243,17 +243,16 @@ def search(
 
     With --json one object is printed for each query (JSON Lines).
     """
-    with importing():
-        from rapidin.search import Searcher
-        from rapidin.storage import Store
-        from rapidin.terminal import search_view
-
     if (prompt is None) == (queries is None):
         raise SettingError("give either --prompt or --queries")
     if generation is not None and prompt is None:
         raise SettingError("--generation goes with --prompt; in a file of queries it is a field of each row")
     if exact and index not in ("auto", "exact"):
         raise SettingError(f"--exact and --index {index} contradict each other: give one of them")
+    if exact and nprobe is not None:
+        raise SettingError("--nprobe is of --index ivf: leave out --nprobe or --exact")
+    from rapidin.storage import Store
+
     options: dict[str, Any] = {
         "k": k,
         "opponents": opponents,
@@ -264,7 +263,13 @@ def search(
     }
     with ExitStack() as stack:
         opened = stack.enter_context(Store.open(store))
-        opened.count(where or [])  # a filter that cannot be read is told before the model is loaded
+        # What the store cannot do is told before the model, or anything that is large, is loaded.
+        with opened.snapshot() as snapshot:
+            snapshot.count(where or [])
+            snapshot.way(options["index"], where or [], nprobe)
+        with importing():
+            from rapidin.search import Searcher
+            from rapidin.terminal import search_view
         searcher = stack.enter_context(
             Searcher(
                 opened,
