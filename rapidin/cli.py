@@ -220,13 +220,17 @@ def search(
     index: Annotated[
         IndexChoice,
         typer.Option(
-            help="auto: an index of the store if it has one and no filter is given, else exact. A filtered search "
-            "is always exact."
+            help="exact: compare with every vector. ivf, rabitq: that index, which 'rapidin index' builds. auto: "
+            "an index where the store has one that saves time, else exact. With --where every search is exact."
         ),
     ] = "auto",
-    exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector; --index exact.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="The same as --index exact.")] = False,
     nprobe: Annotated[
-        int | None, typer.Option(min=1, help="Lists that --index ivf reads; more find more and take longer.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Lists that index ivf reads, instead of its own number; more find more and take longer.",
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")] = None,
     adapter: Annotated[str | None, typer.Option(help="Where the adapter is now, if it moved.")] = None,
