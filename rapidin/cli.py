@@ -220,13 +220,17 @@ def search(
     index: Annotated[
         IndexChoice,
         typer.Option(
-            help="auto: an index of the store if it has one and no filter is given, else exact. A filtered search "
-            "is always exact."
+            help="exact: compare with every vector. ivf, rabitq: that index, which 'rapidin index' builds. auto: "
+            "an index where the store has one that saves time, else exact. With --where every search is exact."
         ),
     ] = "auto",
-    exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector; --index exact.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="The same as --index exact.")] = False,
     nprobe: Annotated[
-        int | None, typer.Option(min=1, help="Lists that --index ivf reads; more find more and take longer.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Lists that index ivf reads, instead of its own number; more find more and take longer.",
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")] = None,
     adapter: Annotated[str | None, typer.Option(help="Where the adapter is now, if it moved.")] = None,
@@ -243,17 +247,16 @@ def search(
 
     With --json one object is printed for each query (JSON Lines).
     """
-    with importing():
-        from rapidin.search import Searcher
-        from rapidin.storage import Store
-        from rapidin.terminal import search_view
-
     if (prompt is None) == (queries is None):
         raise SettingError("give either --prompt or --queries")
     if generation is not None and prompt is None:
         raise SettingError("--generation goes with --prompt; in a file of queries it is a field of each row")
     if exact and index not in ("auto", "exact"):
         raise SettingError(f"--exact and --index {index} contradict each other: give one of them")
+    if exact and nprobe is not None:
+        raise SettingError("--nprobe is of --index ivf: leave out --nprobe or --exact")
+    from rapidin.storage import Store
+
     options: dict[str, Any] = {
         "k": k,
         "opponents": opponents,
@@ -264,7 +267,13 @@ def search(
     }
     with ExitStack() as stack:
         opened = stack.enter_context(Store.open(store))
-        opened.count(where or [])  # a filter that cannot be read is told before the model is loaded
+        # What the store cannot do is told before the model, or anything that is large, is loaded.
+        with opened.snapshot() as snapshot:
+            snapshot.count(where or [])
+            snapshot.way(options["index"], where or [], nprobe)
+        with importing():
+            from rapidin.search import Searcher
+            from rapidin.terminal import search_view
         searcher = stack.enter_context(
             Searcher(
                 opened,

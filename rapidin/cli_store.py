@@ -103,9 +103,9 @@ def index(
     type: Annotated[
         IndexKind,
         typer.Option(
-            help="rabitq: compares one bit of each number first, then the best few hundred exactly; for stores of "
-            "4 or 16 bits. ivf: reads only the lists of vectors that are most like the query; pays where the data "
-            "has clusters, and for very large stores."
+            help="ivf: sorts the vectors into lists of similar ones, and a search reads only the lists most like "
+            "the query; pays where the data has clusters, and for very large stores. rabitq: compares one bit of "
+            "each number first, then the best few hundred exactly; for stores of --bits 4 or 16."
         ),
     ] = "ivf",
     nlist: Annotated[
@@ -122,7 +122,9 @@ def index(
         typer.Option(min=1, help="Vectors to make the lists from; unless given, what 1 GiB of memory holds."),
     ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Build anew instead of adding what is new.")] = False,
-    drop: Annotated[bool, typer.Option("--drop", help="Delete the index; searches are exact then.")] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Delete the index of --type instead of building it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Build an index for approximate search, or add to it what was ingested since.
@@ -155,7 +157,7 @@ def index(
 def compact(
     store: StorePath,
     fraction: Annotated[
-        float, typer.Option(help="Rewrite only files of which more than this part is deleted.")
+        float, typer.Option(help="Rewrite only files of which more than this share is deleted, 0 to 1.")
     ] = 0.0,
     as_json: Json = False,
 ) -> None:
@@ -176,9 +178,11 @@ def compact(
 @commands.command()
 def export(
     store: StorePath,
-    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="New or empty.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="To write to; new or empty.")],
     where: Where = None,
-    format: Annotated[ExportFormat, typer.Option(help="Of the vectors.")] = "safetensors",
+    format: Annotated[
+        ExportFormat, typer.Option(help="Of the vectors: files of up to 1 GiB, or one vectors.npy.")
+    ] = "safetensors",
     as_json: Json = False,
 ) -> None:
     """Write vectors (float32), samples (Parquet) and settings (JSON) for other tools, or for 'import'."""
@@ -193,13 +197,21 @@ def export(
 @commands.command("import")
 def import_samples(
     store: StorePath,
-    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="That 'export' wrote.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="What 'rapidin export' wrote.")],
     bits: Annotated[
-        int | None, typer.Option(help="Of a number, where the store is new: 16, 4 or 1; else the export's.")
+        int | None,
+        typer.Option(
+            help="Of each number on disk, where the store is new: 16, 4 or 1; unless given, the export's. A store "
+            "that is there already keeps its own."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Add exported samples, or vectors computed elsewhere in the same form, to a store; it may be new."""
+    """Add exported samples, or vectors computed elsewhere in the same form, to a store.
+
+    The store is created where there is none; one that is there must have been made with the same model and
+    projection. Samples that it has already are left alone, and those whose text changed are replaced.
+    """
     from rapidin.storage import import_vectors
 
     with progress("importing") as show:
@@ -215,11 +227,14 @@ def import_samples(
 @commands.command()
 def recode(
     store: StorePath,
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="Directory of the copy.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Directory of the copy; new or empty.")],
     bits: Annotated[int, typer.Option(help="Of each number in the copy: 16, 4 or 1.")],
     as_json: Json = False,
 ) -> None:
-    """Copy a store, with other bits per number; fewer make it smaller, and its scores a little noisier."""
+    """Copy a store, with other bits per number; fewer make it smaller, and its scores a little noisier.
+
+    The store itself stays as it is. Indexes are not copied: build them with 'rapidin index'.
+    """
     from rapidin.storage import recode as recode_store
     from rapidin.terminal import size
 

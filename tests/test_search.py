@@ -10,7 +10,7 @@ import torch
 
 import rapidin
 from rapidin.data import Row, read_rows
-from rapidin.errors import FingerprintMismatchError, RapidinError, SettingError
+from rapidin.errors import FingerprintMismatchError, IndexNotFoundError, RapidinError, SettingError
 from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.settings import ModelSettings, TextSettings
 from rapidin.text import Encoder, recognise
@@ -89,7 +89,7 @@ def test_the_way_that_a_search_takes(store: Path, data: Path, tmp_path: Path) ->
         assert (every.index, every.proponents) == ("ivf", exact.proponents)
         assert [result.index for result in searcher.search_file(queries, index="ivf", nprobe=1)] == ["ivf"]
         searcher.store.drop_index("rabitq")
-        with pytest.raises(SettingError, match="no index 'rabitq'"):
+        with pytest.raises(IndexNotFoundError, match="no index 'rabitq'"):
             searcher.search(*question, index="rabitq")
 
 

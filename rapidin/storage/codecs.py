@@ -152,7 +152,7 @@ def codec_settings(bits: int) -> CodecSettings:
     for codec in CODECS.values():
         if codec.bits == bits:
             return CodecSettings(bits=codec.bits)
-    raise SettingError(f"{bits} bits for a number cannot be: give one of {', '.join(map(str, CODECS))}")
+    raise SettingError(f"--bits {bits} cannot be used: give one of {', '.join(map(str, CODECS))}")
 
 
 def fitting_scales(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

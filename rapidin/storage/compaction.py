@@ -88,7 +88,7 @@ def compact_store(
         StoreSpaceError: there is no room for a new segment; likewise.
     """
     if not 0 <= fraction <= 1:
-        raise SettingError(f"fraction {fraction} of deleted rows cannot be: give a number from 0 to 1")
+        raise SettingError(f"--fraction {fraction} cannot be used: give a number from 0 to 1")
     started = time.monotonic()
     with database.reading() as session:
         records = tables.segment_records(session)

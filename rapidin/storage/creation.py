@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,14 @@ from pathlib import Path
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreFormatError, StoreNotFoundError
+from rapidin.errors import (
+    SettingError,
+    StoreCorruptError,
+    StoreError,
+    StoreFormatError,
+    StoreLockedError,
+    StoreNotFoundError,
+)
 from rapidin.settings import StoreSettings
 from rapidin.storage import database as databases
 from rapidin.storage import schema
@@ -32,6 +40,10 @@ _LEFTOVERS = {
     READERS_NAME,
     *(f"{_TEMPORARY_NAME}{end}" for end in ("", "-wal", "-shm", "-journal")),
 }
+
+
+_PAUSE = 0.05
+"""Seconds between looks at a store that another process is migrating."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +108,7 @@ def open_store(path: Path) -> Opened:
         StoreNotFoundError: there is none.
         StoreFormatError: `path` is a file or no store, or a newer rapidin wrote it.
         StoreCorruptError: its database is damaged.
+        StoreLockedError: another process is writing to a store of an older format, and does not finish.
     """
     with file_errors(path):
         if path.exists() and not path.is_dir():
@@ -120,11 +133,19 @@ def open_store(path: Path) -> Opened:
 
 
 def _migrated(path: Path, database: Database) -> int:
-    """Migrate to the newest format; its number."""
-    with writer_lock(path):
-        if databases.read_format_version(database) < schema.FORMAT_VERSION:
-            databases.migrate(database, schema.FORMAT_VERSION)
-        return databases.read_format_version(database)
+    """Migrate to the newest format, or wait until another process has done so; the number of the format."""
+    deadline = time.monotonic() + databases.BUSY_SECONDS
+    while (version := databases.read_format_version(database)) < schema.FORMAT_VERSION:
+        try:
+            with writer_lock(path):
+                # Again: it may have been migrated between the look and the lock.
+                if databases.read_format_version(database) < schema.FORMAT_VERSION:
+                    databases.migrate(database, schema.FORMAT_VERSION)
+        except StoreLockedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE)
+    return version
 
 
 def _refuse_occupied(path: Path) -> None:

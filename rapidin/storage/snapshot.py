@@ -89,7 +89,9 @@ class Snapshot:
             back have their exact scores.
 
         Raises:
-            SettingError: k is not positive, a query is not finite, or there is no such index.
+            SettingError: k is not positive, a query is not finite, no index is of that kind, or `nprobe` does not
+                fit it.
+            IndexNotFoundError: the store has no index of that kind.
             FilterError: a filter cannot be read or asks for an unknown field.
             StoreMismatchError: the queries are not as long as the store's vectors.
             StoreCorruptError: a segment or the database is damaged.
@@ -107,7 +109,7 @@ class Snapshot:
         """What `search` gives for both ends, in one pass over the vectors: the largest, and the smallest.
 
         Raises:
-            SettingError, FilterError, StoreMismatchError, StoreCorruptError: as `search`.
+            SettingError, FilterError, IndexNotFoundError, StoreMismatchError, StoreCorruptError: as `search`.
         """
         return self._found(queries, k, where, (True, True), index, nprobe)
 
@@ -121,7 +123,8 @@ class Snapshot:
         together are faster compared exactly, all at once. A damaged index is logged, and the search exact.
 
         Raises:
-            SettingError: there is no such index, or `nprobe` does not fit it.
+            SettingError: no index is of that kind, or `nprobe` does not fit it.
+            IndexNotFoundError: the store has no index of that kind.
             StoreCorruptError: the index that was asked for by name is damaged.
         """
         self._check_open()

@@ -74,6 +74,7 @@ class Store(Upkeep):
             StoreNotFoundError: there is none.
             StoreFormatError: `path` is a file or no store, or a newer rapidin wrote it.
             StoreCorruptError: its database is damaged.
+            StoreLockedError: another process is writing to a store of an older format, and does not finish.
         """
         return cls(Path(path), open_store(Path(path)))
 
@@ -225,7 +226,8 @@ class Store(Upkeep):
             on_progress: told the name of a step, how much of it is done, and how much there is.
 
         Raises:
-            SettingError: a value that cannot be used, or a store without samples.
+            SettingError: a value that cannot be used.
+            StoreEmptyError: the store holds no samples.
             StoreLockedError: another process is writing.
             StoreCorruptError: a segment or the index that is to be extended is damaged.
             StoreSpaceError: the disk is full.
@@ -244,7 +246,8 @@ class Store(Upkeep):
         """Delete an index; nothing but the speed of searches is lost.
 
         Raises:
-            SettingError: there is none of that kind.
+            SettingError: no index is of that kind.
+            IndexNotFoundError: the store has none of it.
             StoreLockedError: another process is writing.
         """
         with writer_lock(self.path):

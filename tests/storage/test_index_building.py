@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapidin.errors import SettingError, StoreLockedError
+from rapidin.errors import IndexNotFoundError, SettingError, StoreLockedError
 from rapidin.storage import Store
 from rapidin.storage.indexes import training
 from rapidin.storage.indexes.folding import Folding
@@ -203,7 +203,7 @@ def test_dropping(path: Path) -> None:
         store.drop_index("ivf")
         assert [index.name for index in store.info().indexes] == ["exact", "rabitq"]
         assert {Path(name).suffix for name in index_files(store)} == {".faiss"}
-        with pytest.raises(SettingError, match="no index 'ivf' to drop"):
+        with pytest.raises(IndexNotFoundError, match="no index 'ivf' to drop"):
             store.drop_index("ivf")
         store.drop_index("rabitq")
         assert not index_files(store)

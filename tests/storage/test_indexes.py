@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rapidin.errors import FilterError, SettingError
+from rapidin.errors import FilterError, IndexNotFoundError, SettingError, StoreEmptyError
 from rapidin.records import to_json
 from rapidin.storage import Store, scan
 from rapidin.storage.indexes import ivf, rabitq, view
@@ -213,7 +213,7 @@ def test_a_store_of_which_everything_was_deleted(indexed: Store, kind: str) -> N
     with indexed.snapshot() as snapshot:
         assert snapshot.search_ends(QUERIES[:2], 3, index=kind) == ([[], []], [[], []])
         assert snapshot.way("auto") == "exact"
-    with pytest.raises(SettingError, match="no samples"):
+    with pytest.raises(StoreEmptyError, match="no samples"):
         indexed.build_index(kind)
     assert indexed.verify().ok
 
@@ -265,7 +265,7 @@ class TestAuto:
         with indexed.snapshot() as snapshot:
             assert snapshot.way("auto", nprobe=2) == "ivf"
         indexed.drop_index("ivf")
-        with indexed.snapshot() as snapshot, pytest.raises(SettingError, match="there is no index 'ivf'"):
+        with indexed.snapshot() as snapshot, pytest.raises(IndexNotFoundError, match="there is no index 'ivf'"):
             snapshot.way("auto", nprobe=2)
 
     def test_at_least_half_must_be_covered(self, indexed: Store) -> None:
@@ -289,20 +289,20 @@ class TestAuto:
 
 
 @pytest.mark.parametrize(
-    ("index", "nprobe", "message"),
+    ("index", "nprobe", "error", "message"),
     [
-        ("flat", None, "'flat' is unknown: choose from auto, exact, ivf, rabitq"),
-        ("ivf", None, "rapidin index .* --type ivf', or search with --exact"),
-        ("rabitq", None, "rapidin index .* --type rabitq'"),
-        ("ivf", 0, "give at least 1"),
-        ("exact", 3, "leave it out with 'exact'"),
-        ("rabitq", 3, "leave it out with 'rabitq'"),
+        ("flat", None, SettingError, "'flat' is unknown: choose from auto, exact, ivf, rabitq"),
+        ("ivf", None, IndexNotFoundError, "rapidin index .* --type ivf', or search with --exact"),
+        ("rabitq", None, IndexNotFoundError, "rapidin index .* --type rabitq'"),
+        ("ivf", 0, SettingError, "give at least 1"),
+        ("exact", 3, SettingError, "leave it out with 'exact'"),
+        ("rabitq", 3, SettingError, "leave it out with 'rabitq'"),
     ],
 )
-def test_a_way_that_there_is_not(filled: Store, index: str, nprobe: int | None, message: str) -> None:
+def test_a_way_that_there_is_not(filled: Store, index: str, nprobe: int | None, error: type, message: str) -> None:
     with filled.snapshot() as snapshot:
         for where in ((), ("topic=even",)):
-            with pytest.raises(SettingError, match=message):
+            with pytest.raises(error, match=message):
                 snapshot.search(np.ones((1, 64), np.float32), 1, where, index=index, nprobe=nprobe)
 
 
@@ -310,7 +310,7 @@ def test_a_snapshot_sees_its_own_indexes(path: Path) -> None:
     with clustered_store(path) as store, store.snapshot() as before:
         store.build_index("ivf")
         assert before.way() == "exact"
-        with pytest.raises(SettingError, match="no index 'ivf'"):
+        with pytest.raises(IndexNotFoundError, match="no index 'ivf'"):
             before.way("ivf")
         with store.snapshot() as after:
             assert after.way("ivf") == "ivf"

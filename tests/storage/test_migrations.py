@@ -6,6 +6,8 @@ import json
 import logging
 import shutil
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from rapidin.storage import Store, database, schema
 from rapidin.storage.database import Database
 from rapidin.storage.samples import sample_values, text_checksum, values_checksum
 from rapidin.storage.schema import Base, SettingsRow
-from tests.storage.stores import new_sample, numbered, plain, store_settings
+from tests.storage.stores import new_sample, numbered, plain, run_python, store_settings
 
 THIRD_FORMAT = """
 import sqlalchemy as sa
@@ -102,10 +104,13 @@ def test_an_older_format_is_migrated(filled: Store, newer, caplog, capfd) -> Non
     assert capfd.readouterr() == ("", "")
 
 
-def test_migration_waits_for_no_writer(filled: Store, newer) -> None:
+def test_migration_waits_for_a_writer_but_not_for_ever(filled: Store, newer, monkeypatch) -> None:
     newer()
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    started = time.monotonic()
     with filled.writer(), pytest.raises(StoreLockedError, match="process"):
         Store.open(filled.path)
+    assert time.monotonic() - started >= 0.2
     with Store.open(filled.path) as store:
         assert store.format_version == 3
 
@@ -187,6 +192,34 @@ def test_the_first_format_is_migrated(tmp_path: Path, store: Store, monkeypatch,
         assert old.count(["rank > 10"]) == 9 and old.count(["a = 0", 'h = "5.0"', "b > 5"]) == 1
         assert old.info().metadata_fields == tuple(sorted({*ODD, "topic", "rank", "nested"}))
         assert [p for p in old.verify().problems if "gone.faiss" not in p] == []
+
+
+OPENED_AT_ONCE = """
+import sys, time
+from pathlib import Path
+from rapidin.storage import Store, database
+path, number = Path(sys.argv[1]), sys.argv[2]
+migrate = database.migrate
+def migrate_slowly(*arguments):
+    time.sleep(1)
+    migrate(*arguments)
+    (path.parent / f"migrated-{number}").touch()
+database.migrate = migrate_slowly
+(path.parent / f"ready-{number}").touch()
+while len(list(path.parent.glob("ready-*"))) < 4:
+    time.sleep(0.01)
+with Store.open(path) as store:
+    print(store.format_version, store.count(["rank >= 0"]))
+"""
+
+
+def test_several_processes_open_an_older_store_at_once(tmp_path: Path) -> None:
+    """One migrates, the others wait for it: all meet before they open, and the migration takes a second."""
+    first_format(tmp_path / "old", numbered(0, 20))
+    with ThreadPoolExecutor(4) as threads:
+        done = list(threads.map(lambda i: run_python(OPENED_AT_ONCE, tmp_path / "old", i), range(4)))
+    assert [(of.stdout, of.stderr) for of in done] == [("2 20\n", "")] * 4
+    assert len(list(tmp_path.glob("migrated-*"))) == 1
 
 
 def test_a_damaged_row_does_not_stop_the_migration(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_the_copy_of_a_copy(filled: Store, tmp_path: Path) -> None:
 def test_what_is_refused(filled: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="holds"):
         recode(filled.path, filled.path, 4)
-    with pytest.raises(SettingError, match="2 bits"):
+    with pytest.raises(SettingError, match="--bits 2 cannot be used"):
         recode(filled.path, tmp_path / "new", 2)  # type: ignore[arg-type]
     with pytest.raises(StoreNotFoundError):
         recode(tmp_path / "nothing", tmp_path / "new", 4)

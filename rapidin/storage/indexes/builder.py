@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from rapidin.choices import IndexKind
-from rapidin.errors import SettingError
+from rapidin.errors import IndexNotFoundError, SettingError, StoreEmptyError
 from rapidin.records import IndexReport
 from rapidin.storage import tables
 from rapidin.storage.codecs import Codec
@@ -55,7 +55,8 @@ class IndexBuilder:
         """Build an index, or extend the one that there is to all segments.
 
         Raises:
-            SettingError: an unknown kind, a value that does not fit, or nothing to index.
+            SettingError: an unknown kind, or a value that does not fit.
+            StoreEmptyError: there is nothing to index.
             StoreCorruptError: a segment or the index that is to be extended is damaged.
             StoreSpaceError: the disk is full.
         """
@@ -68,7 +69,7 @@ class IndexBuilder:
         if kind == "rabitq":
             self._check_rabitq(options)
         if not len(self._rows):
-            raise SettingError(f"{self._path}: the store holds no samples; ingest some before you index them")
+            raise StoreEmptyError(f"{self._path}: the store holds no samples; ingest some before you index them")
         covered = set() if existing is None else {part.segment_id for part in existing.parts}
         new = [int(id) for id in np.unique(self._rows.segments) if int(id) not in covered]
         if kind == "rabitq":
@@ -170,12 +171,13 @@ def drop(path: Path, database: Database, kind: str) -> None:
     """Forget the index of that kind and delete its files.
 
     Raises:
-        SettingError: there is none.
+        SettingError: no index is of that kind.
+        IndexNotFoundError: the store has none of it.
     """
     check_kind(kind)
     with database.writing() as session:
         if not catalog.delete_index(session, kind):
-            raise SettingError(f"{path}: there is no index {kind!r} to drop")
+            raise IndexNotFoundError(f"{path}: there is no index {kind!r} to drop; 'rapidin info' shows which are")
     remove_garbage(path, database)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.choices import IndexChoice
-from rapidin.errors import SettingError, StoreError
+from rapidin.errors import IndexNotFoundError, SettingError, StoreError
 from rapidin.storage.codecs import Codec
 from rapidin.storage.indexes.catalog import IndexRecord
 from rapidin.storage.indexes.ivf import IvfIndex
@@ -77,7 +77,8 @@ class IndexView:
             queries: how many are searched for together.
 
         Raises:
-            SettingError: there is no such index, or `nprobe` does not fit it.
+            SettingError: no index is of that kind, or `nprobe` does not fit it.
+            IndexNotFoundError: the store has no index of that kind.
             StoreCorruptError: the index that was asked for by name is damaged.
         """
         if index not in get_args(IndexChoice):
@@ -93,7 +94,7 @@ class IndexView:
             return EXACT if filtered else self._automatic(queries)
         kind = "ivf" if nprobe is not None else index
         if kind not in self._records:
-            raise SettingError(
+            raise IndexNotFoundError(
                 f"{self._store}: there is no index {kind!r}; build it with 'rapidin index {self._store} "
                 f"--type {kind}', or search with --exact"
             )
