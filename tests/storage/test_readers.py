@@ -244,3 +244,18 @@ def test_leftovers_are_no_obstacle_to_a_new_store(path: Path) -> None:
         with store.writer():
             assert len(segment_files(store)) == 1
         assert store.count() == 3
+
+
+def test_who_shares_only_the_first_lock_is_seen(filled: Store) -> None:
+    """As rapidin did before there were generations, and does in a directory that it may not list."""
+    with filled.snapshot():
+        replace_all(filled, 1)
+    with (filled.path / "readers.lock").open("rb") as first:
+        readers.fcntl.flock(first, readers.fcntl.LOCK_SH)
+        kept = files(filled)
+        with filled.snapshot():
+            replace_all(filled, 2)
+        with filled.writer():
+            assert kept < files(filled)
+    with filled.writer():
+        assert len(files(filled)) == 1
