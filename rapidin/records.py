@@ -205,7 +205,10 @@ class IndexReport:
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """What a store holds. `bytes_vectors` and `bytes_metadata` are sizes on disk."""
+    """What a store holds. Sizes are on disk, `bytes_unnamed` of files that the database no longer names.
+
+    Those go with the first writer that finds no reader who may need them.
+    """
 
     path: str
     samples: int
@@ -227,6 +230,7 @@ class StoreInfo:
     loss: str
     bytes_vectors: int
     bytes_metadata: int
+    bytes_unnamed: int
     format_version: int
     created: str
     indexes: tuple[IndexInfo, ...]

@@ -180,6 +180,11 @@ def info_table(info: StoreInfo) -> RenderableType:
         "vectors": f"{info.bits} bits a number, {size(info.bytes_vectors)} in {len(info.segments)} segments, "
         f"{live:,} of {rows:,} rows live" + ("; 'rapidin compact' frees the others" if rows > 2 * live else ""),
         "metadata": f"{size(info.bytes_metadata)}; fields: {', '.join(info.metadata_fields) or 'none'}",
+        **(
+            {"unnamed": f"{size(info.bytes_unnamed)} in files no longer used wait for readers to end"}
+            if info.bytes_unnamed
+            else {}
+        ),
         "searched": "\n".join(_index_line(index) for index in info.indexes),
         "created": f"{info.created}, format {info.format_version}",
     }

@@ -30,14 +30,13 @@ from rapidin.storage import schema
 from rapidin.storage.database import Database
 from rapidin.storage.files import DATABASE_NAME, SEGMENTS_NAME, file_errors, sync
 from rapidin.storage.lock import HOLDER_NAME, LOCK_NAME, writer_lock
-from rapidin.storage.readers import READERS_NAME
+from rapidin.storage.readers import READERS_NAME, is_readers_file
 from rapidin.storage.samples import text_checksum
 
 _TEMPORARY_NAME = f".{DATABASE_NAME}.tmp"
 _LEFTOVERS = {
     LOCK_NAME,
     HOLDER_NAME,
-    READERS_NAME,
     *(f"{_TEMPORARY_NAME}{end}" for end in ("", "-wal", "-shm", "-journal")),
 }
 
@@ -68,7 +67,7 @@ def create_store(path: Path, settings: StoreSettings) -> None:
         path.mkdir(parents=True, exist_ok=True)
     with writer_lock(path), file_errors(path):
         _refuse_occupied(path)  # again: it may have been created while this process waited for its turn
-        for name in _LEFTOVERS - {LOCK_NAME, HOLDER_NAME, READERS_NAME}:
+        for name in _LEFTOVERS - {LOCK_NAME, HOLDER_NAME}:
             (path / name).unlink(missing_ok=True)
         (path / SEGMENTS_NAME).mkdir(exist_ok=True)
         (path / READERS_NAME).touch()  # now, for readers who may not write here
@@ -155,7 +154,8 @@ def _refuse_occupied(path: Path) -> None:
         raise StoreError(f"{path}: there is a store already; open it, or give another directory")
     for found in sorted(path.iterdir()):
         empty_segments = found.name == SEGMENTS_NAME and found.is_dir() and not any(found.iterdir())
-        if found.name not in _LEFTOVERS and not empty_segments:
+        leftover = found.name in _LEFTOVERS or is_readers_file(found.name)
+        if not leftover and not empty_segments:
             raise StoreError(f"{path}: the directory holds {found.name!r}; give a new or empty one")
 
 

@@ -1,4 +1,4 @@
-"""What a store holds, and how large it is, from the database alone."""
+"""What a store holds, and how large it is, from the database and the sizes of files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rapidin.records import IndexInfo, SegmentInfo, StoreInfo
 from rapidin.settings import StoreSettings
 from rapidin.storage import tables
 from rapidin.storage.database import Database
+from rapidin.storage.garbage import unnamed_bytes
 from rapidin.storage.indexes import catalog
 from rapidin.storage.indexes.report import index_info
 from rapidin.storage.schema import MetadataFieldRow, SampleRow
@@ -53,6 +54,7 @@ def store_info(
         loss=settings.text.loss,
         bytes_vectors=sum(record.bytes for record in records),
         bytes_metadata=database.size(),
+        bytes_unnamed=unnamed_bytes(path, database),
         format_version=format_version,
         created=created,
         indexes=(IndexInfo("exact", samples, 0, 0), *indexes),

@@ -2,7 +2,7 @@
 
 It goes in steps, each a function of its own, so that a test can kill the process between any two:
 `write_temporary`, `sync_file`, `publish`, `sync_directory`, `describe`. A segment counts only once the database
-names it; `remove_garbage` deletes what it does not name. `reading` opens what was written.
+names it; `garbage` deletes what it does not name. `reading` opens what was written.
 
 n samples · K numbers in a vector.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,29 +131,6 @@ def describe(store: Path, name: str, rows: int, codec: Codec, dimension: int) ->
     if size <= rows * codec.row_bytes(dimension):
         raise StoreSpaceError(f"{path}: only {size:,} bytes were written; look after the disk and run again")
     return SegmentRecord(None, name, rows, size, checksum, codec.name)
-
-
-def remove_garbage(store: Path, named: Collection[str] | None) -> list[str]:
-    """Delete segment files that are not in `named`; only for the writer.
-
-    Args:
-        store: directory of the store.
-        named: by the database; None where readers may need others, too. Temporary files always go.
-
-    Returns:
-        Names of the deleted files.
-    """
-    directory = store / SEGMENTS_NAME
-    removed = []
-    with file_errors(directory):
-        directory.mkdir(exist_ok=True)
-        for path in sorted(directory.iterdir()):
-            unfinished = path.name.startswith(".") and path.name.endswith(f"{SUFFIX}.tmp")
-            unnamed = path.suffix == SUFFIX and named is not None and path.name not in named
-            if unfinished or unnamed:
-                path.unlink()
-                removed.append(path.name)
-    return removed
 
 
 def file_checksum(path: Path) -> tuple[str, int]:

@@ -1,8 +1,8 @@
 """A view of a store as of one moment, and search in it, exact or with an index.
 
 It keeps a read transaction open, so that commits, deletions and changes of metadata that come later are not
-seen, filters included, and shares the readers' lock, so that the files of its segments stay. Close it soon:
-meanwhile SQLite's write-ahead log can only grow, and nothing that a compaction replaces is removed.
+seen, filters included, and shares a lock of readers, so that the files of its segments stay. Close it soon:
+meanwhile SQLite's write-ahead log can only grow, and nothing that a compaction replaces after it is removed.
 """
 
 from __future__ import annotations

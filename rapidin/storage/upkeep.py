@@ -37,7 +37,7 @@ class Upkeep(ABC):
         """Rewrite segments that hold deleted rows, merge small ones, and give the space back.
 
         Exact searches find what they found before, with the same scores to the last bit. Readers go on meanwhile;
-        the files that they use go when the next writer finds nobody reading. Indexes no longer cover what moved.
+        the files that they use go with the first writer after them. Indexes no longer cover what moved.
 
         Args:
             fraction: a segment is rewritten where more than this part of its rows is deleted.

@@ -15,11 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import RapidinError, SampleNotFoundError, StoreError, StoreMismatchError
-from rapidin.storage import segments, tables
+from rapidin.storage import garbage, segments, tables
 from rapidin.storage.codecs import Codec
 from rapidin.storage.database import Database
-from rapidin.storage.indexes import builder
-from rapidin.storage.readers import no_readers
 from rapidin.storage.samples import NewSample, row_values, sample_of, sample_values, values_checksum
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -117,15 +115,8 @@ class StoreWriter:
         return len(new)
 
     def remove_garbage(self) -> None:
-        """Delete segment files that the database does not name: what an interrupted commit or a compaction left.
-
-        While there are readers, who may need them, only unfinished files go, and the next writer looks again.
-        """
-        with no_readers(self._path) as alone:
-            with self._database.reading() as session:
-                named = {record.name for record in tables.segment_records(session)}
-            segments.remove_garbage(self._path, named if alone else None)
-        builder.remove_garbage(self._path, self._database)
+        """Delete the files that the database does not name and no reader needs; see `garbage`."""
+        garbage.remove_garbage(self._path, self._database)
 
     def close(self) -> None:
         """Refuse further work; the lock is about to be released."""

@@ -38,13 +38,13 @@ MOMENTS = [
 
 CHILDREN = """
 import json, os, signal, sys
-from rapidin.storage import Store, segments
+from rapidin.storage import Store, garbage, segments
 from rapidin.storage.indexes import builder, catalog, training, writing
 from tests.storage.test_index_crash import build
 import faiss, torch
 
 def die_around(step, moment):
-    homes = (writing, segments, catalog, builder.IndexBuilder)
+    homes = (writing, segments, catalog, garbage, builder.IndexBuilder)
     home = next(home for home in homes if step in vars(home))
     original = getattr(home, step)
     def dying(*arguments, **named):

@@ -11,12 +11,14 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xxhash
 
+from rapidin.errors import SettingError
 from rapidin.storage import Store, compaction
 from tests.storage.stores import DIMENSION, ROOT, new_sample
 
@@ -41,12 +43,12 @@ def write(path: str, seconds: str, seed: str) -> None:
     choose, truth, done = (
         random.Random(int(seed)),
         dict[str, str](),
-        dict.fromkeys(["commit", "delete", "compact"], 0),
+        dict.fromkeys(["commit", "delete", "compact", "ivf", "rabitq"], 0),
     )
     end = time.monotonic() + float(seconds)
     with Store.open(path) as store:
         while time.monotonic() < end or not all(done.values()):
-            action = choose.choices(list(done), weights=[6, 2, 2])[0]
+            action = choose.choices(list(done), weights=[6, 2, 2, 1, 1])[0]
             done[action] += 1
             if action == "commit":
                 ids = choose.sample([f"s{i:03}" for i in range(200)], choose.randint(1, 15))
@@ -60,6 +62,8 @@ def write(path: str, seconds: str, seed: str) -> None:
                 truth = {id: content for id, content in truth.items() if id not in gone}
             elif action == "compact":
                 store.compact(fraction=choose.choice([0.0, 0.0, 0.3]))
+            elif truth and action in ("ivf", "rabitq"):
+                store.build_index(action, retrain=choose.random() < 0.3)
         assert {sample.id: sample.content_hash for sample in store.list()} == truth
         store.compact()
         info = store.info()
@@ -69,25 +73,31 @@ def write(path: str, seconds: str, seed: str) -> None:
 
 
 def read(path: str, seed: str, stop: str) -> None:
-    """Check snapshots until the file `stop` is there; prints how many, and under how many files were replaced."""
-    choose, rounds, replaced = random.Random(int(seed)), 0, 0
+    """Check snapshots until the file `stop` is there.
+
+    Prints how many, under how many files were replaced, and how many searches each kind of index answered.
+    """
+    choose, rounds, replaced, ways = random.Random(int(seed)), 0, 0, Counter[str]()
     with Store.open(path) as store:
         tell("ready")
         while not Path(stop).exists():
             with store.snapshot() as snapshot:
                 time.sleep(choose.random() * 0.1)  # so that a compaction may come between
                 before = [record.name for record in snapshot._records.values()]
-                check(snapshot, choose)
+                indexes = [file.name for record in snapshot._indexes._records.values() for file in record.files]
+                ways += check(snapshot, choose)
                 time.sleep(choose.random() * 0.1)
                 now = {segment.name for segment in store.info().segments}
-                check(snapshot, choose)
+                ways += check(snapshot, choose)
                 assert all((Path(path) / "segments" / name).exists() for name in before)
+                assert all((Path(path) / "indexes" / name).exists() for name in indexes)
             rounds += 1
             replaced += not set(before) <= now
-    tell(rounds, replaced)
+    tell(rounds, replaced, ways["ivf"], ways["rabitq"])
 
 
-def check(snapshot, choose: random.Random) -> None:
+def check(snapshot, choose: random.Random) -> Counter[str]:
+    """Compare all that a snapshot answers with what it must; how many searches took which way."""
     blocks = list(snapshot.blocks(block_bytes=choose.choice([4 * DIMENSION * 7, 2**20])))
     samples = [sample for block in blocks for sample in block.samples]
     vectors = np.array([vector_of(s.id, s.content_hash) for s in samples], np.float32).reshape(-1, DIMENSION)
@@ -105,6 +115,21 @@ def check(snapshot, choose: random.Random) -> None:
     odd = max(sample.row for sample in samples) if samples else 0
     hits = snapshot.search(queries[:1], 1000, [f"row={odd}"])[0] if samples else []
     assert sorted(hit.sample.id for hit in hits) == sorted(sample.id for sample in samples if sample.row == odd)
+    ways = Counter[str]()
+    for index in ("auto", "ivf", "rabitq"):
+        try:
+            way = snapshot.way(index, queries=len(queries))
+        except SettingError:  # this snapshot has none
+            continue
+        ways[way] += 1
+        for hits, of_query in zip(snapshot.search(queries, 5, index=index), scores, strict=True):
+            exact = dict(zip(ids, of_query, strict=True))
+            found = [(hit.sample.id, hit.score) for hit in hits]
+            # Candidates of one query after the other: the sum may be rounded otherwise.
+            expected = [exact[id] for id, _ in found]
+            np.testing.assert_allclose([score for _, score in found], expected, rtol=0, atol=1e-4)
+            assert found == sorted(dict(found).items(), key=lambda pair: (-pair[1], pair[0]))
+    return ways
 
 
 def start(function: str, *arguments: object) -> subprocess.Popen:
@@ -120,7 +145,7 @@ def start(function: str, *arguments: object) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "readers"), [(5, 2), pytest.param(60, 3, marks=pytest.mark.slow)], ids=["quick", "slow"]
+    ("seconds", "readers"), [(3, 2), pytest.param(60, 3, marks=pytest.mark.slow)], ids=["quick", "slow"]
 )
 def test_readers_are_right_whatever_the_writer_does(
     store: Store, tmp_path: Path, seconds: int, readers: int
@@ -145,9 +170,10 @@ def test_readers_are_right_whatever_the_writer_does(
             process.kill()
             process.wait()
     assert min(int(number) for number in done.split()) > 0
-    assert min(rounds for rounds, _ in counts) > 0
-    assert sum(replaced for _, replaced in counts) > 0  # or it would prove little
+    assert min(rounds for rounds, *_ in counts) > 0
+    assert np.min(np.sum(counts, axis=0)) > 0, counts  # or it would prove little
     report = store.verify()
     assert report.ok, report.problems
     with store.writer():
         assert len(list((store.path / "segments").iterdir())) == len(store.info().segments)
+    assert store.info().bytes_unnamed == 0

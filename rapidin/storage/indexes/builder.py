@@ -18,7 +18,7 @@ import numpy as np
 from rapidin.choices import IndexKind
 from rapidin.errors import IndexNotFoundError, SettingError, StoreEmptyError
 from rapidin.records import IndexReport
-from rapidin.storage import tables
+from rapidin.storage import garbage, tables
 from rapidin.storage.codecs import Codec
 from rapidin.storage.database import Database
 from rapidin.storage.indexes import catalog, loading, writing
@@ -27,7 +27,6 @@ from rapidin.storage.indexes.parameters import IvfParameters, RabitqParameters, 
 from rapidin.storage.indexes.preparing import IvfOptions, ListMaker, Progress
 from rapidin.storage.indexes.rabitq import coded_segment
 from rapidin.storage.indexes.report import index_info
-from rapidin.storage.readers import no_readers
 from rapidin.storage.reading import Segment, open_segment
 
 DEFAULT_RECALL = 0.95
@@ -178,15 +177,7 @@ def drop(path: Path, database: Database, kind: str) -> None:
     with database.writing() as session:
         if not catalog.delete_index(session, kind):
             raise IndexNotFoundError(f"{path}: there is no index {kind!r} to drop; 'rapidin info' shows which are")
-    remove_garbage(path, database)
-
-
-def remove_garbage(path: Path, database: Database) -> None:
-    """Delete index files that the database does not name, unless readers may need them; unfinished ones anyhow."""
-    with no_readers(path) as alone:
-        with database.reading() as session:
-            named = {file.name for record in catalog.read(session).values() for file in record.files}
-        writing.remove_garbage(path, named if alone else None)
+    garbage.remove_garbage(path, database)
 
 
 def check_kind(kind: str) -> None:

@@ -1,4 +1,4 @@
-"""Writing an index's files, in the steps of `segments`, and removing those that no row names.
+"""Writing an index's files, in the steps of `segments`.
 
 A file counts once the database names it, in the transaction that follows all of these steps.
 """
@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from rapidin.errors import StoreSpaceError
 from rapidin.storage import segments
 from rapidin.storage.files import INDEXES_NAME, file_errors
-from rapidin.storage.indexes.catalog import SUFFIXES, WrittenFile
+from rapidin.storage.indexes.catalog import WrittenFile
 
 
 def write_arrays(store: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> WrittenFile:
@@ -64,24 +64,6 @@ def finish(store: Path, name: str, least: int) -> WrittenFile:
     if size < least:
         raise StoreSpaceError(f"{path}: only {size:,} bytes were written; look after the disk and run again")
     return WrittenFile(name, size, checksum)
-
-
-def remove_garbage(store: Path, named: set[str] | None) -> None:
-    """Delete index files that are not in `named`; only for the writer.
-
-    Args:
-        store: directory of the store.
-        named: by the database; None where readers may need others, too. Temporary files always go.
-    """
-    folder = store / INDEXES_NAME
-    with file_errors(folder):
-        if not folder.is_dir():
-            return
-        for path in sorted(folder.iterdir()):
-            unfinished = path.name.startswith(".") and path.suffix == ".tmp"
-            unnamed = path.suffix in SUFFIXES.values() and named is not None and path.name not in named
-            if unfinished or unnamed:
-                path.unlink()
 
 
 def _make_folder(store: Path) -> None:
