@@ -36,6 +36,7 @@ from rapidin.settings import CodecSettings
 _GRID_EDGE = 2.73
 """Standard deviations at the ends of the 4-bit grid."""
 _ROTATION_SEED = 1
+_ROTATED_ALONE = 4
 _QUERY_BITS = 8
 """With which RaBitQ rounds the query to multiply by counting bits; fewer would show beside the signs' error."""
 
@@ -183,7 +184,12 @@ def codec_named(name: str) -> Codec:
 
 def rotate(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Three rounds of random signs and a Hadamard transform: an orthogonal map of rows [n, K], K a power of 2."""
+    faiss = load_faiss()
+    threads = faiss.omp_get_max_threads()
+    if len(vectors) <= _ROTATED_ALONE:  # a team would keep the cores busy for a while, waiting for more to do
+        faiss.omp_set_num_threads(1)
     rotated: NDArray[np.float32] = _rotation(vectors.shape[1]).apply(np.ascontiguousarray(vectors))
+    faiss.omp_set_num_threads(threads)
     return rotated
 
 

@@ -9,7 +9,7 @@ q queries · n rows · k results · K numbers in a vector.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -23,7 +23,7 @@ from rapidin.storage.codecs import CODECS
 from rapidin.storage.indexes import loading
 from rapidin.storage.indexes.catalog import IndexRecord, advice, check_row
 from rapidin.storage.indexes.parameters import RabitqParameters, from_text
-from rapidin.storage.ranking import Best, Ends, joined
+from rapidin.storage.ranking import Best, Ends, best_of, joined, nothing
 from rapidin.storage.reading import Segment
 from rapidin.storage.scan import Rows
 from rapidin.storage.segments import SegmentRecord
@@ -34,6 +34,8 @@ _ONE_BIT_ERROR = 0.755
 """Standard deviation of a one-bit score's error, √(π/2 − 1), in that of the scores of unrelated vectors."""
 _MISSED = 2.33
 """Standard deviations of that error below a row's score, where its one-bit score is in one case of a hundred."""
+_SELECTED = 1.25
+"""By which the errors of rows chosen for their one-bit scores understate those of all, √(1 + 0.755²)."""
 _MOST_SCORES = 2**26
 _BLOCK_BYTES = 2**25
 
@@ -122,40 +124,54 @@ class RabitqIndex:
             found.smallest = self._decided(-queries, k, smallest_candidates, outside.smallest, open_by_id)
         return found
 
-    def _candidates(
-        self, queries: NDArray[np.float32], k: int, smallest: bool
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Covered rows [q, candidates] of largest one-bit scores, and of smallest ones if wanted."""
+    def _candidates(self, queries: NDArray[np.float32], k: int, smallest: bool) -> tuple[Best, Best]:
+        """Covered rows of largest one-bit scores, and of smallest ones if wanted, with their signs turned."""
         rows = self._rows.chosen(self._covered)
         count = candidate_count(len(rows), k)
-        high = np.empty((len(queries), count), np.int64)
-        low = np.empty((len(queries), count if smallest else 0), np.int64)
+        every = np.arange(len(rows))
+        high, low = [nothing(0)], [nothing(0)]
         step = max(1, _MOST_SCORES // max(1, len(rows)))
         for start in range(0, len(queries), step):
-            some = slice(start, start + step)
-            scores = scan.all_scores(queries[some], rows, self._part)
-            high[some] = np.argpartition(scores, len(rows) - count, axis=1)[:, len(rows) - count :]
+            scores = scan.all_scores(queries[start : start + step], rows, self._part)
+            places = np.broadcast_to(every, scores.shape)
+            high.append(best_of(scores, places, count))
             if smallest:
-                low[some] = np.argpartition(scores, count - 1, axis=1)[:, :count]
-        return high, low
+                low.append(best_of(-scores, places, count))
+        return _stacked(high), _stacked(low)
 
     def _decided(
         self,
         queries: NDArray[np.float32],
         k: int,
-        coarse: NDArray[np.int64],
+        coarse: Best,
         outside: Best,
         open_by_id: Callable[[int], Segment],
     ) -> Best:
         """The best of the candidates by their stored vectors, and of the rows outside the index."""
-        width = min(k, coarse.shape[1])
+        width = min(k, coarse.indexes.shape[1])
         inside = Best(np.empty((len(queries), width), np.float32), np.empty((len(queries), width), np.int64))
-        for query, candidates in enumerate(coarse):
-            indexes = self._covered[np.sort(candidates)]
-            best = scan.search(queries[query : query + 1], k, self._rows.chosen(indexes), open_by_id).largest
-            inside.scores[query], inside.indexes[query] = best.scores[0], indexes[best.indexes[0]]
+        for number in range(len(queries)):
+            query = queries[number : number + 1]
+            guesses, candidates = coarse.scores[number], self._covered[coarse.indexes[number]]
+            few = max(LEAST_CANDIDATES, CANDIDATES_PER_RESULT * k)
+            scores = self._scores(query, candidates[:few], open_by_id)
+            if len(candidates) > few:
+                # What is far below the k-th best, by the error that these show, need not be looked at.
+                error = _SELECTED * float(np.std(guesses[:few] - scores))
+                least = np.partition(scores, few - k)[few - k] - _MISSED * error
+                more = few + int(np.count_nonzero(guesses[few:] >= least))
+                scores = np.concatenate([scores, self._scores(query, candidates[few:more], open_by_id)])
+            best = best_of(scores[None], candidates[None, : len(scores)], width)
+            inside.scores[number], inside.indexes[number] = best.scores[0], best.indexes[0]
         outside = Best(outside.scores, self._uncovered[outside.indexes])
         return joined([outside, inside], len(queries), k)
+
+    def _scores(
+        self, query: NDArray[np.float32], indexes: NDArray[np.int64], open_by_id: Callable[[int], Segment]
+    ) -> NDArray[np.float32]:
+        """Exact scores [m] of the rows at `indexes` [m]."""
+        scores: NDArray[np.float32] = scan.all_scores(query, self._rows.chosen(indexes), open_by_id)[0]
+        return scores
 
     def _part(self, segment_id: int) -> Segment:
         if segment_id not in self._parts:
@@ -164,3 +180,11 @@ class RabitqIndex:
                 f"{advice(self._store, 'rabitq')}"
             )
         return self._parts[segment_id]
+
+
+def _stacked(parts: Sequence[Best]) -> Best:
+    """Results of different queries, one below the other; the first part has none."""
+    filled = parts[1:] or parts
+    return Best(
+        np.concatenate([part.scores for part in filled]), np.concatenate([part.indexes for part in filled])
+    )
