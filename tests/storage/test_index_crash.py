@@ -19,6 +19,8 @@ from rapidin.storage import Store, segments
 from tests.storage.clusters import COUNT, KINDS, clustered, clustered_store, commit, ids
 from tests.storage.stores import run_python
 
+pytestmark = pytest.mark.slow  # a hundred processes that are killed, one for each step and what was there before
+
 QUERIES = clustered(4, seed=2)
 STEPS = {
     "ivf": ["write_arrays", "sync_file", "publish", "sync_directory", "file_checksum"],

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import xxhash
 
-from rapidin.errors import SettingError
+from rapidin.errors import IndexNotFoundError
 from rapidin.storage import Store, compaction
 from tests.storage.stores import DIMENSION, ROOT, new_sample
 
@@ -120,7 +120,7 @@ def check(snapshot, choose: random.Random) -> Counter[str]:
     for index in ("auto", "ivf", "rabitq"):
         try:
             way = snapshot.way(index, queries=len(queries))
-        except SettingError:  # this snapshot has none
+        except IndexNotFoundError:  # this snapshot has none
             continue
         ways[way] += 1
         for hits, of_query in zip(snapshot.search(queries, 5, index=index), scores, strict=True):
