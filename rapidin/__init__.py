@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rapidin.progress import IngestListener, Preflight
     from rapidin.records import (
         Hit,
+        IndexInfo,
+        IndexReport,
         IngestReport,
         Query,
         RowFailure,
@@ -31,17 +33,24 @@ if TYPE_CHECKING:
         VerifyReport,
         to_json,
     )
+    from rapidin.reports import CompactReport, ExportReport, ImportReport, RecodeReport
     from rapidin.search import Searcher
-    from rapidin.storage import Store
+    from rapidin.storage import Store, import_vectors, recode
 
 _HOMES = {
     "RapidinError": "rapidin.errors",
     "IngestListener": "rapidin.progress",
     "Preflight": "rapidin.progress",
     "ingest_files": "rapidin.ingest",
+    "CompactReport": "rapidin.reports",
+    "ExportReport": "rapidin.reports",
     "Hit": "rapidin.records",
+    "ImportReport": "rapidin.reports",
+    "IndexInfo": "rapidin.records",
+    "IndexReport": "rapidin.records",
     "IngestReport": "rapidin.records",
     "Query": "rapidin.records",
+    "RecodeReport": "rapidin.reports",
     "RowFailure": "rapidin.records",
     "Sample": "rapidin.records",
     "SearchResult": "rapidin.records",
@@ -51,17 +60,25 @@ _HOMES = {
     "to_json": "rapidin.records",
     "Searcher": "rapidin.search",
     "Store": "rapidin.storage",
+    "import_vectors": "rapidin.storage",
+    "recode": "rapidin.storage",
 }
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CompactReport",
+    "ExportReport",
     "Hit",
+    "ImportReport",
+    "IndexInfo",
+    "IndexReport",
     "IngestListener",
     "IngestReport",
     "Preflight",
     "Query",
     "RapidinError",
+    "RecodeReport",
     "RowFailure",
     "Sample",
     "SearchResult",
@@ -71,7 +88,9 @@ __all__ = [
     "StoreInfo",
     "VerifyReport",
     "__version__",
+    "import_vectors",
     "ingest_files",
+    "recode",
     "to_json",
 ]
 

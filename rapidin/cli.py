@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 import rapidin
-from rapidin.choices import DType, Loss, OnError, ProjectionKind, Quantization
+from rapidin import cli_store
+from rapidin.choices import DType, IndexChoice, Loss, OnError, ProjectionKind, Quantization
+from rapidin.cli_parts import Json, StorePath, Where, counting, importing, output, stderr, stdout
 from rapidin.environment import VARIABLES
 from rapidin.errors import RapidinError, SettingError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(
     name="rapidin",
@@ -36,17 +33,6 @@ app = typer.Typer(
 _debug = False
 
 
-StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Directory of the store.")]
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="EXPR",
-        help="Only samples whose field meets this: FIELD OP VALUE with = != < <= > >= ~ (regular expression) !~, "
-        "for example 'source=gsm8k' or 'tokens<100'. Fields: the data's own, and id, prompt, response, text, "
-        "file, row, tokens, targets, truncated, segment. Repeat to narrow down.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 IngestDevice = Annotated[
     str,
     typer.Option(
@@ -122,6 +108,13 @@ def ingest(
         int | None, typer.Option(help="Rounds of random shuffling of 'rapidgrad'; 20 unless given.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of shuffling and projection; 0 unless given.")] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Of each number of a RapidGrad on disk: 16, 4 or 1; 4 unless given. With 1 a store of four times "
+            "the --projection-dim is as large as with 4, less noisy and sooner searched, but takes longer to make."
+        ),
+    ] = None,
     dtype: Annotated[DType | None, typer.Option(help="Of the weights in memory; auto: the checkpoint's.")] = None,
     quantization: Annotated[Quantization | None, typer.Option(help="Of the base under an adapter.")] = None,
     device: IngestDevice = "auto",
@@ -167,10 +160,11 @@ def ingest(
     Rows are recognised by their fields: instruction, input, output; prompt, completion; messages; text. A field
     'id' names the sample; all other fields become metadata to filter by.
     """
-    from rapidin.ingest import ingest_files
-    from rapidin.terminal import ProgressListener, ingest_summary
+    with importing():
+        from rapidin.ingest import ingest_files
+        from rapidin.terminal import ProgressListener, ingest_summary
 
-    with ProgressListener(_stderr()) as listener:
+    with ProgressListener(stderr()) as listener:
         try:
             report = ingest_files(
                 store,
@@ -187,6 +181,7 @@ def ingest(
                 projection_dim=projection_dim,
                 shuffles=shuffles,
                 seed=seed,
+                bits=bits,
                 dtype=dtype,
                 quantization=quantization,
                 max_length=max_length,
@@ -197,9 +192,9 @@ def ingest(
                 trust_remote_code=trust_remote_code,
             )
         except KeyboardInterrupt:
-            _stderr().print(f"{listener.stored:,} samples are stored; run the same command to go on")
+            stderr().print(f"{listener.stored:,} samples are stored; run the same command to go on")
             raise
-    _print(report, ingest_summary(report, dry_run), as_json)
+    output(report, ingest_summary(report, dry_run), as_json)
 
 
 @app.command()
@@ -222,6 +217,21 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, help="Samples wanted at each end.")] = 10,
     opponents: Annotated[bool, typer.Option("--opponents", help="Find the most negative influences too.")] = False,
     where: Where = None,
+    index: Annotated[
+        IndexChoice,
+        typer.Option(
+            help="exact: compare with every vector. ivf, rabitq: that index, which 'rapidin index' builds. auto: "
+            "an index where the store has one that saves time, else exact. With --where every search is exact."
+        ),
+    ] = "auto",
+    exact: Annotated[bool, typer.Option("--exact", help="The same as --index exact.")] = False,
+    nprobe: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Lists that index ivf reads, instead of its own number; more find more and take longer.",
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")] = None,
     adapter: Annotated[str | None, typer.Option(help="Where the adapter is now, if it moved.")] = None,
     device: SearchDevice = "auto",
@@ -237,23 +247,33 @@ def search(
 
     With --json one object is printed for each query (JSON Lines).
     """
-    from rapidin.search import Searcher
-    from rapidin.storage import Store
-    from rapidin.terminal import search_view
-
     if (prompt is None) == (queries is None):
         raise SettingError("give either --prompt or --queries")
     if generation is not None and prompt is None:
         raise SettingError("--generation goes with --prompt; in a file of queries it is a field of each row")
+    if exact and index not in ("auto", "exact"):
+        raise SettingError(f"--exact and --index {index} contradict each other: give one of them")
+    if exact and nprobe is not None:
+        raise SettingError("--nprobe is of --index ivf: leave out --nprobe or --exact")
+    from rapidin.storage import Store
+
     options: dict[str, Any] = {
         "k": k,
         "opponents": opponents,
         "where": where or [],
         "max_new_tokens": max_new_tokens,
+        "index": "exact" if exact else index,
+        "nprobe": nprobe,
     }
     with ExitStack() as stack:
         opened = stack.enter_context(Store.open(store))
-        opened.count(where or [])  # a filter that cannot be read is told before the model is loaded
+        # What the store cannot do is told before the model, or anything that is large, is loaded.
+        with opened.snapshot() as snapshot:
+            snapshot.count(where or [])
+            snapshot.way(options["index"], where or [], nprobe)
+        with importing():
+            from rapidin.search import Searcher
+            from rapidin.terminal import search_view
         searcher = stack.enter_context(
             Searcher(
                 opened,
@@ -266,97 +286,14 @@ def search(
         )
         if prompt is not None:
             result = searcher.search(prompt, generation, **options)
-            _print(result, search_view(result), as_json, one_line=True)
+            output(result, search_view(result), as_json, one_line=True)
             return
-        count = stack.enter_context(_counting("queries answered"))
+        count = stack.enter_context(counting("queries answered"))
         for result in searcher.search_file(str(queries), on_progress=count, **options):
-            _print(result, search_view(result), as_json, one_line=True)
+            output(result, search_view(result), as_json, one_line=True)
 
 
-@app.command()
-def info(store: StorePath, as_json: Json = False) -> None:
-    """Show what a store holds and how it was made."""
-    from rapidin.storage import Store
-    from rapidin.terminal import info_table
-
-    with Store.open(store) as opened:
-        record = opened.info()
-    _print(record, info_table(record), as_json)
-
-
-@app.command("list")
-def list_samples(
-    store: StorePath,
-    where: Where = None,
-    limit: Annotated[int, typer.Option(min=0, help="Samples at most; 0 for all.")] = 20,
-    offset: Annotated[int, typer.Option(min=0, help="Samples to leave out first.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """List the samples of a store; with --json one object a line."""
-    from rapidin.storage import Store
-    from rapidin.terminal import samples_table
-
-    with Store.open(store) as opened:
-        samples = opened.list(where or [], limit=limit or None, offset=offset)
-        total = opened.count(where or [])
-    if as_json:
-        for sample in samples:
-            _print(sample, None, as_json, one_line=True)
-        return
-    _stdout().print(samples_table(samples))
-    if offset + len(samples) < total:
-        _stderr().print(
-            f"{len(samples):,} of {total:,} samples; --limit and --offset show others", highlight=False
-        )
-
-
-@app.command()
-def show(
-    store: StorePath,
-    id: Annotated[str, typer.Argument(metavar="ID", help="Of the sample.")],
-    as_json: Json = False,
-) -> None:
-    """Show one sample, whole."""
-    from rapidin.storage import Store
-    from rapidin.terminal import sample_view
-
-    with Store.open(store) as opened:
-        sample = opened.get(id)
-    _print(sample, sample_view(sample), as_json)
-
-
-@app.command()
-def delete(
-    store: StorePath,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Of the samples.")] = None,
-    where: Where = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Delete samples by id, or all that meet a filter; searches no longer find them."""
-    from rapidin.storage import Store
-
-    with Store.open(store) as opened:
-        if where and not yes:
-            count = opened.count(where)
-            if not _confirmed(f"Delete the {count:,} samples that meet {' and '.join(where)}?"):
-                typer.echo("nothing was deleted", err=True)
-                raise typer.Exit(1)
-        deleted = opened.delete(ids or [], where or [])
-    _print({"deleted": deleted}, f"{deleted:,} deleted", as_json)
-
-
-@app.command()
-def verify(store: StorePath, as_json: Json = False) -> None:
-    """Read every file of a store and check it; exit with 1 where something is wrong."""
-    from rapidin.storage import Store
-
-    with Store.open(store) as opened:
-        report = opened.verify()
-    summary = f"{report.samples:,} samples, all well" if report.ok else "\n".join(report.problems)
-    _print(report, summary, as_json)
-    if not report.ok:
-        raise typer.Exit(1)
+app.add_typer(cli_store.commands)
 
 
 @app.command()
@@ -369,7 +306,7 @@ def demo(
     """Plant a backdoor in a tiny model and find the samples that did it; offline, in about a minute."""
     from rapidin.demo.run import run_demo
 
-    run_demo(directory, _stdout(), _stderr(), as_json)
+    run_demo(directory, stdout(), stderr(), as_json)
 
 
 def main() -> None:
@@ -389,49 +326,6 @@ def main() -> None:
         message = " ".join(line.strip() for line in str(error).splitlines())
         typer.echo(f"Error: {message}", err=True)
         sys.exit(2 if isinstance(error, SettingError) else 1)
-
-
-def _confirmed(question: str) -> bool:
-    """Ask on stderr; `typer.confirm` writes a blank to stdout."""
-    typer.echo(f"{question} [y/N]: ", err=True, nl=False)
-    answer = sys.stdin.readline()
-    if not answer:
-        typer.echo(err=True)
-        raise SettingError("nothing was deleted, for nobody confirmed it: give --yes to delete without asking")
-    return answer.strip().lower() in ("y", "yes")
-
-
-def _stdout() -> Console:
-    from rich.console import Console
-
-    return Console()
-
-
-def _stderr() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-@contextmanager
-def _counting(what: str) -> Iterator[Any]:
-    """Show a running count on stderr where it is a terminal."""
-    console = _stderr()
-    if not console.is_terminal:
-        yield None
-        return
-    with console.status("loading") as status:
-        yield lambda done: status.update(f"{done:,} {what}")
-
-
-def _print(record: Any, view: Any, as_json: bool, one_line: bool = False) -> None:
-    if as_json:
-        from rapidin.records import to_json
-
-        plain = "utf" not in (sys.stdout.encoding or "").lower()
-        typer.echo(json.dumps(to_json(record), ensure_ascii=plain, indent=None if one_line else 2))
-    else:
-        _stdout().print(view, highlight=False)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ RapidinError
       ├── StoreCorruptError     a file is missing, truncated or altered
       ├── StoreMismatchError    the request contradicts what the store was created with
       ├── StoreSpaceError       the disk is full, or would be
+      ├── StoreEmptyError       it holds no samples, and the request needs some
+      ├── IndexNotFoundError    it has no such index
       └── SampleNotFoundError   no live sample has that id
 
 A message is one line that names the file, row or id, says what is wrong and what to do about it.
@@ -123,6 +125,14 @@ class StoreMismatchError(StoreError):
 
 class StoreSpaceError(StoreError):
     """The disk is full, or would be before the work is done."""
+
+
+class StoreEmptyError(StoreError):
+    """The store holds no samples, and the request needs some."""
+
+
+class IndexNotFoundError(StoreError):
+    """The store has no index of the kind that was asked for."""
 
 
 class SampleNotFoundError(StoreError):

@@ -86,11 +86,15 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What one query found: `proponents` from the largest influence down, `opponents` from the smallest up."""
+    """What one query found: `proponents` from the largest influence down, `opponents` from the smallest up.
+
+    `index` is the way that was taken: ``exact``, or the name of the index that chose the candidates.
+    """
 
     query: Query
     proponents: tuple[Hit, ...]
     opponents: tuple[Hit, ...] = ()
+    index: str = "exact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +160,55 @@ class SegmentInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """A way of searching a store: ``exact``, which needs nothing, or an index.
+
+    Attributes:
+        name: ``exact``, or the kind of the index.
+        covered: live samples that it knows.
+        uncovered: live samples that a search compares exactly besides.
+        bytes: of its files.
+        parameters: that it was built with, and what was measured then.
+        advice: what should be done about it, None: nothing.
+    """
+
+    name: str
+    covered: int
+    uncovered: int
+    bytes: int
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    advice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What building an index did.
+
+    Attributes:
+        name: kind of the index.
+        trained: whether it was built anew; else the one that was there was extended.
+        added: live samples that this run covered.
+        covered, uncovered, bytes, parameters, advice: as of `IndexInfo`.
+        seconds: of the run.
+    """
+
+    name: str
+    trained: bool
+    added: int
+    covered: int
+    uncovered: int
+    bytes: int
+    seconds: float
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    advice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """What a store holds. `bytes_vectors` and `bytes_metadata` are sizes on disk."""
+    """What a store holds. Sizes are on disk, `bytes_unnamed` of files that the database no longer names.
+
+    Those go with the first writer that finds no reader who may need them.
+    """
 
     path: str
     samples: int
@@ -167,6 +218,7 @@ class StoreInfo:
     shuffles: int
     seed: int
     layer_norm: bool
+    bits: int
     parameters: int
     parameter_tensors: int
     model: str
@@ -178,9 +230,10 @@ class StoreInfo:
     loss: str
     bytes_vectors: int
     bytes_metadata: int
+    bytes_unnamed: int
     format_version: int
     created: str
-    indexes: tuple[str, ...]
+    indexes: tuple[IndexInfo, ...]
     segments: tuple[SegmentInfo, ...]
     metadata_fields: tuple[str, ...]
 

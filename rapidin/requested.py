@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from rapidin.errors import SettingError, StoreMismatchError
 from rapidin.model.places import absolute_place
-from rapidin.settings import ModelSettings, ProjectionSettings, StoreSettings, TextSettings
+from rapidin.settings import CodecSettings, ModelSettings, ProjectionSettings, StoreSettings, TextSettings
 from rapidin.text import load_template
 
 
@@ -33,11 +33,12 @@ class RequestedSettings(TypedDict, total=False):
     shuffles: int | None
     seed: int | None
     layer_norm: bool | None
+    bits: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSettings:
-    """The three parts of a store's settings that do not depend on the loaded model.
+    """The parts of a store's settings that do not depend on the loaded model.
 
     Attributes:
         kind_given: whether the user, or an existing store, says which projection; else it is chosen by what K
@@ -48,6 +49,7 @@ class ResolvedSettings:
     model: ModelSettings
     text: TextSettings
     projection: ProjectionSettings
+    codec: CodecSettings
     kind_given: bool = True
     dimension_given: bool = True
 
@@ -62,8 +64,12 @@ _PARTS: dict[str, dict[str, str]] = {
         "seed": "seed",
         "layer_norm": "layer_norm",
     },
+    "codec": {"bits": "bits"},
 }
 """Flag → field of the settings, by part."""
+
+_BITS_OF_NEW_STORES = 4
+"""A quarter of half precision's bytes, sooner searched, and hardly noisier (benchmarks/RESULTS.md)."""
 
 _PLACES = ("model", "adapter")
 """A model may move; its fingerprint is compared instead of its path."""
@@ -97,6 +103,7 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
             model=_validated(ModelSettings, given["model"]),
             text=_validated(TextSettings, given["text"]),
             projection=_validated(ProjectionSettings, given["projection"]),
+            codec=_validated(CodecSettings, {"bits": _BITS_OF_NEW_STORES, **given["codec"]}),
             kind_given="kind" in given["projection"],
             dimension_given="dimension" in given["projection"],
         )

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from rapidin.choices import DType, Loss, ProjectionKind, Quantization, Shape
+from rapidin.choices import Bits, DType, Loss, ProjectionKind, Quantization, Shape
 from rapidin.errors import SettingError
 
 MINIMUM_PROJECTION_DIM = 64
@@ -57,6 +57,16 @@ class ProjectionSettings(Frozen):
                 "for example 65536"
             )
         return dimension
+
+
+class CodecSettings(Frozen):
+    """How the numbers of a RapidGrad are kept.
+
+    Attributes:
+        bits: per number; see `rapidin.storage.codecs`. Stores made before there was a choice have 16.
+    """
+
+    bits: Bits = 16
 
 
 class ModelSettings(Frozen):
@@ -154,5 +164,6 @@ class StoreSettings(Frozen):
     model: ModelSettings
     text: TextSettings = TextSettings()
     projection: ProjectionSettings = ProjectionSettings()
+    codec: CodecSettings = CodecSettings()
     parameters: tuple[TracedParameter, ...]
     fingerprint: Fingerprint

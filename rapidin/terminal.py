@@ -6,7 +6,7 @@ Knows records, not stores or models. No bar is drawn where stderr is not a termi
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rapidin.progress import IngestListener, Preflight
-from rapidin.records import Hit, IngestReport, Sample, SearchResult, StoreInfo
+from rapidin.records import Hit, IndexInfo, IndexReport, IngestReport, Sample, SearchResult, StoreInfo
 
 _LONGEST_TEXT = 600
 
@@ -177,14 +177,51 @@ def info_table(info: StoreInfo) -> RenderableType:
         + f"seed {info.seed}, layer-wise normalisation {'on' if info.layer_norm else 'off'}",
         "weights as": f"{info.dtype}, quantization {info.quantization}",
         "loss over": info.loss,
-        "vectors": f"{size(info.bytes_vectors)} in {len(info.segments)} segments, {live:,} of {rows:,} rows live",
+        "vectors": f"{info.bits} bits a number, {size(info.bytes_vectors)} in {len(info.segments)} segments, "
+        f"{live:,} of {rows:,} rows live" + ("; 'rapidin compact' frees the others" if rows > 2 * live else ""),
         "metadata": f"{size(info.bytes_metadata)}; fields: {', '.join(info.metadata_fields) or 'none'}",
-        "indexes": ", ".join(info.indexes),
+        **(
+            {"unnamed": f"{size(info.bytes_unnamed)} in files no longer used wait for readers to end"}
+            if info.bytes_unnamed
+            else {}
+        ),
+        "searched": "\n".join(_index_line(index) for index in info.indexes),
         "created": f"{info.created}, format {info.format_version}",
     }
     for name, value in facts.items():
         table.add_row(name, Text(str(value)))
     return table
+
+
+def index_summary(report: IndexReport) -> str:
+    """What building an index did."""
+    done = "built" if report.trained else "extended"
+    line = f"index {report.name} {done}: {report.added:,} samples added, {report.covered:,} covered, "
+    line += f"{size(report.bytes)} ({report.seconds:,.1f} s)"
+    if measured := _measured(report.parameters):
+        line += f"\n{measured}"
+    return line + (f"\n{report.advice}" if report.advice else "")
+
+
+def _index_line(index: IndexInfo) -> str:
+    if index.name == "exact":
+        return "exactly"
+    parts = [f"through {index.name}, {size(index.bytes)}, {index.covered:,} samples"]
+    if index.uncovered:
+        parts.append(f"{index.uncovered:,} more exactly")
+    if measured := _measured(index.parameters):
+        parts.append(measured)
+    return "; ".join([*parts, *([index.advice] if index.advice else [])])
+
+
+def _measured(parameters: Mapping[str, Any]) -> str:
+    """What was measured when an index was trained; empty where nothing was."""
+    if "nlist" not in parameters:
+        return ""
+    text = f"{parameters['nprobe']:,} of {parameters['nlist']:,} lists are read"
+    if parameters.get("recall") is not None:
+        text += f", recall {parameters['recall']:.3f}, {parameters['scanned']:.1%} of the samples compared"
+    return text
 
 
 def size(count: int) -> str:

@@ -10,7 +10,7 @@ import torch
 
 import rapidin
 from rapidin.data import Row, read_rows
-from rapidin.errors import FingerprintMismatchError, RapidinError, SettingError
+from rapidin.errors import FingerprintMismatchError, IndexNotFoundError, RapidinError, SettingError
 from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.settings import ModelSettings, TextSettings
 from rapidin.text import Encoder, recognise
@@ -68,6 +68,29 @@ def test_scores_are_the_exact_ones_up_to_the_projections_noise(
     assert [hit.score for hit in result.proponents] == sorted(found.values(), reverse=True)
     assert [hit.rank for hit in result.proponents] == list(range(1, 61))
     assert not result.query.generated
+
+
+def test_the_way_that_a_search_takes(store: Path, data: Path, tmp_path: Path) -> None:
+    indexed = shutil.copytree(store, tmp_path / "indexed")
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text(json.dumps({"prompt": "Name the colour.", "completion": "It is blue 99"}) + "\n")
+    with rapidin.Searcher(indexed) as searcher:
+        question = ("Name the colour.", "It is blue 99")
+        exact = searcher.search(*question)
+        assert exact.index == "exact"
+        searcher.store.build_index("rabitq")
+        searcher.store.build_index("ivf", nlist=4)
+        auto = searcher.search(*question, opponents=True)
+        assert auto.index == "rabitq"
+        assert auto.proponents == exact.proponents
+        assert searcher.search(*question, where=("source=blue",)).index == "exact"
+        assert searcher.search(*question, index="exact") == exact
+        every = searcher.search(*question, index="ivf", nprobe=4)
+        assert (every.index, every.proponents) == ("ivf", exact.proponents)
+        assert [result.index for result in searcher.search_file(queries, index="ivf", nprobe=1)] == ["ivf"]
+        searcher.store.drop_index("rabitq")
+        with pytest.raises(IndexNotFoundError, match="no index 'rabitq'"):
+            searcher.search(*question, index="rabitq")
 
 
 def test_the_same_with_an_adapter(

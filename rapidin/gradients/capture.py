@@ -11,13 +11,13 @@ rearranged (tokens of a mixture of experts, for example). The engine then goes s
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from rapidin.gradients.contributions import (
     Contribution,
@@ -168,8 +168,15 @@ def _embedding_scale(module: nn.Module) -> float | None:
         return float(scale) if torch.equal(output, expected) else None
 
 
+def _is_transposed(module: nn.Module) -> bool:
+    """Whether this is GPT-2's linear layer, whose weight is [inputs, outputs]."""
+    # Where there is such a layer, its module is loaded; to load it here would cost every search half a second.
+    utilities = sys.modules.get("transformers.pytorch_utils")
+    return utilities is not None and isinstance(module, utilities.Conv1D)
+
+
 def _is_supported(module: nn.Module, own: dict[str, int]) -> bool:
-    if _is_linear(module) or isinstance(module, Conv1D):
+    if _is_linear(module) or _is_transposed(module):
         return True
     if type(module).forward is nn.Module.forward:  # a mere container of parameters is never called
         return False
@@ -179,7 +186,7 @@ def _is_supported(module: nn.Module, own: dict[str, int]) -> bool:
 
 
 def _check_batched(module: nn.Module, batch: int, inputs: Tensor, output: Tensor) -> None:
-    if batch == 1 and (_is_linear(module) or isinstance(module, Conv1D)):
+    if batch == 1 and (_is_linear(module) or _is_transposed(module)):
         return  # whatever the arrangement, it all belongs to the one sample
     least = 2 if isinstance(module, nn.Embedding) else 3
     if inputs.dim() < least or inputs.shape[0] != batch or output.shape[0] != batch:
@@ -196,12 +203,12 @@ def _contribution(
         index = inputs if padding is None else inputs.masked_fill(inputs == padding, -1)
         delta = delta if scale == 1.0 else delta * scale
         return ScatteredRows(index.reshape(batch, -1), delta.reshape(batch, -1, delta.shape[-1]))
-    if _is_linear(module) or isinstance(module, Conv1D):
+    if _is_linear(module) or _is_transposed(module):
         delta = delta.reshape(batch, -1, delta.shape[-1])
         if name == "bias":
             return DenseGradient(delta.sum(dim=1, keepdim=True, dtype=torch.float32))
         inputs = inputs.reshape(batch, -1, inputs.shape[-1])
-        left, right = (inputs, delta) if isinstance(module, Conv1D) else (delta, inputs)
+        left, right = (inputs, delta) if _is_transposed(module) else (delta, inputs)
         return OuterProducts(left, right)
     return DenseGradient(_vector_gradient(module, name, inputs, delta))
 

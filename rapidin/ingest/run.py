@@ -38,7 +38,6 @@ from rapidin.text import Encoder, TextSample
 
 logger = logging.getLogger(__name__)
 
-_BYTES_PER_NUMBER = 2
 _METADATA_BYTES = 4_096
 """Rough size of a sample's row in the database, for the preflight."""
 
@@ -162,7 +161,7 @@ class _Run:
             tokens=self._plan.tokens,
             truncated=self._plan.truncated,
             skipped=self._plan.skipped,
-            bytes=count * (_BYTES_PER_NUMBER * self._resolved.projection.dimension + _METADATA_BYTES),
+            bytes=count * (self._vector_bytes() + _METADATA_BYTES),
             bytes_free=_free_bytes(self._path),
         )
         self._listener.planned(preflight)
@@ -220,6 +219,7 @@ class _Run:
         return StoreSettings(
             model=self._resolved.model,
             text=self._resolved.text.model_copy(update={"shape": self._plan.shape}),
+            codec=self._resolved.codec,
             projection=choose_projection(
                 self._resolved.projection,
                 parameters,
@@ -262,6 +262,10 @@ class _Run:
             store=str(self._path),
             failures=failures,
         )
+
+    def _vector_bytes(self) -> int:
+        """Of a sample, as the store will keep it, at most."""
+        return self._resolved.projection.dimension * self._resolved.codec.bits // 8
 
     def _make_encoder(self) -> Encoder:
         from rapidin.model.loading import load_tokenizer

@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from rapidin.choices import IndexChoice
 from rapidin.errors import GradientError, ModelError, RowError, SettingError
 from rapidin.gradients import RapidGradEngine, TokenBudget, compute_in_batches
 from rapidin.model.fingerprint import check_same, fingerprint
@@ -18,7 +19,7 @@ from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.model.places import absolute_place
 from rapidin.records import Hit, Query, SearchResult
 from rapidin.search.queries import query_of_prompt, read_queries
-from rapidin.storage import ScoredSample, Store
+from rapidin.storage import GpuSearch, ScoredSample, Store
 from rapidin.text import EncodedSample, Encoder, TextSample
 
 _QUERIES_AT_ONCE = 64
@@ -82,6 +83,7 @@ class Searcher:
         self._encoder = Encoder(tokenizer, settings.text, context_length)
         self._model = load_model(self._model_settings, device, trust_remote_code).model
         self._engine = RapidGradEngine(self._model, settings.parameters, settings.projection)
+        self._gpu = GpuSearch.on(device)
         self._budget = TokenBudget(tokens_per_batch, self._engine.device, settings.projection.dimension)
 
     def __enter__(self) -> Self:
@@ -105,6 +107,8 @@ class Searcher:
         opponents: bool = False,
         where: Sequence[str] = (),
         max_new_tokens: int = 256,
+        index: IndexChoice = "auto",
+        nprobe: int | None = None,
     ) -> SearchResult:
         """Find the training samples behind one generation.
 
@@ -115,13 +119,22 @@ class Searcher:
             opponents: find the most negative influences too.
             where: filter expressions that a sample must all meet, for example ``source=gsm8k``.
             max_new_tokens: longest answer that the model may write.
+            index: ``exact``, ``ivf``, ``rabitq``, or ``auto``: an index of the store where one serves, see
+                `Snapshot.way`. With filters every search is exact.
+            nprobe: lists that index ``ivf`` reads, instead of its own number.
 
         Raises:
             RapidinError: one of its kinds, see `rapidin.errors`.
         """
         query = query_of_prompt(prompt, generation, self.store.settings.text)
         (result,) = self._search(
-            [replace(query, id="0")], k=k, opponents=opponents, where=where, max_new_tokens=max_new_tokens
+            [replace(query, id="0")],
+            k=k,
+            opponents=opponents,
+            where=where,
+            max_new_tokens=max_new_tokens,
+            index=index,
+            nprobe=nprobe,
         )
         return result
 
@@ -133,13 +146,15 @@ class Searcher:
         opponents: bool = False,
         where: Sequence[str] = (),
         max_new_tokens: int = 256,
+        index: IndexChoice = "auto",
+        nprobe: int | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> Iterator[SearchResult]:
         """Search for every row of a data file, in its order; rows without a response get the model's own.
 
         Args:
             file: of the shapes that `ingest` takes.
-            k, opponents, where, max_new_tokens: as of `search`.
+            k, opponents, where, max_new_tokens, index, nprobe: as of `search`.
             on_progress: told the number of queries answered so far.
 
         Raises:
@@ -148,7 +163,15 @@ class Searcher:
         queries = read_queries(Path(file), self.store.settings.text)
         done = 0
         while chunk := list(islice(queries, _QUERIES_AT_ONCE)):
-            yield from self._search(chunk, k=k, opponents=opponents, where=where, max_new_tokens=max_new_tokens)
+            yield from self._search(
+                chunk,
+                k=k,
+                opponents=opponents,
+                where=where,
+                max_new_tokens=max_new_tokens,
+                index=index,
+                nprobe=nprobe,
+            )
             done += len(chunk)
             if on_progress is not None:
                 on_progress(done)
@@ -161,6 +184,8 @@ class Searcher:
         opponents: bool,
         where: Sequence[str],
         max_new_tokens: int,
+        index: IndexChoice,
+        nprobe: int | None,
     ) -> list[SearchResult]:
         if k < 1:
             raise SettingError(f"k is {k}: ask for at least 1 sample")
@@ -168,11 +193,15 @@ class Searcher:
             raise SettingError(f"--max-new-tokens {max_new_tokens} cannot be used: give at least 1")
         prepared = [self._prepared(query, max_new_tokens) for query in queries]
         vectors = self._vectors([encoded for _, encoded in prepared])
-        with self.store.snapshot() as snapshot:
-            best = snapshot.search(vectors, k, where)
-            worst = snapshot.search(vectors, k, where, largest=False) if opponents else [[] for _ in prepared]
+        with self.store.snapshot(self._gpu) as snapshot:
+            way = snapshot.way(index, where, nprobe, len(vectors))
+            if opponents:
+                best, worst = snapshot.search_ends(vectors, k, where, index, nprobe)
+            else:
+                best = snapshot.search(vectors, k, where, index=index, nprobe=nprobe)
+                worst = [[] for _ in prepared]
         return [
-            SearchResult(query, _hits(high), _hits(low))
+            SearchResult(query, _hits(high), _hits(low), way)
             for (query, _), high, low in zip(prepared, best, worst, strict=True)
         ]
 

@@ -1,45 +1,43 @@
 """Filters as SQLAlchemy expressions over the table of samples; values are bound parameters throughout.
 
-Built-in fields are columns and compared by SQLite. Metadata is compared by `filters.Condition.matches`,
-registered as an SQL function, because SQLite's own JSON functions cannot do it: their paths know no key with a
-double quote in it, they cut text at a NUL and round integers beyond 64 bits, differently from version to version.
+They are meant for statements made by `tables.live`, which read an index that holds all that filters ask of a
+sample, except its texts: a condition on a built-in field compares a column of that index, one on a sample's id or
+metadata (`metadata_conditions`) says which keys another index finds.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, and_, case, cast, false, func, not_, select, true
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import ColumnElement, Text, and_, case, cast, not_, select, true
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from rapidin.errors import FilterError
 from rapidin.storage.filters import COMPARISONS, Condition, check_field, parse
-from rapidin.storage.schema import MetadataFieldRow, SampleRow, SegmentRow
+from rapidin.storage.indexed_values import LARGEST_INTEGER
+from rapidin.storage.metadata_conditions import compile_metadata
+from rapidin.storage.schema import LIVE_INDEX, SEARCH_INDEX, MetadataFieldRow, SampleRow, SegmentRow
+from rapidin.storage.sql_functions import finds
 
 _TEXT_COLUMNS: dict[str, Any] = {
-    "id": SampleRow.sample_id,
     "prompt": SampleRow.prompt,
     "response": SampleRow.response,
     "text": SampleRow.prompt + SampleRow.response,
-    "file": SampleRow.file,
     "truncated": case((SampleRow.truncated, "true"), else_="false"),
-    "segment": select(SegmentRow.name).where(SegmentRow.id == SampleRow.segment_id).scalar_subquery(),
 }
 _NUMBER_COLUMNS: dict[str, InstrumentedAttribute[int]] = {
     "row": SampleRow.row,
     "tokens": SampleRow.tokens,
     "targets": SampleRow.targets,
 }
-_LARGEST_INTEGER = 2**63 - 1
-"""Of SQLite; beyond it a number is bound as a float, which is larger than any row number all the same."""
 
 
 def compile_filters(where: Sequence[str], session: Session) -> ColumnElement[bool]:
     """One SQL condition that holds where all the expressions do; true without any.
+
+    It is meant for `session` in its present transaction: metadata conditions are put in the form that is quick
+    for what the store holds now.
 
     Raises:
         FilterError: an expression that cannot be read or asks for a field that no sample has.
@@ -48,70 +46,73 @@ def compile_filters(where: Sequence[str], session: Session) -> ColumnElement[boo
     conditions = [parse(expression) for expression in expressions]
     if not conditions:
         return true()
-    metadata_fields = session.scalars(select(MetadataFieldRow.name)).all()
+    fields = {name: id for id, name in session.execute(select(MetadataFieldRow.id, MetadataFieldRow.name))}
     for condition in conditions:
-        check_field(condition, metadata_fields)
-    return and_(*(_compiled(condition) for condition in conditions))
+        check_field(condition, list(fields))
+    return and_(*(_compiled(condition, fields, session) for condition in conditions))
 
 
-def _compiled(condition: Condition) -> ColumnElement[bool]:
-    name = condition.field
-    if not condition.in_metadata and (name in _TEXT_COLUMNS or name in _NUMBER_COLUMNS):
-        plain = _on_column(condition)
+def _compiled(condition: Condition, fields: dict[str, int], session: Session) -> ColumnElement[bool]:
+    if condition.is_built_in:
+        plain = _on_built_in(condition)
         return not_(plain) if condition.negated else plain
-    matched: ColumnElement[bool] = func.rapidin_metadata_matches(
-        SampleRow.metadata_json,
-        name,
-        condition.operator,
-        condition.negated,
-        condition.text,
-        condition.quoted,
-        type_=false().type,
+    return compile_metadata(condition, fields[condition.field], session)
+
+
+def _on_built_in(condition: Condition) -> ColumnElement[bool]:
+    """The condition, before negation, on a field that is never null."""
+    match condition.field:
+        case "id":
+            # By a subquery, because the outer statement reads an index without ids.
+            other = aliased(SampleRow)
+            found = select(other.key).with_hint(other, f"INDEXED BY {SEARCH_INDEX}", "sqlite")
+            met = _on_text(condition, other.sample_id)
+            return SampleRow.key.in_(found.where(other.deleted_at.is_(None), met))
+        case "segment":
+            return SampleRow.segment_id.in_(select(SegmentRow.id).where(_on_text(condition, SegmentRow.name)))
+        case "file":
+            return _on_file(condition)
+        case name if name in _TEXT_COLUMNS:
+            return _on_text(condition, _TEXT_COLUMNS[name])
+        case name:
+            return _on_number(condition, _NUMBER_COLUMNS[name])
+
+
+def _on_file(condition: Condition) -> ColumnElement[bool]:
+    if condition.operator != "~":
+        return _on_text(condition, SampleRow.file)
+    # There are few files; the limit keeps SQLite from looking at every sample's all the same.
+    other = aliased(SampleRow)
+    files = (
+        select(other.file)
+        .with_hint(other, f"INDEXED BY {LIVE_INDEX}", "sqlite")
+        .where(other.deleted_at.is_(None))
+        .distinct()
+        .limit(-1)
+        .subquery()
     )
-    return matched
+    return SampleRow.file.in_(select(files.c.file).where(_on_text(condition, files.c.file)))
 
 
-def _on_column(condition: Condition) -> ColumnElement[bool]:
-    """The condition, before negation, on a column that is never null."""
+def _on_text(condition: Condition, column: Any) -> ColumnElement[bool]:
+    if condition.operator == "~":
+        return finds(condition.text, column)
+    # True is how Python's users write it.
+    value = condition.text.lower() if condition.field == "truncated" else condition.text
+    compared: ColumnElement[bool] = COMPARISONS[condition.operator](column, value)
+    return compared
+
+
+def _on_number(condition: Condition, column: InstrumentedAttribute[int]) -> ColumnElement[bool]:
     number = condition.number
-    column: Any = _NUMBER_COLUMNS.get(condition.field)
-    if column is not None and number is not None and condition.operator != "~":
-        bound = number if abs(number) <= _LARGEST_INTEGER else float(number)
+    if number is not None and condition.operator != "~":
+        # An integer that SQLite has no room for is bound as a float, which is larger than any here all the same.
+        bound = number if abs(number) <= LARGEST_INTEGER else float(number)
         compared: ColumnElement[bool] = COMPARISONS[condition.operator](column, bound)
         return compared
-    if column is not None and condition.operator in ("<", "<=", ">", ">="):
+    if condition.operator in ("<", "<=", ">", ">="):
         raise FilterError(
             f"filter on {condition.field!r}: {condition.text!r} is no number; write, for example, "
             f"'{condition.field} {condition.operator} 100'"
         )
-    text: Any = _TEXT_COLUMNS[condition.field] if column is None else cast(column, Text)
-    if condition.operator == "~":
-        found: ColumnElement[bool] = func.rapidin_finds(condition.text, text, type_=false().type)
-        return found
-    # True is how Python's users write it.
-    value = condition.text.lower() if condition.field == "truncated" else condition.text
-    compared = COMPARISONS[condition.operator](text, value)
-    return compared
-
-
-@lru_cache(maxsize=64)
-def _condition(field: str, symbol: str, negated: bool, text: str, quoted: bool) -> Condition:
-    return Condition(field, True, symbol, negated, text, quoted)
-
-
-def _metadata_matches(metadata: str, field: str, symbol: str, negated: int, text: str, quoted: int) -> bool:
-    """SQL function: whether a sample with this metadata is meant."""
-    condition = _condition(field, symbol, bool(negated), text, bool(quoted))
-    return condition.matches(json.loads(metadata).get(field))
-
-
-def _finds(pattern: str, text: str) -> bool:
-    """SQL function: whether the regular expression finds something."""
-    return re.search(pattern, text) is not None
-
-
-SQL_FUNCTIONS: tuple[tuple[str, int, Callable[..., bool]], ...] = (
-    ("rapidin_metadata_matches", 6, _metadata_matches),
-    ("rapidin_finds", 2, _finds),
-)
-"""Name, number of arguments and function of what `database` registers with every connection."""
+    return _on_text(condition, cast(column, Text))

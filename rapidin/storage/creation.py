@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +16,21 @@ from pathlib import Path
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreFormatError, StoreNotFoundError
+from rapidin.errors import (
+    SettingError,
+    StoreCorruptError,
+    StoreError,
+    StoreFormatError,
+    StoreLockedError,
+    StoreNotFoundError,
+)
 from rapidin.settings import StoreSettings
 from rapidin.storage import database as databases
 from rapidin.storage import schema
 from rapidin.storage.database import Database
-from rapidin.storage.files import DATABASE_NAME, SEGMENTS_NAME, file_errors
+from rapidin.storage.files import DATABASE_NAME, SEGMENTS_NAME, file_errors, sync
 from rapidin.storage.lock import HOLDER_NAME, LOCK_NAME, writer_lock
+from rapidin.storage.readers import READERS_NAME, is_readers_file
 from rapidin.storage.samples import text_checksum
 
 _TEMPORARY_NAME = f".{DATABASE_NAME}.tmp"
@@ -30,6 +39,10 @@ _LEFTOVERS = {
     HOLDER_NAME,
     *(f"{_TEMPORARY_NAME}{end}" for end in ("", "-wal", "-shm", "-journal")),
 }
+
+
+_PAUSE = 0.05
+"""Seconds between looks at a store that another process is migrating."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,7 @@ def create_store(path: Path, settings: StoreSettings) -> None:
         for name in _LEFTOVERS - {LOCK_NAME, HOLDER_NAME}:
             (path / name).unlink(missing_ok=True)
         (path / SEGMENTS_NAME).mkdir(exist_ok=True)
+        (path / READERS_NAME).touch()  # now, for readers who may not write here
         temporary = path / _TEMPORARY_NAME
         database = Database(temporary, create=True)
         try:
@@ -66,11 +80,7 @@ def create_store(path: Path, settings: StoreSettings) -> None:
         finally:
             database.close()
         temporary.rename(path / DATABASE_NAME)
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path)
 
 
 def check_place(path: Path) -> None:
@@ -97,6 +107,7 @@ def open_store(path: Path) -> Opened:
         StoreNotFoundError: there is none.
         StoreFormatError: `path` is a file or no store, or a newer rapidin wrote it.
         StoreCorruptError: its database is damaged.
+        StoreLockedError: another process is writing to a store of an older format, and does not finish.
     """
     with file_errors(path):
         if path.exists() and not path.is_dir():
@@ -121,11 +132,19 @@ def open_store(path: Path) -> Opened:
 
 
 def _migrated(path: Path, database: Database) -> int:
-    """Migrate to the newest format; its number."""
-    with writer_lock(path):
-        if databases.read_format_version(database) < schema.FORMAT_VERSION:
-            databases.migrate(database, schema.FORMAT_VERSION)
-        return databases.read_format_version(database)
+    """Migrate to the newest format, or wait until another process has done so; the number of the format."""
+    deadline = time.monotonic() + databases.BUSY_SECONDS
+    while (version := databases.read_format_version(database)) < schema.FORMAT_VERSION:
+        try:
+            with writer_lock(path):
+                # Again: it may have been migrated between the look and the lock.
+                if databases.read_format_version(database) < schema.FORMAT_VERSION:
+                    databases.migrate(database, schema.FORMAT_VERSION)
+        except StoreLockedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE)
+    return version
 
 
 def _refuse_occupied(path: Path) -> None:
@@ -135,7 +154,8 @@ def _refuse_occupied(path: Path) -> None:
         raise StoreError(f"{path}: there is a store already; open it, or give another directory")
     for found in sorted(path.iterdir()):
         empty_segments = found.name == SEGMENTS_NAME and found.is_dir() and not any(found.iterdir())
-        if found.name not in _LEFTOVERS and not empty_segments:
+        leftover = found.name in _LEFTOVERS or is_readers_file(found.name)
+        if not leftover and not empty_segments:
             raise StoreError(f"{path}: the directory holds {found.name!r}; give a new or empty one")
 
 

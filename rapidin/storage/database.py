@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, pool, select, update
+from sqlalchemy import Connection, FromClause, create_engine, event, pool, select, update
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -26,16 +28,32 @@ from rapidin.errors import (
     StoreLockedError,
     StoreSpaceError,
 )
-from rapidin.storage.conditions import SQL_FUNCTIONS
 from rapidin.storage.schema import SettingsRow
+from rapidin.storage.sql_functions import SQL_FUNCTIONS
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30.0
 """How long a statement waits for another process's transaction; those are short."""
 
+CACHE_BYTES = 2**26
+"""Of a connection's pages that SQLite keeps at most; its default, 2 MiB, makes large stores half as fast."""
+EMPTY_SHARE = 0.1
+"""Of the file's pages; with less, SQLite may keep them for later instead of writing the whole file anew."""
+
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_FORMAT}
 _NOT_ALLOWED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_CANTOPEN}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+class _Compiler(SQLiteCompiler):
+    """SQLAlchemy's, with hints, which it leaves out for SQLite.
+
+    Without them SQLite looks keys up in the table, whose rows are wide, rather than in a narrow index.
+    """
+
+    def get_from_hint_text(self, table: FromClause, text: str | None) -> str | None:  # noqa: ARG002
+        """What stands behind a table's name, such as ``INDEXED BY``."""
+        return text
 
 
 class Database:
@@ -50,8 +68,11 @@ class Database:
         self.path = path
         self._mode = "rwc" if create else "rw"
         self._engine = create_engine("sqlite://", creator=self._connect, poolclass=pool.QueuePool)
+        self._engine.dialect.statement_compiler = _Compiler
         event.listen(self._engine, "begin", _begin)
         self._writer_engine = self._engine.execution_options(rapidin_begin="BEGIN IMMEDIATE")
+        self._watcher: sqlite3.Connection | None = None
+        self._watcher_lock = threading.Lock()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -70,8 +91,17 @@ class Database:
             yield session
 
     def open_session(self) -> Session:
-        """A session for whoever needs one state of the database for long; the caller closes it."""
-        return Session(self._engine)
+        """A session for whoever needs one state of the database for long; the caller closes it, once for all."""
+        return Session(self._engine, close_resets_only=False)
+
+    def version(self) -> int:
+        """A number that is another one after each commit of any process; it means nothing outside this object."""
+        with self.translated_errors(), self._watcher_lock:
+            if self._watcher is None:
+                self._watcher = self._connect()
+            # Of a connection that itself never writes: SQLite does not count a connection's own commits.
+            ((version,),) = self._watcher.execute("PRAGMA data_version")
+            return int(version)
 
     def use_write_ahead_log(self) -> None:
         """Make the file one whose readers and writer do not wait for each other; it stays so."""
@@ -80,9 +110,34 @@ class Database:
             connection.rollback()  # the mode cannot change inside a transaction
             driver.execute("PRAGMA journal_mode=WAL")
 
+    def give_back_space(self) -> None:
+        """Shrink the file to what it holds, if a good part is empty, and empty its log; waits for nobody.
+
+        Nothing that the database says changes, whether it succeeds or not.
+        """
+        with self.translated_errors(), closing(self._connect()) as connection:
+            connection.execute("PRAGMA busy_timeout=0")
+            ((pages,),) = connection.execute("PRAGMA page_count")
+            ((empty,),) = connection.execute("PRAGMA freelist_count")
+            if empty >= EMPTY_SHARE * pages:
+                connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # does less while somebody reads
+
+    def size(self) -> int:
+        """Bytes of the file with what is still in its write-ahead log."""
+        size = 0
+        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+            with suppress(FileNotFoundError):  # the log goes when the last process closes the database
+                size += path.stat().st_size
+        return size
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+        with self._watcher_lock:
+            if self._watcher is not None:
+                self._watcher.close()
+                self._watcher = None
 
     @contextmanager
     def translated_errors(self) -> Iterator[None]:
@@ -181,6 +236,7 @@ def _connected(uri: str) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA cache_size=-{CACHE_BYTES // 1024}")
         connection.execute("PRAGMA trusted_schema=OFF")  # a store may come from a stranger
         connection.execute("SELECT count(*) FROM sqlite_master")  # opens the file and its log
     except (sqlite3.Error, UnicodeDecodeError):

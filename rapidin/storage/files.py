@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,23 @@ from rapidin.errors import StoreError, StoreSpaceError
 
 DATABASE_NAME = "store.db"
 SEGMENTS_NAME = "segments"
+INDEXES_NAME = "indexes"
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def sync(path: Path) -> None:
+    """Have a file's bytes, or a directory's names, on disk.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -82,6 +82,11 @@ class Condition:
             return None
         return int(self.text) if re.fullmatch(r"[+-]?[0-9]+", self.text) else float(self.text)
 
+    @property
+    def is_built_in(self) -> bool:
+        """Whether a built-in field is asked for."""
+        return not self.in_metadata and self.field in BUILT_IN_FIELDS
+
     def matches(self, value: Any) -> bool:
         """Whether a sample whose field holds `value`, None where it has none, is meant."""
         return self._plainly_matches(value) != self.negated
@@ -135,8 +140,7 @@ def check_field(condition: Condition, metadata_fields: Sequence[str]) -> None:
     Raises:
         FilterError: there is no such field; the message lists those that there are.
     """
-    built_in = not condition.in_metadata and condition.field in BUILT_IN_FIELDS
-    if not built_in and condition.field not in metadata_fields:
+    if not condition.is_built_in and condition.field not in metadata_fields:
         known = ", ".join(BUILT_IN_FIELDS)
         of_metadata = ", ".join(sorted(metadata_fields)) or "none"
         raise FilterError(

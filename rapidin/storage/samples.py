@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import xxhash
@@ -59,6 +59,11 @@ class ScoredSample:
 
     score: float
     sample: Sample
+
+
+def new_sample_of(sample: Sample) -> NewSample:
+    """The same sample, to be stored elsewhere."""
+    return NewSample(**{field.name: getattr(sample, field.name) for field in fields(Sample)})
 
 
 def sample_values(sample: NewSample) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Exact maximum inner product search: every vector is decoded and multiplied, nothing is approximated.
+"""Exact maximum inner product search: every row is compared with every query, nothing is approximated.
 
-Decoding costs more than multiplying, so a block is decoded once for all queries. Threads each take every T-th
-block, with a buffer and a running best of their own, so that memory does not grow with the store. The order of
-results is total – score, then id – hence independent of how rows were cut into blocks.
+A few queries are compared with the codes where they lie, at the speed of memory; for many, a block of rows is
+decoded once, slice by slice, and multiplied with all of them. Threads take blocks as they come, with a buffer and
+a running best of their own, so that memory does not grow with the store, and nothing is decoded as a whole.
+The order of results is total – score, then id – hence independent of how rows were cut into blocks.
 
 n rows · q queries · K numbers in a vector · k results · m rows of a block.
 """
@@ -11,28 +12,38 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped,unused-ignore]
 
 from rapidin.errors import StoreError
-from rapidin.storage.segments import Segment, load_faiss
+from rapidin.storage.codecs import Codec, load_faiss
+from rapidin.storage.products import SLICE, SlicedQueries, single_threaded, working_memory
+from rapidin.storage.ranking import Ends, joined
+from rapidin.storage.reading import Segment
 
 Part = TypeVar("Part")
 
 _one_scan = threading.Lock()
 
-BLOCK_BYTES = 2**25
-"""Of decoded float32 vectors, for each thread."""
+SCANNED_BYTES = 2**22
+"""Of codes that several queries are compared with one after the other, while they are in the cache."""
+SCANNED_ONCE_BYTES = 2**25
+"""The same for a single query; larger blocks mean fewer calls."""
+_BLOCKS_PER_THREAD = 4
+DECODED_NUMBERS = 2**20
+"""Of a slice of a block, for each thread."""
 BLOCK_SCORES = 2**22
 """Scores of a block at most, so that thousands of queries do not fill the memory either."""
-MOST_THREADS = 4
+_IN_MEMORY = 0.25
+"""Share of the machine's memory up to which codes are taken to be there; to ask costs a tenth of a scan."""
+MOST_THREADS = 8
 """More do not pay: a few saturate the memory's bandwidth."""
 
 
@@ -55,20 +66,28 @@ class Rows:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def chosen(self, indexes: NDArray[np.int64]) -> Rows:
+        """Some of the rows, in the order of `indexes`."""
+        return Rows(self.keys[indexes], self.segments[indexes], self.positions[indexes], self.scales[indexes])
+
+    def by_segment(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Database ids of the segments, each with the indexes of its rows in order of position."""
+        if len(self):
+            order = np.lexsort((self.positions, self.segments))
+            borders = np.flatnonzero(np.diff(self.segments[order])) + 1
+            for group in np.split(order, borders):
+                yield int(self.segments[group[0]]), group
+
+    def having(self, keys: NDArray[np.int64]) -> Rows:
+        """The rows with one of `keys` [m], in the same order."""
+        return self.chosen(np.flatnonzero(np.isin(self.keys, keys)))
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows of one segment that are decoded together: indexes into `Rows` [m], in order of position."""
+    """Rows of one segment that are compared together: indexes into `Rows` [m], in order of position."""
 
     segment: Segment
-    indexes: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The best found so far: scores [q, ≤ k] and their indexes into `Rows`, best first."""
-
-    scores: NDArray[np.float32]
     indexes: NDArray[np.int64]
 
 
@@ -77,30 +96,31 @@ def search(
     k: int,
     rows: Rows,
     open_by_id: Callable[[int], Segment],
-) -> Best:
-    """The k rows of largest inner product for each query, equal scores by ascending id.
+    both: bool = False,
+) -> Ends:
+    """The k rows of largest, and of smallest, inner product for each query, equal scores by ascending id.
 
     Args:
         queries: [q, K].
         k: results wanted; fewer come back where there are fewer rows.
         rows: what to search.
         open_by_id: gives the segment of a database id.
+        both: whether the smallest are wanted, too.
     """
-    blocks = list(_blocks(rows, open_by_id, queries))
+    task = _Task(queries, rows, open_by_id)
 
-    def run(part: Sequence[Block]) -> Best:
-        best = _nothing(len(queries))
-        for block, scores in _scored(queries, rows, part):
-            best = _merged(best, Best(scores, block.indexes), k)
-        return best
+    def run(blocks: Iterator[Block]) -> Ends:
+        ends = Ends(len(queries), k, both)
+        for block, scores in task.scored(blocks):
+            ends.add(scores, block.indexes)
+        return ends
 
-    merged = _nothing(len(queries))
-    for part in _in_threads(run, blocks):
-        merged = Best(
-            np.concatenate([merged.scores, part.scores], axis=1),
-            np.concatenate([merged.indexes, part.indexes], axis=1),
-        )
-    return _sorted(merged, k)
+    parts = task.in_threads(run)
+    found = Ends(len(queries), k, both)
+    found.largest = joined([part.largest for part in parts], len(queries), k)
+    if both:
+        found.smallest = joined([part.smallest for part in parts if part.smallest], len(queries), k)
+    return found
 
 
 def all_scores(
@@ -108,105 +128,104 @@ def all_scores(
 ) -> NDArray[np.float32]:
     """Inner products of every query with every row, [q, n]."""
     scores = np.empty((len(queries), len(rows)), dtype=np.float32)
+    task = _Task(queries, rows, open_by_id)
 
-    def run(part: Sequence[Block]) -> None:
-        for block, of_block in _scored(queries, rows, part):
+    def run(blocks: Iterator[Block]) -> None:
+        for block, of_block in task.scored(blocks):
             scores[:, block.indexes] = of_block
 
-    _in_threads(run, list(_blocks(rows, open_by_id, queries)))
+    task.in_threads(run)
     return scores
+
+
+class _Task:
+    """One comparison of all rows with all queries, cut into blocks, of which each thread takes the next."""
+
+    def __init__(self, queries: NDArray[np.float32], rows: Rows, open_by_id: Callable[[int], Segment]) -> None:
+        self._queries = queries
+        self._rows = rows
+        self._blocks = list(_blocks(rows, open_by_id, queries))
+        codecs = {block.segment.codec for block in self._blocks}
+        turned = {codec: codec.turned(queries) for codec in codecs}
+        self._scanned = {codec: turned[codec] for codec in codecs if _is_scanned(codec, queries)}
+        self._sliced = {
+            codec: SlicedQueries(codec, turned[codec]) for codec in codecs if not _is_scanned(codec, queries)
+        }
+        codes = sum(len(block.indexes) * block.segment.codes.shape[1] for block in self._blocks)
+        self._announces = codes > _IN_MEMORY * _memory_bytes()
+
+    def in_threads(self, run: Callable[[Iterator[Block]], Part]) -> list[Part]:
+        """`run` in several threads, on the blocks that it takes; an error of one is raised here."""
+        if not self._blocks:
+            return []
+        threads = max(1, min(MOST_THREADS, processors(), len(self._blocks)))
+        blocks = iter(self._blocks)  # of a list, so that several threads may draw from it
+        # FAISS and torch would each start a team of their own in every thread, and all would wait for each other,
+        # many times slower. FAISS's setting only counts for the calling thread; that of torch for the process, so
+        # one scan runs at a time – it uses all processors anyway – and sets it back.
+        with (
+            _one_scan,
+            single_threaded() if self._sliced else nullcontext(),
+            ThreadPoolExecutor(threads, initializer=load_faiss().omp_set_num_threads, initargs=(1,)) as executor,
+        ):
+            return list(executor.map(run, [blocks] * threads))
+
+    def scored(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, NDArray[np.float32]]]:
+        """Each block and its scores [q, m]; in a thread of its own."""
+        memory: Any = None
+        for block in blocks:
+            codec, positions = block.segment.codec, self._rows.positions[block.indexes]
+            if self._announces:
+                block.segment.announce(positions)
+            if codec in self._scanned:
+                scores = block.segment.scan(self._scanned[codec], positions)
+            else:
+                if memory is None:
+                    memory = working_memory(max(_block_rows(each, self._queries) for each in self._sliced))
+                scores = self._sliced[codec].scores(block.segment.selected(positions), memory)
+            with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+                scores = scores * self._rows.scales[block.indexes]
+            if not np.isfinite(scores).all():
+                raise StoreError(
+                    f"{block.segment.path}: a score is beyond single precision; give queries of a smaller norm"
+                )
+            yield block, scores
 
 
 def _blocks(rows: Rows, open_by_id: Callable[[int], Segment], queries: NDArray[np.float32]) -> Iterator[Block]:
     """Cut the rows into blocks of one segment each."""
-    if not len(rows) or not len(queries):
+    if not len(queries):
         return
-    size = max(1, min(BLOCK_BYTES // (4 * queries.shape[1]), BLOCK_SCORES // len(queries)))
-    order = np.lexsort((rows.positions, rows.segments))
-    borders = np.flatnonzero(np.diff(rows.segments[order])) + 1
-    for group in np.split(order, borders):
-        segment = open_by_id(int(rows.segments[group[0]]))
+    for segment_id, group in rows.by_segment():
+        segment = open_by_id(segment_id)
+        size = _block_rows(segment.codec, queries)
+        if len(queries) == 1:  # large blocks, but enough of them that no thread waits long for the other
+            size = min(size, -(-len(rows) // (_BLOCKS_PER_THREAD * processors())))
         for start in range(0, len(group), size):
             yield Block(segment, group[start : start + size])
 
 
-def _in_threads(run: Callable[[Sequence[Block]], Part], blocks: Sequence[Block]) -> list[Part]:
-    """`run` on shares of the blocks, at the same time; an error of one is raised here."""
-    threads = max(1, min(MOST_THREADS, _processors(), len(blocks)))
-    shares = [blocks[number::threads] for number in range(threads)]
-    # FAISS and BLAS would each start a team of their own in every thread, and all would wait for each other,
-    # many times slower. FAISS's setting only counts for the calling thread; that of BLAS for the process, so
-    # one scan runs at a time – it uses all processors anyway – and sets it back.
-    alone = load_faiss().omp_set_num_threads
-    with (
-        _one_scan,
-        _blas().limit(limits=1),
-        ThreadPoolExecutor(threads, initializer=alone, initargs=(1,)) as executor,
-    ):
-        return list(executor.map(run, shares))
+def _block_rows(codec: Codec, queries: NDArray[np.float32]) -> int:
+    count, dimension = len(queries), int(queries.shape[1])
+    if _is_scanned(codec, queries):
+        size = (SCANNED_ONCE_BYTES if count == 1 else SCANNED_BYTES) // codec.row_bytes(dimension)
+    else:
+        size = DECODED_NUMBERS // min(dimension, SLICE)
+    return max(1, min(size, BLOCK_SCORES // count))
+
+
+def _is_scanned(codec: Codec, queries: NDArray[np.float32]) -> bool:
+    return len(queries) <= codec.most_scanned and queries.shape[1] >= codec.least_dimension
 
 
 @cache
-def _blas() -> ThreadpoolController:
-    """Control over NumPy's BLAS; finding it takes milliseconds."""
-    return ThreadpoolController().select(user_api="blas")
+def _memory_bytes() -> int:
+    """Of the machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _processors() -> int:
+def processors() -> int:
     """Processors that this process may use; a container or a batch system may allow fewer than there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _scored(
-    queries: NDArray[np.float32], rows: Rows, blocks: Sequence[Block]
-) -> Iterator[tuple[Block, NDArray[np.float32]]]:
-    """Each block and its scores [q, m]."""
-    if not blocks:
-        return
-    buffer = np.empty((max(len(block.indexes) for block in blocks), queries.shape[1]), dtype=np.float32)
-    for block in blocks:
-        vectors = block.segment.decode(rows.positions[block.indexes], buffer)  # [m, K]
-        with np.errstate(over="ignore", invalid="ignore"):  # looked at below
-            scores = (queries @ vectors.T) * rows.scales[block.indexes]  # [q, m]
-        if not np.isfinite(scores).all():
-            raise StoreError(
-                f"{block.segment.path}: a score is beyond single precision; give queries of a smaller norm"
-            )
-        yield block, scores
-
-
-def _nothing(queries: int) -> Best:
-    return Best(np.empty((queries, 0), np.float32), np.empty((queries, 0), np.int64))
-
-
-def _merged(best: Best, block: Best, k: int) -> Best:
-    """`best` and a block's scores [q, m] with indexes [m], cut to the best k."""
-    contenders = block.scores
-    if best.scores.shape[1] == k and not (contenders.max(axis=1) >= best.scores[:, -1]).any():
-        return best
-    indexes = np.broadcast_to(block.indexes, contenders.shape)
-    return _sorted(
-        Best(
-            np.concatenate([best.scores, contenders], axis=1),
-            np.concatenate([best.indexes, indexes], axis=1),
-        ),
-        k,
-    )
-
-
-def _sorted(best: Best, k: int) -> Best:
-    """The first k by descending score, then ascending index, which is the order of ids."""
-    width = min(k, best.scores.shape[1])
-    scores = np.empty((len(best.scores), width), np.float32)
-    indexes = np.empty((len(best.scores), width), np.int64)
-    for query, (of_query, at) in enumerate(zip(best.scores, best.indexes, strict=True)):
-        chosen = np.arange(len(of_query))
-        if len(of_query) > width > 0:
-            # All that equal the k-th score stay in until ids decide.
-            threshold = np.partition(of_query, len(of_query) - width)[len(of_query) - width]
-            chosen = np.flatnonzero(of_query >= threshold)
-        first = chosen[np.lexsort((at[chosen], -of_query[chosen]))[:width]]
-        scores[query], indexes[query] = of_query[first], at[first]
-    return Best(scores, indexes)

@@ -6,14 +6,29 @@ the migrations make with what stands here. Format version n is what migration nu
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import CheckConstraint, Float, ForeignKey, Index, MetaData, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import UserDefinedType
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of the stores that this rapidin writes; an older one is migrated, a newer one refused."""
 
-CODEC = "fp16"
-"""How the vectors of a segment are coded: IEEE half precision, each divided by its row's scale."""
+LIVE_INDEX = "ix_samples_live"
+"""Index of what filters ask of live samples, in the order in which these were stored."""
+SEARCH_INDEX = "ix_samples_live_search"
+"""Index of what a search needs of live samples, in the order of their ids."""
+
+
+class Number(UserDefinedType[int | float]):
+    """A column that keeps integers and floats apart, as given; any other declared type would turn one kind."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """The type in the table's definition: the one whose affinity converts nothing."""
+        return "BLOB"
 
 
 class Base(DeclarativeBase):
@@ -89,6 +104,17 @@ class SampleRow(Base):
     __table_args__ = (
         UniqueConstraint("segment_id", "position"),
         Index("ix_samples_live_id", "sample_id", unique=True, sqlite_where=deleted_at.is_(None)),
+        # `deleted_at`, always null here, is in both so that SQLite need not look at the wide rows for it.
+        Index(
+            LIVE_INDEX,
+            *("key", "segment_id", "row", "tokens", "targets", "truncated", "file", "deleted_at"),
+            sqlite_where=deleted_at.is_(None),
+        ),
+        Index(
+            SEARCH_INDEX,
+            *("sample_id", "segment_id", "position", "scale", "deleted_at"),
+            sqlite_where=deleted_at.is_(None),
+        ),
     )
 
 
@@ -97,4 +123,55 @@ class MetadataFieldRow(Base):
 
     __tablename__ = "metadata_fields"
 
-    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+
+
+class SampleMetadataRow(Base):
+    """One metadata value that is not null, of a sample live or not, as filters compare it; see `indexed_values`.
+
+    The truth is the sample's own JSON: `Store.verify` compares.
+    """
+
+    __tablename__ = "sample_metadata"
+
+    sample_key: Mapped[int] = mapped_column(ForeignKey("samples.key", ondelete="CASCADE"), primary_key=True)
+    field_id: Mapped[int] = mapped_column(ForeignKey("metadata_fields.id"), primary_key=True)
+    kind: Mapped[int]
+    number: Mapped[int | float | None] = mapped_column(Number)
+    text: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        Index("ix_sample_metadata_value", "field_id", "kind", "number", "text"),
+        {"sqlite_with_rowid": False},
+    )
+
+
+class IndexRow(Base):
+    """An index of the vectors for approximate search; a store has one of a kind at most."""
+
+    __tablename__ = "indexes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(Text, unique=True)
+    parameters: Mapped[str] = mapped_column(Text)
+    created: Mapped[str] = mapped_column(Text)
+    file: Mapped[str | None] = mapped_column(Text)
+    bytes: Mapped[int]
+    file_checksum: Mapped[str] = mapped_column(Text)
+    checksum: Mapped[str] = mapped_column(Text)
+
+
+class IndexPartRow(Base):
+    """The part of an index that covers one segment."""
+
+    __tablename__ = "index_parts"
+    __table_args__ = (UniqueConstraint("index_id", "segment_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    index_id: Mapped[int] = mapped_column(ForeignKey("indexes.id", ondelete="CASCADE"))
+    segment_id: Mapped[int] = mapped_column(ForeignKey("segments.id", ondelete="CASCADE"))
+    file: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int]
+    file_checksum: Mapped[str] = mapped_column(Text)
+    rows: Mapped[int]

@@ -1,13 +1,14 @@
-"""A view of a store as of one moment, and exact search in it.
+"""A view of a store as of one moment, and search in it, exact or with an index.
 
 It keeps a read transaction open, so that commits, deletions and changes of metadata that come later are not
-seen, filters included. Close it soon: meanwhile SQLite's write-ahead log can only grow.
+seen, filters included, and shares a lock of readers, so that the files of its segments stay. Close it soon:
+meanwhile SQLite's write-ahead log can only grow, and nothing that a compaction replaces after it is removed.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,12 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreMismatchError
+from rapidin.records import Sample
 from rapidin.storage import scan, tables
 from rapidin.storage.conditions import compile_filters
 from rapidin.storage.database import Database
+from rapidin.storage.decoding import Block, decoded
 from rapidin.storage.files import DATABASE_NAME
+from rapidin.storage.gpu import GpuSearch
+from rapidin.storage.indexes.view import EXACT
+from rapidin.storage.ranking import nothing
+from rapidin.storage.readers import ReadersLock
+from rapidin.storage.reading import Segment, open_segment
 from rapidin.storage.samples import ScoredSample, sample_of
-from rapidin.storage.segments import Segment, open_segment
+from rapidin.storage.state import States
 
 
 class Snapshot:
@@ -31,8 +39,10 @@ class Snapshot:
         samples: live samples in it.
     """
 
-    def __init__(self, path: Path, database: Database, dimension: int) -> None:
-        """Take the present state of the store in the directory `path`.
+    def __init__(
+        self, path: Path, database: Database, dimension: int, states: States, gpu: GpuSearch | None = None
+    ) -> None:
+        """Take the present state of the store in the directory `path`; a `gpu` does what is exact.
 
         Raises:
             StoreCorruptError: the database is damaged.
@@ -40,17 +50,19 @@ class Snapshot:
         self._path = path
         self._database = database
         self._dimension = dimension
+        self._scan = scan.search if gpu is None else gpu.search
+        self._has_gpu = gpu is not None
         self._lock = threading.RLock()  # a session serves one thread at a time
         self._opened: dict[int, Segment] = {}
         self._closed = False
+        self._readers = ReadersLock(path)  # before the transaction, whose files are to stay
         self._session = database.open_session()
         try:
-            with database.translated_errors():
-                self._records = {record.id: record for record in tables.segment_records(self._session)}
-                self._rows = tables.searchable_rows(self._session)
+            state = states.of(self._session)
         except StoreError:
             self.close()
             raise
+        self._records, self._rows, self._indexes = state.records, state.rows, state.indexes
         self.samples = len(self._rows)
 
     def search(
@@ -59,6 +71,8 @@ class Snapshot:
         k: int,
         where: Sequence[str] = (),
         largest: bool = True,
+        index: str = EXACT,
+        nprobe: int | None = None,
     ) -> list[list[ScoredSample]]:
         """The k samples of largest, or smallest, inner product with each query, the most extreme first.
 
@@ -67,38 +81,54 @@ class Snapshot:
             k: samples wanted for each query; fewer come back where there are fewer.
             where: filter expressions that a sample must all meet, see `filters`.
             largest: False for the smallest scores, from the smallest up.
+            index: ``exact``, the kind of an index, or ``auto``: what serves best; see `way`.
+            nprobe: lists that index ``ivf`` reads, instead of its own number.
 
         Returns:
-            For each query its samples; equal scores by ascending id.
+            For each query its samples; equal scores by ascending id. An index may miss some, but those that come
+            back have their exact scores.
 
         Raises:
-            SettingError: k is not positive, or a query is not finite.
+            SettingError: k is not positive, a query is not finite, no index is of that kind, or `nprobe` does not
+                fit it.
+            IndexNotFoundError: the store has no index of that kind.
             FilterError: a filter cannot be read or asks for an unknown field.
             StoreMismatchError: the queries are not as long as the store's vectors.
             StoreCorruptError: a segment or the database is damaged.
         """
-        if k < 1:
-            raise SettingError(f"k is {k}: ask for at least 1 sample")
-        queries = self._checked(queries)
-        with self._lock, self._database.translated_errors():
-            rows = self._selected(where)
-        sign = np.float32(1 if largest else -1)
-        best = scan.search(queries * sign, k, rows, self._segment)
-        with self._lock, self._database.translated_errors():
-            found = tables.rows_by_key(self._session, rows.keys[np.unique(best.indexes)].tolist())
-            records = {key: sample_of(row) for key, row in found.items()}
-        if not all(int(key) in records for key in rows.keys[np.unique(best.indexes)]):
-            raise StoreCorruptError(
-                f"{self._path / DATABASE_NAME}: an index names samples that are not there; "
-                "restore the file from a backup"
-            )
-        return [
-            [
-                ScoredSample(float(sign * score), records[int(rows.keys[index])])
-                for score, index in zip(scores, indexes, strict=True)
-            ]
-            for scores, indexes in zip(best.scores, best.indexes, strict=True)
-        ]
+        return self._found(queries, k, where, (largest, not largest), index, nprobe)[0 if largest else 1]
+
+    def search_ends(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        where: Sequence[str] = (),
+        index: str = EXACT,
+        nprobe: int | None = None,
+    ) -> tuple[list[list[ScoredSample]], list[list[ScoredSample]]]:
+        """What `search` gives for both ends, in one pass over the vectors: the largest, and the smallest.
+
+        Raises:
+            SettingError, FilterError, IndexNotFoundError, StoreMismatchError, StoreCorruptError: as `search`.
+        """
+        return self._found(queries, k, where, (True, True), index, nprobe)
+
+    def way(
+        self, index: str = "auto", where: Sequence[str] = (), nprobe: int | None = None, queries: int = 1
+    ) -> str:
+        """The way that a search with these arguments takes: ``exact``, or the kind of the index that it uses.
+
+        With filters every search is exact, and ``auto`` is on a GPU. Else ``auto`` takes an index that covers at
+        least half of the samples and saves something, ``rabitq`` below 200,000 samples, else ``ivf``; many queries
+        together are faster compared exactly, all at once. A damaged index is logged, and the search exact.
+
+        Raises:
+            SettingError: no index is of that kind, or `nprobe` does not fit it.
+            IndexNotFoundError: the store has no index of that kind.
+            StoreCorruptError: the index that was asked for by name is damaged.
+        """
+        self._check_open()
+        return self._indexes.way(index, bool(where), nprobe, queries)
 
     def scores(
         self, queries: NDArray[np.float32], where: Sequence[str] = ()
@@ -121,12 +151,44 @@ class Snapshot:
             ids = tables.searchable_ids(self._session, compile_filters(where, self._session))
         return ids, scan.all_scores(queries, rows, self._segment)
 
+    def count(self, where: Sequence[str] = ()) -> int:
+        """How many samples meet all filters.
+
+        Raises:
+            FilterError: a filter cannot be read or asks for an unknown field.
+        """
+        with self._lock, self._database.translated_errors():
+            return len(self._selected(where))
+
+    def blocks(self, where: Sequence[str] = (), block_bytes: int = 2**25) -> Iterator[Block]:
+        """Samples and their vectors, in the order in which they were stored, some at a time.
+
+        Args:
+            where: filter expressions that a sample must all meet.
+            block_bytes: of a block's vectors at most, but at least one.
+
+        Raises:
+            FilterError, StoreCorruptError: as `search`.
+        """
+        with self._lock, self._database.translated_errors():
+            rows = self._selected(where)
+        order = np.argsort(rows.keys)
+        step = max(1, block_bytes // (4 * self._dimension))
+        for start in range(0, len(order), step):
+            indexes = order[start : start + step]
+            samples = self._samples(rows, indexes)
+            block = rows.chosen(indexes)
+            yield Block(
+                [samples[index] for index in indexes.tolist()], decoded(block, self._segment, self._dimension)
+            )
+
     def close(self) -> None:
         """End the view; later calls are errors."""
         with self._lock:
             self._closed = True
             self._opened.clear()
             self._session.close()
+            self._readers.close()
 
     def __enter__(self) -> Self:
         return self
@@ -136,16 +198,72 @@ class Snapshot:
     ) -> None:
         self.close()
 
-    def _selected(self, where: Sequence[str]) -> scan.Rows:
+    def _found(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        where: Sequence[str],
+        wanted: tuple[bool, bool],
+        index: str,
+        nprobe: int | None,
+    ) -> tuple[list[list[ScoredSample]], list[list[ScoredSample]]]:
+        """Both ends, largest and smallest; one that is not wanted is empty or may be anything."""
+        if k < 1:
+            raise SettingError(f"k is {k}: ask for at least 1 sample")
+        queries = self._checked(queries)
+        with self._lock, self._database.translated_errors():
+            rows = self._selected(where)
+        way = self.way(index, where, nprobe, len(queries))
+        if way == EXACT:
+            ends = self._scan(queries, k, rows, self._segment, wanted[1])
+        else:
+            ends = self._indexes.search(way, queries, k, wanted, nprobe, self._segment)
+        high = ends.largest if wanted[0] else nothing(len(queries))
+        low = ends.smallest or nothing(len(queries))
+        indexes = np.union1d(high.indexes, low.indexes)
+        samples = self._samples(rows, indexes[indexes >= 0])
+        return (
+            [_scored(*pair, samples) for pair in zip(high.scores, high.indexes, strict=True)],
+            # Plus zero, so that it has no sign.
+            [_scored(*pair, samples) for pair in zip(-low.scores + np.float32(0), low.indexes, strict=True)],
+        )
+
+    def _samples(self, rows: scan.Rows, indexes: NDArray[np.int64]) -> dict[int, Sample]:
+        """Samples of the rows at `indexes`, by index.
+
+        Raises:
+            StoreCorruptError: a row was altered, or what the search read of it, from an index of SQLite, differs.
+        """
+        keys = rows.keys[indexes].tolist()
+        with self._lock, self._database.translated_errors():
+            self._check_open()
+            found = tables.rows_by_key(self._session, keys)
+            samples = {key: sample_of(row) for key, row in found.items()}
+        for index, key in zip(indexes, keys, strict=True):
+            row = found.get(key)
+            places = (rows.segments[index], rows.positions[index], rows.scales[index])
+            if row is None or (row.segment_id, row.position, np.float32(row.scale)) != places:
+                raise StoreCorruptError(
+                    f"{self._path / DATABASE_NAME}: an index and the samples in it contradict each other; "
+                    "restore the file from a backup"
+                )
+        return {int(index): samples[key] for index, key in zip(indexes, keys, strict=True)}
+
+    def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"{self._path}: this snapshot is closed; ask the store for a new one")
+
+    def _selected(self, where: Sequence[str]) -> scan.Rows:
+        self._check_open()
         if not where:
             return self._rows
-        return tables.searchable_rows(self._session, compile_filters(where, self._session))
+        keys = tables.live_keys(self._session, compile_filters(where, self._session))
+        return self._rows.having(keys)
 
     def _segment(self, segment_id: int) -> Segment:
         """An open segment, checked when it is first asked for."""
         with self._lock:
+            self._check_open()
             if segment_id not in self._opened:
                 record = self._records.get(segment_id)
                 if record is None:
@@ -169,3 +287,14 @@ class Snapshot:
                 f"query {int(np.flatnonzero(~finite)[0])}: its vector is not finite; leave the query out"
             )
         return queries
+
+
+def _scored(
+    scores: NDArray[np.float32], indexes: NDArray[np.int64], samples: Mapping[int, Sample]
+) -> list[ScoredSample]:
+    """Samples with their scores; an index of −1 is no result."""
+    return [
+        ScoredSample(float(score), samples[int(index)])
+        for score, index in zip(scores, indexes, strict=True)
+        if index >= 0
+    ]

@@ -7,31 +7,35 @@ only; vectors are touched by a search or `Store.verify`.
 from __future__ import annotations
 
 import builtins
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import func, select
-
+from rapidin.choices import IndexKind
 from rapidin.errors import SampleNotFoundError, SettingError
-from rapidin.records import Sample, SegmentInfo, StoreInfo, VerifyReport
+from rapidin.records import IndexReport, Sample, StoreInfo, VerifyReport
 from rapidin.settings import StoreSettings
 from rapidin.storage import tables
+from rapidin.storage.codecs import CODECS
 from rapidin.storage.conditions import compile_filters
 from rapidin.storage.creation import Opened, check_place, create_store, open_store
 from rapidin.storage.files import DATABASE_NAME, file_errors
+from rapidin.storage.gpu import GpuSearch
+from rapidin.storage.indexes.builder import DEFAULT_RECALL, IndexBuilder, drop
+from rapidin.storage.indexes.preparing import IvfOptions
+from rapidin.storage.info import store_info
 from rapidin.storage.lock import writer_lock
 from rapidin.storage.samples import sample_of
-from rapidin.storage.schema import MetadataFieldRow, SampleRow
 from rapidin.storage.snapshot import Snapshot
+from rapidin.storage.state import States
+from rapidin.storage.upkeep import Upkeep
 from rapidin.storage.verify import verify_store
 from rapidin.storage.writer import StoreWriter
 
 
-class Store:
+class Store(Upkeep):
     """An open store; one writer and any number of readers, in any number of processes, use it at a time.
 
     Attributes:
@@ -48,6 +52,8 @@ class Store:
         self.created = opened.created
         self.format_version = opened.format_version
         self._database = opened.database
+        dimension, codec = self.settings.projection.dimension, CODECS[self.settings.codec.bits]
+        self._states = States(path, self._database, dimension, codec)
 
     @classmethod
     def create(cls, path: str | Path, settings: StoreSettings) -> Self:
@@ -68,6 +74,7 @@ class Store:
             StoreNotFoundError: there is none.
             StoreFormatError: `path` is a file or no store, or a newer rapidin wrote it.
             StoreCorruptError: its database is damaged.
+            StoreLockedError: another process is writing to a store of an older format, and does not finish.
         """
         return cls(Path(path), open_store(Path(path)))
 
@@ -101,20 +108,24 @@ class Store:
             StoreError: the store cannot be written to.
         """
         with writer_lock(self.path):
-            writer = StoreWriter(self.path, self._database, self.settings.projection.dimension)
+            codec = CODECS[self.settings.codec.bits]
+            writer = StoreWriter(self.path, self._database, self.settings.projection.dimension, codec)
             writer.remove_garbage()
             try:
                 yield writer
             finally:
                 writer.close()
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, gpu: GpuSearch | None = None) -> Snapshot:
         """The present state, for searching; use it in a ``with``.
+
+        Args:
+            gpu: does the exact searches, to half precision; None: the CPU does.
 
         Raises:
             StoreCorruptError: the database is damaged.
         """
-        return Snapshot(self.path, self._database, self.settings.projection.dimension)
+        return Snapshot(self.path, self._database, self.settings.projection.dimension, self._states, gpu)
 
     def content_hashes(self, ids: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Content hash and metadata hash of the live samples among `ids`, by id."""
@@ -147,15 +158,13 @@ class Store:
         if offset < 0 or (limit is not None and limit < 0):
             raise SettingError(f"limit {limit} and offset {offset} must not be negative")
         with self._database.reading() as session:
-            statement = (
-                select(SampleRow)
-                .where(tables.LIVE, compile_filters(where, session))
-                .order_by(SampleRow.key)
-                .limit(-1 if limit is None else limit)  # SQLite takes an offset only after a limit
-                .offset(offset)
-                .execution_options(yield_per=tables.CHUNK)
-            )
-            return [sample_of(row) for row in session.scalars(statement)]
+            # Keys first: SQLite would carry whole rows along.
+            keys = tables.live_keys(session, compile_filters(where, session), limit, offset)
+            found = []
+            for chunk in tables.chunks(keys.tolist()):
+                rows = tables.rows_by_key(session, chunk)
+                found += [sample_of(rows[key]) for key in chunk]
+            return found
 
     def count(self, where: Sequence[str] = ()) -> int:
         """How many live samples meet all filters.
@@ -164,8 +173,7 @@ class Store:
             FilterError: a filter cannot be read or asks for an unknown field.
         """
         with self._database.reading() as session:
-            statement = select(func.count(SampleRow.key)).where(tables.LIVE, compile_filters(where, session))
-            return session.scalar(statement) or 0
+            return tables.live_count(session, compile_filters(where, session))
 
     def delete(self, ids: Sequence[str] = (), where: Sequence[str] = ()) -> int:
         """Delete samples: those with the ids, those that meet all filters, or, given both, those that do both.
@@ -195,6 +203,56 @@ class Store:
                 wanted = [id for id in wanted if id in matching] if wanted else sorted(matching)
             return tables.mark_deleted(session, wanted)
 
+    def build_index(
+        self,
+        kind: IndexKind,
+        *,
+        nlist: int | None = None,
+        nprobe: int | None = None,
+        train_sample: int | None = None,
+        recall: float = DEFAULT_RECALL,
+        retrain: bool = False,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> IndexReport:
+        """Build an index for approximate search, or extend the one of that kind to what was stored since.
+
+        Args:
+            kind: ``ivf`` (lists of similar vectors; needs clusters) or ``rabitq`` (one bit per number).
+            nlist: lists of ``ivf``; None: about 4·√samples, whatever reads least.
+            nprobe: lists that a search reads; None: as many as `recall` takes, measured.
+            train_sample: vectors to make lists from; None: at most 1 GiB of them in single precision.
+            recall: share of the true ten best that a search is to find, in (0, 1].
+            retrain: build anew instead of extending.
+            on_progress: told the name of a step, how much of it is done, and how much there is.
+
+        Raises:
+            SettingError: a value that cannot be used.
+            StoreEmptyError: the store holds no samples.
+            StoreLockedError: another process is writing.
+            StoreCorruptError: a segment or the index that is to be extended is damaged.
+            StoreSpaceError: the disk is full.
+        """
+        with self.writer():
+            builder = IndexBuilder(
+                self.path,
+                self._database,
+                CODECS[self.settings.codec.bits],
+                self.settings.projection.dimension,
+                on_progress,
+            )
+            return builder.build(kind, IvfOptions(nlist, nprobe, train_sample, recall), retrain)
+
+    def drop_index(self, kind: IndexKind) -> None:
+        """Delete an index; nothing but the speed of searches is lost.
+
+        Raises:
+            SettingError: no index is of that kind.
+            IndexNotFoundError: the store has none of it.
+            StoreLockedError: another process is writing.
+        """
+        with writer_lock(self.path):
+            drop(self.path, self._database, kind)
+
     def verify(self) -> VerifyReport:
         """Read everything and check it; damage is reported, not raised.
 
@@ -205,51 +263,7 @@ class Store:
 
     def info(self) -> StoreInfo:
         """What the store holds, and how large it is."""
-        model, projection = self.settings.model, self.settings.projection
-        with self._database.reading() as session:
-            records = tables.segment_records(session)
-            live = tables.live_counts(session)
-            rows = session.scalar(select(func.count(SampleRow.key))) or 0
-            fields = session.scalars(select(MetadataFieldRow.name).order_by(MetadataFieldRow.name)).all()
-        segments = tuple(
-            SegmentInfo(record.name, record.rows, live.get(record.id or 0, 0), record.bytes, record.checksum)
-            for record in records
-        )
-        samples = sum(live.values())
-        return StoreInfo(
-            path=str(self.path),
-            samples=samples,
-            deleted=rows - samples,
-            projection=projection.kind,
-            projection_dim=projection.dimension,
-            shuffles=projection.shuffles,
-            seed=projection.seed,
-            layer_norm=projection.layer_norm,
-            parameters=sum(math.prod(parameter.shape) for parameter in self.settings.parameters),
-            parameter_tensors=len(self.settings.parameters),
-            model=model.model,
-            adapter=model.adapter,
-            dtype=model.dtype,
-            quantization=model.quantization,
-            modules=model.modules,
-            max_length=self.settings.text.max_length,
-            loss=self.settings.text.loss,
-            bytes_vectors=sum(record.bytes for record in records),
-            bytes_metadata=self._metadata_bytes(),
-            format_version=self.format_version,
-            created=self.created,
-            indexes=("exact",),
-            segments=segments,
-            metadata_fields=tuple(fields),
-        )
-
-    def _metadata_bytes(self) -> int:
-        """Size of the database with what is still in its write-ahead log."""
-        size = 0
-        for name in (DATABASE_NAME, f"{DATABASE_NAME}-wal"):
-            with suppress(FileNotFoundError):  # the log goes when the last process closes the database
-                size += (self.path / name).stat().st_size
-        return size
+        return store_info(self.path, self._database, self.settings, self.created, self.format_version)
 
     def close(self) -> None:
         """Close the database; a snapshot that is still open keeps its own connection until it is closed."""

@@ -5,25 +5,41 @@ A write is a few functions that `writer` calls in one transaction, so that a tes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
-from sqlalchemy import ColumnElement, func, insert, select, true, update
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_or_ignore
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from rapidin.errors import StoreCorruptError
+from rapidin.storage.indexed_values import indexed_metadata
 from rapidin.storage.samples import values_checksum
 from rapidin.storage.scan import Rows
-from rapidin.storage.schema import MetadataFieldRow, SampleRow, SegmentRow
+from rapidin.storage.schema import (
+    LIVE_INDEX,
+    SEARCH_INDEX,
+    MetadataFieldRow,
+    SampleMetadataRow,
+    SampleRow,
+    SegmentRow,
+)
 from rapidin.storage.segments import SegmentRecord
 
 Item = TypeVar("Item")
 
 CHUNK = 500
 """Values in one ``IN``; SQLite takes 999 parameters in its smallest build."""
+
+ROWS_AT_ONCE = 10_000
+"""Rows of numbers that are Python objects at the same time."""
+LARGEST_EXACT = 2**53
+"""Up to here every integer is a float."""
 
 LIVE = SampleRow.deleted_at.is_(None)
 """Condition of the samples that were neither deleted nor replaced."""
@@ -42,11 +58,20 @@ def live_rows(session: Session, ids: Iterable[str]) -> Iterator[SampleRow]:
 
 
 def rows_by_key(session: Session, keys: Iterable[int]) -> dict[int, SampleRow]:
-    """Rows with the given keys, live or not."""
+    """Rows with the given keys, live or not.
+
+    Raises:
+        StoreCorruptError: there is none with one of the keys.
+    """
+    keys = set(keys)
     found: dict[int, SampleRow] = {}
-    for chunk in chunks(sorted(set(keys))):
+    for chunk in chunks(sorted(keys)):
         for row in session.scalars(select(SampleRow).where(SampleRow.key.in_(chunk))):
             found[row.key] = row
+    if len(found) < len(keys):
+        raise StoreCorruptError(
+            "store.db: an index names samples that are not there; restore the file from a backup"
+        )
     return found
 
 
@@ -60,8 +85,38 @@ def content_hashes(session: Session, ids: Sequence[str]) -> dict[str, tuple[str,
     return found
 
 
-def searchable_rows(session: Session, condition: ColumnElement[bool] | None = None) -> Rows:
-    """The live samples that meet `condition`, in ascending order of their ids.
+def live(*columns: Any) -> Select[Any]:
+    """A selection from the live samples, in the order in which they were stored, read from a narrow index.
+
+    Conditions of `conditions` may be added; only those on texts make SQLite look at the samples' rows.
+    """
+    return select(*columns).with_hint(SampleRow, f"INDEXED BY {LIVE_INDEX}", "sqlite").where(LIVE)
+
+
+def live_count(session: Session, condition: ColumnElement[bool]) -> int:
+    """How many live samples meet `condition`."""
+    return session.scalar(live(func.count()).select_from(SampleRow).where(condition)) or 0
+
+
+def live_keys(
+    session: Session, condition: ColumnElement[bool], limit: int | None = None, offset: int = 0
+) -> NDArray[np.int64]:
+    """Keys of live samples that meet `condition`, ascending [n], which is the order in which they were stored.
+
+    Args:
+        session: to read with.
+        condition: from `conditions.compile_filters`.
+        limit: keys at most; None for all.
+        offset: keys to leave out at the beginning.
+    """
+    statement = live(SampleRow.key).where(condition).order_by(SampleRow.key)
+    # SQLite takes an offset only after a limit.
+    statement = statement.limit(-1 if limit is None else limit).offset(offset)
+    return _numbers(session, statement, 1)[:, 0].astype(np.int64)
+
+
+def searchable_rows(session: Session) -> Rows:
+    """The live samples, in ascending order of their ids.
 
     SQLite orders text by its UTF-8 bytes, which is Python's order, by code point.
 
@@ -70,28 +125,57 @@ def searchable_rows(session: Session, condition: ColumnElement[bool] | None = No
     """
     statement = (
         select(SampleRow.key, SampleRow.segment_id, SampleRow.position, SampleRow.scale)
-        .where(LIVE, true() if condition is None else condition)
+        .with_hint(SampleRow, f"INDEXED BY {SEARCH_INDEX}", "sqlite")
+        .where(LIVE)
         .order_by(SampleRow.sample_id)
     )
-    found = session.execute(statement).all()
-    keys, segments, positions, scales = zip(*found, strict=True) if found else ((), (), (), ())
-    try:
-        return Rows(
-            np.array(keys, dtype=np.int64),
-            np.array(segments, dtype=np.int64),
-            np.array(positions, dtype=np.int64),
-            np.array(scales, dtype=np.float32),
-        )
-    except (TypeError, ValueError, OverflowError) as error:
-        raise StoreCorruptError(
-            f"store.db: the place of a vector is not a number ({error}); restore store.db from a backup"
-        ) from error
+    numbers = _numbers(session, statement, 4)
+    whole = numbers[:, :3]
+    if not ((np.abs(whole) <= LARGEST_EXACT) & (whole == np.floor(whole))).all():
+        raise _no_number("it is not whole")
+    keys, segments, positions = (np.ascontiguousarray(column) for column in whole.T.astype(np.int64))
+    with np.errstate(over="ignore"):  # becomes infinite, and the scores with it, which is refused
+        return Rows(keys, segments, positions, numbers[:, 3].astype(np.float32))
 
 
 def searchable_ids(session: Session, condition: ColumnElement[bool]) -> list[str]:
     """Ids of the live samples that meet `condition`, in the order of `searchable_rows`."""
-    statement = select(SampleRow.sample_id).where(LIVE, condition).order_by(SampleRow.sample_id)
+    other = aliased(SampleRow)
+    statement = (
+        select(other.sample_id)
+        .with_hint(other, f"INDEXED BY {SEARCH_INDEX}", "sqlite")
+        .where(other.deleted_at.is_(None), other.key.in_(live(SampleRow.key).where(condition)))
+        .order_by(other.sample_id)
+    )
     return list(session.scalars(statement))
+
+
+def _numbers(session: Session, statement: Select[*tuple[Any, ...]], width: int) -> NDArray[np.float64]:
+    """What `statement` selects, `width` columns of numbers [n, width].
+
+    Floats hold every key and place exactly (below 2^53), and one array for all columns is filled fastest. Rows
+    are taken from the driver itself, some at a time, because those of SQLAlchemy cost twice the time and all of
+    them at once as Python objects a hundred bytes each.
+
+    Raises:
+        StoreCorruptError: a column does not hold numbers.
+    """
+    parts = [np.empty((0, width))]
+    with closing(session.connection().execute(statement)) as result:
+        cursor: Any = result.cursor
+        while rows := cursor.fetchmany(ROWS_AT_ONCE):
+            try:
+                flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * width)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise _no_number(str(error)) from error
+            parts.append(flat.reshape(-1, width))
+    return np.concatenate(parts)
+
+
+def _no_number(reason: str) -> StoreCorruptError:
+    return StoreCorruptError(
+        f"store.db: the place of a vector is not a number ({reason}); restore store.db from a backup"
+    )
 
 
 def segment_records(session: Session) -> list[SegmentRecord]:
@@ -104,7 +188,7 @@ def segment_records(session: Session) -> list[SegmentRecord]:
 
 def live_counts(session: Session) -> dict[int, int]:
     """Live samples of each segment that has any, by its database id."""
-    statement = select(SampleRow.segment_id, func.count()).where(LIVE).group_by(SampleRow.segment_id)
+    statement = live(SampleRow.segment_id, func.count()).group_by(SampleRow.segment_id)
     return {segment: count for segment, count in session.execute(statement)}
 
 
@@ -134,20 +218,66 @@ def mark_deleted(session: Session, ids: Sequence[str]) -> int:
     return marked
 
 
-def insert_samples(
-    session: Session, values: Sequence[dict[str, Any]], segment_id: int, scales: Sequence[float]
-) -> None:
-    """Insert samples whose vectors lie in a segment in the same order."""
-    complete = []
-    for position, (columns, scale) in enumerate(zip(values, scales, strict=True)):
-        row = columns | {"segment_id": segment_id, "position": position, "scale": scale}
-        complete.append(row | {"checksum": values_checksum(row), "deleted_at": None})
-    session.execute(insert(SampleRow), complete)
-
-
-def insert_metadata_fields(session: Session, names: Iterable[str]) -> None:
-    """Remember metadata keys, so that filters may ask for them."""
+def insert_metadata_fields(session: Session, names: Iterable[str]) -> dict[str, int]:
+    """Remember metadata keys, so that filters may ask for them; their database ids."""
+    ids: dict[str, int] = {}
     for chunk in chunks(sorted(set(names))):
         session.execute(
             insert_or_ignore(MetadataFieldRow).on_conflict_do_nothing(), [{"name": name} for name in chunk]
+        )
+        columns = select(MetadataFieldRow.name, MetadataFieldRow.id)
+        found = session.execute(columns.where(MetadataFieldRow.name.in_(chunk)))
+        ids.update({name: id for name, id in found})
+    return ids
+
+
+def insert_samples(
+    session: Session,
+    values: Sequence[dict[str, Any]],
+    segment_id: int,
+    scales: Sequence[float],
+    field_ids: Mapping[str, int],
+) -> None:
+    """Insert samples whose vectors lie in a segment in the same order, and their metadata for filters.
+
+    Args:
+        session: to write with.
+        values: columns of each sample but those of its vector.
+        segment_id: of the segment.
+        scales: of the vectors.
+        field_ids: from `insert_metadata_fields`.
+    """
+    # As SQLite would number them; the transaction keeps others from writing meanwhile.
+    first = (session.scalar(select(func.max(SampleRow.key))) or 0) + 1
+    complete = []
+    for position, (columns, scale) in enumerate(zip(values, scales, strict=True)):
+        row = columns | {"segment_id": segment_id, "position": position, "scale": scale}
+        complete.append(row | {"key": first + position, "checksum": values_checksum(row), "deleted_at": None})
+    session.execute(insert(SampleRow), complete)
+    insert_metadata(session, {row["key"]: row["metadata_json"] for row in complete}, field_ids)
+
+
+def insert_metadata(session: Session, metadata: Mapping[int, str], field_ids: Mapping[str, int]) -> None:
+    """Insert the metadata, JSON by the sample's key, as filters compare it."""
+    # By the driver's own statement: SQLAlchemy would spend more time on the five columns than SQLite does.
+    statement = (
+        f"INSERT INTO {SampleMetadataRow.__tablename__} (sample_key, field_id, kind, number, text) "
+        "VALUES (?, ?, ?, ?, ?)"
+    )
+    for keys in chunks(list(metadata), ROWS_AT_ONCE):
+        rows = [
+            (key, field_ids[name], int(value.kind), value.number, value.text)
+            for key in keys
+            for name, value in indexed_metadata(metadata[key]).items()
+        ]
+        if rows:
+            session.connection().exec_driver_sql(statement, rows)
+
+
+def delete_metadata(session: Session, keys: Sequence[int]) -> None:
+    """Delete what `insert_metadata` wrote for samples."""
+    for chunk in chunks(keys):
+        session.execute(
+            delete(SampleMetadataRow).where(SampleMetadataRow.sample_key.in_(chunk)),
+            execution_options={"synchronize_session": False},
         )

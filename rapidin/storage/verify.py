@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sqlalchemy import func, select
@@ -16,9 +18,14 @@ from rapidin.records import VerifyReport
 from rapidin.storage import tables
 from rapidin.storage.database import Database
 from rapidin.storage.files import DATABASE_NAME
+from rapidin.storage.indexed_values import IndexedValue, indexed_metadata
+from rapidin.storage.indexes import catalog
+from rapidin.storage.indexes.report import checks
+from rapidin.storage.readers import ReadersLock
+from rapidin.storage.reading import Segment, open_segment
 from rapidin.storage.samples import sample_of
-from rapidin.storage.schema import SampleRow
-from rapidin.storage.segments import Segment, SegmentRecord, open_segment
+from rapidin.storage.schema import MetadataFieldRow, SampleMetadataRow, SampleRow
+from rapidin.storage.segments import SegmentRecord
 
 MOST_NAMED = 20
 """Samples or rows named one by one before a problem is summed up."""
@@ -34,12 +41,10 @@ def verify_store(path: Path, database: Database, dimension: int) -> VerifyReport
         DependencyError: faiss is not installed.
     """
     check = _Verification(path, database, dimension)
-    with check.noting():
-        check.database_file()
-    with check.noting():
-        check.rows()
-    with check.noting():
-        check.segments()
+    with closing(ReadersLock(path)):  # or a compaction might remove files that are about to be read
+        for part in (check.database_file, check.rows, check.segments, check.indexes):
+            with check.noting():
+                part()
     return VerifyReport(check.samples, tuple(dict.fromkeys(check.problems)))
 
 
@@ -75,19 +80,26 @@ class _Verification:
                 self.problems.append(f"{self._name}: row {row} of {table} refers to no row of {parent}")
 
     def rows(self) -> None:
-        """Every sample's row is as it was written, and no two share a vector."""
+        """Every sample's row is as it was written, what filters see of it too, and no two share a vector."""
         with self._database.reading() as session:
             self.samples = session.scalar(select(func.count()).where(tables.LIVE)) or 0
-            damaged = 0
-            for row in session.scalars(select(SampleRow).execution_options(yield_per=tables.CHUNK)):
+            damaged, misfiled = _Counted(self.problems), _Counted(self.problems)
+            filed = _FiledMetadata(session)
+            statement = select(SampleRow).order_by(SampleRow.key).execution_options(yield_per=tables.CHUNK)
+            for row in session.scalars(statement):
+                found = filed.of(row.key)
                 try:
                     sample_of(row)
                 except StoreCorruptError as error:
-                    damaged += 1
-                    if damaged <= MOST_NAMED:
-                        self.problems.append(str(error))
-            if damaged > MOST_NAMED:
-                self.problems.append(f"{self._name}: {damaged} rows of samples were altered in all")
+                    damaged.add(str(error))
+                    continue
+                if row.deleted_at is None and (field := filed.difference(row.metadata_json, found)) is not None:
+                    misfiled.add(
+                        f"store.db: filters see another {field!r} in sample {row.sample_id!r} than its metadata "
+                        "holds: restore store.db from a backup, or delete the sample and ingest it again"
+                    )
+            damaged.sum_up(f"{self._name}: {{}} rows of samples were altered in all")
+            misfiled.sum_up(f"{self._name}: filters see other metadata of {{}} samples in all")
             self._places(session)
 
     def segments(self) -> None:
@@ -102,6 +114,17 @@ class _Verification:
             with self.noting():
                 segment = open_segment(self._path, record, self._dimension, recheck=True)
                 self._finite(segment)
+
+    def indexes(self) -> None:
+        """Every index's rows and files are as they were written."""
+        with self._database.reading() as session:
+            records = catalog.read(session)
+            segments = {record.id or 0: record for record in tables.segment_records(session)}
+        for record in records.values():
+            with self.noting():
+                for check in checks(self._path, record, segments, self._dimension):
+                    with self.noting():
+                        check()
 
     def _places(self, session: Session) -> None:
         """Every sample's vector lies in a segment that there is, at a place of its own."""
@@ -141,3 +164,61 @@ class _Verification:
                     "delete its sample and ingest it again"
                 )
                 return
+
+
+class _Counted:
+    """Problems of one kind: the first are told one by one."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self._problems = problems
+        self._count = 0
+
+    def add(self, problem: str) -> None:
+        self._count += 1
+        if self._count <= MOST_NAMED:
+            self._problems.append(problem)
+
+    def sum_up(self, words: str) -> None:
+        """Tell, in `words` with a place for it, how many there were if not all were told."""
+        if self._count > MOST_NAMED:
+            self._problems.append(words.format(self._count))
+
+
+class _FiledMetadata:
+    """The table of metadata for filters, read once, in step with the samples in ascending order of key."""
+
+    def __init__(self, session: Session) -> None:
+        fields = select(MetadataFieldRow.id, MetadataFieldRow.name)
+        self._names = {id: name for id, name in session.execute(fields)}
+        columns = SampleMetadataRow.__table__.c
+        statement = (
+            select(columns.sample_key, columns.field_id, columns.kind, columns.number, columns.text)
+            .order_by(columns.sample_key)
+            .execution_options(yield_per=tables.CHUNK)
+        )
+        groups = groupby(session.execute(statement), key=lambda row: row[0])
+        self._groups = ((key, [tuple(row[1:]) for row in rows]) for key, rows in groups)
+        self._next = next(self._groups, None)
+
+    def of(self, key: int) -> dict[str, tuple[Any, ...]]:
+        """Kind, number and text by field, of the sample with that key; keys must ascend."""
+        while self._next is not None and self._next[0] < key:  # of no sample: SQLite's own check tells
+            self._next = next(self._groups, None)
+        if self._next is None or self._next[0] != key:
+            return {}
+        rows = self._next[1]
+        return {self._names.get(field_id, f"number {field_id}"): tuple(value) for field_id, *value in rows}
+
+    @staticmethod
+    def difference(metadata_json: str, found: dict[str, tuple[Any, ...]]) -> str | None:
+        """A field of which `found` is not what the JSON says, if there is one."""
+        expected = indexed_metadata(metadata_json)
+        for name in sorted(expected.keys() | found.keys()):
+            # As text, because 1, 1.0 and True are equal.
+            if repr(found.get(name)) != repr(_plain(expected.get(name))):
+                return name
+        return None
+
+
+def _plain(value: IndexedValue | None) -> tuple[Any, ...] | None:
+    return None if value is None else (int(value.kind), value.number, value.text)

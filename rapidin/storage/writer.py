@@ -6,7 +6,6 @@ transaction names it, adds its samples and marks those that they replace.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,23 +15,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import RapidinError, SampleNotFoundError, StoreError, StoreMismatchError
-from rapidin.storage import segments, tables
+from rapidin.storage import garbage, segments, tables
+from rapidin.storage.codecs import Codec
 from rapidin.storage.database import Database
-from rapidin.storage.files import file_errors
 from rapidin.storage.samples import NewSample, row_values, sample_of, sample_values, values_checksum
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
 SMALLEST_HALF = float(np.finfo(np.float16).smallest_subnormal)
+SMALLEST_NORM, LARGEST_NORM = 1e-30, 1e36
+"""Of a vector whose norm is kept in single precision, with room for the codec's factor."""
 
 
 class StoreWriter:
-    """The one writer of a store; comes from `Store.writer`, which holds the lock meanwhile."""
+    """The one writer of a store; comes from `Store.writer`, which holds the lock meanwhile.
 
-    def __init__(self, path: Path, database: Database, dimension: int) -> None:
+    Attributes:
+        codec: of the vectors.
+        dimension: K.
+    """
+
+    def __init__(self, path: Path, database: Database, dimension: int, codec: Codec) -> None:
         """Write to the store in the directory `path`; only under the writer's lock."""
+        self.codec = codec
+        self.dimension = dimension
         self._path = path
         self._database = database
-        self._dimension = dimension
         self._closed = False
 
     def commit(
@@ -46,8 +53,8 @@ class StoreWriter:
         Args:
             samples: with ids that differ from each other.
             vectors: RapidGrads, float32 [n, K], as they are: they are divided by `scales` here.
-            scales: positive numbers [n] that bring the vectors into the range of half precision; a search
-                multiplies its scores with them. None: all 1.
+            scales: positive numbers [n] that bring the vectors into the range of half precision, where that is
+                what the store keeps; a search multiplies its scores with them. None: all 1.
 
         Raises:
             StoreMismatchError: the vectors' shape or type does not fit the samples or the store.
@@ -56,23 +63,19 @@ class StoreWriter:
         """
         self._check_open()
         scales32 = np.ones(len(samples), np.float32) if scales is None else _as_float32(scales)
-        _check_shapes(len(samples), vectors, scales32, self._dimension)
+        values = check_batch(samples, vectors, scales32, self.dimension, self.codec)
         if not samples:
             return
-        _check_ids(samples)
-        _check_numbers(samples, vectors, scales32)
-        values = [sample_values(sample) for sample in samples]
-        with file_errors(self._path):
-            free = shutil.disk_usage(self._path).free
-        segments.check_space(self._path, len(samples), self._dimension, free)
+        segments.check_space(self._path, len(samples), self.codec.row_bytes(self.dimension))
         name = segments.new_name()
         try:
-            segments.write_temporary(self._path, name, vectors, scales32)
+            index, kept = segments.coded(self.codec, vectors, scales32)
+            segments.write_temporary(self._path, name, index)
             segments.sync_file(self._path, name)
             segments.publish(self._path, name)
             segments.sync_directory(self._path)
-            record = segments.describe(self._path, name, len(samples), self._dimension)
-            self._record(record, values, scales32, samples)
+            record = segments.describe(self._path, name, len(samples), self.codec, self.dimension)
+            self._record(record, values, kept, samples)
         except RapidinError:
             with suppress(RapidinError):  # the first error is the one to tell
                 self.remove_garbage()
@@ -105,14 +108,15 @@ class StoreWriter:
                 for column in ("metadata_json", "metadata_hash", "file", "row"):
                     setattr(row, column, values[column])
                 row.checksum = values_checksum(row_values(row))
-            tables.insert_metadata_fields(session, _metadata_names(samples))
+            tables.delete_metadata(session, [row.key for row in rows.values()])
+            field_ids = tables.insert_metadata_fields(session, _metadata_names(samples))
+            metadata = {row.key: row.metadata_json for row in rows.values()}
+            tables.insert_metadata(session, metadata, field_ids)
         return len(new)
 
     def remove_garbage(self) -> None:
-        """Delete segment files that the database does not name: what an interrupted commit left."""
-        with self._database.reading() as session:
-            named = {record.name for record in tables.segment_records(session)}
-        segments.remove_garbage(self._path, named)
+        """Delete the files that the database does not name and no reader needs; see `garbage`."""
+        garbage.remove_garbage(self._path, self._database)
 
     def close(self) -> None:
         """Refuse further work; the lock is about to be released."""
@@ -129,12 +133,30 @@ class StoreWriter:
         with self._database.writing() as session:
             segment_id = tables.insert_segment(session, record)
             tables.mark_deleted(session, [sample.id for sample in samples])
-            tables.insert_samples(session, values, segment_id, scales.tolist())
-            tables.insert_metadata_fields(session, _metadata_names(samples))
+            field_ids = tables.insert_metadata_fields(session, _metadata_names(samples))
+            tables.insert_samples(session, values, segment_id, scales.tolist(), field_ids)
 
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"{self._path}: this writer is closed; ask the store for a new one")
+
+
+def check_batch(
+    samples: Sequence[NewSample],
+    vectors: NDArray[np.float32],
+    scales: NDArray[np.float32],
+    dimension: int,
+    codec: Codec,
+) -> list[dict[str, Any]]:
+    """Check all that `StoreWriter.commit` checks of its arguments; the columns of the samples.
+
+    Raises:
+        StoreMismatchError, StoreError: as `StoreWriter.commit`.
+    """
+    _check_shapes(len(samples), vectors, scales, dimension)
+    _check_ids(samples)
+    _check_numbers(samples, vectors, scales, codec)
+    return [sample_values(sample) for sample in samples]
 
 
 def _metadata_names(samples: Sequence[NewSample]) -> set[str]:
@@ -163,16 +185,22 @@ def _check_ids(samples: Sequence[NewSample]) -> None:
 
 
 def _check_numbers(
-    samples: Sequence[NewSample], vectors: NDArray[np.float32], scales: NDArray[np.float32]
+    samples: Sequence[NewSample], vectors: NDArray[np.float32], scales: NDArray[np.float32], codec: Codec
 ) -> None:
-    """Refuse what half precision cannot hold: it would silently be missing from, or ruin, every search."""
+    """Refuse what the codec cannot hold: it would silently be missing from, or ruin, every search."""
     for sample, vector, scale in zip(samples, vectors, scales, strict=True):
         if not (np.isfinite(scale) and scale > 0):
             raise StoreError(f"sample {sample.id!r}: its scale {scale} is not a positive number")
         largest = float(np.abs(vector).max())  # NaN where there is one
         if not np.isfinite(largest):
             raise StoreError(f"sample {sample.id!r}: its vector is not finite; leave the sample out")
-        if not SMALLEST_HALF <= largest / float(scale) <= LARGEST_HALF:
+        if codec.bits < 16:
+            if not SMALLEST_NORM <= np.linalg.norm(vector.astype(np.float64)) <= LARGEST_NORM:
+                raise StoreError(
+                    f"sample {sample.id!r}: its vector is zero or too large for single precision; "
+                    "leave the sample out"
+                )
+        elif not SMALLEST_HALF <= largest / float(scale) <= LARGEST_HALF:
             raise StoreError(
                 f"sample {sample.id!r}: its largest number, {largest:.3g} by the scale {scale:.3g}, is beyond "
                 "half precision; give a scale near the largest number, and leave out a zero vector"

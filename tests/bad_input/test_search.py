@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from rapidin.ingest import ingest_files
+from rapidin.storage import Store
 from tests import worlds
-from tests.bad_input.command_line import FAILED, USAGE, CommandLine, MadeStore
+from tests.bad_input.command_line import FAILED, USAGE, CommandLine, MadeStore, copied
 
 ASKED = ("--prompt", "Say it.", "--generation", "It is said.")
 
@@ -162,3 +165,53 @@ def test_nothing_is_left_to_find(rapidin: CommandLine, store: MadeStore) -> None
 
 def test_more_wanted_than_there_is(rapidin: CommandLine, store: MadeStore) -> None:
     assert len(rapidin("search", store, *ASKED, "-k", 10**6, "--json").json["proponents"]) == 6
+
+
+@pytest.fixture(scope="module")
+def without_model(tmp_path_factory: pytest.TempPathFactory, model_directory: Path, data_file: Path) -> Path:
+    """A store whose model is gone."""
+    place = tmp_path_factory.mktemp("gone")
+    model = copied(model_directory, place / "model")
+    ingest_files(place / "store", [data_file], model=str(model), projection_dim=64)
+    shutil.rmtree(model)
+    return place / "store"
+
+
+WAYS: dict[str, tuple[tuple[object, ...], int, str]] = {
+    "no ivf": (("--index", "ivf"), FAILED, "there is no index 'ivf'; build it with 'rapidin index"),
+    "no rabitq": (("--index", "rabitq"), FAILED, "there is no index 'rabitq'; build it with 'rapidin index"),
+    "no ivf, filtered": (("--index", "ivf", "--where", "number<3"), FAILED, "there is no index 'ivf'"),
+    "lists without ivf": (("--nprobe", 3), FAILED, "there is no index 'ivf'"),
+    "lists of exact": (("--index", "exact", "--nprobe", 3), USAGE, "--nprobe is of index 'ivf' only"),
+    "lists of rabitq": (("--index", "rabitq", "--nprobe", 3), USAGE, "--nprobe is of index 'ivf' only"),
+    "exact lists": (("--exact", "--nprobe", 5), USAGE, "leave out --nprobe or --exact"),
+    "exact ivf": (("--exact", "--index", "ivf"), USAGE, "--exact and --index ivf contradict each other"),
+    "no lists": (("--nprobe", 0), USAGE, "--nprobe"),
+    "unknown": (("--index", "flat"), USAGE, "--index"),
+    "filter": (("--where", "colour=red"), USAGE, "no sample has a field 'colour'"),
+}
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_a_wrong_way_of_searching_is_told_before_the_model_is_loaded(
+    rapidin: CommandLine, without_model: Path, kind: str
+) -> None:
+    flags, code, expected = WAYS[kind]
+    rapidin("search", without_model, *ASKED, *flags).error(code, expected)
+
+
+def test_a_right_way_then_needs_the_model(rapidin: CommandLine, without_model: Path) -> None:
+    rapidin("search", without_model, *ASKED, "--exact").error(FAILED, without_model.parent / "model")
+
+
+def test_a_damaged_index_is_told_before_the_model_is_loaded(
+    rapidin: CommandLine, without_model: Path, tmp_path: Path
+) -> None:
+    place = shutil.copytree(without_model, tmp_path / "store")
+    with Store.open(place) as opened:
+        opened.build_index("ivf", nlist=2)
+    for file in (place / "indexes").iterdir():
+        file.write_bytes(b"")
+    rapidin("search", place, *ASKED, "--index", "ivf").error(
+        FAILED, place / "indexes", "instead of", "rapidin index"
+    )

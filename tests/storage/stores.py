@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from rapidin.choices import Bits
 from rapidin.records import Sample
 from rapidin.settings import (
+    CodecSettings,
     Fingerprint,
     ModelSettings,
     ProjectionSettings,
@@ -24,10 +26,11 @@ DIMENSION = 64
 ROOT = Path(__file__).parents[2]
 
 
-def store_settings(dimension: int = DIMENSION) -> StoreSettings:
+def store_settings(dimension: int = DIMENSION, bits: Bits = 16) -> StoreSettings:
     return StoreSettings(
         model=ModelSettings(model="/models/tiny"),
         projection=ProjectionSettings(dimension=dimension),
+        codec=CodecSettings(bits=bits),
         parameters=(
             TracedParameter(name="a.weight", shape=(3, 5)),
             TracedParameter(name="a.bias", shape=(5,)),

@@ -142,7 +142,7 @@ def test_a_reader_in_another_process_sees_whole_commits(store: Store) -> None:
 
 
 def test_threads_share_a_snapshot(filled: Store, monkeypatch) -> None:
-    monkeypatch.setattr(scan, "_processors", lambda: 3)
+    monkeypatch.setattr(scan, "processors", lambda: 3)
     results, errors = [], []
 
     def work() -> None:
@@ -175,7 +175,7 @@ def test_a_search_leaves_the_number_of_blas_threads_alone(filled: Store) -> None
 # The tests run as root where permissions do not bind, so a child gives up being root first.
 AS_NOBODY = """
 import os, sys
-import faiss, sqlalchemy.dialects.sqlite, alembic.command, hypothesis
+import faiss, sqlalchemy.dialects.sqlite, alembic.command, hypothesis, torch
 from rapidin.errors import StoreError
 from rapidin.storage import Store
 from tests.storage.stores import new_sample, random_vectors, store_settings

@@ -143,7 +143,7 @@ def test_killed_and_resumed_equals_undisturbed(killed, states, moment) -> None:
         assert state(store) == states[2]
         assert store.verify().ok
         assert [file.name for file in segment_files(store)] == [s.name for s in store.info().segments]
-    assert {file.name for file in path.iterdir()} - {"writer.lock"} == {"segments", "store.db"}
+    assert {file.name for file in path.iterdir()} - {"writer.lock"} == {"segments", "store.db", "readers.lock"}
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_file_size_limit_while_writing(filled: Store, limit: int, error: str) 
 def test_a_full_disk_under_faiss_itself(filled: Store, monkeypatch) -> None:
     """The real write path: the file that FAISS writes through refuses its bytes."""
     files = segment_files(filled)
-    monkeypatch.setattr(segments, "temporary_path", lambda store, name: Path("/dev/full"))
+    monkeypatch.setattr(segments, "temporary_path", lambda store, name, folder="": Path("/dev/full"))
     with filled.writer() as writer, pytest.raises(StoreSpaceError, match="/dev/full"):
         writer.commit([new_sample("a")], random_vectors(1))
     monkeypatch.undo()

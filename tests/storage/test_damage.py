@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import delete, text, update
 
 from rapidin.errors import RapidinError, StoreCorruptError, StoreFormatError
-from rapidin.storage import Store, segments
+from rapidin.storage import Store, segments, verify
 from rapidin.storage.schema import SegmentRow, SettingsRow
 from tests.storage.stores import flip_byte, numbered, random_vectors, segment_files
 
@@ -97,12 +97,12 @@ def test_the_header_must_agree_with_the_database(filled: Store, kind: str) -> No
     }[kind]
     index.add(random_vectors(count, dimension=index.d))
     faiss.write_index(index, str(file))
-    checksum, size = segments._checksum(file)
+    checksum, size = segments.file_checksum(file)
     with filled._database.writing() as session:
         where = SegmentRow.name == file.name
         session.execute(update(SegmentRow).where(where).values(checksum=checksum, bytes=size))
     assert any(file.name in problem for problem in filled.verify().problems)
-    with filled.snapshot() as snapshot, pytest.raises(StoreCorruptError, match="half-precision"):
+    with filled.snapshot() as snapshot, pytest.raises(StoreCorruptError, match="in 16 bits"):
         snapshot.search(QUERY, 1)
 
 
@@ -112,7 +112,7 @@ def test_vectors_that_are_not_finite_are_found(filled: Store) -> None:
     content = file.read_bytes()
     infinite = np.float16(np.inf).tobytes()
     file.write_bytes(content[:-8] + infinite + content[-6:])
-    checksum, _ = segments._checksum(file)
+    checksum, _ = segments.file_checksum(file)
     with filled._database.writing() as session:
         session.execute(update(SegmentRow).where(SegmentRow.name == file.name).values(checksum=checksum))
     problems = filled.verify().problems
@@ -157,6 +157,40 @@ def test_altered_rows_are_found(filled: Store, values: dict, expected: str) -> N
         filled.get(expected)
     with pytest.raises(StoreCorruptError), filled.snapshot() as snapshot:
         snapshot.search(QUERY, 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ("UPDATE sample_metadata SET number = 5.0 WHERE number = 5 AND sample_key = 6", "rank"),
+        ("UPDATE sample_metadata SET text = 'even' WHERE text = 'odd' AND sample_key = 6", "topic"),
+        ("UPDATE sample_metadata SET kind = 2 WHERE number = 5 AND sample_key = 6", "rank"),
+        ("UPDATE metadata_fields SET name = 'range' WHERE name = 'rank'", "range"),
+        ("DELETE FROM sample_metadata WHERE number = 5 AND sample_key = 6", "rank"),
+        ("DELETE FROM sample_metadata WHERE sample_key = 6", "nested"),
+        ("DELETE FROM sample_metadata", "nested"),
+        ("INSERT INTO sample_metadata SELECT 6, 99, 0, 1, NULL", "number 99"),
+    ],
+)
+def test_what_filters_see_is_compared(filled: Store, change: str, field: str) -> None:
+    import sqlite3
+
+    connection = sqlite3.connect(filled.path / "store.db")
+    with connection:
+        connection.execute(change)
+    connection.close()
+    problems = [problem for problem in filled.verify().problems if "'s005'" in problem]
+    assert len(problems) == 1 and f"another {field!r}" in problems[0] and "ingest it again" in problems[0]
+    filled.delete(["s005"])
+    assert not any("'s005'" in problem for problem in filled.verify().problems)
+
+
+def test_many_differences_are_summed_up(filled: Store, monkeypatch) -> None:
+    monkeypatch.setattr(verify, "MOST_NAMED", 3)
+    with filled._database.writing() as session:
+        session.execute(text("DELETE FROM sample_metadata"))
+    problems = filled.verify().problems
+    assert len(problems) == 4 and "20 samples in all" in problems[3]
 
 
 def test_two_samples_that_share_a_vector_are_found(filled: Store) -> None:
@@ -228,7 +262,8 @@ def test_a_flipped_byte_in_the_database_is_never_answered_from(filled: Store, tm
 def seen(path: Path):
     with Store.open(path) as store, store.snapshot() as snapshot:
         hits = [(hit.sample.id, hit.score) for hit in snapshot.search(QUERY, 30)[0]]
-        return [repr(sample) for sample in store.list()], hits
+        filtered = [store.count([where]) for where in ("topic = odd", "rank > 9", "rank != 3", "tokens > 15")]
+        return [repr(sample) for sample in store.list()], hits, filtered
 
 
 def test_a_damaged_database_is_refused_by_writers(filled: Store) -> None:

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 
+import numpy as np
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, update
+from sqlalchemy import create_engine, inspect, update
 
 from rapidin.errors import StoreError, StoreFormatError, StoreLockedError
 from rapidin.storage import Store, database, schema
+from rapidin.storage.database import Database
+from rapidin.storage.samples import sample_values, text_checksum, values_checksum
 from rapidin.storage.schema import Base, SettingsRow
-from tests.storage.stores import numbered, plain
+from tests.storage.stores import new_sample, numbered, plain, run_python, store_settings
 
-SECOND_FORMAT = """
+THIRD_FORMAT = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision = "0002", "0001"
+revision, down_revision = "0003", "0002"
 def upgrade():
     op.create_table("extras", sa.Column("name", sa.Text()))
     {more}
@@ -41,6 +52,18 @@ def test_migrations_make_exactly_the_models(store: Store) -> None:
             assert made == {constraint.name for constraint in table.constraints}
 
 
+def test_indexes_are_exactly_those_of_the_models(store: Store) -> None:
+    """Columns, conditions and all, and that metadata lies in a table without row numbers."""
+    wanted = create_engine("sqlite://")
+    Base.metadata.create_all(wanted)
+    statement = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
+    with store._database.reading() as session, wanted.connect() as connection:
+        made = session.connection().exec_driver_sql(statement).all()
+        assert made == connection.exec_driver_sql(statement).all()
+        of_metadata = "SELECT sql FROM sqlite_master WHERE name = 'sample_metadata'"
+        assert session.connection().exec_driver_sql(of_metadata).scalar().strip().endswith("WITHOUT ROWID")
+
+
 def test_every_format_has_its_migration(store: Store) -> None:
     head = ScriptDirectory(str(database.MIGRATIONS)).get_current_head()
     assert head == f"{schema.FORMAT_VERSION:04}"
@@ -50,20 +73,20 @@ def test_every_format_has_its_migration(store: Store) -> None:
 def test_a_newer_format_is_refused(filled: Store) -> None:
     with filled._database.writing() as session:
         session.execute(update(SettingsRow).values(format_version=7))
-    with pytest.raises(StoreFormatError, match=r"format 7.*up to 1.*upgrade rapidin"):
+    with pytest.raises(StoreFormatError, match=r"format 7.*up to 2.*upgrade rapidin"):
         Store.open(filled.path)
 
 
 @pytest.fixture
 def newer(monkeypatch, tmp_path):
-    """A rapidin whose format is 2; gives a function that writes its migration."""
+    """A rapidin whose format is 3; gives a function that writes its migration."""
     folder = tmp_path / "100% migrations"
     shutil.copytree(database.MIGRATIONS, folder)
     monkeypatch.setattr(database, "MIGRATIONS", folder)
-    monkeypatch.setattr(schema, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(schema, "FORMAT_VERSION", 3)
 
     def write(more: str = "pass") -> None:
-        (folder / "versions" / "0002_extras.py").write_text(SECOND_FORMAT.format(more=more))
+        (folder / "versions" / "0003_extras.py").write_text(THIRD_FORMAT.format(more=more))
 
     return write
 
@@ -72,7 +95,7 @@ def test_an_older_format_is_migrated(filled: Store, newer, caplog, capfd) -> Non
     newer()
     caplog.set_level(logging.INFO)
     with Store.open(filled.path) as store:
-        assert store.format_version == 2
+        assert store.format_version == 3
         assert [plain(s) for s in store.list()] == [plain(s) for s in numbered(0, 20)]
         with store._database.reading() as session:
             assert "extras" in inspect(session.connection()).get_table_names()
@@ -81,12 +104,15 @@ def test_an_older_format_is_migrated(filled: Store, newer, caplog, capfd) -> Non
     assert capfd.readouterr() == ("", "")
 
 
-def test_migration_waits_for_no_writer(filled: Store, newer) -> None:
+def test_migration_waits_for_a_writer_but_not_for_ever(filled: Store, newer, monkeypatch) -> None:
     newer()
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    started = time.monotonic()
     with filled.writer(), pytest.raises(StoreLockedError, match="process"):
         Store.open(filled.path)
+    assert time.monotonic() - started >= 0.2
     with Store.open(filled.path) as store:
-        assert store.format_version == 2
+        assert store.format_version == 3
 
 
 def test_a_failed_migration_leaves_the_old_format(filled: Store, newer, monkeypatch) -> None:
@@ -95,7 +121,117 @@ def test_a_failed_migration_leaves_the_old_format(filled: Store, newer, monkeypa
         Store.open(filled.path)
     monkeypatch.undo()
     with Store.open(filled.path) as store:
-        assert store.format_version == 1
+        assert store.format_version == 2
         assert store.verify().ok
         with store._database.reading() as session:
             assert "extras" not in inspect(session.connection()).get_table_names()
+
+
+ODD = {"a": -0.0, "b": 2**63, "c": True, "d": "x" * 999, "e": [1, None], "f": None, "g": 5, "h": 5.0, "i": "\0é"}
+
+
+def first_format(path: Path, samples: list, dead: int = 0) -> None:
+    """A store of format 1 by its own migration and plain SQL; the first `dead` samples are marked as deleted."""
+    path.mkdir()
+    (path / "segments").mkdir()
+    made = Database(path / "store.db", create=True)
+    config = Config()
+    config.set_main_option("script_location", str(database.MIGRATIONS))
+    with made.writing() as session:
+        config.attributes["connection"] = session.connection()
+        command.upgrade(config, "0001")
+    made.close()
+    settings = store_settings().model_dump_json()
+    with closing(sqlite3.connect(path / "store.db")) as connection, connection:
+        connection.execute(
+            "INSERT INTO settings VALUES (1, 1, '2026-01-01T00:00:00+00:00', ?, ?)",
+            (settings, text_checksum(settings)),
+        )
+        connection.execute("INSERT INTO segments VALUES (1, 'gone.faiss', ?, 1, 'x', 'fp16')", (len(samples),))
+        names = {(name,) for sample in samples for name in sample.metadata}
+        connection.executemany("INSERT INTO metadata_fields VALUES (?)", sorted(names))
+        for position, sample in enumerate(samples):
+            values = sample_values(sample) | {"segment_id": 1, "position": position, "scale": 0.5}
+            values |= {"checksum": values_checksum(values), "deleted_at": "now" if position < dead else None}
+            values["metadata"] = values.pop("metadata_json")
+            places = ", ".join("?" * len(values))
+            connection.execute(
+                f"INSERT INTO samples ({', '.join(values)}) VALUES ({places})", tuple(values.values())
+            )
+
+
+def filed(path: Path) -> list[tuple]:
+    """What filters see of live samples."""
+    with closing(sqlite3.connect(path / "store.db")) as connection:
+        return connection.execute(
+            "SELECT sample_id, name, kind, number, typeof(number), text FROM sample_metadata "
+            "JOIN samples ON key = sample_key JOIN metadata_fields ON id = field_id "
+            "WHERE deleted_at IS NULL ORDER BY sample_id, name"
+        ).fetchall()
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_the_first_format_is_migrated(tmp_path: Path, store: Store, monkeypatch, at_once: int) -> None:
+    """It then is what an ingest of the same samples makes."""
+    scripts = ScriptDirectory(str(database.MIGRATIONS))
+    text = Path(scripts.get_revision("0002").path).read_text()
+    folder = tmp_path / "migrations"
+    shutil.copytree(database.MIGRATIONS, folder)
+    script = next((folder / "versions").glob("0002*.py"))
+    script.write_text(text.replace("_SAMPLES_AT_ONCE = 1000", f"_SAMPLES_AT_ONCE = {at_once}"))
+    path = tmp_path / "old"
+    samples = [*numbered(0, 20), new_sample("odd", metadata=ODD), new_sample("none", metadata={})]
+    first_format(path, samples, dead=3)
+    monkeypatch.setattr(database, "MIGRATIONS", folder)
+    with Store.open(path) as old, store.writer() as writer:
+        assert old.format_version == 2
+        live = samples[3:]
+        writer.commit(live, np.ones((len(live), 64), np.float32))
+        assert filed(path) == filed(store.path)
+        assert [plain(s) for s in old.list()] == [plain(s) for s in live]
+        assert old.count(["rank > 10"]) == 9 and old.count(["a = 0", 'h = "5.0"', "b > 5"]) == 1
+        assert old.info().metadata_fields == tuple(sorted({*ODD, "topic", "rank", "nested"}))
+        assert [p for p in old.verify().problems if "gone.faiss" not in p] == []
+
+
+OPENED_AT_ONCE = """
+import sys, time
+from pathlib import Path
+from rapidin.storage import Store, database
+path, number = Path(sys.argv[1]), sys.argv[2]
+migrate = database.migrate
+def migrate_slowly(*arguments):
+    time.sleep(1)
+    migrate(*arguments)
+    (path.parent / f"migrated-{number}").touch()
+database.migrate = migrate_slowly
+(path.parent / f"ready-{number}").touch()
+while len(list(path.parent.glob("ready-*"))) < 4:
+    time.sleep(0.01)
+with Store.open(path) as store:
+    print(store.format_version, store.count(["rank >= 0"]))
+"""
+
+
+def test_several_processes_open_an_older_store_at_once(tmp_path: Path) -> None:
+    """One migrates, the others wait for it: all meet before they open, and the migration takes a second."""
+    first_format(tmp_path / "old", numbered(0, 20))
+    with ThreadPoolExecutor(4) as threads:
+        done = list(threads.map(lambda i: run_python(OPENED_AT_ONCE, tmp_path / "old", i), range(4)))
+    assert [(of.stdout, of.stderr) for of in done] == [("2 20\n", "")] * 4
+    assert len(list(tmp_path.glob("migrated-*"))) == 1
+
+
+def test_a_damaged_row_does_not_stop_the_migration(tmp_path: Path) -> None:
+    first_format(tmp_path / "old", numbered(0, 3))
+    with closing(sqlite3.connect(tmp_path / "old" / "store.db")) as connection, connection:
+        connection.execute("UPDATE samples SET metadata = '{' WHERE sample_id = 's001'")
+    with Store.open(tmp_path / "old") as store:
+        assert store.count(["rank >= 0"]) == 2
+        assert any("s001" in problem for problem in store.verify().problems)
+
+
+def test_metadata_of_the_first_format_keeps_its_order(tmp_path: Path) -> None:
+    first_format(tmp_path / "old", [new_sample("a", metadata={"z": 1, "b": {"y": 1, "a": 2}})])
+    with Store.open(tmp_path / "old") as store:
+        assert json.dumps(store.get("a").metadata) == '{"z": 1, "b": {"y": 1, "a": 2}}'

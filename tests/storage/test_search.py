@@ -53,7 +53,7 @@ def test_search_equals_the_oracle(
     tmp_path_factory, empty_template, monkeypatch, steps, seed, queries, k, largest, wanted, block_rows
 ) -> None:
     """Small integers, which half and single precision hold exactly, so that scores and ties are exact."""
-    monkeypatch.setattr(scan, "BLOCK_BYTES", block_rows * 4 * DIMENSION)
+    monkeypatch.setattr(scan, "DECODED_NUMBERS", block_rows * DIMENSION)
     random = np.random.default_rng(seed)
     truth: Truth = {}
     path = tmp_path_factory.mktemp("oracle") / "store"
@@ -101,10 +101,10 @@ def thousand(store: Store) -> Store:
     return store
 
 
-@pytest.mark.parametrize("block_bytes", [scan.BLOCK_BYTES, 7 * 4 * DIMENSION])
-def test_real_numbers_in_many_blocks_and_threads(thousand: Store, monkeypatch, block_bytes: int) -> None:
-    monkeypatch.setattr(scan, "BLOCK_BYTES", block_bytes)
-    monkeypatch.setattr(scan, "_processors", lambda: 4)
+@pytest.mark.parametrize("numbers", [scan.DECODED_NUMBERS, 7 * DIMENSION])
+def test_real_numbers_in_many_blocks_and_threads(thousand: Store, monkeypatch, numbers: int) -> None:
+    monkeypatch.setattr(scan, "DECODED_NUMBERS", numbers)
+    monkeypatch.setattr(scan, "processors", lambda: 4)
     queries = random_vectors(5, seed=1)
     live = np.array([i for i in range(1000) if i % 3])
     truth = queries @ halved(random_vectors(1000)).T
@@ -124,8 +124,8 @@ def test_real_numbers_in_many_blocks_and_threads(thousand: Store, monkeypatch, b
 
 
 def test_an_error_in_a_thread_is_raised(thousand: Store, monkeypatch) -> None:
-    monkeypatch.setattr(scan, "BLOCK_BYTES", 4 * DIMENSION * 10)
-    monkeypatch.setattr(scan, "_processors", lambda: 4)
+    monkeypatch.setattr(scan, "DECODED_NUMBERS", DIMENSION * 10)
+    monkeypatch.setattr(scan, "processors", lambda: 4)
     with thousand.snapshot() as snapshot, pytest.raises(StoreError, match="single precision"):
         snapshot.search(np.full((1, DIMENSION), 3e38, np.float32), 1)
 
@@ -182,16 +182,16 @@ def test_what_cannot_be_searched(filled: Store) -> None:
 
 def test_memory_stays_bounded_by_blocks(thousand: Store, monkeypatch) -> None:
     """No decoding beyond a block's rows, whatever the store holds."""
-    monkeypatch.setattr(scan, "BLOCK_BYTES", 16 * 4 * DIMENSION)
-    monkeypatch.setattr(scan, "_processors", lambda: 1)
+    monkeypatch.setattr(scan, "DECODED_NUMBERS", 16 * DIMENSION)
+    monkeypatch.setattr(scan, "processors", lambda: 1)
     sizes: list[int] = []
-    original = scan.Segment.decode
+    original = scan.SlicedQueries.scores
 
-    def decode(self, positions, out):
-        sizes.append(len(out))
-        return original(self, positions, out)
+    def scores(self, codes, decoded):
+        sizes.append(len(codes))
+        return original(self, codes, decoded)
 
-    monkeypatch.setattr(scan.Segment, "decode", decode)
+    monkeypatch.setattr(scan.SlicedQueries, "scores", scores)
     with thousand.snapshot() as snapshot:
         snapshot.search(random_vectors(2), 3)
         assert max(sizes) == 16

@@ -17,6 +17,7 @@ from rapidin.errors import (
     StoreError,
     StoreMismatchError,
 )
+from rapidin.records import IndexInfo
 from rapidin.storage import NewSample, Store, metadata_hash
 from tests.storage.stores import (
     DIMENSION,
@@ -154,7 +155,8 @@ def test_delete(filled: Store) -> None:
 def test_info(filled: Store) -> None:
     filled.delete(["s000", "s019"])
     info = filled.info()
-    assert (info.samples, info.deleted, info.projection_dim, info.indexes) == (18, 2, DIMENSION, ("exact",))
+    assert (info.samples, info.deleted, info.projection_dim) == (18, 2, DIMENSION)
+    assert info.indexes == (IndexInfo("exact", 18, 0, 0),)
     assert (info.parameters, info.parameter_tensors) == (20, 2)
     assert [(s.rows, s.live) for s in info.segments] == [(8, 7), (8, 8), (4, 3)]
     assert [s.name for s in info.segments] == [file.name for file in segment_files(filled)]

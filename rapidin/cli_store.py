@@ -1,0 +1,248 @@
+"""The commands that look after a store: they need no model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rapidin.choices import ExportFormat, IndexKind
+from rapidin.cli_parts import Json, StorePath, Where, confirmed, output, progress, stderr, stdout
+
+commands = typer.Typer()
+
+
+@commands.command()
+def info(store: StorePath, as_json: Json = False) -> None:
+    """Show what a store holds and how it was made."""
+    from rapidin.storage import Store
+    from rapidin.terminal import info_table
+
+    with Store.open(store) as opened:
+        record = opened.info()
+    output(record, info_table(record), as_json)
+
+
+@commands.command("list")
+def list_samples(
+    store: StorePath,
+    where: Where = None,
+    limit: Annotated[int, typer.Option(min=0, help="Samples at most; 0 for all.")] = 20,
+    offset: Annotated[int, typer.Option(min=0, help="Samples to leave out first.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """List the samples of a store; with --json one object a line."""
+    from rapidin.storage import Store
+    from rapidin.terminal import samples_table
+
+    with Store.open(store) as opened:
+        samples = opened.list(where or [], limit=limit or None, offset=offset)
+        total = opened.count(where or [])
+    if as_json:
+        for sample in samples:
+            output(sample, None, as_json, one_line=True)
+        return
+    stdout().print(samples_table(samples))
+    if offset + len(samples) < total:
+        stderr().print(f"{len(samples):,} of {total:,} samples; --limit and --offset show others", highlight=False)
+
+
+@commands.command()
+def show(
+    store: StorePath,
+    id: Annotated[str, typer.Argument(metavar="ID", help="Of the sample.")],
+    as_json: Json = False,
+) -> None:
+    """Show one sample, whole."""
+    from rapidin.storage import Store
+    from rapidin.terminal import sample_view
+
+    with Store.open(store) as opened:
+        sample = opened.get(id)
+    output(sample, sample_view(sample), as_json)
+
+
+@commands.command()
+def delete(
+    store: StorePath,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Of the samples.")] = None,
+    where: Where = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete samples by id, or all that meet a filter; searches no longer find them."""
+    from rapidin.storage import Store
+
+    with Store.open(store) as opened:
+        if where and not yes:
+            count = opened.count(where)
+            if not confirmed(f"Delete the {count:,} samples that meet {' and '.join(where)}?"):
+                typer.echo("nothing was deleted", err=True)
+                raise typer.Exit(1)
+        deleted = opened.delete(ids or [], where or [])
+    output({"deleted": deleted}, f"{deleted:,} deleted", as_json)
+
+
+@commands.command()
+def verify(store: StorePath, as_json: Json = False) -> None:
+    """Read every file of a store and check it; exit with 1 where something is wrong."""
+    from rapidin.storage import Store
+
+    with Store.open(store) as opened:
+        report = opened.verify()
+    summary = f"{report.samples:,} samples, all well" if report.ok else "\n".join(report.problems)
+    output(report, summary, as_json)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@commands.command()
+def index(
+    store: StorePath,
+    type: Annotated[
+        IndexKind,
+        typer.Option(
+            help="ivf: sorts the vectors into lists of similar ones, and a search reads only the lists most like "
+            "the query; pays where the data has clusters, and for very large stores. rabitq: compares one bit of "
+            "each number first, then the best few hundred exactly; for stores of --bits 4 or 16."
+        ),
+    ] = "ivf",
+    nlist: Annotated[
+        int | None, typer.Option(min=1, help="Lists of ivf; unless given, what makes searches quickest.")
+    ] = None,
+    nprobe: Annotated[
+        int | None, typer.Option(min=1, help="Lists a search of ivf reads; unless given, as --recall takes.")
+    ] = None,
+    recall: Annotated[
+        float, typer.Option(help="Share of the true ten best to find; measured with stored vectors as queries.")
+    ] = 0.95,
+    train_sample: Annotated[
+        int | None,
+        typer.Option(min=1, help="Vectors to make the lists from; unless given, what 1 GiB of memory holds."),
+    ] = None,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Build anew instead of adding what is new.")] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Delete the index of --type instead of building it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Build an index for approximate search, or add to it what was ingested since.
+
+    Searches take the index by themselves (--index auto). Samples that it does not cover are compared exactly, so
+    nothing is missed between an ingest and the next run of this command.
+    """
+    from rapidin.storage import Store
+    from rapidin.terminal import index_summary
+
+    with Store.open(store) as opened:
+        if drop:
+            opened.drop_index(type)
+            output({"dropped": type}, f"index {type} is deleted", as_json)
+            return
+        with progress("indexing") as show:
+            report = opened.build_index(
+                type,
+                nlist=nlist,
+                nprobe=nprobe,
+                train_sample=train_sample,
+                recall=recall,
+                retrain=retrain,
+                on_progress=show,
+            )
+    output(report, index_summary(report), as_json)
+
+
+@commands.command()
+def compact(
+    store: StorePath,
+    fraction: Annotated[
+        float, typer.Option(help="Rewrite only files of which more than this share is deleted, 0 to 1.")
+    ] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Give back the space of deleted samples and merge small files; searches go on meanwhile."""
+    from rapidin.storage import Store
+    from rapidin.terminal import size
+
+    with Store.open(store) as opened, progress("compacting") as show:
+        report = opened.compact(fraction=fraction, on_progress=show)
+    output(
+        report,
+        f"{report.segments_before:,} → {report.segments_after:,} files, {size(report.bytes_before)} → "
+        f"{size(report.bytes_after)}; {report.removed:,} deleted samples are gone ({report.seconds:,.1f} s)",
+        as_json,
+    )
+
+
+@commands.command()
+def export(
+    store: StorePath,
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="To write to; new or empty.")],
+    where: Where = None,
+    format: Annotated[
+        ExportFormat, typer.Option(help="Of the vectors: files of up to 1 GiB, or one vectors.npy.")
+    ] = "safetensors",
+    as_json: Json = False,
+) -> None:
+    """Write vectors (float32), samples (Parquet) and settings (JSON) for other tools, or for 'import'."""
+    from rapidin.storage import Store
+    from rapidin.terminal import size
+
+    with Store.open(store) as opened, progress("exporting") as show:
+        report = opened.export(directory, where or [], format=format, on_progress=show)
+    output(report, f"{report.samples:,} samples, {size(report.bytes)} in {report.path}", as_json)
+
+
+@commands.command("import")
+def import_samples(
+    store: StorePath,
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="What 'rapidin export' wrote.")],
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Of each number on disk, where the store is new: 16, 4 or 1; unless given, the export's. A store "
+            "that is there already keeps its own."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Add exported samples, or vectors computed elsewhere in the same form, to a store.
+
+    The store is created where there is none; one that is there must have been made with the same model and
+    projection. Samples that it has already are left alone, and those whose text changed are replaced.
+    """
+    from rapidin.storage import import_vectors
+
+    with progress("importing") as show:
+        report = import_vectors(store, directory, bits=bits, on_progress=show)
+    output(
+        report,
+        f"{report.added:,} added, {report.replaced:,} replaced, {report.skipped:,} there already; "
+        f"{store} holds {report.samples_total:,} samples",
+        as_json,
+    )
+
+
+@commands.command()
+def recode(
+    store: StorePath,
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Directory of the copy; new or empty.")],
+    bits: Annotated[int, typer.Option(help="Of each number in the copy: 16, 4 or 1.")],
+    as_json: Json = False,
+) -> None:
+    """Copy a store, with other bits per number; fewer make it smaller, and its scores a little noisier.
+
+    The store itself stays as it is. Indexes are not copied: build them with 'rapidin index'.
+    """
+    from rapidin.storage import recode as recode_store
+    from rapidin.terminal import size
+
+    with progress("recoding") as show:
+        report = recode_store(store, new, bits, on_progress=show)
+    output(
+        report,
+        f"{report.samples:,} samples in {new}: vectors of {size(report.bytes_before)} → "
+        f"{size(report.bytes_after)} ({report.seconds:,.1f} s)",
+        as_json,
+    )

@@ -1,0 +1,190 @@
+"""Building, extending and dropping the indexes of a store; only under the writer's lock.
+
+All files of an index are complete and on disk before a transaction names them, so that a kill leaves nothing but
+files that no row names. An index of kind ``rabitq`` is named part by part, since each takes long: a build that was
+killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from rapidin.choices import IndexKind
+from rapidin.errors import IndexNotFoundError, SettingError, StoreEmptyError
+from rapidin.records import IndexReport
+from rapidin.storage import garbage, tables
+from rapidin.storage.codecs import Codec
+from rapidin.storage.database import Database
+from rapidin.storage.indexes import catalog, loading, writing
+from rapidin.storage.indexes.catalog import KINDS, IndexRecord, PartRecord, part_name
+from rapidin.storage.indexes.parameters import IvfParameters, RabitqParameters, from_text
+from rapidin.storage.indexes.preparing import IvfOptions, ListMaker, Progress
+from rapidin.storage.indexes.rabitq import coded_segment
+from rapidin.storage.indexes.report import index_info
+from rapidin.storage.reading import Segment, open_segment
+
+DEFAULT_RECALL = 0.95
+
+
+class IndexBuilder:
+    """Builds one index of the store in the directory `path`."""
+
+    def __init__(
+        self, path: Path, database: Database, codec: Codec, dimension: int, progress: Progress | None = None
+    ) -> None:
+        """Take the present state of the store, which nobody else changes meanwhile."""
+        self._path = path
+        self._database = database
+        self._codec = codec
+        self._dimension = dimension
+        self._progress = progress or (lambda *_: None)
+        with database.reading() as session:
+            self._rows = tables.searchable_rows(session)
+            self._segments = {record.id or 0: record for record in tables.segment_records(session)}
+            self._index_records = catalog.read(session)
+        self._opened: dict[int, Segment] = {}
+
+    def build(self, kind: IndexKind, options: IvfOptions, retrain: bool) -> IndexReport:
+        """Build an index, or extend the one that there is to all segments.
+
+        Raises:
+            SettingError: an unknown kind, or a value that does not fit.
+            StoreEmptyError: there is nothing to index.
+            StoreCorruptError: a segment or the index that is to be extended is damaged.
+            StoreSpaceError: the disk is full.
+        """
+        started = time.monotonic()
+        check_kind(kind)
+        options.check()
+        existing = None if retrain else self._index_records.get(kind)
+        if existing is not None:
+            catalog.check_row(self._path, existing)
+        if kind == "rabitq":
+            self._check_rabitq(options)
+        if not len(self._rows):
+            raise StoreEmptyError(f"{self._path}: the store holds no samples; ingest some before you index them")
+        covered = set() if existing is None else {part.segment_id for part in existing.parts}
+        new = [int(id) for id in np.unique(self._rows.segments) if int(id) not in covered]
+        if kind == "rabitq":
+            self._build_rabitq(existing, new)
+        elif existing is None:
+            self._build_ivf(options)
+        else:
+            self._extend_ivf(existing, new, options)
+        with self._database.reading() as session:
+            info = index_info(self._path, catalog.read(session)[kind], tables.live_counts(session))
+        return IndexReport(
+            name=kind,
+            trained=existing is None,
+            added=int(np.isin(self._rows.segments, new).sum()),
+            covered=info.covered,
+            uncovered=info.uncovered,
+            bytes=info.bytes,
+            seconds=time.monotonic() - started,
+            parameters=info.parameters,
+            advice=info.advice,
+        )
+
+    def _build_ivf(self, options: IvfOptions) -> None:
+        made = self._list_maker().make(options)
+        build = made.parameters.build
+        shared = writing.write_arrays(self._path, f"{build}.safetensors", {"centroids": made.centroids})
+        parts = [self._list_part(build, segment_id, lists) for segment_id, lists in made.of_segments.items()]
+        self._record(catalog.new_record("ivf", made.parameters, shared), parts, replaces=True)
+
+    def _extend_ivf(self, existing: IndexRecord, new: Sequence[int], options: IvfOptions) -> None:
+        parameters = from_text(IvfParameters, existing.parameters, self._path)
+        asked = (options.nlist, options.nprobe, options.train_sample)
+        if asked != (None, None, None) or options.recall not in (DEFAULT_RECALL, parameters.recall_target):
+            raise SettingError(
+                f"{self._path}: there is an index 'ivf' with settings of its own: add --retrain to build it anew "
+                "with others, or leave them out to extend it"
+            )
+        if not new:
+            return
+        centroids = loading.load_centroids(self._path, existing, parameters)
+        assigned = self._list_maker().assign([centroids], new)
+        cosines = np.concatenate([of_one[0][1] for of_one in assigned.values()])
+        rows = parameters.added_rows + len(cosines)
+        total = parameters.added_rows * parameters.added_similarity + float(cosines.sum(dtype=np.float64))
+        parts = [
+            self._list_part(parameters.build, segment_id, of_one[0][0]) for segment_id, of_one in assigned.items()
+        ]
+        grown = replace(parameters, added_rows=rows, added_similarity=total / rows)
+        self._record(catalog.with_parameters(existing, grown), parts, replaces=False)
+
+    def _list_part(
+        self, build: str, segment_id: int, lists: np.ndarray[tuple[int, ...], np.dtype[np.int32]]
+    ) -> PartRecord:
+        name = part_name(build, self._segments[segment_id].name, "ivf")
+        return PartRecord(segment_id, writing.write_arrays(self._path, name, {"lists": lists}), len(lists))
+
+    def _build_rabitq(self, existing: IndexRecord | None, new: Sequence[int]) -> None:
+        record = existing or catalog.new_record("rabitq", RabitqParameters(uuid.uuid4().hex[:16]), None)
+        build = from_text(RabitqParameters, record.parameters, self._path).build
+        for done, segment_id in enumerate(new):
+            self._progress("encode", done, len(new))
+            segment = self._segment(segment_id)
+            name = part_name(build, self._segments[segment_id].name, "rabitq")
+            file = writing.write_codes(self._path, name, coded_segment(segment, self._dimension))
+            part = PartRecord(segment_id, file, segment.rows)
+            self._record(record, [part], replaces=existing is None and done == 0)
+        self._progress("encode", len(new), len(new))
+
+    def _record(self, record: IndexRecord, parts: Sequence[PartRecord], replaces: bool) -> None:
+        """Name index and parts in one transaction."""
+        with self._database.writing() as session:
+            if replaces:
+                catalog.insert_index(session, record)
+            else:
+                catalog.update_index(session, record)
+            catalog.insert_parts(session, record.kind, parts)
+
+    def _check_rabitq(self, options: IvfOptions) -> None:
+        if (options.nlist, options.nprobe, options.train_sample) != (None, None, None):
+            raise SettingError(
+                "--nlist, --nprobe and --train-sample are of index 'ivf': leave them out with 'rabitq'"
+            )
+        if self._codec.bits == 1:
+            raise SettingError(
+                f"{self._path}: the store itself keeps one bit per number, as 'rabitq' would: search it as it is, "
+                "or build an index with --type ivf"
+            )
+
+    def _list_maker(self) -> ListMaker:
+        return ListMaker(self._rows, self._segment, self._codec, self._dimension, self._progress)
+
+    def _segment(self, segment_id: int) -> Segment:
+        if segment_id not in self._opened:
+            self._opened[segment_id] = open_segment(self._path, self._segments[segment_id], self._dimension)
+        return self._opened[segment_id]
+
+
+def drop(path: Path, database: Database, kind: str) -> None:
+    """Forget the index of that kind and delete its files.
+
+    Raises:
+        SettingError: no index is of that kind.
+        IndexNotFoundError: the store has none of it.
+    """
+    check_kind(kind)
+    with database.writing() as session:
+        if not catalog.delete_index(session, kind):
+            raise IndexNotFoundError(f"{path}: there is no index {kind!r} to drop; 'rapidin info' shows which are")
+    garbage.remove_garbage(path, database)
+
+
+def check_kind(kind: str) -> None:
+    """Check that there are indexes of that kind.
+
+    Raises:
+        SettingError: there are not.
+    """
+    if kind not in KINDS:
+        raise SettingError(f"index type {kind!r} is unknown: choose from {', '.join(KINDS)}")

@@ -1,0 +1,110 @@
+"""What is known of an index: numbers that were chosen or measured when it was built, and what follows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from rapidin.errors import StoreFormatError
+
+_SIMILARITY_KEPT = 0.8
+"""Of the held-out rows' similarity that later rows must reach, else the lists no longer fit the data."""
+_GROWTH = 2
+"""Times the trained rows that a store may have before its lists are too long."""
+MOST_SCANNED = 0.5
+"""Of a store; an index that reads more saves nothing, since its rows lie scattered."""
+
+
+@dataclass(frozen=True, slots=True)
+class RabitqParameters:
+    """Of an index of kind ``rabitq``.
+
+    Attributes:
+        build: name of this index, of which its files' names are made.
+    """
+
+    build: str
+
+
+@dataclass(frozen=True, slots=True)
+class IvfParameters:
+    """Of an index of kind ``ivf``; recall and shares are means over stored vectors that served as queries.
+
+    Attributes:
+        build: name of this index, of which its files' names are made.
+        width: numbers of a folded vector.
+        nlist: lists.
+        nprobe: lists that a search reads.
+        nprobe_opponents: the same at the other end, the smallest scores.
+        recall_target: the share of the true ten best that was asked for.
+        recall: the share that was found.
+        recall_opponents: the same at the other end.
+        scanned: share of the rows that a search reads.
+        scanned_opponents: the same at the other end.
+        queries: stored vectors that were measured with.
+        train_rows: vectors that the lists were made from.
+        rows: live samples at that time.
+        similarity: mean cosine between the measuring vectors and their lists' centroids.
+        added_rows: rows that were covered later.
+        added_similarity: their mean cosine.
+    """
+
+    build: str
+    width: int
+    nlist: int
+    nprobe: int
+    nprobe_opponents: int
+    recall_target: float
+    recall: float
+    recall_opponents: float
+    scanned: float
+    scanned_opponents: float
+    queries: int
+    train_rows: int
+    rows: int
+    similarity: float
+    added_rows: int = 0
+    added_similarity: float = 0.0
+
+    def advice(self, live: int) -> str | None:
+        """What its owner should do now that the store has `live` samples, if anything."""
+        if self.added_rows and self.added_similarity < _SIMILARITY_KEPT * self.similarity:
+            return (
+                f"the {self.added_rows:,} rows added since training fit its lists badly (mean cosine "
+                f"{self.added_similarity:.2f} instead of {self.similarity:.2f}): build it again with --retrain"
+            )
+        if live > _GROWTH * self.rows:
+            return (
+                f"the store has grown from {self.rows:,} to {live:,} samples since training: "
+                "build it again with --retrain"
+            )
+        if self.scanned > MOST_SCANNED:
+            return (
+                f"the vectors have hardly any clusters: recall {self.recall:.2f} takes reading "
+                f"{100 * self.scanned:.0f} % of them, so exact search or rabitq is better"
+            )
+        return None
+
+
+Parameters = TypeVar("Parameters", IvfParameters, RabitqParameters)
+
+
+def to_text(parameters: IvfParameters | RabitqParameters) -> str:
+    """As the database keeps them."""
+    return json.dumps(asdict(parameters))
+
+
+def from_text(kind: type[Parameters], text: str, store: Path) -> Parameters:
+    """Parameters from the database of a store, whose checksum has been compared.
+
+    Raises:
+        StoreFormatError: this rapidin does not know them.
+    """
+    try:
+        return kind(**json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise StoreFormatError(
+            f"{store}/store.db: the parameters of an index are unknown here; upgrade rapidin"
+        ) from error

@@ -1,0 +1,70 @@
+"""What `Store.info` and `Store.verify` say of indexes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from rapidin.errors import StoreError, StoreFormatError
+from rapidin.records import IndexInfo
+from rapidin.storage.indexes import loading
+from rapidin.storage.indexes.catalog import IndexRecord, check_row
+from rapidin.storage.indexes.parameters import IvfParameters, RabitqParameters, from_text
+from rapidin.storage.segments import SegmentRecord
+
+
+def index_info(store: Path, record: IndexRecord, live: Mapping[int, int]) -> IndexInfo:
+    """What an index is and covers, from the database alone.
+
+    Args:
+        store: directory of the store.
+        record: of the index.
+        live: live samples of each segment that has any.
+    """
+    samples = sum(live.values())
+    covered = sum(live.get(part.segment_id, 0) for part in record.parts)
+    if not record.intact:
+        remedy = f"its row in store.db was altered: build it again with --type {record.kind} --retrain"
+        return IndexInfo(record.kind, covered, samples - covered, 0, {}, remedy)
+    told = None
+    if record.kind == "ivf":
+        try:
+            told = from_text(IvfParameters, record.parameters, store).advice(samples)
+        except StoreFormatError as error:
+            told = str(error)
+    parameters = json.loads(record.parameters)
+    return IndexInfo(record.kind, covered, samples - covered, record.bytes, parameters, told)
+
+
+def checks(
+    store: Path, record: IndexRecord, segments: Mapping[int, SegmentRecord], dimension: int
+) -> Iterator[Callable[[], object]]:
+    """Checks of an index's row and of each of its files, each of which raises a `StoreError` about what is wrong.
+
+    Args:
+        store: directory of the store.
+        record: of the index.
+        segments: of the store, by database id.
+        dimension: K.
+    """
+    yield partial(check_row, store, record)
+    if not record.intact:
+        return
+    if record.kind == "ivf":
+        lists = from_text(IvfParameters, record.parameters, store)
+        yield partial(loading.load_centroids, store, record, lists, recheck=True)
+        for part in record.parts:
+            yield partial(loading.load_lists, store, lists, part, segments.get(part.segment_id), recheck=True)
+    elif record.kind == "rabitq":
+        codes = from_text(RabitqParameters, record.parameters, store)
+        for part in record.parts:
+            segment = segments.get(part.segment_id)
+            yield partial(loading.open_codes, store, codes, part, segment, dimension, recheck=True)
+    else:
+        yield partial(_unknown, store, record)
+
+
+def _unknown(store: Path, record: IndexRecord) -> None:
+    raise StoreError(f"{store}/store.db: index {record.kind!r} is unknown here; upgrade rapidin")

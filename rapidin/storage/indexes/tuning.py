@@ -1,0 +1,48 @@
+"""How many lists an ``ivf`` index has to read: measured for every number at once, with stored vectors as queries.
+
+The true neighbours of a query lie in lists; the rank of such a list in the order in which the query reads lists
+says from which number on it is found.
+
+h queries · m neighbours of each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What reading 1, 2, … nlist lists gives: the share of neighbours found, and of rows read, both [nlist]."""
+
+    recall: NDArray[np.float64]
+    scanned: NDArray[np.float64]
+
+    def least(self, target: float) -> int:
+        """The smallest number of lists whose recall is at least `target` ≤ 1."""
+        return int(np.argmax(self.recall >= target)) + 1
+
+    def at(self, nprobe: int) -> tuple[float, float]:
+        """Recall, and share of rows read, with so many lists."""
+        return float(self.recall[nprobe - 1]), float(self.scanned[nprobe - 1])
+
+
+def measure(order: NDArray[np.int64], neighbours: NDArray[np.int32], sizes: NDArray[np.int64]) -> Curve:
+    """The curve of some queries.
+
+    Args:
+        order: lists as each query reads them [h, nlist].
+        neighbours: lists of the true neighbours [h, m].
+        sizes: rows of each list [nlist].
+    """
+    queries, nlist = order.shape
+    scanned = np.cumsum(sizes[order], axis=1).mean(axis=0) / max(1, sizes.sum())
+    if neighbours.size == 0:
+        return Curve(np.ones(nlist), scanned)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(nlist), (queries, nlist)), axis=1)
+    found = np.bincount(np.take_along_axis(ranks, neighbours, axis=1).ravel(), minlength=nlist)
+    return Curve(np.cumsum(found) / neighbours.size, scanned)

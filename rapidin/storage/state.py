@@ -1,0 +1,65 @@
+"""What a snapshot reads of the database when it opens, kept until somebody commits something."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from rapidin.storage import tables
+from rapidin.storage.codecs import Codec
+from rapidin.storage.database import Database
+from rapidin.storage.indexes import catalog
+from rapidin.storage.indexes.view import IndexView
+from rapidin.storage.scan import Rows
+from rapidin.storage.segments import SegmentRecord
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One state of a store.
+
+    Attributes:
+        records: of the segments, by database id.
+        rows: the live samples' vectors.
+        indexes: for approximate search; opened ones stay open.
+    """
+
+    records: dict[int, SegmentRecord]
+    rows: Rows
+    indexes: IndexView
+
+
+class States:
+    """Reads states; the newest is kept, so that a search after a search need not read a million rows again."""
+
+    def __init__(self, path: Path, database: Database, dimension: int, codec: Codec) -> None:
+        """Of the store in the directory `path`."""
+        self._path = path
+        self._database = database
+        self._dimension = dimension
+        self._codec = codec
+        self._lock = threading.Lock()
+        self._kept: tuple[int, State] | None = None
+
+    def of(self, session: Session) -> State:
+        """The state that the transaction of a new session sees, which begins here.
+
+        Raises:
+            StoreCorruptError: the database is damaged.
+        """
+        with self._lock, self._database.translated_errors():
+            before = self._database.version()
+            found = tables.segment_records(session)  # begins the transaction
+            steady = self._database.version() == before
+            if steady and self._kept is not None and self._kept[0] == before:
+                return self._kept[1]
+            records = {record.id or 0: record for record in found}
+            rows = tables.searchable_rows(session)
+            indexes = IndexView(self._path, catalog.read(session), records, rows, self._codec, self._dimension)
+            state = State(records, rows, indexes)
+            if steady:
+                self._kept = (before, state)
+            return state
