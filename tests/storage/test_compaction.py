@@ -441,6 +441,7 @@ def killed(filled_template: Path, tmp_path_factory):
     return before, cases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: "-".join(map(str, moment)))
 def test_killed_and_run_again(killed, moment, monkeypatch) -> None:
     monkeypatch.setattr(compaction, "SEGMENT_BYTES", 6 * 2 * DIMENSION)

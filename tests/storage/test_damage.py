@@ -233,6 +233,7 @@ def test_missing_settings(filled: Store) -> None:
         Store.open(filled.path)
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_in_the_database_is_never_answered_from(filled: Store, tmp_path) -> None:
     """Bytes all over store.db, one at a time: either nothing that a user sees changes, or it is noticed."""
     filled.delete(["s007"])

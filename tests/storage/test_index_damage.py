@@ -102,6 +102,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_named_or_answered_exactly(indexed: Store, kind: str, damage: str, caplog) -> None:
     with indexed.snapshot() as snapshot:
