@@ -25,6 +25,7 @@ lint: $(INSTALLED)  ## style and types
 bench: $(INSTALLED)  ## the benchmarks that need nothing but this repository
 	$(BIN)/python -m benchmarks.projection
 	$(BIN)/python -m benchmarks.caching speed memory sweep --quick
+	$(BIN)/python -m benchmarks.retrieval scan growth --quick
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
