@@ -92,6 +92,16 @@ def test_what_does_not_fit_is_not_kept(stand_in: GpuSearch, store: Store, monkey
     assert not stand_in._kept and calls
 
 
+def test_unasked_a_gpu_searches_exactly(stand_in: GpuSearch, store: Store) -> None:
+    store.build_index("ivf", nlist=2, nprobe=1)
+    if store.settings.codec.bits > 1:
+        store.build_index("rabitq")
+    with store.snapshot() as plain, store.snapshot(stand_in) as fast:
+        assert plain.way("auto") == ("rabitq" if store.settings.codec.bits > 1 else "exact")
+        assert fast.way("auto") == "exact"
+        assert fast.way("ivf") == fast.way("auto", nprobe=2) == "ivf"
+
+
 def test_without_memory_the_cpu_searches(stand_in: GpuSearch, store: Store, monkeypatch, caplog) -> None:
     def exhausted(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
