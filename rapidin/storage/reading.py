@@ -94,6 +94,9 @@ class Segment:
     def scan(self, queries: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Inner products [q, m] of turned queries with the codes at ascending `positions`, without decoding.
 
+        The queries shall have norm 1: RaBitQ has inner products from distances, which loses digits where the query
+        is much longer than the row.
+
         Raises:
             StoreCorruptError: a position is not in the segment.
         """
@@ -107,16 +110,12 @@ class Segment:
             wanted[positions] = True
             bits = np.packbits(wanted, bitorder="little")  # FAISS looks at it during the search
             selector, place = faiss.IDSelectorBitmap(bits), np.cumsum(wanted) - 1
-        # RaBitQ has inner products from distances, which loses digits where the query is much longer than the row.
-        norms = np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         # As many results as rows: all scores, which FAISS gives only in order of size.
-        found, rows = self._index.search(
-            queries / norms, len(positions), params=self.codec.scan_parameters(selector)
-        )
+        found, rows = self._index.search(queries, len(positions), params=self.codec.scan_parameters(selector))
         scores = np.full((len(queries), len(positions)), np.nan, np.float32)
         if (rows < 0).any():  # FAISS leaves out what is no number
             return scores
-        np.put_along_axis(scores, rows - first if place is None else place[rows], found * norms, axis=1)
+        np.put_along_axis(scores, rows - first if place is None else place[rows], found, axis=1)
         return scores
 
     def announce(self, positions: NDArray[np.int64]) -> None:

@@ -147,7 +147,7 @@ class _Task:
         self._blocks = list(_blocks(rows, open_by_id, queries))
         codecs = {block.segment.codec for block in self._blocks}
         turned = {codec: codec.turned(queries) for codec in codecs}
-        self._scanned = {codec: turned[codec] for codec in codecs if _is_scanned(codec, queries)}
+        self._scanned = {codec: _units(turned[codec]) for codec in codecs if _is_scanned(codec, queries)}
         self._sliced = {
             codec: SlicedQueries(codec, turned[codec]) for codec in codecs if not _is_scanned(codec, queries)
         }
@@ -177,19 +177,26 @@ class _Task:
             codec, positions = block.segment.codec, self._rows.positions[block.indexes]
             if self._announces:
                 block.segment.announce(positions)
-            if codec in self._scanned:
-                scores = block.segment.scan(self._scanned[codec], positions)
-            else:
-                if memory is None:
-                    memory = working_memory(max(_block_rows(each, self._queries) for each in self._sliced))
-                scores = self._sliced[codec].scores(block.segment.selected(positions), memory)
             with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+                if codec in self._scanned:
+                    units, norms = self._scanned[codec]
+                    scores = block.segment.scan(units, positions) * norms
+                else:
+                    if memory is None:
+                        memory = working_memory(max(_block_rows(each, self._queries) for each in self._sliced))
+                    scores = self._sliced[codec].scores(block.segment.selected(positions), memory)
                 scores = scores * self._rows.scales[block.indexes]
             if not np.isfinite(scores).all():
                 raise StoreError(
                     f"{block.segment.path}: a score is beyond single precision; give queries of a smaller norm"
                 )
             yield block, scores
+
+
+def _units(queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Queries of norm 1 [q, K], or 0, and what their norms were [q, 1]."""
+    norms = np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return queries / norms, norms
 
 
 def _blocks(rows: Rows, open_by_id: Callable[[int], Segment], queries: NDArray[np.float32]) -> Iterator[Block]:

@@ -97,7 +97,7 @@ def test_unasked_a_gpu_searches_exactly(stand_in: GpuSearch, store: Store) -> No
     if store.settings.codec.bits > 1:
         store.build_index("rabitq")
     with store.snapshot() as plain, store.snapshot(stand_in) as fast:
-        assert plain.way("auto") == ("rabitq" if store.settings.codec.bits > 1 else "exact")
+        assert plain.way("auto") == ("rabitq" if store.settings.codec.bits > 1 else "ivf")
         assert fast.way("auto") == "exact"
         assert fast.way("ivf") == fast.way("auto", nprobe=2) == "ivf"
 

@@ -345,7 +345,8 @@ def test_scattered_rows_are_scanned_where_they_lie(wide: dict[int, Path], bits: 
         _, every = snapshot.scores(queries)
         segment = snapshot._segment(1)
         rows = snapshot._rows
-        found = segment.scan(segment.codec.turned(queries), np.array(wanted))
+        norms = np.linalg.norm(queries, axis=1, keepdims=True)
+        found = segment.scan(segment.codec.turned(queries / norms), np.array(wanted)) * norms
         np.testing.assert_allclose(found * rows.scales[wanted], every[:, wanted], rtol=1e-4, atol=1e-3)
 
 
