@@ -190,15 +190,13 @@ def _halves(segment: Segment, positions: NDArray[np.int64]) -> Any:
     import torch
 
     if segment.codec.bits == 16:
-        return torch.from_numpy(
-            np.array(segment.selected(positions)).view(np.float16)
-        )  # mapped files are read-only
+        codes = np.array(segment.selected(positions))  # a copy: mapped files are read-only
+        return torch.from_numpy(codes.view(np.float16))
     halves = torch.empty((len(positions), segment.dimension), dtype=torch.float16)
-    step = max(1, scan.DECODED_NUMBERS // segment.dimension)
-    buffer = np.empty((step, segment.dimension), np.float32)
-    for start in range(0, len(positions), step):
-        some = slice(start, start + step)
-        halves[some] = torch.from_numpy(segment.decode(positions[some], buffer))
+    start = 0
+    for vectors in segment.decoded(positions):
+        halves[start : start + len(vectors)] = torch.from_numpy(vectors)
+        start += len(vectors)
     return halves
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from rapidin.storage.segments import SegmentRecord, file_checksum
 _ADVICE = (
     "restore it from a backup, or delete its samples (rapidin delete STORE --where segment={}) and ingest again"
 )
+
+_BLOCK_BYTES = 2**25
+"""Of decoded vectors, in single precision."""
 
 _verified: dict[Path, tuple[int, int, int, str]] = {}
 """Files whose checksum this process has compared: size, time of change, inode, checksum."""
@@ -80,6 +84,17 @@ class Segment:
         vectors = out[: len(positions)]
         self._index.sa_decode(self.selected(positions), vectors)
         return vectors
+
+    def decoded(self, positions: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+        """What `decode` gives, in blocks [≤ m, K] of bounded size; each is only good until the next.
+
+        Raises:
+            StoreCorruptError: a position is not in the segment.
+        """
+        step = max(1, _BLOCK_BYTES // (4 * self.dimension))
+        buffer = np.empty((min(step, len(positions)), self.dimension), np.float32)
+        for start in range(0, len(positions), step):
+            yield self.decode(positions[start : start + step], buffer)
 
     def selected(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Codes at the ascending `positions` [m]: where they follow each other the mapped bytes, else a copy.

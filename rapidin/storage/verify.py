@@ -29,7 +29,6 @@ from rapidin.storage.segments import SegmentRecord
 
 MOST_NAMED = 20
 """Samples or rows named one by one before a problem is summed up."""
-_BLOCK_BYTES = 2**25
 
 
 def verify_store(path: Path, database: Database, dimension: int) -> VerifyReport:
@@ -153,17 +152,16 @@ class _Verification:
             )
 
     def _finite(self, segment: Segment) -> None:
-        step = max(1, _BLOCK_BYTES // (4 * self._dimension))
-        buffer = np.empty((min(step, segment.rows), self._dimension), dtype=np.float32)
-        for start in range(0, segment.rows, step):
-            positions = np.arange(start, min(start + step, segment.rows))
-            finite = np.isfinite(segment.decode(positions, buffer)).all(axis=1)
+        start = 0
+        for vectors in segment.decoded(np.arange(segment.rows)):
+            finite = np.isfinite(vectors).all(axis=1)
             if not finite.all():
                 self.problems.append(
                     f"{segment.path}: vector {start + int(np.flatnonzero(~finite)[0])} is not finite; "
                     "delete its sample and ingest it again"
                 )
                 return
+            start += len(vectors)
 
 
 class _Counted:

@@ -132,7 +132,7 @@ class IndexBuilder:
             self._progress("encode", done, len(new))
             segment = self._segment(segment_id)
             name = part_name(build, self._segments[segment_id].name, "rabitq")
-            file = writing.write_codes(self._path, name, coded_segment(segment, self._dimension))
+            file = writing.write_codes(self._path, name, coded_segment(segment))
             part = PartRecord(segment_id, file, segment.rows)
             self._record(record, [part], replaces=existing is None and done == 0)
         self._progress("encode", len(new), len(new))

@@ -20,7 +20,6 @@ from rapidin.storage.scan import Rows
 WIDEST = 4096
 """r, where K is not smaller."""
 _SEED = 4096
-_BLOCK_BYTES = 2**25
 
 
 class Folding:
@@ -31,7 +30,6 @@ class Folding:
     """
 
     def __init__(self, dimension: int) -> None:
-        self._dimension = dimension
         self.width = min(dimension, WIDEST)
         # Raw bits, because NumPy promises the same ones in all versions, which it does not of random numbers.
         words = np.random.PCG64(_SEED).random_raw(-(-dimension // 64)).astype("<u8")
@@ -52,10 +50,7 @@ class Folding:
 
     def of_segment(self, segment: Segment, positions: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
         """Directions of the vectors at ascending `positions`, in blocks [≤ n, r]."""
-        step = max(1, _BLOCK_BYTES // (4 * self._dimension))
-        buffer = np.empty((min(step, len(positions)), self._dimension), np.float32)
-        for start in range(0, len(positions), step):
-            yield self.directions(segment.decode(positions[start : start + step], buffer))
+        return map(self.directions, segment.decoded(positions))
 
     def of_rows(self, rows: Rows, open_by_id: Callable[[int], Segment]) -> NDArray[np.float32]:
         """Directions of the vectors of rows, [n, r]."""

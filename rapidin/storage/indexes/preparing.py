@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rapidin.errors import SettingError
 from rapidin.storage import scan
 from rapidin.storage.codecs import Codec
+from rapidin.storage.decoding import decoded
 from rapidin.storage.indexes import training, tuning
 from rapidin.storage.indexes.folding import Folding
 from rapidin.storage.indexes.parameters import IvfParameters
@@ -140,13 +141,9 @@ class ListMaker:
 
     def _truth(self, held: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Indexes [h, m] of the rows of largest, and of smallest, inner product with held-back rows; not these."""
-        rows = self._rows.chosen(held)
-        vectors = np.empty((len(held), self._dimension), np.float32)
-        buffer = np.empty_like(vectors)
-        for segment_id, indexes in rows.by_segment():
-            decoded = self._open(segment_id).decode(rows.positions[indexes], buffer)
-            vectors[indexes] = self._codec.turned_back(decoded)
         # The length of a query changes no order, but might overflow.
+        rows = replace(self._rows.chosen(held), scales=np.ones(len(held), np.float32))
+        vectors = decoded(rows, self._open, self._dimension)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         ends = scan.search(vectors, NEIGHBOURS + 1, self._rows, self._open, both=True)
         low = ends.smallest or ends.largest

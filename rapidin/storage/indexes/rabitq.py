@@ -37,17 +37,13 @@ _MISSED = 2.33
 _SELECTED = 1.25
 """By which the errors of rows chosen for their one-bit scores understate those of all, √(1 + 0.755²)."""
 _MOST_SCORES = 2**26
-_BLOCK_BYTES = 2**25
 
 
-def coded_segment(segment: Segment, dimension: int) -> Any:
+def coded_segment(segment: Segment) -> Any:
     """A FAISS index of all vectors of a segment in one bit."""
     one_bit = CODECS[1]
-    index = one_bit.new_index(dimension)
-    step = max(1, _BLOCK_BYTES // (4 * dimension))
-    buffer = np.empty((min(step, segment.rows), dimension), np.float32)
-    for start in range(0, segment.rows, step):
-        vectors = segment.decode(np.arange(start, min(start + step, segment.rows)), buffer)
+    index = one_bit.new_index(segment.dimension)
+    for vectors in segment.decoded(np.arange(segment.rows)):
         # The codecs that rotate do it alike.
         turned = vectors if segment.codec.rotated else one_bit.turned(vectors)
         index.add_sa_codes(index.sa_encode(turned))
