@@ -147,17 +147,12 @@ class _Compaction:
     def _rewrite(self, rows: Rows, records: dict[int, SegmentRecord]) -> None:
         """Make one new segment of `rows`, which are in the order of their places."""
         segments.check_space(self._path, len(rows), self._codec.row_bytes(self._dimension))
-        name = segments.new_name()
         index = self._codec.new_index(self._dimension)
         sources, starts = np.unique(rows.segments, return_index=True)
         for source, positions in zip(sources.tolist(), np.split(rows.positions, starts[1:]), strict=True):
             self._copy(self._segment(records[source]), positions, index)
-        segments.write_temporary(self._path, name, index)
+        record = segments.write_segment(self._path, index, self._codec)
         del index  # as large as the segment
-        segments.sync_file(self._path, name)
-        segments.publish(self._path, name)
-        segments.sync_directory(self._path)
-        record = segments.describe(self._path, name, len(rows), self._codec, self._dimension)
         self.removed += self._record(record, rows, sources.tolist())
 
     def _copy(self, segment: Segment, positions: NDArray[np.int64], index: object) -> None:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from rapidin.storage import scan
 from rapidin.storage.codecs import load_faiss
-from rapidin.storage.ranking import Ends, joined
+from rapidin.storage.ranking import Ends, joined_ends
 from rapidin.storage.reading import Segment
 from rapidin.storage.scan import Rows
 
@@ -118,7 +118,6 @@ class GpuSearch:
         both: bool,
     ) -> Ends:
         self._forget({segment.path for segment, _ in groups})
-        found = Ends(len(queries), k, both)
 
         def run(device: str, share: Sequence[tuple[Segment, NDArray[np.int64]]]) -> Ends:
             ends = Ends(len(queries), k, both)
@@ -133,10 +132,7 @@ class GpuSearch:
         shares = [groups[number :: len(self._devices)] for number in range(len(self._devices))]
         with ThreadPoolExecutor(len(self._devices)) as executor:  # FAISS's resources are a thread's own
             parts = list(executor.map(run, self._devices, shares))
-        found.largest = joined([part.largest for part in parts], len(queries), k)
-        if both:
-            found.smallest = joined([part.smallest for part in parts if part.smallest], len(queries), k)
-        return found
+        return joined_ends(parts, len(queries), k, both)
 
     def _compared(
         self,

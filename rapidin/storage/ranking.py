@@ -5,7 +5,7 @@ q queries · m rows of a block · k results.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,15 @@ def joined(parts: Iterable[Best], queries: int, k: int) -> Best:
         np.concatenate([part.indexes for part in found], axis=1),
         k,
     )
+
+
+def joined_ends(parts: Sequence[Ends], queries: int, k: int, both: bool) -> Ends:
+    """The k best of several at each end that is wanted."""
+    found = Ends(queries, k, both)
+    found.largest = joined([part.largest for part in parts], queries, k)
+    if both:
+        found.smallest = joined([part.smallest for part in parts if part.smallest], queries, k)
+    return found
 
 
 def best_of(scores: NDArray[np.float32], indexes: NDArray[np.int64], k: int) -> Best:

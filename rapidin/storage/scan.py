@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rapidin.errors import StoreError
 from rapidin.storage.codecs import Codec, load_faiss
 from rapidin.storage.products import SLICE, SlicedQueries, single_threaded, working_memory
-from rapidin.storage.ranking import Ends, joined
+from rapidin.storage.ranking import Ends, joined_ends
 from rapidin.storage.reading import Segment
 
 Part = TypeVar("Part")
@@ -115,12 +115,7 @@ def search(
             ends.add(scores, block.indexes)
         return ends
 
-    parts = task.in_threads(run)
-    found = Ends(len(queries), k, both)
-    found.largest = joined([part.largest for part in parts], len(queries), k)
-    if both:
-        found.smallest = joined([part.smallest for part in parts if part.smallest], len(queries), k)
-    return found
+    return joined_ends(task.in_threads(run), len(queries), k, both)
 
 
 def all_scores(

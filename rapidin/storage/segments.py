@@ -125,12 +125,36 @@ def describe(store: Path, name: str, rows: int, codec: Codec, dimension: int) ->
     Raises:
         StoreSpaceError: the file is shorter than its vectors.
     """
-    path = store / SEGMENTS_NAME / name
+    checksum, size = written(store / SEGMENTS_NAME / name, rows * codec.row_bytes(dimension) + 1)
+    return SegmentRecord(None, name, rows, size, checksum, codec.name)
+
+
+def write_segment(store: Path, index: Any, codec: Codec) -> SegmentRecord:
+    """Take all steps with a FAISS index of coded vectors; what the database has to say about the file.
+
+    Raises:
+        StoreSpaceError: the disk is full.
+        StoreError: the file cannot be written.
+    """
+    name = new_name()
+    write_temporary(store, name, index)
+    sync_file(store, name)
+    publish(store, name)
+    sync_directory(store)
+    return describe(store, name, index.ntotal, codec, index.d)
+
+
+def written(path: Path, least: int) -> tuple[str, int]:
+    """Checksum and size of a file that was just written, as `file_checksum`.
+
+    Raises:
+        StoreSpaceError: it has fewer than `least` bytes.
+    """
     with file_errors(path):
         checksum, size = file_checksum(path)
-    if size <= rows * codec.row_bytes(dimension):
+    if size < least:
         raise StoreSpaceError(f"{path}: only {size:,} bytes were written; look after the disk and run again")
-    return SegmentRecord(None, name, rows, size, checksum, codec.name)
+    return checksum, size
 
 
 def file_checksum(path: Path) -> tuple[str, int]:

@@ -67,14 +67,9 @@ class StoreWriter:
         if not samples:
             return
         segments.check_space(self._path, len(samples), self.codec.row_bytes(self.dimension))
-        name = segments.new_name()
         try:
             index, kept = segments.coded(self.codec, vectors, scales32)
-            segments.write_temporary(self._path, name, index)
-            segments.sync_file(self._path, name)
-            segments.publish(self._path, name)
-            segments.sync_directory(self._path)
-            record = segments.describe(self._path, name, len(samples), self.codec, self.dimension)
+            record = segments.write_segment(self._path, index, self.codec)
             self._record(record, values, kept, samples)
         except RapidinError:
             with suppress(RapidinError):  # the first error is the one to tell

@@ -9,7 +9,7 @@ q queries · n rows · k results · K numbers in a vector.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -23,7 +23,7 @@ from rapidin.storage.codecs import CODECS
 from rapidin.storage.indexes import loading
 from rapidin.storage.indexes.catalog import IndexRecord, advice, check_row
 from rapidin.storage.indexes.parameters import RabitqParameters, from_text
-from rapidin.storage.ranking import Best, Ends, best_of, joined, nothing
+from rapidin.storage.ranking import Best, Ends, best_of, joined
 from rapidin.storage.reading import Segment
 from rapidin.storage.scan import Rows
 from rapidin.storage.segments import SegmentRecord
@@ -125,15 +125,17 @@ class RabitqIndex:
         rows = self._rows.chosen(self._covered)
         count = candidate_count(len(rows), k)
         every = np.arange(len(rows))
-        high, low = [nothing(0)], [nothing(0)]
+        shape = (len(queries), count)
+        high = Best(np.empty(shape, np.float32), np.empty(shape, np.int64))
+        low = Best(np.empty(shape, np.float32), np.empty(shape, np.int64))
         step = max(1, _MOST_SCORES // max(1, len(rows)))
         for start in range(0, len(queries), step):
-            scores = scan.all_scores(queries[start : start + step], rows, self._part)
-            places = np.broadcast_to(every, scores.shape)
-            high.append(best_of(scores, places, count))
-            if smallest:
-                low.append(best_of(-scores, places, count))
-        return _stacked(high), _stacked(low)
+            some = slice(start, start + step)
+            scores = scan.all_scores(queries[some], rows, self._part)
+            for end, signed in ((high, scores), (low, -scores))[: 1 + smallest]:
+                found = best_of(signed, np.broadcast_to(every, scores.shape), count)
+                end.scores[some], end.indexes[some] = found.scores, found.indexes
+        return high, low
 
     def _decided(
         self,
@@ -176,11 +178,3 @@ class RabitqIndex:
                 f"{advice(self._store, 'rabitq')}"
             )
         return self._parts[segment_id]
-
-
-def _stacked(parts: Sequence[Best]) -> Best:
-    """Results of different queries, one below the other; the first part has none."""
-    filled = parts[1:] or parts
-    return Best(
-        np.concatenate([part.scores for part in filled]), np.concatenate([part.indexes for part in filled])
-    )

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from rapidin.errors import StoreSpaceError
 from rapidin.storage import segments
 from rapidin.storage.files import INDEXES_NAME, file_errors
 from rapidin.storage.indexes.catalog import WrittenFile
@@ -58,11 +57,7 @@ def finish(store: Path, name: str, least: int) -> WrittenFile:
     segments.sync_file(store, name, INDEXES_NAME)
     segments.publish(store, name, INDEXES_NAME)
     segments.sync_directory(store, INDEXES_NAME)
-    path = store / INDEXES_NAME / name
-    with file_errors(path):
-        checksum, size = segments.file_checksum(path)
-    if size < least:
-        raise StoreSpaceError(f"{path}: only {size:,} bytes were written; look after the disk and run again")
+    checksum, size = segments.written(store / INDEXES_NAME / name, least)
     return WrittenFile(name, size, checksum)
 
 
