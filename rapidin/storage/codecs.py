@@ -37,8 +37,6 @@ _GRID_EDGE = 2.73
 """Standard deviations at the ends of the 4-bit grid."""
 _ROTATION_SEED = 1
 _ROTATED_ALONE = 4
-_QUERY_BITS = 8
-"""With which RaBitQ rounds the query to multiply by counting bits; fewer would show beside the signs' error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +47,11 @@ class Codec:
         name: in the database, for each segment.
         bits: per coordinate.
         rotated: whether vectors and queries are rotated first.
-        most_scanned: queries up to which a code is scanned for each; beyond, it is decoded once for all.
-        least_dimension: K below which it is always decoded, since other work exceeds the scan's.
     """
 
     name: str
     bits: Bits
     rotated: bool
-    most_scanned: int
-    least_dimension: int
 
     def row_bytes(self, dimension: int) -> int:
         """Bytes of a coded vector of K = `dimension` numbers."""
@@ -129,18 +123,11 @@ class Codec:
         """Decoded vectors [n, K] in the coordinates of RapidGrads."""
         return _rotation(vectors.shape[1]).reverse_transform(vectors) if self.rotated else vectors
 
-    def scan_parameters(self, selector: Any) -> Any:
-        """FAISS's parameters of a scan over the rows of a selector."""
-        faiss = load_faiss()
-        if self.bits == 1:
-            return faiss.RaBitQSearchParameters(sel=selector, qb=_QUERY_BITS, centered=True)
-        return faiss.SearchParameters(sel=selector)
-
 
 CODECS: dict[Bits, Codec] = {
-    16: Codec("fp16", 16, False, most_scanned=4, least_dimension=4096),
-    4: Codec("hadamard-uniform4", 4, True, most_scanned=8, least_dimension=4096),
-    1: Codec("hadamard-rabitq1", 1, True, most_scanned=2**31, least_dimension=0),
+    16: Codec("fp16", 16, False),
+    4: Codec("hadamard-uniform4", 4, True),
+    1: Codec("hadamard-rabitq1", 1, True),
 }
 
 

@@ -102,49 +102,27 @@ class Segment:
         Raises:
             StoreCorruptError: a position is not in the segment.
         """
-        first, last = self._range(positions)
+        first, last = self.range_of(positions)
         dense = last - first + 1 == len(positions)
         return self.codes[first : last + 1] if dense else self.codes[positions]
-
-    def scan(self, queries: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Inner products [q, m] of turned queries with the codes at ascending `positions`, without decoding.
-
-        The queries shall have norm 1: RaBitQ has inner products from distances, which loses digits where the query
-        is much longer than the row.
-
-        Raises:
-            StoreCorruptError: a position is not in the segment.
-        """
-        faiss = load_faiss()
-        first, last = self._range(positions)
-        count = last - first + 1
-        if count == len(positions):
-            selector, place = faiss.IDSelectorRange(first, last + 1), None
-        else:
-            wanted = np.zeros(self.rows, bool)
-            wanted[positions] = True
-            bits = np.packbits(wanted, bitorder="little")  # FAISS looks at it during the search
-            selector, place = faiss.IDSelectorBitmap(bits), np.cumsum(wanted) - 1
-        # As many results as rows: all scores, which FAISS gives only in order of size.
-        found, rows = self._index.search(queries, len(positions), params=self.codec.scan_parameters(selector))
-        scores = np.full((len(queries), len(positions)), np.nan, np.float32)
-        if (rows < 0).any():  # FAISS leaves out what is no number
-            return scores
-        np.put_along_axis(scores, rows - first if place is None else place[rows], found, axis=1)
-        return scores
 
     def announce(self, positions: NDArray[np.int64]) -> None:
         """Have the system read the codes at the ascending `positions` from the disk, if they are not in memory."""
         if not hasattr(os, "posix_fadvise"):
             return
-        first, last = self._range(positions)
+        first, last = self.range_of(positions)
         row_bytes = self.codes.shape[1]
         # Only advice: a file that is gone is still mapped.
         with suppress(OSError), self.path.open("rb") as file:
             offset = self._header_bytes + first * row_bytes
             os.posix_fadvise(file.fileno(), offset, (last - first + 1) * row_bytes, os.POSIX_FADV_WILLNEED)
 
-    def _range(self, positions: NDArray[np.int64]) -> tuple[int, int]:
+    def range_of(self, positions: NDArray[np.int64]) -> tuple[int, int]:
+        """The first and the last of ascending `positions` [m].
+
+        Raises:
+            StoreCorruptError: a position is not in the segment.
+        """
         first, last = int(positions[0]), int(positions[-1])
         if first < 0 or last >= self.rows:
             raise StoreCorruptError(

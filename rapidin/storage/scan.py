@@ -1,8 +1,9 @@
 """Exact maximum inner product search: every row is compared with every query, nothing is approximated.
 
-A few queries are compared with the codes where they lie, at the speed of memory; for many, a block of rows is
-decoded once, slice by slice, and multiplied with all of them. Threads take blocks as they come, with a buffer and
-a running best of their own, so that memory does not grow with the store, and nothing is decoded as a whole.
+Queries are compared with the codes where they lie, a few at the speed of memory; for many, a block of rows in
+half precision is decoded once, slice by slice, and multiplied with all of them. Threads take blocks as they come,
+with a buffer and a running best of their own, so that memory does not grow with the store, and nothing is decoded
+as a whole.
 The order of results is total – score, then id – hence independent of how rows were cut into blocks.
 
 n rows · q queries · K numbers in a vector · k results · m rows of a block.
@@ -17,16 +18,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import StoreError
-from rapidin.storage.codecs import Codec, load_faiss
-from rapidin.storage.products import SLICE, SlicedQueries, single_threaded, working_memory
+from rapidin.storage.codecs import Codec
+from rapidin.storage.products import PreparedQueries, prepared
 from rapidin.storage.ranking import Ends, joined_ends
 from rapidin.storage.reading import Segment
+from rapidin.storage.sliced import SLICE, SlicedQueries, single_threaded
 
 Part = TypeVar("Part")
 
@@ -37,10 +39,14 @@ SCANNED_BYTES = 2**22
 SCANNED_ONCE_BYTES = 2**25
 """The same for a single query; larger blocks mean fewer calls."""
 _BLOCKS_PER_THREAD = 4
+MOST_IN_HALVES = 12
+"""Queries that rows in half precision are multiplied with where they lie; for more, they are decoded."""
 DECODED_NUMBERS = 2**20
 """Of a slice of a block, for each thread."""
-BLOCK_SCORES = 2**22
+BLOCK_SCORES = 2**19
 """Scores of a block at most, so that thousands of queries do not fill the memory either."""
+_SCATTERED = 2
+"""A single query is compared with up to so many times the rows that are wanted rather than these gathered."""
 _IN_MEMORY = 0.25
 """Share of the machine's memory up to which codes are taken to be there; to ask costs a tenth of a scan."""
 MOST_THREADS = 8
@@ -137,15 +143,12 @@ class _Task:
     """One comparison of all rows with all queries, cut into blocks, of which each thread takes the next."""
 
     def __init__(self, queries: NDArray[np.float32], rows: Rows, open_by_id: Callable[[int], Segment]) -> None:
-        self._queries = queries
         self._rows = rows
+        self._single = len(queries) == 1
         self._blocks = list(_blocks(rows, open_by_id, queries))
         codecs = {block.segment.codec for block in self._blocks}
-        turned = {codec: codec.turned(queries) for codec in codecs}
-        self._scanned = {codec: _units(turned[codec]) for codec in codecs if _is_scanned(codec, queries)}
-        self._sliced = {
-            codec: SlicedQueries(codec, turned[codec]) for codec in codecs if not _is_scanned(codec, queries)
-        }
+        self._sliced = any(_is_sliced(codec, len(queries)) for codec in codecs)
+        self._prepared = {codec: _prepared(codec, codec.turned(queries)) for codec in codecs}
         codes = sum(len(block.indexes) * block.segment.codes.shape[1] for block in self._blocks)
         self._announces = codes > _IN_MEMORY * _memory_bytes()
 
@@ -155,43 +158,50 @@ class _Task:
             return []
         threads = max(1, min(MOST_THREADS, processors(), len(self._blocks)))
         blocks = iter(self._blocks)  # of a list, so that several threads may draw from it
-        # FAISS and torch would each start a team of their own in every thread, and all would wait for each other,
-        # many times slower. FAISS's setting only counts for the calling thread; that of torch for the process, so
-        # one scan runs at a time – it uses all processors anyway – and sets it back.
+        # torch would start a team of its own in every thread, and all would wait for each other, many times
+        # slower. Its setting counts for the process, so one scan runs at a time – it uses all processors anyway –
+        # and sets it back.
         with (
             _one_scan,
             single_threaded() if self._sliced else nullcontext(),
-            ThreadPoolExecutor(threads, initializer=load_faiss().omp_set_num_threads, initargs=(1,)) as executor,
+            ThreadPoolExecutor(threads) as executor,
         ):
             return list(executor.map(run, [blocks] * threads))
 
     def scored(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, NDArray[np.float32]]]:
         """Each block and its scores [q, m]; in a thread of its own."""
-        memory: Any = None
         for block in blocks:
-            codec, positions = block.segment.codec, self._rows.positions[block.indexes]
+            positions = self._rows.positions[block.indexes]
             if self._announces:
                 block.segment.announce(positions)
             with np.errstate(over="ignore", invalid="ignore"):  # looked at below
-                if codec in self._scanned:
-                    units, norms = self._scanned[codec]
-                    scores = block.segment.scan(units, positions) * norms
-                else:
-                    if memory is None:
-                        memory = working_memory(max(_block_rows(each, self._queries) for each in self._sliced))
-                    scores = self._sliced[codec].scores(block.segment.selected(positions), memory)
-                scores = scores * self._rows.scales[block.indexes]
+                scores = self._products(block.segment, positions) * self._rows.scales[block.indexes]
             if not np.isfinite(scores).all():
                 raise StoreError(
                     f"{block.segment.path}: a score is beyond single precision; give queries of a smaller norm"
                 )
             yield block, scores
 
+    def _products(self, segment: Segment, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Inner products [q, m] with the codes at ascending `positions` [m]."""
+        queries = self._prepared[segment.codec]
+        first, last = segment.range_of(positions)
+        between = last - first + 1
+        if between == len(positions):
+            return queries.scores(segment.codes[first : last + 1])
+        if self._single and between <= _SCATTERED * len(positions):
+            return queries.scores(segment.codes[first : last + 1])[:, positions - first]
+        pieces = -(-len(positions) * segment.codes.shape[1] // SCANNED_BYTES)
+        gathered = (segment.codes[some] for some in np.array_split(positions, pieces))
+        return np.concatenate([queries.scores(codes) for codes in gathered], axis=1)
 
-def _units(queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Queries of norm 1 [q, K], or 0, and what their norms were [q, 1]."""
-    norms = np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return queries / norms, norms
+
+def _prepared(codec: Codec, queries: NDArray[np.float32]) -> PreparedQueries:
+    return SlicedQueries(queries) if _is_sliced(codec, len(queries)) else prepared(codec, queries)
+
+
+def _is_sliced(codec: Codec, queries: int) -> bool:
+    return codec.bits == 16 and queries > MOST_IN_HALVES
 
 
 def _blocks(rows: Rows, open_by_id: Callable[[int], Segment], queries: NDArray[np.float32]) -> Iterator[Block]:
@@ -209,15 +219,11 @@ def _blocks(rows: Rows, open_by_id: Callable[[int], Segment], queries: NDArray[n
 
 def _block_rows(codec: Codec, queries: NDArray[np.float32]) -> int:
     count, dimension = len(queries), int(queries.shape[1])
-    if _is_scanned(codec, queries):
-        size = (SCANNED_ONCE_BYTES if count == 1 else SCANNED_BYTES) // codec.row_bytes(dimension)
-    else:
+    if _is_sliced(codec, count):
         size = DECODED_NUMBERS // min(dimension, SLICE)
+    else:
+        size = (SCANNED_ONCE_BYTES if count == 1 else SCANNED_BYTES) // codec.row_bytes(dimension)
     return max(1, min(size, BLOCK_SCORES // count))
-
-
-def _is_scanned(codec: Codec, queries: NDArray[np.float32]) -> bool:
-    return len(queries) <= codec.most_scanned and queries.shape[1] >= codec.least_dimension
 
 
 @cache

@@ -170,13 +170,17 @@ def test_vectors_that_cannot_be_coded_are_refused_by_id(store: Store, bits: int,
 
 def test_blocks_are_bounded_for_scans_too(store: Store, bits: int, monkeypatch) -> None:
     counts: list[int] = []
-    original = scan.Segment.scan
+    original = scan.prepared
 
-    def counting(self, queries, positions):
-        counts.append(len(positions))
-        return original(self, queries, positions)
+    class Counting:
+        def __init__(self, codec, queries):
+            self.queries = original(codec, queries)
 
-    monkeypatch.setattr(scan.Segment, "scan", counting)
+        def scores(self, codes):
+            counts.append(len(codes))
+            return self.queries.scores(codes)
+
+    monkeypatch.setattr(scan, "prepared", Counting)
     row = CODECS[bits].row_bytes(4096)
     monkeypatch.setattr(scan, "SCANNED_BYTES", 10 * row)
     monkeypatch.setattr(scan, "SCANNED_ONCE_BYTES", 50 * row)

@@ -11,6 +11,7 @@ import pytest
 from rapidin.errors import FilterError, IndexNotFoundError, SettingError, StoreEmptyError
 from rapidin.records import to_json
 from rapidin.storage import Store, scan
+from rapidin.storage.codecs import CODECS
 from rapidin.storage.indexes import ivf, rabitq, view
 from tests.storage.clusters import (
     COUNT,
@@ -338,16 +339,17 @@ def test_what_info_says(indexed: Store) -> None:
 
 @pytest.mark.parametrize("bits", [16, 4, 1])
 @pytest.mark.parametrize("wanted", [[0], [39], [1, 5, 6, 30], [0, 39], list(range(3, 38, 2)), list(range(7, 31))])
-def test_scattered_rows_are_scanned_where_they_lie(wide: dict[int, Path], bits: int, wanted: list[int]) -> None:
-    """Long enough that codes are scanned rather than decoded."""
-    queries = random_vectors(3, seed=5, dimension=4096)
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_scattered_rows_score_as_all_do(
+    wide: dict[int, Path], bits: int, wanted: list[int], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether they are compared with all that lie between them or gathered, in one piece or several."""
+    queries = random_vectors(count, seed=5, dimension=4096)
+    monkeypatch.setattr(scan, "SCANNED_BYTES", 4 * CODECS[bits].row_bytes(4096))
     with Store.open(wide[bits]) as store, store.snapshot() as snapshot:
-        _, every = snapshot.scores(queries)
-        segment = snapshot._segment(1)
-        rows = snapshot._rows
-        norms = np.linalg.norm(queries, axis=1, keepdims=True)
-        found = segment.scan(segment.codec.turned(queries / norms), np.array(wanted)) * norms
-        np.testing.assert_allclose(found * rows.scales[wanted], every[:, wanted], rtol=1e-4, atol=1e-3)
+        every = scan.all_scores(queries, snapshot._rows, snapshot._segment)
+        some = scan.all_scores(queries, snapshot._rows.chosen(np.array(wanted)), snapshot._segment)
+        np.testing.assert_array_equal(some, every[:, wanted])
 
 
 @pytest.fixture(scope="module")

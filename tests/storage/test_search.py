@@ -187,9 +187,9 @@ def test_memory_stays_bounded_by_blocks(thousand: Store, monkeypatch) -> None:
     sizes: list[int] = []
     original = scan.SlicedQueries.scores
 
-    def scores(self, codes, decoded):
+    def scores(self, codes):
         sizes.append(len(codes))
-        return original(self, codes, decoded)
+        return original(self, codes)
 
     monkeypatch.setattr(scan.SlicedQueries, "scores", scores)
     with thousand.snapshot() as snapshot:
