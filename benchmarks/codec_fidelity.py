@@ -20,6 +20,7 @@ from rapidin.ingest.defaults import choose_projection
 from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.settings import ModelSettings, ProjectionSettings, TextSettings
 from rapidin.storage.codecs import CODECS, Codec
+from rapidin.storage.products import prepared
 from rapidin.text import EncodedSample, Encoder, recognise
 
 _BITS: tuple[Bits, ...] = (16, 4, 1)
@@ -100,23 +101,16 @@ def codec_table(
 
 def _coded(codec: Codec, vectors: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, float, float]:
     """Scores [q, n] with coded vectors; seconds to code a vector, and to compare one with a query in a thread."""
-    import faiss
-
     index = codec.new_index(vectors.shape[1])
     started = time.perf_counter()
     codes, scales = codec.encode(index, vectors, np.ones(len(vectors), np.float32))
     coding = (time.perf_counter() - started) / len(vectors)
     turned = codec.turned(queries)
     scores = (turned @ index.sa_decode(codes).T).astype(np.float64) * scales
-    index.add_sa_codes(codes)
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    parameters = codec.scan_parameters(faiss.IDSelectorAll())
-    index.search(turned[:1], 10, params=parameters)
+    query = prepared(codec, turned[:1])
+    query.scores(codes)
     started, repeats = time.perf_counter(), 0
     while time.perf_counter() - started < _SECONDS:
-        index.search(turned[:1], 10, params=parameters)
+        query.scores(codes)
         repeats += 1
-    seconds = (time.perf_counter() - started) / repeats / len(vectors)
-    faiss.omp_set_num_threads(before)
-    return scores, coding, seconds
+    return scores, coding, (time.perf_counter() - started) / repeats / len(vectors)

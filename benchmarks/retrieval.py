@@ -35,8 +35,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="rapidin-retrieval-", dir=arguments.work) as directory:
         work = Path(directory)
         for name in arguments.tables:
-            if name == "scan":
-                scan_table(256 if quick else 4096, 4096 if quick else 65536, arguments.threads, work)
+            if name == "scan":  # 1 GiB in half precision
+                scan_table(256 if quick else 8192, 4096 if quick else 65536, arguments.threads, work)
             elif name == "growth":
                 for dimension in arguments.projection_dim or ((4096,) if quick else (4096, 65536)):
                     sizes = arguments.rows or _sizes(dimension, quick)

@@ -69,7 +69,7 @@ def test_storage_stands_alone() -> None:
             packages = {module.split(".")[0] for module in found}
             assert not {"transformers", "peft"} & packages, name
             # torch only multiplies, and only when there is something to multiply.
-            assert "torch" not in packages or name in ("storage/products", "storage/gpu"), name
+            assert "torch" not in packages or name in ("storage/sliced", "storage/gpu"), name
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ _NIBBLES = 3
 """Planes of a query against 4 bits."""
 _MIDDLE = (16**_NIBBLES - 1) / 2
 """Of the grid of such a query."""
-_SIGNS = 8
+SIGNS = 8
 """Planes of a query against 1 bit."""
 _REST = 2.0**11
 """By which what half precision leaves of a number is multiplied: half precision has 11 bits."""
@@ -48,13 +48,19 @@ class PreparedQueries(Protocol):
         ...
 
 
-def prepared(codec: Codec, queries: NDArray[np.float32]) -> PreparedQueries:
-    """Queries [q, K], turned as `codec` turns them, for rows of that codec."""
+def prepared(codec: Codec, queries: NDArray[np.float32], signs: int = SIGNS) -> PreparedQueries:
+    """Queries [q, K], turned as `codec` turns them, for rows of that codec.
+
+    Args:
+        codec: of the rows.
+        queries: turned ones.
+        signs: bits of a query's number against rows of 1 bit, at most 8; fewer are faster and less exact.
+    """
     if codec.bits == 16:
         return _AgainstHalfPrecision(queries)
     if codec.bits == 4:
         return _AgainstSteps(queries, *codec.grid(queries.shape[1]))
-    return _AgainstSigns(queries)
+    return _AgainstSigns(queries, signs)
 
 
 class _AgainstHalfPrecision:
@@ -108,24 +114,25 @@ class _AgainstSteps:
 
 
 class _AgainstSigns:
-    """A query's number of 8 bits, less 255/2, is the sum of ±2ʲ/2, whose signs are compared with the row's."""
+    """A query's number of b bits, less (2ᵇ − 1)/2, is the sum of ±2ʲ/2: signs, to be compared with the row's."""
 
-    def __init__(self, queries: NDArray[np.float32]) -> None:
+    def __init__(self, queries: NDArray[np.float32], bits: int) -> None:
         count, self._dimension = queries.shape
-        packed = np.empty((count, _SIGNS, self._dimension // 8), np.uint8)
+        self._bits = bits
+        packed = np.empty((count, bits, self._dimension // 8), np.uint8)
         self._steps = np.empty((count, 1))
         for query, numbers in enumerate(queries):
-            whole, step = _on_grid(numbers, _SIGNS)
+            whole, step = _on_grid(numbers, bits)
             self._steps[query] = step / np.sqrt(self._dimension)
             eight = whole.astype(np.uint8)
-            for place in range(_SIGNS):  # whatever is not zero counts as one
+            for place in range(bits):  # whatever is not zero counts as one
                 packed[query, place] = np.packbits(eight & 1 << place, bitorder="little")
         self._planes = numkong.hammings_pack(_tensor(packed.reshape(-1, packed.shape[2]), "uint1"), dtype="uint1")
 
     def scores(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
         signs, factors = np.split(codes, [self._dimension // 8], axis=1)
         different = np.asarray(numkong.hammings_packed(_tensor(signs, "uint1"), self._planes))
-        totals = (2**_SIGNS - 1) / 2 * self._dimension - _weighted(different, 2, _SIGNS)
+        totals = (2**self._bits - 1) / 2 * self._dimension - _weighted(different, 2, self._bits)
         # RaBitQ's second factor leads from the product with the signs, of norm 1, to that with the vector; its
         # first is for distances.
         of_rows = np.ascontiguousarray(factors).view(np.float32)[:, 1]

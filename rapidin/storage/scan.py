@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from rapidin.errors import StoreError
 from rapidin.storage.codecs import Codec
-from rapidin.storage.products import PreparedQueries, prepared
+from rapidin.storage.products import SIGNS, PreparedQueries, prepared
 from rapidin.storage.ranking import Ends, joined_ends
 from rapidin.storage.reading import Segment
 from rapidin.storage.sliced import SLICE, SlicedQueries, single_threaded
@@ -39,6 +39,10 @@ SCANNED_BYTES = 2**22
 SCANNED_ONCE_BYTES = 2**25
 """The same for a single query; larger blocks mean fewer calls."""
 _BLOCKS_PER_THREAD = 4
+_BYTES_PER_THREAD = 2**23
+"""Of codes, times queries, for which another thread is worth starting."""
+GATHERED_BYTES = 2**21
+"""Of scattered rows that are copied to one place at a time, to fit a processor's own cache."""
 MOST_IN_HALVES = 12
 """Queries that rows in half precision are multiplied with where they lie; for more, they are decoded."""
 DECODED_NUMBERS = 2**20
@@ -125,11 +129,11 @@ def search(
 
 
 def all_scores(
-    queries: NDArray[np.float32], rows: Rows, open_by_id: Callable[[int], Segment]
+    queries: NDArray[np.float32], rows: Rows, open_by_id: Callable[[int], Segment], signs: int = SIGNS
 ) -> NDArray[np.float32]:
-    """Inner products of every query with every row, [q, n]."""
+    """Inner products of every query with every row, [q, n]; `signs` as `products.prepared` takes it."""
     scores = np.empty((len(queries), len(rows)), dtype=np.float32)
-    task = _Task(queries, rows, open_by_id)
+    task = _Task(queries, rows, open_by_id, signs)
 
     def run(blocks: Iterator[Block]) -> None:
         for block, of_block in task.scored(blocks):
@@ -142,21 +146,29 @@ def all_scores(
 class _Task:
     """One comparison of all rows with all queries, cut into blocks, of which each thread takes the next."""
 
-    def __init__(self, queries: NDArray[np.float32], rows: Rows, open_by_id: Callable[[int], Segment]) -> None:
+    def __init__(
+        self,
+        queries: NDArray[np.float32],
+        rows: Rows,
+        open_by_id: Callable[[int], Segment],
+        signs: int = SIGNS,
+    ) -> None:
         self._rows = rows
+        self._of_thread = threading.local()
         self._single = len(queries) == 1
         self._blocks = list(_blocks(rows, open_by_id, queries))
         codecs = {block.segment.codec for block in self._blocks}
         self._sliced = any(_is_sliced(codec, len(queries)) for codec in codecs)
-        self._prepared = {codec: _prepared(codec, codec.turned(queries)) for codec in codecs}
+        self._prepared = {codec: _prepared(codec, codec.turned(queries), signs) for codec in codecs}
         codes = sum(len(block.indexes) * block.segment.codes.shape[1] for block in self._blocks)
         self._announces = codes > _IN_MEMORY * _memory_bytes()
+        worth = -(-codes * len(queries) // _BYTES_PER_THREAD)
+        self._threads = max(1, min(MOST_THREADS, processors(), len(self._blocks), worth))
 
     def in_threads(self, run: Callable[[Iterator[Block]], Part]) -> list[Part]:
-        """`run` in several threads, on the blocks that it takes; an error of one is raised here."""
+        """`run` in this thread and others, on the blocks that it takes; an error of one is raised here."""
         if not self._blocks:
             return []
-        threads = max(1, min(MOST_THREADS, processors(), len(self._blocks)))
         blocks = iter(self._blocks)  # of a list, so that several threads may draw from it
         # torch would start a team of its own in every thread, and all would wait for each other, many times
         # slower. Its setting counts for the process, so one scan runs at a time – it uses all processors anyway –
@@ -164,9 +176,11 @@ class _Task:
         with (
             _one_scan,
             single_threaded() if self._sliced else nullcontext(),
-            ThreadPoolExecutor(threads) as executor,
+            ThreadPoolExecutor(self._threads) as executor,
         ):
-            return list(executor.map(run, [blocks] * threads))
+            others = [executor.submit(run, blocks) for _ in range(self._threads - 1)]
+            mine = run(blocks)  # to start another thread, and wait for it, would take longer
+            return [mine, *(other.result() for other in others)]
 
     def scored(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, NDArray[np.float32]]]:
         """Each block and its scores [q, m]; in a thread of its own."""
@@ -191,13 +205,27 @@ class _Task:
             return queries.scores(segment.codes[first : last + 1])
         if self._single and between <= _SCATTERED * len(positions):
             return queries.scores(segment.codes[first : last + 1])[:, positions - first]
-        pieces = -(-len(positions) * segment.codes.shape[1] // SCANNED_BYTES)
-        gathered = (segment.codes[some] for some in np.array_split(positions, pieces))
-        return np.concatenate([queries.scores(codes) for codes in gathered], axis=1)
+        row_bytes = segment.codes.shape[1]
+        step = max(1, GATHERED_BYTES // row_bytes)
+        memory = self._memory(min(step, len(positions)), row_bytes)
+        scores = []
+        for start in range(0, len(positions), step):
+            some = positions[start : start + step]
+            codes = memory[: len(some)]
+            np.take(segment.codes, some, axis=0, out=codes, mode="clip")  # any other mode copies once more
+            scores.append(queries.scores(codes))
+        return np.concatenate(scores, axis=1)
+
+    def _memory(self, rows: int, row_bytes: int) -> NDArray[np.uint8]:
+        """Where this thread gathers codes: memory that is new costs more than the copying."""
+        memory: NDArray[np.uint8] | None = getattr(self._of_thread, "memory", None)
+        if memory is None or memory.size < rows * row_bytes:
+            memory = self._of_thread.memory = np.empty(rows * row_bytes, np.uint8)
+        return memory[: rows * row_bytes].reshape(rows, row_bytes)
 
 
-def _prepared(codec: Codec, queries: NDArray[np.float32]) -> PreparedQueries:
-    return SlicedQueries(queries) if _is_sliced(codec, len(queries)) else prepared(codec, queries)
+def _prepared(codec: Codec, queries: NDArray[np.float32], signs: int) -> PreparedQueries:
+    return SlicedQueries(queries) if _is_sliced(codec, len(queries)) else prepared(codec, queries, signs)
 
 
 def _is_sliced(codec: Codec, queries: int) -> bool:

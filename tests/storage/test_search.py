@@ -34,6 +34,15 @@ batch = st.lists(st.tuples(st.sampled_from(IDS), st.integers(0, 2)), unique_by=l
 step = st.one_of(batch, st.sampled_from(IDS))
 
 
+def small_blocks(monkeypatch: pytest.MonkeyPatch, rows: int, decoded: bool) -> None:
+    """Blocks of so many rows, each worth a thread; compared where they lie, or decoded whatever the queries."""
+    for name in ("SCANNED_BYTES", "SCANNED_ONCE_BYTES", "GATHERED_BYTES"):
+        monkeypatch.setattr(scan, name, rows * 2 * DIMENSION)
+    monkeypatch.setattr(scan, "DECODED_NUMBERS", rows * DIMENSION)
+    monkeypatch.setattr(scan, "MOST_IN_HALVES", 0 if decoded else 64)
+    monkeypatch.setattr(scan, "_BYTES_PER_THREAD", 1)
+
+
 @given(
     steps=st.lists(step, max_size=8),
     seed=st.integers(0, 2**32),
@@ -53,7 +62,7 @@ def test_search_equals_the_oracle(
     tmp_path_factory, empty_template, monkeypatch, steps, seed, queries, k, largest, wanted, block_rows
 ) -> None:
     """Small integers, which half and single precision hold exactly, so that scores and ties are exact."""
-    monkeypatch.setattr(scan, "DECODED_NUMBERS", block_rows * DIMENSION)
+    small_blocks(monkeypatch, block_rows, decoded=bool(seed % 2))
     random = np.random.default_rng(seed)
     truth: Truth = {}
     path = tmp_path_factory.mktemp("oracle") / "store"
@@ -101,9 +110,12 @@ def thousand(store: Store) -> Store:
     return store
 
 
-@pytest.mark.parametrize("numbers", [scan.DECODED_NUMBERS, 7 * DIMENSION])
-def test_real_numbers_in_many_blocks_and_threads(thousand: Store, monkeypatch, numbers: int) -> None:
-    monkeypatch.setattr(scan, "DECODED_NUMBERS", numbers)
+@pytest.mark.parametrize("decoded", [False, True])
+@pytest.mark.parametrize("block_rows", [7, 400])
+def test_real_numbers_in_many_blocks_and_threads(
+    thousand: Store, monkeypatch, block_rows: int, decoded: bool
+) -> None:
+    small_blocks(monkeypatch, block_rows, decoded)
     monkeypatch.setattr(scan, "processors", lambda: 4)
     queries = random_vectors(5, seed=1)
     live = np.array([i for i in range(1000) if i % 3])
@@ -124,7 +136,7 @@ def test_real_numbers_in_many_blocks_and_threads(thousand: Store, monkeypatch, n
 
 
 def test_an_error_in_a_thread_is_raised(thousand: Store, monkeypatch) -> None:
-    monkeypatch.setattr(scan, "DECODED_NUMBERS", DIMENSION * 10)
+    small_blocks(monkeypatch, 10, decoded=False)
     monkeypatch.setattr(scan, "processors", lambda: 4)
     with thousand.snapshot() as snapshot, pytest.raises(StoreError, match="single precision"):
         snapshot.search(np.full((1, DIMENSION), 3e38, np.float32), 1)
@@ -193,7 +205,7 @@ def test_memory_stays_bounded_by_blocks(thousand: Store, monkeypatch) -> None:
 
     monkeypatch.setattr(scan.SlicedQueries, "scores", scores)
     with thousand.snapshot() as snapshot:
-        snapshot.search(random_vectors(2), 3)
+        snapshot.search(random_vectors(20), 3)
         assert max(sizes) == 16
         monkeypatch.setattr(scan, "BLOCK_SCORES", 64)
         sizes.clear()

@@ -104,7 +104,7 @@ def test_only_what_a_filter_meets(filled: Store, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [4, 1])
 def test_scores_are_products_with_exported_vectors(path: Path, tmp_path: Path, bits) -> None:
-    """Turned back and scaled: to the rounding of single precision, of 8 bits of the query with one bit."""
+    """Turned back and scaled: to the rounding of the query, to 12 bits with four, to 8 with one."""
     with Store.create(path, store_settings(bits=bits)) as store:
         with store.writer() as writer:
             writer.commit(numbered(0, 20), random_vectors(20) * np.geomspace(1e-3, 1e3, 20)[:, None].astype("f4"))
@@ -113,7 +113,7 @@ def test_scores_are_products_with_exported_vectors(path: Path, tmp_path: Path, b
             scores = snapshot.scores(QUERIES)[1]
     vectors = exported_vectors(tmp_path / "e")
     norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(QUERIES, axis=1)[:, None]
-    assert (np.abs(scores - QUERIES @ vectors.T) / norms).max() < {4: 1e-6, 1: 0.01}[bits]
+    assert (np.abs(scores - QUERIES @ vectors.T) / norms).max() < {4: 5e-4, 1: 0.01}[bits]
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "numpy"])
