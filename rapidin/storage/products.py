@@ -20,7 +20,7 @@ q queries · m rows of a block · K numbers in a vector.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numkong
 import numpy as np
@@ -69,8 +69,8 @@ class _AgainstHalfPrecision:
         # Double precision, for single precision has no power of two large enough for the smallest queries.
         self._scales = 2.0 ** (_LARGEST_EXPONENT - np.frexp(largest)[1])
         fitting = (queries * self._scales).astype(np.float32)
-        coarse = fitting.astype(np.float16)
-        rest = ((fitting - coarse) * _REST).astype(np.float16)
+        coarse = _converted(fitting, "float16")
+        rest = _converted((fitting - _converted(coarse, "float32")) * np.float32(_REST), "float16")
         self._planes = numkong.dots_pack(np.concatenate([coarse, rest]), dtype="float16")
 
     def scores(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -138,6 +138,11 @@ class _AgainstSigns:
         of_rows = np.ascontiguousarray(factors).view(np.float32)[:, 1]
         scores: NDArray[np.float32] = (totals.T * self._steps * of_rows).astype(np.float32)
         return scores
+
+
+def _converted(array: NDArray[Any], kind: Literal["float16", "float32"]) -> NDArray[Any]:
+    """As NumPy converts numbers from and to half precision, but thirty times as fast."""
+    return np.asarray(numkong.astype(array, kind))
 
 
 def _on_grid(query: NDArray[np.float32], bits: int) -> tuple[NDArray[np.uint16], float]:
