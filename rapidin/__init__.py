@@ -18,22 +18,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rapidin.errors import RapidinError
     from rapidin.ingest import ingest_files
+    from rapidin.plain import to_json
     from rapidin.progress import IngestListener, Preflight
     from rapidin.records import (
-        Hit,
         IndexInfo,
         IndexReport,
         IngestReport,
-        Query,
         RowFailure,
         Sample,
-        SearchResult,
         SegmentInfo,
         StoreInfo,
         VerifyReport,
-        to_json,
     )
     from rapidin.reports import CompactReport, ExportReport, ImportReport, RecodeReport
+    from rapidin.results import Hit, Query, SearchResult, TokenInfluence, TokenResult
     from rapidin.search import Searcher
     from rapidin.storage import Store, import_vectors, recode
 
@@ -44,20 +42,22 @@ _HOMES = {
     "ingest_files": "rapidin.ingest",
     "CompactReport": "rapidin.reports",
     "ExportReport": "rapidin.reports",
-    "Hit": "rapidin.records",
+    "Hit": "rapidin.results",
     "ImportReport": "rapidin.reports",
     "IndexInfo": "rapidin.records",
     "IndexReport": "rapidin.records",
     "IngestReport": "rapidin.records",
-    "Query": "rapidin.records",
+    "Query": "rapidin.results",
     "RecodeReport": "rapidin.reports",
     "RowFailure": "rapidin.records",
     "Sample": "rapidin.records",
-    "SearchResult": "rapidin.records",
+    "SearchResult": "rapidin.results",
     "SegmentInfo": "rapidin.records",
     "StoreInfo": "rapidin.records",
+    "TokenInfluence": "rapidin.results",
+    "TokenResult": "rapidin.results",
     "VerifyReport": "rapidin.records",
-    "to_json": "rapidin.records",
+    "to_json": "rapidin.plain",
     "Searcher": "rapidin.search",
     "Store": "rapidin.storage",
     "import_vectors": "rapidin.storage",
@@ -86,6 +86,8 @@ __all__ = [
     "SegmentInfo",
     "Store",
     "StoreInfo",
+    "TokenInfluence",
+    "TokenResult",
     "VerifyReport",
     "__version__",
     "import_vectors",

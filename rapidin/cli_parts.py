@@ -68,7 +68,7 @@ def counting(what: str) -> Iterator[Any]:
 def output(record: Any, view: Any, as_json: bool, one_line: bool = False) -> None:
     """Print a record on stdout: as JSON, or its `view`."""
     if as_json:
-        from rapidin.records import to_json
+        from rapidin.plain import to_json
 
         plain = "utf" not in (sys.stdout.encoding or "").lower()
         typer.echo(json.dumps(to_json(record), ensure_ascii=plain, indent=None if one_line else 2))

@@ -1,12 +1,12 @@
-"""Small frozen records that rapidin takes and returns; none of them holds a row, a session or a tensor.
+"""Small frozen records of samples, ingests and stores; none of them holds a row, a session or a tensor.
 
-`to_json` turns any of them into the plain dictionaries that ``--json`` prints.
+Those of searches are in `rapidin.results`; `rapidin.plain` turns any of them into what ``--json`` prints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -42,59 +42,6 @@ class Sample:
     def text(self) -> str:
         """Prompt and response together."""
         return self.prompt + self.response
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A training sample found by a search.
-
-    Attributes:
-        rank: counted from 1.
-        score: its influence on the generation; with layer-wise normalisation in [−1, 1] up to noise.
-        sample: the sample itself.
-    """
-
-    rank: int
-    score: float
-    sample: Sample
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A generation whose influences were asked for.
-
-    Attributes:
-        id: the row's id, or a number from 0.
-        prompt: text the model was given.
-        generation: text it answered, or was said to have answered.
-        generated: True where the model wrote the generation in this search.
-        tokens: length in tokens.
-        targets: tokens of the generation.
-        truncated: whether tokens were cut off.
-        metadata: the other fields of the query's row.
-    """
-
-    id: str
-    prompt: str
-    generation: str
-    generated: bool
-    tokens: int
-    targets: int
-    truncated: bool
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """What one query found: `proponents` from the largest influence down, `opponents` from the smallest up.
-
-    `index` is the way that was taken: ``exact``, or the name of the index that chose the candidates.
-    """
-
-    query: Query
-    proponents: tuple[Hit, ...]
-    opponents: tuple[Hit, ...] = ()
-    index: str = "exact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,24 +196,3 @@ class VerifyReport:
     def ok(self) -> bool:
         """True where nothing is wrong."""
         return not self.problems
-
-
-def to_json(record: Any) -> Any:
-    """Turn records, and tuples and mappings of them, into what ``json.dumps`` takes.
-
-    A hit is flattened: rank and score beside the sample's own fields and its text.
-    """
-    if isinstance(record, Hit):
-        return {"rank": record.rank, "score": record.score, **to_json(record.sample)}
-    if isinstance(record, Sample):
-        plain = {name.name: to_json(getattr(record, name.name)) for name in fields(record)}
-        return {"id": plain.pop("id"), "text": record.text, **plain}
-    if isinstance(record, VerifyReport):
-        return {"ok": record.ok, "samples": record.samples, "problems": list(record.problems)}
-    if hasattr(record, "__dataclass_fields__"):
-        return {name.name: to_json(getattr(record, name.name)) for name in fields(record)}
-    if isinstance(record, Mapping):
-        return {str(key): to_json(value) for key, value in record.items()}
-    if isinstance(record, (tuple, list)):
-        return [to_json(item) for item in record]
-    return record

@@ -19,7 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rapidin.progress import IngestListener, Preflight
-from rapidin.records import Hit, IndexInfo, IndexReport, IngestReport, Sample, SearchResult, StoreInfo
+from rapidin.records import IndexInfo, IndexReport, IngestReport, Sample, StoreInfo
+from rapidin.results import Hit, SearchResult
 
 _LONGEST_TEXT = 600
 

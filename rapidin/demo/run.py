@@ -15,7 +15,7 @@ from rapidin.demo.data import DemoData, write_demo_data
 from rapidin.demo.training import train_demo_model
 from rapidin.errors import StoreError
 from rapidin.ingest import ingest_files
-from rapidin.records import SearchResult
+from rapidin.results import SearchResult
 from rapidin.search import Searcher
 from rapidin.terminal import ProgressListener, ingest_summary, search_view
 

@@ -17,7 +17,7 @@ from rapidin.model.fingerprint import check_same, fingerprint
 from rapidin.model.generation import generate
 from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.model.places import absolute_place
-from rapidin.records import Hit, Query, SearchResult
+from rapidin.results import Hit, Query, SearchResult
 from rapidin.search.queries import query_of_prompt, read_queries
 from rapidin.storage import GpuSearch, ScoredSample, Store
 from rapidin.text import EncodedSample, Encoder, TextSample

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rapidin.errors import FilterError, IndexNotFoundError, SettingError, StoreEmptyError
-from rapidin.records import to_json
+from rapidin.plain import to_json
 from rapidin.storage import Store, scan
 from rapidin.storage.codecs import CODECS
 from rapidin.storage.indexes import ivf, rabitq, view
