@@ -9,7 +9,7 @@ Shape letters: b batch · K projection dimension.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from rapidin.gradients.rapidgrad import PendingBatch, RapidGradBatch, RapidGradE
 logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key")
+Result = TypeVar("Result")
 
 _MOST_SAMPLES = 256
 _SKETCH_BYTES = 256 * 2**20
@@ -65,6 +66,26 @@ def compute_in_batches(
         Positions in `samples`, and their RapidGrads in that order; every position once. A sample that does not fit
         into memory even alone is one of the batch's problems.
     """
+    yield from in_batches(samples, budget, engine.compute, lambda tokens: engine.too_large(tokens))
+
+
+def in_batches(
+    samples: Sequence[TokenSample],
+    budget: TokenBudget,
+    compute: Callable[[list[TokenSample]], Result],
+    too_large: Callable[[int], Result],
+) -> Iterator[tuple[list[int], Result]]:
+    """Compute anything of samples, the longest first, in batches that are halved when memory runs out.
+
+    Args:
+        samples: any number of them.
+        budget: of the batches.
+        compute: takes the samples of a batch.
+        too_large: gives the result of a single sample of so many tokens that memory did not suffice for.
+
+    Yields:
+        Positions in `samples`, and what `compute` made of them; every position once.
+    """
     waiting = sorted(range(len(samples)), key=lambda position: len(samples[position].ids), reverse=True)
     before = budget.tokens
     while waiting:
@@ -72,7 +93,7 @@ def compute_in_batches(
         count = budget.fitting(longest, len(waiting))
         chosen = waiting[:count]
         try:
-            result = engine.compute([samples[position] for position in chosen])
+            result = compute([samples[position] for position in chosen])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -87,7 +108,7 @@ def compute_in_batches(
         if count == 1:
             budget.tokens = before  # it was this sample's fault, not the batches'
             del waiting[0]
-            yield chosen, engine.too_large(longest)
+            yield chosen, too_large(longest)
         else:
             budget.halve(count * longest)
             logger.warning("out of memory: going on with %d tokens per batch", budget.tokens)

@@ -78,6 +78,7 @@ class GradientEngine:
         batched: whether samples are computed together.
         half: whether activations are in half precision, whose range a gradient easily leaves at either end; then
             losses are scaled, see `accumulate`.
+        precision: the coarsest type of the model's weights, and so of its gradients.
         device: where the model's first layer is.
     """
 
@@ -96,7 +97,7 @@ class GradientEngine:
         types = {parameter.dtype for parameter in parameters.values()}
         self.half = torch.float16 in types
         low = torch.bfloat16 if torch.bfloat16 in types else torch.float16
-        self._precision = low if low in types else self._traced[0].dtype
+        self.precision = low if low in types else self._traced[0].dtype
         self._takes_positions = "position_ids" in _forward_arguments(model)
         self._capture = Capture(model, names)
         self.batched = not self._capture.unsupported
@@ -165,7 +166,7 @@ class GradientEngine:
                 raise
             self._stay_slow(str(reason))
             return False
-        found = disagreement(fast, slow, self._precision)
+        found = disagreement(fast, slow, self.precision)
         if found is None:
             return False
         if found > 1:

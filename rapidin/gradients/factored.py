@@ -15,6 +15,7 @@ from rapidin.gradients.contributions import (
     ParameterGradient,
     ScatteredRows,
 )
+from rapidin.gradients.normalisation import Normalisation
 from rapidin.projection import Copied, FactoredProjection, TensorSketch, TransformedColumns
 
 
@@ -26,10 +27,10 @@ class FactoredSketches:
     cent; the sketch's own noise is far above that (measured in benchmarks/RESULTS.md).
     """
 
-    def __init__(self, batch: int, projection: FactoredProjection, layer_norm: bool) -> None:
+    def __init__(self, batch: int, projection: FactoredProjection, normalisation: Normalisation) -> None:
         self._batch = batch
         self._projection = projection
-        self._layer_norm = layer_norm
+        self._normalisation = normalisation
         self._sketches: dict[torch.device, Tensor] = {}
         self._columns: TransformedColumns | None = None
 
@@ -41,9 +42,10 @@ class FactoredSketches:
         else:
             first, *others = (self._spectrum(place, part) for part in gradient.contributions)
             values = place.finish(sum(others, start=first))
-        if self._layer_norm:
-            norms = torch.linalg.vector_norm(values, dim=1, keepdim=True, dtype=torch.float64)
-            values *= torch.where(norms > 0, norms.reciprocal(), 0.0).float()
+        norms = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64)
+        factors = self._normalisation.factors(gradient.position, norms.square())
+        if factors is not None:
+            values *= factors.unsqueeze(1)
         sketch = self._sketches.get(gradient.device)
         if sketch is None:
             sketch = torch.zeros(self._batch, self._projection.dimension, device=gradient.device)

@@ -6,7 +6,7 @@ Shape letters: b batch · r rows · c columns · n chunks · K projection dimens
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,6 +18,13 @@ from torch import Tensor, nn
 from rapidin.gradients.contributions import as_matrix
 from rapidin.gradients.engine import Accumulator, GradientEngine, TokenSample
 from rapidin.gradients.factored import FactoredSketches
+from rapidin.gradients.normalisation import (
+    GivenNorms,
+    Normalisation,
+    OwnNorms,
+    RecordedNorms,
+    Unnormalised,
+)
 from rapidin.gradients.shuffled import ShuffledSketches
 from rapidin.memory import WorkingMemory
 from rapidin.projection import FactoredProjection, ShuffledProjection
@@ -91,17 +98,22 @@ class RapidGradEngine:
 
     Attributes:
         device: where the model's first layer is.
+        layer_norm: whether each layer's gradient is normalised.
+        names: of the traced parameters.
+        precision: the coarsest type of the model's weights.
     """
 
     def __init__(
         self, model: nn.Module, parameters: Sequence[TracedParameter], settings: ProjectionSettings
     ) -> None:
         self._projection = make_projection(settings, parameters)
-        self._layer_norm = settings.layer_norm
+        self.layer_norm = settings.layer_norm
+        self.names = tuple(parameter.name for parameter in parameters)
         self._layers = len(parameters)
         self._memory = WorkingMemory()
-        self._engine = GradientEngine(model, [parameter.name for parameter in parameters])
+        self._engine = GradientEngine(model, self.names)
         self.device = self._engine.device
+        self.precision = self._engine.precision
 
     def __enter__(self) -> Self:
         return self
@@ -123,9 +135,10 @@ class RapidGradEngine:
 
     def begin(self, samples: Sequence[TokenSample]) -> PendingBatch:
         """Begin to compute: on a GPU the kernels, and the copy to main memory behind them, are only queued."""
-        vectors = self._in_half_precision(samples) if self._engine.half else self._accumulate(samples)
-        if self._layer_norm:
-            vectors = vectors / math.sqrt(self._layers)
+        vectors, factors = self.accumulate(
+            samples, self._sketches(OwnNorms() if self.layer_norm else Unnormalised())
+        )
+        vectors = vectors / math.sqrt(self._layers) if self.layer_norm else vectors * factors.unsqueeze(1)
         usable = torch.stack([torch.isfinite(vectors).all(dim=1), (vectors != 0).any(dim=1)])
         return PendingBatch(vectors, usable, self._engine.half)
 
@@ -137,31 +150,71 @@ class RapidGradEngine:
         )
         return RapidGradBatch(np.zeros((1, self._projection.dimension), dtype=np.float32), {0: problem})
 
-    def _accumulate(self, samples: Sequence[TokenSample], token_weight: float | None = None) -> Tensor:
-        vectors = self._engine.accumulate(samples, self._new_accumulator, token_weight)
-        if token_weight is not None and not self._layer_norm:
-            targets = torch.tensor([sum(sample.targets) for sample in samples], device=vectors.device)
-            vectors /= (targets * token_weight).unsqueeze(1)
-        return vectors
+    def accumulate(
+        self, samples: Sequence[TokenSample], new: Callable[[int], Accumulator]
+    ) -> tuple[Tensor, Tensor]:
+        """Accumulate the gradients of samples, in half precision with scaled losses.
 
-    def _in_half_precision(self, samples: Sequence[TokenSample]) -> Tensor:
-        """Compute with the largest scale of the loss at which a sample's gradient does not overflow.
+        There it takes the largest scale of the loss at which a sample's gradient does not overflow. Every batch
+        begins anew at the largest, so that a sample's result does not depend on those before it.
 
-        Every batch begins anew at the largest, so that a sample's result does not depend on those before it.
+        Args:
+            samples: b of them.
+            new: makes an empty accumulator for a number of samples.
+
+        Returns:
+            The accumulators' results, one row per sample, and float32 [b], by which the gradients that were
+            accumulated are to be multiplied to be those of the samples' mean losses.
         """
+        if not self._engine.half:
+            results = self._engine.accumulate(samples, new)
+            return results, torch.ones(len(samples), device=results.device)
         first, *others = _TOKEN_WEIGHTS
-        vectors = self._accumulate(samples, first)
+        results = self._engine.accumulate(samples, new, first)
+        weights = torch.full((len(samples),), first, device=results.device)
         for weight in others:
-            overflown = torch.nonzero(~torch.isfinite(vectors).all(dim=1)).flatten()
+            overflown = torch.nonzero(~torch.isfinite(results).flatten(1).all(dim=1)).flatten()
             if not len(overflown):
                 break
-            vectors[overflown] = self._accumulate([samples[position] for position in overflown], weight)
-        return vectors
+            again = [samples[position] for position in overflown]
+            results[overflown] = self._engine.accumulate(again, new, weight)
+            weights[overflown] = weight
+        targets = torch.tensor([sum(sample.targets) for sample in samples], device=results.device)
+        return results, 1 / (targets * weights)
 
-    def _new_accumulator(self, batch: int) -> Accumulator:
-        if isinstance(self._projection, FactoredProjection):
-            return FactoredSketches(batch, self._projection, self._layer_norm)
-        return ShuffledSketches(batch, self._projection, self._layer_norm, self._memory)
+    def norms(self, sample: TokenSample) -> Tensor:
+        """Norms that layer-wise normalisation divides a sample's gradient by, float64 [L], of its mean loss.
+
+        With the factored projection these are the norms of sketches.
+        """
+        made: list[RecordedNorms] = []
+
+        def new(batch: int) -> Accumulator:
+            made.append(RecordedNorms(self._layers))
+            return self._sketches(made[-1])(batch)
+
+        _, factors = self.accumulate([sample], new)
+        return made[-1].norms * float(factors[0])
+
+    def compute_with_norms(self, samples: Sequence[TokenSample], norms: Tensor | None) -> NDArray[np.float32]:
+        """RapidGrads [b, K] of samples, all divided by the same norms of layers.
+
+        Args:
+            samples: b of them.
+            norms: of `norms`; None where the store has no layer-wise normalisation.
+        """
+        normalisation = Unnormalised() if norms is None else GivenNorms(norms)
+        vectors, factors = self.accumulate(samples, self._sketches(normalisation))
+        vectors = vectors * factors.unsqueeze(1)
+        return (vectors if norms is None else vectors / math.sqrt(self._layers)).cpu().numpy()
+
+    def _sketches(self, normalisation: Normalisation) -> Callable[[int], Accumulator]:
+        def new(batch: int) -> Accumulator:
+            if isinstance(self._projection, FactoredProjection):
+                return FactoredSketches(batch, self._projection, normalisation)
+            return ShuffledSketches(batch, self._projection, normalisation, self._memory)
+
+        return new
 
 
 def make_projection(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rapidin.gradients.contributions import ParameterGradient
+from rapidin.gradients.normalisation import Normalisation
 from rapidin.memory import WorkingMemory
 from rapidin.projection import ShuffledProjection
 
@@ -26,16 +27,16 @@ class ShuffledSketches:
     Args:
         batch: b, number of samples.
         projection: the store's.
-        layer_norm: whether each layer's gradient is normalised.
+        normalisation: what each layer's gradient is divided by.
         memory: that gradients are formed in, kept from batch to batch.
     """
 
     def __init__(
-        self, batch: int, projection: ShuffledProjection, layer_norm: bool, memory: WorkingMemory
+        self, batch: int, projection: ShuffledProjection, normalisation: Normalisation, memory: WorkingMemory
     ) -> None:
         self._batch = batch
         self._projection = projection
-        self._layer_norm = layer_norm
+        self._normalisation = normalisation
         self._memory = memory
         self._sketches: dict[torch.device, Tensor] = {}
 
@@ -49,7 +50,7 @@ class ShuffledSketches:
         blocks = self._blocks(gradient, part.chunk)
         if len(blocks) == 1:
             chunks, values = self._formed(gradient, blocks[0])
-            self._scale(values, _squared_norms(values))
+            self._scale(gradient.position, values, self._squares(values))
             part.add(sketch, chunks, values)
             return
         # Too large to form at once: project block by block and normalise the projection, which is linear.
@@ -57,9 +58,9 @@ class ShuffledSketches:
         squares = torch.zeros(self._batch, dtype=torch.float64, device=gradient.device)
         for block in blocks:
             chunks, values = self._formed(gradient, block)
-            squares += _squared_norms(values)
+            squares += self._squares(values)
             part.add(unscaled, chunks, values)
-        self._scale(unscaled, squares)
+        self._scale(gradient.position, unscaled, squares)
         sketch += unscaled
 
     def result(self) -> Tensor:
@@ -98,11 +99,17 @@ class ShuffledSketches:
         first += block.start * gradient.columns // length
         return torch.arange(first, first + values.shape[1], device=values.device), values
 
-    def _scale(self, values: Tensor, squares: Tensor) -> None:
-        """Divide each sample's values by its norm, in place; a layer without gradient stays zero."""
-        if self._layer_norm:
-            scale = torch.where(squares > 0, squares.rsqrt(), 0.0).float()
-            values *= scale.view(-1, *[1] * (values.dim() - 1))
+    def _squares(self, values: Tensor) -> Tensor:
+        """Squared norm of each sample's values, float64 [b], where anybody looks at it."""
+        if self._normalisation.needs_norms:
+            return _squared_norms(values)
+        return torch.zeros(len(values), dtype=torch.float64, device=values.device)
+
+    def _scale(self, position: int, values: Tensor, squares: Tensor) -> None:
+        """Normalise each sample's values in place."""
+        factors = self._normalisation.factors(position, squares)
+        if factors is not None:
+            values *= factors.view(-1, *[1] * (values.dim() - 1))
 
 
 def _squared_norms(values: Tensor) -> Tensor:

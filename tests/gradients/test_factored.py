@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rapidin.gradients import RapidGradEngine
 from rapidin.gradients.contributions import DenseGradient, OuterProducts, ParameterGradient, ScatteredRows
 from rapidin.gradients.factored import FactoredSketches
+from rapidin.gradients.normalisation import OwnNorms, Unnormalised
 from rapidin.projection import FactoredProjection, TensorSketch
 from rapidin.settings import ProjectionSettings
 from tests import tiny
@@ -167,7 +168,9 @@ def test_contributions_of_every_kind_add_up_before_the_norm(layer_norm: bool) ->
     whole: Tensor = torch.zeros(2, 30, 50)
     for part in parts:
         part.add_to(whole, 0)
-    sketches = FactoredSketches(2, FactoredProjection(settings, [(30, 50), (30, 50)]), layer_norm)
+    sketches = FactoredSketches(
+        2, FactoredProjection(settings, [(30, 50), (30, 50)]), OwnNorms() if layer_norm else Unnormalised()
+    )
     sketches.consume(ParameterGradient(1, 2, (30, 50), list(parts)))
     found = sketches.result()
     for vector, matrix in zip(found, whole.double().numpy(), strict=True):
@@ -204,7 +207,7 @@ def test_layers_with_one_input_share_its_transform(monkeypatch: pytest.MonkeyPat
 
 def test_a_layer_without_gradient_stays_zero() -> None:
     settings = ProjectionSettings(kind="factored", dimension=128)
-    sketches = FactoredSketches(2, FactoredProjection(settings, [(30, 50), (30, 50)]), layer_norm=True)
+    sketches = FactoredSketches(2, FactoredProjection(settings, [(30, 50), (30, 50)]), OwnNorms())
     values = torch.zeros(2, 30, 50)
     values[1] = 1e-20
     sketches.consume(ParameterGradient(0, 2, (30, 50), [DenseGradient(values)]))

@@ -1,0 +1,56 @@
+"""Products of samples' gradients with a direction, and their norms, in the batches that RapidGrads are made in.
+
+Shape letters: b batch · L parameter tensors · r rows · c columns · n occupied rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rapidin.gradients.contributions import ParameterGradient
+from rapidin.influence.directions import Direction
+from rapidin.memory import WorkingMemory
+
+_BLOCK_ELEMENTS = 1 << 23
+"""Gradient elements formed at a time."""
+
+
+class Alignments:
+    """Accumulator of ⟨u_l, s_l⟩ and ‖s_l‖² for every sample and parameter tensor.
+
+    Args:
+        batch: b, number of samples.
+        direction: of the query.
+        memory: that gradients are formed in.
+    """
+
+    def __init__(self, batch: int, direction: Direction, memory: WorkingMemory) -> None:
+        self._direction = direction
+        self._memory = memory
+        self._sums = torch.zeros(batch, len(direction.tensors), 2, dtype=torch.float64)
+
+    def consume(self, gradient: ParameterGradient) -> None:
+        """Multiply one parameter's gradients with the direction's tensor."""
+        wanted = self._direction.tensors[gradient.position]
+        sums = self._sums[:, gradient.position]
+        most = max(1, _BLOCK_ELEMENTS // (gradient.batch * gradient.columns))
+        occupied = gradient.occupied_rows()
+        if occupied is not None:
+            for rows in occupied.split(most):
+                self._add(sums, gradient.chosen_rows(rows), None if wanted is None else wanted[rows])
+            return
+        for first in range(0, gradient.rows, most):
+            count = min(most, gradient.rows - first)
+            block = gradient.block(first, count, self._memory)
+            self._add(sums, block, None if wanted is None else wanted[first : first + count])
+
+    def result(self) -> Tensor:
+        """Return float64 [b, L, 2]: products and squared norms."""
+        return self._sums
+
+    def _add(self, sums: Tensor, block: Tensor, wanted: Tensor | None) -> None:
+        flat = block.flatten(1)
+        if wanted is not None:
+            sums[:, 0] += (flat @ wanted.flatten().to(flat.device)).double().cpu()
+        sums[:, 1] += torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64).square().cpu()

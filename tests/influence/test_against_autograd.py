@@ -1,0 +1,119 @@
+"""Exact influences of samples and tokens against plain autograd, token by token, on many architectures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rapidin.gradients import RapidGradEngine, TokenBudget
+from rapidin.influence import Explainer, TokenQueries
+from rapidin.influence.explainer import BACKWARD, DIFFERENCES, FORWARD
+from rapidin.settings import ProjectionSettings, TracedParameter
+from tests import tiny
+from tests.gradients.test_against_autograd import Tokens, random_samples, traced
+
+
+def token_gradients(model: nn.Module, sample: Tokens) -> list[Tensor]:
+    """The oracle: of each target token's loss, by parameter tensor: [g, n] each."""
+    parameters = dict(model.named_parameters())
+    ids = torch.tensor([sample.ids])
+    log_probabilities = model(input_ids=ids).logits.double().log_softmax(dim=-1)
+    rows = []
+    for place in range(1, len(sample.ids)):
+        if sample.targets[place]:
+            loss = -log_probabilities[0, place - 1, sample.ids[place]]
+            found = torch.autograd.grad(
+                loss, [parameters[name] for name in traced(model)], retain_graph=True, allow_unused=True
+            )
+            rows.append(found)
+    tensors = []
+    for position, name in enumerate(traced(model)):
+        empty = torch.zeros(parameters[name].numel())
+        tensors.append(torch.stack([empty if row[position] is None else row[position].flatten() for row in rows]))
+    return [tensor.double() for tensor in tensors]
+
+
+def oracle(query: list[Tensor], sample: list[Tensor], layer_norm: bool) -> Tensor:
+    """Eq. 8: [g, s], whose sums are Eq. 7, 6 and 5."""
+    layers, total = len(query), torch.zeros(len(query[0]), len(sample[0]), dtype=torch.float64)
+    norms = [[float(tensor.mean(dim=0).norm()) for tensor in side] for side in (query, sample)]
+    for position, (of_query, of_sample) in enumerate(zip(query, sample, strict=True)):
+        product = of_query @ of_sample.T / len(of_query) / len(of_sample)
+        if layer_norm:
+            one, other = norms[0][position], norms[1][position]
+            if one <= 1e-7 * max(norms[0]) or other <= 1e-7 * max(norms[1]):
+                continue
+            product /= one * other * layers
+        total += product
+    return total
+
+
+def engine_of(model: nn.Module, layer_norm: bool = True, kind: str = "rapidgrad", dimension: int = 128):
+    parameters = dict(model.named_parameters())
+    shapes = [TracedParameter(name=name, shape=tuple(parameters[name].shape)) for name in traced(model)]
+    settings = ProjectionSettings(dimension=dimension, kind=kind, layer_norm=layer_norm)
+    return RapidGradEngine(model, shapes, settings)
+
+
+def budget_of(engine: RapidGradEngine, dimension: int = 128) -> TokenBudget:
+    return TokenBudget(64, engine.device, dimension)
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_all_four_levels(architecture: str, layer_norm: bool) -> None:
+    model = tiny.make(architecture)
+    query, *samples = random_samples(4, seed=5)
+    of_query = token_gradients(model, query)
+    truths = [oracle(of_query, token_gradients(model, sample), layer_norm) for sample in samples]
+    with engine_of(model, layer_norm) as engine:
+        explainer = Explainer(model, engine, budget_of(engine))
+        direction = explainer.direction(query)
+        influences = explainer.influences(samples, direction)
+        parts = [
+            explainer.token_direction(query, place, direction)
+            for place, target in enumerate(query.targets)
+            if target
+        ]
+        for sample, influence, truth in zip(samples, influences, truths, strict=True):
+            assert influence is not None
+            size = float(truth.abs().sum())
+            assert influence.score == pytest.approx(float(truth.sum()), abs=1e-4 * size)
+            tokens = explainer.token_influences(sample, direction, influence)
+            assert sum(tokens) == pytest.approx(influence.score, abs=1e-4 * size)
+            np.testing.assert_allclose(tokens, truth.sum(dim=0), atol=1e-3 * float(truth.sum(dim=0).abs().max()))
+        matrix = np.array(explainer.matrix(samples[-1], parts, influences[-1]))
+        np.testing.assert_allclose(matrix, truths[-1], atol=1e-3 * float(truths[-1].abs().max()))
+        assert explainer.way == FORWARD
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("kind", ["rapidgrad", "factored"])
+@pytest.mark.parametrize("architecture", ["llama-tied", "gpt2", "lora-llama", "mixtral"])
+def test_token_queries_add_up_to_the_query(architecture: str, kind: str, layer_norm: bool) -> None:
+    model = tiny.make(architecture)
+    query = random_samples(4, seed=5)[3]
+    with engine_of(model, layer_norm, kind, 512) as engine:
+        whole = engine.compute([query]).vectors[0]
+        tokens = TokenQueries(engine, budget_of(engine, 512)).vectors(query)
+    assert tokens.shape == (sum(query.targets), 512)
+    np.testing.assert_allclose(tokens.sum(axis=0), whole, atol=1e-5 * np.abs(whole).max() * len(tokens) ** 0.5)
+    assert np.linalg.norm(tokens, axis=1).min() > 0
+
+
+@pytest.mark.parametrize("way", [DIFFERENCES, BACKWARD])
+@pytest.mark.parametrize("architecture", ["llama-untied", "gpt2", "lora-llama"])
+def test_the_slower_ways_agree(architecture: str, way: str) -> None:
+    model = tiny.make(architecture)
+    query, sample = random_samples(2, seed=5)
+    with engine_of(model) as engine:
+        explainer = Explainer(model, engine, budget_of(engine))
+        direction = explainer.direction(query)
+        (influence,) = explainer.influences([sample], direction)
+        fast = explainer.token_influences(sample, direction, influence)
+        explainer.way = way
+        slow = explainer.token_influences(sample, direction, influence)
+        assert explainer.way == way
+    np.testing.assert_allclose(slow, fast, atol=2e-3 * np.abs(fast).max())
