@@ -102,6 +102,7 @@ class GradientEngine:
         self._capture = Capture(model, names)
         self.batched = not self._capture.unsupported
         self._checked = False
+        self._checked_alone = False
         self._token_weight: float | None = None  # of the pass that is running
         if not self.batched:
             some = ", ".join(self._capture.unsupported[:3])
@@ -120,7 +121,11 @@ class GradientEngine:
             parameter.requires_grad_(required)
 
     def accumulate(
-        self, samples: Sequence[TokenSample], new: Callable[[int], Accumulator], token_weight: float | None = None
+        self,
+        samples: Sequence[TokenSample],
+        new: Callable[[int], Accumulator],
+        token_weight: float | None = None,
+        plainly: bool = False,
     ) -> Tensor:
         """Compute the gradient of every sample's mean loss over its targets and accumulate it.
 
@@ -129,25 +134,30 @@ class GradientEngine:
             new: makes an empty accumulator for a number of samples.
             token_weight: differentiate the *sum* of a sample's losses times this instead, so that in half
                 precision the gradients of long samples do not underflow (loss scaling, Micikevicius et al. 2018).
+            plainly: by plain autograd one by one, as fast where whole gradients of single samples are wanted.
 
         Returns:
             The accumulators' results, one row per sample, in the order of `samples`.
         """
         self._token_weight = token_weight
-        unchecked = self.batched and not self._checked
-        if self._check(samples) if unchecked else self.batched:
+        if not plainly and self._may_batch(samples):
             try:
                 return self._together(samples, new)
             except NotBatchedError as reason:
                 self._stay_slow(str(reason))
         return torch.cat([self._alone(sample, new) for sample in samples])
 
+    def _may_batch(self, samples: Sequence[TokenSample]) -> bool:
+        """Whether the batched way is known to be right for such a batch, after a check where it is not yet."""
+        known = self._checked or (self._checked_alone and len(samples) == 1)
+        return self.batched and (known or self._check(samples))
+
     def _check(self, samples: Sequence[TokenSample]) -> bool:
         """Compare the batched way with plain autograd on the shortest and the longest sample.
 
         Returns:
-            Whether the batched way may be used for these samples. A batch of one, or one without a finite
-            gradient, decides for itself only, and the next batch is checked again.
+            Whether the batched way may be used for these samples. A batch of one decides for batches of one
+            only; after one without a finite gradient the next batch is checked again.
         """
         by_length = sorted(samples, key=lambda sample: len(sample.ids))
         chosen = by_length if len(samples) == 1 else [by_length[0], by_length[-1]]
@@ -174,7 +184,7 @@ class GradientEngine:
                 f"a batch's gradients differ from a single sample's, {found:.2g} × what rounding explains"
             )
             return False
-        self._checked = padded
+        self._checked, self._checked_alone = padded, True
         return True
 
     def _stay_slow(self, reason: str) -> None:

@@ -151,7 +151,7 @@ class RapidGradEngine:
         return RapidGradBatch(np.zeros((1, self._projection.dimension), dtype=np.float32), {0: problem})
 
     def accumulate(
-        self, samples: Sequence[TokenSample], new: Callable[[int], Accumulator]
+        self, samples: Sequence[TokenSample], new: Callable[[int], Accumulator], plainly: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Accumulate the gradients of samples, in half precision with scaled losses.
 
@@ -161,23 +161,24 @@ class RapidGradEngine:
         Args:
             samples: b of them.
             new: makes an empty accumulator for a number of samples.
+            plainly: as of `GradientEngine.accumulate`.
 
         Returns:
             The accumulators' results, one row per sample, and float32 [b], by which the gradients that were
             accumulated are to be multiplied to be those of the samples' mean losses.
         """
         if not self._engine.half:
-            results = self._engine.accumulate(samples, new)
+            results = self._engine.accumulate(samples, new, plainly=plainly)
             return results, torch.ones(len(samples), device=results.device)
         first, *others = _TOKEN_WEIGHTS
-        results = self._engine.accumulate(samples, new, first)
+        results = self._engine.accumulate(samples, new, first, plainly)
         weights = torch.full((len(samples),), first, device=results.device)
         for weight in others:
             overflown = torch.nonzero(~torch.isfinite(results).flatten(1).all(dim=1)).flatten()
             if not len(overflown):
                 break
             again = [samples[position] for position in overflown]
-            results[overflown] = self._engine.accumulate(again, new, weight)
+            results[overflown] = self._engine.accumulate(again, new, weight, plainly)
             weights[overflown] = weight
         targets = torch.tensor([sum(sample.targets) for sample in samples], device=results.device)
         return results, 1 / (targets * weights)

@@ -245,7 +245,7 @@ class Explainer:
             kept.append(WholeGradients(batch, len(self._engine.names)))
             return kept[-1]
 
-        norms, factors = self._engine.accumulate([sample], new)
+        norms, factors = self._engine.accumulate([sample], new, plainly=True)
         factor = float(factors[0])
         if not torch.isfinite(norms).all() or not norms.any():
             raise GradientError("query", "its gradient is zero or not finite; ask otherwise")
