@@ -6,17 +6,25 @@ import logging
 import os
 import sys
 import traceback
-from contextlib import ExitStack
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import rapidin
-from rapidin import cli_store
-from rapidin.choices import DType, IndexChoice, Loss, OnError, ProjectionKind, Quantization
-from rapidin.cli_parts import Json, StorePath, Where, counting, importing, output, stderr, stdout
+from rapidin import cli_search, cli_store
+from rapidin.choices import DType, Loss, OnError, ProjectionKind, Quantization
+from rapidin.cli_parts import (
+    Json,
+    StorePath,
+    TokensPerBatch,
+    TrustRemoteCode,
+    importing,
+    output,
+    stderr,
+    stdout,
+)
 from rapidin.environment import VARIABLES
 from rapidin.errors import RapidinError, SettingError
 
@@ -40,21 +48,6 @@ IngestDevice = Annotated[
         "fewer --workers than GPUs, each of them spreads the model's layers over its share. auto takes all GPUs "
         "that there are."
     ),
-]
-SearchDevice = Annotated[
-    str,
-    typer.Option(
-        help="auto, cpu, cuda, cuda:0, or cuda:0,1 to spread the model's layers over several GPUs. auto takes a "
-        "GPU where there is one, and all of them if the model needs it."
-    ),
-]
-TokensPerBatch = Annotated[
-    int | None,
-    typer.Option(min=1, help="Padded tokens computed together; halves itself when memory runs out."),
-]
-TrustRemoteCode = Annotated[
-    bool,
-    typer.Option("--trust-remote-code", help="Let the checkpoint's own Python code run; asked for each time."),
 ]
 Model = Annotated[str | None, typer.Option(metavar="MODEL", help="Directory or hub id of the fine-tuned model.")]
 Adapter = Annotated[str | None, typer.Option(metavar="ADAPTER", help="Directory or hub id of its PEFT adapter.")]
@@ -197,102 +190,7 @@ def ingest(
     output(report, ingest_summary(report, dry_run), as_json)
 
 
-@app.command()
-def search(
-    store: StorePath,
-    prompt: Annotated[
-        str | None,
-        typer.Option(
-            help="What the model was asked. It is put into the prompt (Alpaca, chat, template) that the store's "
-            "rows have, unless it begins as that does; in a file of --queries the fields decide, as at ingest."
-        ),
-    ] = None,
-    generation: Annotated[
-        str | None, typer.Option(help="What it answered; without it the model answers now, greedily.")
-    ] = None,
-    queries: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Rows of the shapes that ingest takes; the response may be absent."),
-    ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Samples wanted at each end.")] = 10,
-    opponents: Annotated[bool, typer.Option("--opponents", help="Find the most negative influences too.")] = False,
-    where: Where = None,
-    index: Annotated[
-        IndexChoice,
-        typer.Option(
-            help="exact: compare with every vector. ivf, rabitq: that index, which 'rapidin index' builds. auto: "
-            "an index where the store has one that saves time, else exact. With --where every search is exact."
-        ),
-    ] = "auto",
-    exact: Annotated[bool, typer.Option("--exact", help="The same as --index exact.")] = False,
-    nprobe: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Lists that index ivf reads, instead of its own number; more find more and take longer.",
-        ),
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")] = None,
-    adapter: Annotated[str | None, typer.Option(help="Where the adapter is now, if it moved.")] = None,
-    device: SearchDevice = "auto",
-    tokens_per_batch: TokensPerBatch = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer that the model may write.")] = 256,
-    trust_remote_code: TrustRemoteCode = False,
-    as_json: Json = False,
-) -> None:
-    """Find the training samples that made the model say something.
-
-    Proponents are the samples whose training pushed the model towards the generation, opponents those that pushed
-    it away. A score is the mean over layers of the cosine between the two gradients.
-
-    With --json one object is printed for each query (JSON Lines).
-    """
-    if (prompt is None) == (queries is None):
-        raise SettingError("give either --prompt or --queries")
-    if generation is not None and prompt is None:
-        raise SettingError("--generation goes with --prompt; in a file of queries it is a field of each row")
-    if exact and index not in ("auto", "exact"):
-        raise SettingError(f"--exact and --index {index} contradict each other: give one of them")
-    if exact and nprobe is not None:
-        raise SettingError("--nprobe is of --index ivf: leave out --nprobe or --exact")
-    from rapidin.storage import Store
-
-    options: dict[str, Any] = {
-        "k": k,
-        "opponents": opponents,
-        "where": where or [],
-        "max_new_tokens": max_new_tokens,
-        "index": "exact" if exact else index,
-        "nprobe": nprobe,
-    }
-    with ExitStack() as stack:
-        opened = stack.enter_context(Store.open(store))
-        # What the store cannot do is told before the model, or anything that is large, is loaded.
-        with opened.snapshot() as snapshot:
-            snapshot.count(where or [])
-            snapshot.way(options["index"], where or [], nprobe)
-        with importing():
-            from rapidin.search import Searcher
-            from rapidin.terminal import search_view
-        searcher = stack.enter_context(
-            Searcher(
-                opened,
-                model=model,
-                adapter=adapter,
-                device=device,
-                tokens_per_batch=tokens_per_batch,
-                trust_remote_code=trust_remote_code,
-            )
-        )
-        if prompt is not None:
-            result = searcher.search(prompt, generation, **options)
-            output(result, search_view(result), as_json, one_line=True)
-            return
-        count = stack.enter_context(counting("queries answered"))
-        for result in searcher.search_file(str(queries), on_progress=count, **options):
-            output(result, search_view(result), as_json, one_line=True)
-
-
+app.add_typer(cli_search.commands)
 app.add_typer(cli_store.commands)
 
 

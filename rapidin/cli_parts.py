@@ -27,6 +27,14 @@ Where = Annotated[
         "file, row, tokens, targets, truncated, segment. Repeat to narrow down.",
     ),
 ]
+TokensPerBatch = Annotated[
+    int | None,
+    typer.Option(min=1, help="Padded tokens computed together; halves itself when memory runs out."),
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Let the checkpoint's own Python code run; asked for each time."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -63,6 +71,17 @@ def counting(what: str) -> Iterator[Any]:
         return
     with console.status("loading") as status:
         yield lambda done: status.update(f"{done:,} {what}")
+
+
+@contextmanager
+def steps() -> Iterator[Any]:
+    """Show what is being done, and how far it is, on stderr where it is a terminal."""
+    console = stderr()
+    if not console.is_terminal:
+        yield None
+        return
+    with console.status("searching") as status:
+        yield lambda step, done, total: status.update(f"{step}: {done:,} of {total:,}")
 
 
 def output(record: Any, view: Any, as_json: bool, one_line: bool = False) -> None:

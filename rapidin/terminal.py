@@ -11,16 +11,13 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
-from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from rapidin.progress import IngestListener, Preflight
 from rapidin.records import IndexInfo, IndexReport, IngestReport, Sample, StoreInfo
-from rapidin.results import Hit, SearchResult
 
 _LONGEST_TEXT = 600
 
@@ -113,24 +110,6 @@ def ingest_summary(report: IngestReport, dry_run: bool) -> RenderableType:
     return Group(Text(line), *failures)
 
 
-def search_view(result: SearchResult) -> RenderableType:
-    """The generation, then the samples behind it, the strongest first."""
-    query = result.query
-    title = "the model's answer" if query.generated else "generation"
-    parts: list[RenderableType] = [
-        Panel(
-            Text(shortened(query.prompt), style="dim"), title=f"prompt · {escape(query.id)}", title_align="left"
-        ),
-        Panel(Text(shortened(query.generation)), title=title, title_align="left"),
-        Rule("proponents: training on them made this answer more likely", align="left"),
-        _hits_view(result.proponents),
-    ]
-    if result.opponents:
-        parts.append(Rule("opponents: training on them made it less likely", align="left"))
-        parts.append(_hits_view(result.opponents))
-    return Group(*parts)
-
-
 def samples_table(samples: Sequence[Sample]) -> RenderableType:
     """Samples of a store, a line each."""
     table = Table(box=None, header_style="bold", pad_edge=False, expand=True)
@@ -141,7 +120,10 @@ def samples_table(samples: Sequence[Sample]) -> RenderableType:
         table.add_column(heading, overflow="ellipsis", no_wrap=True, ratio=ratio)
     for sample in samples:
         table.add_row(
-            Text(sample.id), Text(_ending(sample.prompt)), Text(_line(sample.response)), Text(_metadata(sample))
+            Text(sample.id),
+            Text(prompt_ending(sample.prompt)),
+            Text(one_line(sample.response)),
+            Text(metadata_line(sample)),
         )
     return table
 
@@ -150,7 +132,7 @@ def sample_view(sample: Sample) -> RenderableType:
     """One sample, whole."""
     facts = Text(
         f"{sample.file}, row {sample.row} · {sample.tokens} tokens, {sample.targets} targets"
-        f"{', truncated' if sample.truncated else ''}\n{_metadata(sample)}"
+        f"{', truncated' if sample.truncated else ''}\n{metadata_line(sample)}"
     )
     return Group(
         Panel(Text(sample.prompt), title="prompt", title_align="left"),
@@ -242,33 +224,18 @@ def shortened(text: str, length: int = _LONGEST_TEXT) -> str:
     return f"{text[: length // 2]} … {text[-length // 2 :]}"
 
 
-def _hits_view(hits: Sequence[Hit]) -> RenderableType:
-    """For each hit a line of figures, its prompt and its response."""
-    if not hits:
-        return Text("none: no sample meets the filter", style="dim")
-    parts: list[RenderableType] = []
-    for hit in hits:
-        figures = Text(f"{hit.rank:>4}  ")
-        figures.append(f"{hit.score:+.4f}", style="bold")
-        figures.append(f"  {hit.sample.id}  ")
-        figures.append(_metadata(hit.sample), style="dim")
-        texts = Text(_ending(hit.sample.prompt), style="dim")
-        texts.append(f"\n→ {shortened(_line(hit.sample.response), 240)}", style="not dim")
-        parts += [figures, Padding(texts, (0, 0, 0, 6))]
-    return Group(*parts)
-
-
-def _ending(prompt: str) -> str:
+def prompt_ending(prompt: str) -> str:
     """The part of a prompt that differs from others, which is not the template's beginning."""
     body = prompt.partition("### Instruction:\n")[2] or prompt
-    return shortened(_line(body.replace("### Response:", "")), 200)
+    return shortened(one_line(body.replace("### Response:", "")), 200)
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A text with every run of blanks as one."""
     return " ".join(text.split())
 
 
-def _metadata(sample: Sample) -> str:
+def metadata_line(sample: Sample) -> str:
     """Fields as they can be written in a filter: truth values and lists as JSON."""
     plain = {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

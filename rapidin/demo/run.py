@@ -17,7 +17,8 @@ from rapidin.errors import StoreError
 from rapidin.ingest import ingest_files
 from rapidin.results import SearchResult
 from rapidin.search import Searcher
-from rapidin.terminal import ProgressListener, ingest_summary, search_view
+from rapidin.terminal import ProgressListener, ingest_summary
+from rapidin.terminal_search import search_view
 
 _TOP = 10
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Self, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rapidin.choices import IndexChoice
-from rapidin.errors import GradientError, ModelError, RowError, SettingError
+from rapidin.errors import GradientError, ModelError, RowError
 from rapidin.gradients import RapidGradEngine, TokenBudget, compute_in_batches
+from rapidin.influence import Explainer, TokenQueries
 from rapidin.model.fingerprint import check_same, fingerprint
 from rapidin.model.generation import generate
 from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.model.places import absolute_place
-from rapidin.results import Hit, Query, SearchResult
+from rapidin.results import Hit, Query, SearchResult, TokenResult
+from rapidin.search.explaining import SearchExplainer, Tell, generation_tokens
+from rapidin.search.options import Options, SearchOptions
 from rapidin.search.queries import query_of_prompt, read_queries
-from rapidin.storage import GpuSearch, ScoredSample, Store
+from rapidin.storage import GpuSearch, ScoredSample, Snapshot, Store
 from rapidin.text import EncodedSample, Encoder, TextSample
+from rapidin.text.chosen import tokens_in_spans
 
 _QUERIES_AT_ONCE = 64
 
@@ -84,7 +88,8 @@ class Searcher:
         self._model = load_model(self._model_settings, device, trust_remote_code).model
         self._engine = RapidGradEngine(self._model, settings.parameters, settings.projection)
         self._gpu = GpuSearch.on(device)
-        self._budget = TokenBudget(tokens_per_batch, self._engine.device, settings.projection.dimension)
+        self._budget = budget = TokenBudget(tokens_per_batch, self._engine.device, settings.projection.dimension)
+        self._explainer = SearchExplainer(Explainer(self._model, self._engine, budget), self._encoder)
 
     def __enter__(self) -> Self:
         return self
@@ -103,116 +108,101 @@ class Searcher:
         prompt: str,
         generation: str | None = None,
         *,
-        k: int = 10,
-        opponents: bool = False,
-        where: Sequence[str] = (),
-        max_new_tokens: int = 256,
-        index: IndexChoice = "auto",
-        nprobe: int | None = None,
+        on_progress: Tell | None = None,
+        **options: Unpack[Options],
     ) -> SearchResult:
         """Find the training samples behind one generation.
 
         Args:
             prompt: what the model was asked; put into the template of the store's rows.
             generation: what it answered; None: the model answers now, greedily.
-            k: samples wanted at each end.
-            opponents: find the most negative influences too.
-            where: filter expressions that a sample must all meet, for example ``source=gsm8k``.
-            max_new_tokens: longest answer that the model may write.
-            index: ``exact``, ``ivf``, ``rabitq``, or ``auto``: an index of the store where one serves, see
-                `Snapshot.way`. With filters every search is exact.
-            nprobe: lists that index ``ivf`` reads, instead of its own number.
+            on_progress: told of what takes longer: a step, how much of it is done, and of how much.
+            options: see `Options`.
 
         Raises:
             RapidinError: one of its kinds, see `rapidin.errors`.
         """
+        wanted = SearchOptions(**options)
         query = query_of_prompt(prompt, generation, self.store.settings.text)
-        (result,) = self._search(
-            [replace(query, id="0")],
-            k=k,
-            opponents=opponents,
-            where=where,
-            max_new_tokens=max_new_tokens,
-            index=index,
-            nprobe=nprobe,
-        )
+        (result,) = self._search([replace(query, id="0")], wanted, on_progress)
         return result
 
     def search_file(
         self,
         file: str | Path,
         *,
-        k: int = 10,
-        opponents: bool = False,
-        where: Sequence[str] = (),
-        max_new_tokens: int = 256,
-        index: IndexChoice = "auto",
-        nprobe: int | None = None,
         on_progress: Callable[[int], None] | None = None,
+        **options: Unpack[Options],
     ) -> Iterator[SearchResult]:
         """Search for every row of a data file, in its order; rows without a response get the model's own.
 
         Args:
             file: of the shapes that `ingest` takes.
-            k, opponents, where, max_new_tokens, index, nprobe: as of `search`.
             on_progress: told the number of queries answered so far.
+            options: see `Options`.
 
         Raises:
             RapidinError: one of its kinds, see `rapidin.errors`.
         """
+        wanted = SearchOptions(**options)
         queries = read_queries(Path(file), self.store.settings.text)
         done = 0
         while chunk := list(islice(queries, _QUERIES_AT_ONCE)):
-            yield from self._search(
-                chunk,
-                k=k,
-                opponents=opponents,
-                where=where,
-                max_new_tokens=max_new_tokens,
-                index=index,
-                nprobe=nprobe,
-            )
-            done += len(chunk)
-            if on_progress is not None:
-                on_progress(done)
+            for result in self._search(chunk, wanted, None):
+                yield result
+                done += 1
+                if on_progress is not None:
+                    on_progress(done)
 
     def _search(
-        self,
-        queries: Iterable[TextSample],
-        *,
-        k: int,
-        opponents: bool,
-        where: Sequence[str],
-        max_new_tokens: int,
-        index: IndexChoice,
-        nprobe: int | None,
-    ) -> list[SearchResult]:
-        if k < 1:
-            raise SettingError(f"k is {k}: ask for at least 1 sample")
-        if max_new_tokens < 1:
-            raise SettingError(f"--max-new-tokens {max_new_tokens} cannot be used: give at least 1")
-        prepared = [self._prepared(query, max_new_tokens) for query in queries]
+        self, samples: Iterable[TextSample], options: SearchOptions, tell: Tell | None
+    ) -> Iterator[SearchResult]:
+        prepared = [self._prepared(sample, options) for sample in samples]
         vectors = self._vectors([encoded for _, encoded in prepared])
         with self.store.snapshot(self._gpu) as snapshot:
-            way = snapshot.way(index, where, nprobe, len(vectors))
-            if opponents:
-                best, worst = snapshot.search_ends(vectors, k, where, index, nprobe)
-            else:
-                best = snapshot.search(vectors, k, where, index=index, nprobe=nprobe)
-                worst = [[] for _ in prepared]
-        return [
-            SearchResult(query, _hits(high), _hits(low), way)
-            for (query, _), high, low in zip(prepared, best, worst, strict=True)
-        ]
+            way = snapshot.way(options.index, options.where, options.nprobe, len(vectors))
+            found = self._ends(snapshot, vectors, options, options.candidates)
+            by_token = [
+                self._by_token(snapshot, encoded, options) if options.tokens else () for _, encoded in prepared
+            ]
+        for (query, encoded), (best, worst), tokens in zip(prepared, found, by_token, strict=True):
+            result = SearchResult(query, _hits(best), _hits(worst), way, tokens)
+            if options.rerank and (result.proponents or result.opponents):
+                result = self._explainer.explained(result, encoded, options, tell)
+            yield result
 
-    def _prepared(self, sample: TextSample, max_new_tokens: int) -> tuple[Query, EncodedSample]:
+    def _ends(
+        self, snapshot: Snapshot, vectors: NDArray[np.float32], options: SearchOptions, k: int
+    ) -> list[tuple[list[ScoredSample], list[ScoredSample]]]:
+        """The k proponents, and opponents where they are wanted, of every query."""
+        where, index, nprobe = options.where, options.index, options.nprobe
+        if options.opponents:
+            return list(zip(*snapshot.search_ends(vectors, k, where, index, nprobe), strict=True))
+        return [(best, []) for best in snapshot.search(vectors, k, where, index=index, nprobe=nprobe)]
+
+    def _by_token(
+        self, snapshot: Snapshot, query: EncodedSample, options: SearchOptions
+    ) -> tuple[TokenResult, ...]:
+        """What every target token of a query goes back to, in one search for all of them."""
+        vectors = TokenQueries(self._engine, self._budget).vectors(query)
+        found = self._ends(snapshot, vectors, options, options.k)
+        return tuple(
+            TokenResult(token.token, token.start, token.end, _hits(best), _hits(worst))
+            for token, (best, worst) in zip(generation_tokens(query, self._encoder), found, strict=True)
+        )
+
+    def _prepared(self, sample: TextSample, options: SearchOptions) -> tuple[Query, EncodedSample]:
         """Encode a query, after letting the model answer where it has no answer."""
         generated = not sample.has_response
         if generated:
-            encoded = self._answered(sample, max_new_tokens)
+            encoded = self._answered(sample, options.max_new_tokens)
         else:
             # In a chat only the last answer is the generation; the earlier ones are context.
             encoded = self._encoder.encode(sample, sample.response if sample.turns else None)
+        spans: tuple[tuple[int, int], ...] = ()
+        if options.spans:
+            chosen = tokens_in_spans(encoded, self._encoder.token_spans(encoded), options.spans)
+            encoded, spans = replace(encoded, targets=chosen.targets), chosen.spans
         query = Query(
             id=sample.id,
             prompt=encoded.prompt,
@@ -222,6 +212,7 @@ class Searcher:
             targets=sum(encoded.targets),
             truncated=encoded.truncated,
             metadata=sample.metadata,
+            spans=spans,
         )
         return query, encoded
 

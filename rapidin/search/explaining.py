@@ -1,0 +1,174 @@
+"""Exact scores, tokens and words of what a search has found."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from rapidin.errors import RapidinError
+from rapidin.influence import ExactInfluence, Explainer
+from rapidin.influence.directions import Direction
+from rapidin.influence.prefixes import target_places
+from rapidin.records import Sample
+from rapidin.results import Hit, SearchResult, TokenInfluence
+from rapidin.search.options import SearchOptions
+from rapidin.text import EncodedSample, Encoder
+from rapidin.text.words import words_of
+
+logger = logging.getLogger(__name__)
+
+Tell = Callable[[str, int, int], None]
+"""Told a step's name, how much of it is done, and of how much."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was computed of a sample: its tokens as the model sees them, and its exact influence."""
+
+    encoded: EncodedSample
+    influence: ExactInfluence
+
+
+class SearchExplainer:
+    """Orders hits by their exact influence and tells which of their tokens it comes from.
+
+    Args:
+        explainer: of the store's model.
+        encoder: of the store.
+    """
+
+    def __init__(self, explainer: Explainer, encoder: Encoder) -> None:
+        self._explainer = explainer
+        self._encoder = encoder
+
+    def explained(
+        self, result: SearchResult, query: EncodedSample, options: SearchOptions, tell: Tell | None = None
+    ) -> SearchResult:
+        """Explain a result that has more hits than wanted, for the best to be chosen.
+
+        Args:
+            result: of the search by RapidGrads.
+            query: what was searched for.
+            options: `k` hits at each end are kept; `matrices` says whether Eq. 8 is wanted, too.
+            tell: told of progress.
+
+        Raises:
+            GradientError: of the query.
+        """
+        direction = self._explainer.direction(query)
+        known = self._influences([*result.proponents, *result.opponents], direction, tell)
+        proponents = _ordered(result.proponents, known, options.k, largest=True)
+        opponents = _ordered(result.opponents, known, options.k, largest=False)
+        shown = {hit.sample.id: hit for hit in (*proponents, *opponents)}
+        for number, (id, hit) in enumerate(shown.items()):
+            if id in known:
+                shown[id] = self._with_tokens(hit, known[id], direction)
+            _told(tell, "tokens", number + 1, len(shown))
+        generation: tuple[TokenInfluence, ...] = ()
+        if options.matrices:
+            self._add_matrices(shown, known, query, direction, tell)
+        if options.matrices:
+            generation = self._generation_tokens(query, [shown[hit.sample.id] for hit in proponents])
+        return replace(
+            result,
+            proponents=tuple(replace(shown[hit.sample.id], rank=hit.rank) for hit in proponents),
+            opponents=tuple(replace(shown[hit.sample.id], rank=hit.rank) for hit in opponents),
+            generation_tokens=generation,
+            explained=self._explainer.way if known else None,
+        )
+
+    def _influences(self, hits: Sequence[Hit], direction: Direction, tell: Tell | None) -> dict[str, _Known]:
+        """Exact influences by sample id, of those that can be computed."""
+        encoded: list[EncodedSample] = []
+        for sample in {hit.sample.id: hit.sample for hit in hits}.values():
+            one = self._encoded(sample)
+            if one is not None:
+                encoded.append(one)
+        influences = self._explainer.influences(
+            encoded, direction, lambda done: _told(tell, "exact influences", done, len(encoded))
+        )
+        known = {}
+        for one, influence in zip(encoded, influences, strict=True):
+            if influence is None:
+                logger.warning("sample %r: its gradient is not finite or too large, so its score stays", one.id)
+            else:
+                known[one.id] = _Known(one, influence)
+        return known
+
+    def _encoded(self, sample: Sample) -> EncodedSample | None:
+        try:
+            return self._encoder.encode_stored(sample)
+        except RapidinError as error:
+            logger.warning("%s; its exact influence stays unknown", error)
+            return None
+
+    def _with_tokens(self, hit: Hit, known: _Known, direction: Direction) -> Hit:
+        values = self._explainer.token_influences(known.encoded, direction, known.influence)
+        spans = self._encoder.token_spans(known.encoded)
+        text = hit.sample.text
+        tokens = tuple(
+            TokenInfluence(text[spans[place][0] : spans[place][1]], *spans[place], value)
+            for place, value in zip(target_places(known.encoded), values, strict=True)
+        )
+        return replace(hit, tokens=tokens, words=words_of(text, tokens))
+
+    def _add_matrices(
+        self,
+        shown: dict[str, Hit],
+        known: dict[str, _Known],
+        query: EncodedSample,
+        direction: Direction,
+        tell: Tell | None,
+    ) -> None:
+        """Eq. 8 for every hit that is explained; a token's direction is made once and serves all of them."""
+        places = target_places(query)
+        rows: dict[str, list[tuple[float, ...]]] = {id: [] for id in shown if id in known}
+        for number, place in enumerate(places):
+            of_token = self._explainer.token_direction(query, place, direction)
+            for id, matrix in rows.items():
+                (row,) = self._explainer.matrix(known[id].encoded, [of_token], known[id].influence)
+                matrix.append(tuple(row))
+            _told(tell, "tokens of the generation", number + 1, len(places))
+        for id, matrix in rows.items():
+            shown[id] = replace(shown[id], matrix=tuple(matrix))
+
+    def _generation_tokens(self, query: EncodedSample, hits: Sequence[Hit]) -> tuple[TokenInfluence, ...]:
+        values = [0.0] * sum(query.targets)
+        for hit in hits:
+            for number, row in enumerate(hit.matrix):
+                values[number] += sum(row)
+        return tuple(
+            replace(token, influence=value)
+            for token, value in zip(generation_tokens(query, self._encoder), values, strict=True)
+        )
+
+
+def generation_tokens(query: EncodedSample, encoder: Encoder) -> list[TokenInfluence]:
+    """The target tokens of a query with their characters in its generation; influences are 0."""
+    border = len(query.prompt)
+    found = []
+    for (start, end), target in zip(encoder.token_spans(query), query.targets, strict=True):
+        if target:
+            first, last = max(0, start - border), max(0, end - border)
+            found.append(TokenInfluence(query.response[first:last], first, last, 0.0))
+    return found
+
+
+def _ordered(hits: Sequence[Hit], known: dict[str, _Known], k: int, largest: bool) -> list[Hit]:
+    """The k best of one end, by exact influence where it is known, else by score; ties by id."""
+    sign = -1 if largest else 1
+    scored = [
+        replace(hit, exact_score=known[hit.sample.id].influence.score) if hit.sample.id in known else hit
+        for hit in hits
+    ]
+
+    def key(hit: Hit) -> tuple[float, str]:
+        return sign * (hit.score if hit.exact_score is None else hit.exact_score), hit.sample.id
+
+    return [replace(hit, rank=rank) for rank, hit in enumerate(sorted(scored, key=key)[:k], start=1)]
+
+
+def _told(tell: Tell | None, step: str, done: int, total: int) -> None:
+    if tell is not None:
+        tell(step, done, total)

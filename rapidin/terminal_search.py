@@ -1,0 +1,156 @@
+"""What a person sees of a search: the generation, and the samples behind it, their tokens shaded by influence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from rapidin.results import Hit, SearchResult, TokenInfluence, TokenResult
+from rapidin.terminal import metadata_line, one_line, prompt_ending, shortened
+
+_TOWARDS = ("#dbe9f6", "#a6cee3", "#5f9fd0", "#2b6cb0", "#123f73")
+"""Backgrounds of tokens that made the generation more likely, weak to strong; colour-blind eyes tell them from red."""
+_AWAY = ("#fbe3d6", "#f7b799", "#e58267", "#c13b3b", "#7a0e22")
+"""The same of those that made it less likely."""
+_DARK_FROM = 2
+"""Backgrounds from here on are dark, and bear white letters. Letters are set, too, for the terminal may be any."""
+_LONGEST_RESPONSE = 400
+_LONGEST_PLAIN = 240
+_SHOWN_PER_TOKEN = 3
+
+
+def search_view(result: SearchResult) -> RenderableType:
+    """The generation, then the samples behind it, the strongest first."""
+    query = result.query
+    title = "the model's answer" if query.generated else "generation"
+    scale = _scale(result)
+    parts: list[RenderableType] = [
+        Panel(
+            Text(shortened(query.prompt), style="dim"), title=f"prompt · {escape(query.id)}", title_align="left"
+        ),
+        Panel(_generation(result), title=title, title_align="left"),
+        Rule("proponents: training on them made this answer more likely", align="left"),
+        _hits_view(result.proponents, scale),
+    ]
+    if result.opponents:
+        parts.append(Rule("opponents: training on them made it less likely", align="left"))
+        parts.append(_hits_view(result.opponents, scale))
+    if result.by_token:
+        parts.append(Rule("by token: what each part of the generation goes back to", align="left"))
+        parts.append(_by_token(result.by_token))
+    if scale:
+        parts.append(_legend(scale, result.explained or ""))
+    return Group(*parts)
+
+
+def _generation(result: SearchResult) -> Text:
+    """The generation, shortened; the parts that alone were asked about are underlined."""
+    text = result.query.generation
+    if not result.query.spans:
+        return Text(shortened(text))
+    shown = Text(text)
+    for start, end in result.query.spans:
+        shown.stylize("bold underline", start, end)
+    return shown
+
+
+def _hits_view(hits: Sequence[Hit], scale: float) -> RenderableType:
+    """For each hit a line of figures, its prompt and its response."""
+    if not hits:
+        return Text("none: no sample meets the filter", style="dim")
+    parts: list[RenderableType] = []
+    for hit in hits:
+        figures = Text(f"{hit.rank:>4}  ")
+        if hit.exact_score is None:
+            figures.append(f"{hit.score:+.4f}", style="bold")
+        else:
+            figures.append(f"{hit.exact_score:+.4f}", style="bold")
+            figures.append(f"  (estimated {hit.score:+.4f})", style="dim")
+        figures.append(f"  {hit.sample.id}  ")
+        figures.append(metadata_line(hit.sample), style="dim")
+        texts = Text(prompt_ending(hit.sample.prompt), style="dim")
+        texts.append("\n→ ", style="not dim")
+        if hit.tokens:
+            texts.append_text(_shaded(hit, scale))
+        else:
+            texts.append(shortened(one_line(hit.sample.response), _LONGEST_PLAIN), style="not dim")
+        parts += [figures, Padding(texts, (0, 0, 0, 6))]
+    return Group(*parts)
+
+
+def _shaded(hit: Hit, scale: float) -> Text:
+    """The part of a sample's text around its strongest word, every word shaded by its influence."""
+    words = [word for word in hit.words if word.token.strip()]
+    if not words:
+        return Text(shortened(one_line(hit.sample.response), _LONGEST_PLAIN))
+    first, last = _window(words)
+    begin, end = words[first].start, words[last - 1].end
+    part = Text(re.sub(r"\s", " ", hit.sample.text[begin:end]), style="not dim")
+    for word in words[first:last]:
+        blanks = len(word.token) - len(word.token.lstrip())
+        part.stylize(_style(word.influence, scale), word.start + blanks - begin, word.end - begin)
+    return Text.assemble("… " if first else "", part, " …" if last < len(words) else "")
+
+
+def _window(words: Sequence[TokenInfluence]) -> tuple[int, int]:
+    """Which words to show, as a range: all if they are not too long, else some with the strongest among them."""
+    strongest = max(range(len(words)), key=lambda number: abs(words[number].influence))
+    first = 0
+    if words[strongest].end - words[0].start > _LONGEST_RESPONSE:
+        wanted = words[strongest].end - _LONGEST_RESPONSE // 2
+        first = next(number for number, word in enumerate(words) if word.start >= wanted or number == strongest)
+    last = first + 1
+    while last < len(words) and words[last].end - words[first].start <= _LONGEST_RESPONSE:
+        last += 1
+    return first, max(last, strongest + 1)
+
+
+def _style(influence: float, scale: float) -> Style:
+    shades = _TOWARDS if influence > 0 else _AWAY
+    step = int(len(shades) * min(1.0, abs(influence) / scale) - 1e-9) if scale else 0
+    if not scale or abs(influence) < scale / (2 * len(shades)):
+        return Style(dim=False)
+    return Style(color="#ffffff" if step >= _DARK_FROM else "#000000", bgcolor=shades[step], dim=False)
+
+
+def _scale(result: SearchResult) -> float:
+    """The largest influence of a word that is shown; 0 where none was computed."""
+    words = [word for hit in (*result.proponents, *result.opponents) for word in hit.words]
+    return max((abs(word.influence) for word in words), default=0.0)
+
+
+def _legend(scale: float, way: str) -> Text:
+    legend = Text("\nwords: ")
+    for shades, sign in ((reversed(_AWAY), -1), (_TOWARDS, 1)):
+        legend.append(f"{sign * scale:+.4f} " if sign < 0 else " 0 ")
+        for shade in shades:
+            legend.append("  ", style=Style(bgcolor=shade))
+    legend.append(f" {scale:+.4f}; a sample's words add up to its score ({way})")
+    return legend
+
+
+def _by_token(results: Sequence[TokenResult]) -> RenderableType:
+    """The strongest samples of every token."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("token", no_wrap=True)
+    table.add_column("proponents", overflow="fold")
+    opponents = any(result.opponents for result in results)
+    if opponents:
+        table.add_column("opponents", overflow="fold")
+    for result in results:
+        cells = [Text(one_line(result.token) or "(end)"), _briefly(result.proponents)]
+        table.add_row(*cells, *([_briefly(result.opponents)] if opponents else []))
+    return table
+
+
+def _briefly(hits: Sequence[Hit]) -> Text:
+    return Text("   ".join(f"{hit.sample.id} {hit.score:+.4f}" for hit in hits[:_SHOWN_PER_TOKEN]))
