@@ -14,13 +14,14 @@ def to_json(record: Any) -> Any:
     """Turn records, and tuples and mappings of them, into what ``json.dumps`` takes.
 
     A hit is flattened: rank and scores beside the sample's own fields and its text; what was not computed is left
-    out.
+    out. `tokens` are those of `results.Hit` there, and their number is `token_count`.
     """
     if isinstance(record, Hit):
         plain = {"rank": record.rank, "score": record.score}
         if record.exact_score is not None:
             plain["exact_score"] = record.exact_score
         plain |= to_json(record.sample)
+        plain["token_count"] = plain.pop("tokens")
         return plain | _computed(record, "tokens", "words", "matrix")
     if isinstance(record, SearchResult):
         plain = {name: to_json(getattr(record, name)) for name in ("query", "proponents", "opponents", "index")}

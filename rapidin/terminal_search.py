@@ -18,7 +18,7 @@ from rapidin.results import Hit, SearchResult, TokenInfluence, TokenResult
 from rapidin.terminal import metadata_line, one_line, prompt_ending, shortened
 
 _TOWARDS = ("#dbe9f6", "#a6cee3", "#5f9fd0", "#2b6cb0", "#123f73")
-"""Backgrounds of tokens that made the generation more likely, weak to strong; colour-blind eyes tell them from red."""
+"""Backgrounds of words that made the generation more likely, weak to strong; not green, for colour-blind eyes."""
 _AWAY = ("#fbe3d6", "#f7b799", "#e58267", "#c13b3b", "#7a0e22")
 """The same of those that made it less likely."""
 _DARK_FROM = 2
