@@ -4,8 +4,8 @@
     python -m benchmarks.tokens --quick
 
 The obvious way, and the authors' before they removed it, is a backward pass for every token of a sample and an
-inner product of its gradient with the query's. rapidin takes one pass in forward mode for all tokens, and before it
-a forward and backward pass that gives the sample's exact influence and the norms of its layers.
+inner product of its gradient with the query's. rapidin takes one pass in forward mode for all tokens, and before
+it a forward and backward pass that gives the sample's exact influence and the norms of its layers.
 """
 
 from __future__ import annotations

@@ -1,12 +1,25 @@
-"""Working memory that is kept."""
+"""Working memory that is kept, and how much is left."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that a device has left, with what the system would give up for it; None where that is unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    with suppress(OSError, ValueError):  # only Linux has it
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 class WorkingMemory:

@@ -100,6 +100,7 @@ class RapidGradEngine:
         device: where the model's first layer is.
         layer_norm: whether each layer's gradient is normalised.
         names: of the traced parameters.
+        shapes: of these.
         precision: the coarsest type of the model's weights.
     """
 
@@ -109,6 +110,7 @@ class RapidGradEngine:
         self._projection = make_projection(settings, parameters)
         self.layer_norm = settings.layer_norm
         self.names = tuple(parameter.name for parameter in parameters)
+        self.shapes = tuple(parameter.shape for parameter in parameters)
         self._layers = len(parameters)
         self._memory = WorkingMemory()
         self._engine = GradientEngine(model, self.names)
@@ -208,6 +210,15 @@ class RapidGradEngine:
         vectors, factors = self.accumulate(samples, self._sketches(normalisation))
         vectors = vectors * factors.unsqueeze(1)
         return (vectors if norms is None else vectors / math.sqrt(self._layers)).cpu().numpy()
+
+    def restored(self, vector: NDArray[np.float32], position: int, shape: Sequence[int]) -> Tensor:
+        """What a RapidGrad [K] says of one tensor's gradient: that tensor's part of Rᵀz, float32 of `shape`.
+
+        Its product with the normalised gradient g_l / (‖g_l‖·√L) of another sample, summed over the tensors, is
+        the inner product of the two RapidGrads; without layer-wise normalisation the product with g_l is.
+        """
+        restored = self._projection.restored(torch.from_numpy(vector), position, math.prod(shape))
+        return restored.view(*shape)
 
     def _sketches(self, normalisation: Normalisation) -> Callable[[int], Accumulator]:
         def new(batch: int) -> Accumulator:

@@ -12,8 +12,9 @@ Shape letters: b batch · L parameter tensors · r rows · c columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -34,11 +35,13 @@ class Direction:
         tensors: u_l by the parameter's position, float32 [r, c] where the parameter is; None: it counts nothing.
         norms: ‖q_l‖ of the query's mean loss, float64 [L].
         layer_norm: whether the tensors are normalised.
+        exact: whether it is the gradient itself, rather than what the RapidGrad says of it.
     """
 
     tensors: Sequence[Tensor | None]
     norms: Tensor
     layer_norm: bool
+    exact: bool = True
 
     def weights(self, norms: Tensor, rounding: float) -> Tensor:
         """What the products of u_l with samples' gradients count: 1/‖s_l‖, or 1 without normalisation.
@@ -58,6 +61,33 @@ class Direction:
 def significant(norms: Tensor, rounding: float) -> Tensor:
     """Which of norms [b, L] are above the rounding errors of the largest in the row."""
     return norms > rounding * norms.amax(dim=1, keepdim=True)
+
+
+class RestoredTensors(Sequence[Tensor | None]):
+    """Tensors of a direction that are made of a query's RapidGrad when they are wanted, one at a time.
+
+    Args:
+        restore: gives the tensor at a position, [r, c], scaled as those of `Direction`.
+        count: L.
+    """
+
+    def __init__(self, restore: Callable[[int], Tensor], count: int) -> None:
+        self._restore = restore
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, position: int) -> Tensor | None: ...
+    @overload
+    def __getitem__(self, position: slice) -> Sequence[Tensor | None]: ...
+    def __getitem__(self, position: int | slice) -> Tensor | Sequence[Tensor | None] | None:
+        if isinstance(position, slice):
+            return [self[one] for one in range(*position.indices(self._count))]
+        if not -self._count <= position < self._count:
+            raise IndexError(position)
+        return self._restore(position % self._count)
 
 
 class WholeGradients:

@@ -5,8 +5,7 @@ nothing is projected. Values of a finer level add up to those of the coarser one
 
 1. One forward and backward pass for the query: its `Direction`.
 2. One for each batch of samples: products with the direction and norms, which give the exact influences.
-3. One pass in forward mode for each sample that is to be explained: values of its tokens. Their sum is compared
-   with the exact influence; where a model has no forward mode, or a wrong one, slower ways are taken.
+3. One pass in forward mode for each sample that is to be explained: values of its tokens (`token_values`).
 
 Shape letters: b batch · L parameter tensors · g targets of the generation · s targets of the sample.
 """
@@ -14,14 +13,18 @@ Shape letters: b batch · L parameter tensors · g targets of the generation · 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rapidin.errors import ComputationError, GradientError
+from rapidin.errors import GradientError
 from rapidin.gradients.batches import TokenBudget, in_batches
+from rapidin.gradients.contributions import as_matrix
 from rapidin.gradients.engine import TokenSample
 from rapidin.gradients.rapidgrad import RapidGradEngine
 from rapidin.influence.alignments import Alignments
@@ -29,22 +32,20 @@ from rapidin.influence.directions import (
     ROUNDING,
     ROUNDING_LOW,
     Direction,
+    RestoredTensors,
     WholeGradients,
     direction_of,
 )
-from rapidin.influence.forward_mode import STEPS, central_difference, forward_mode
-from rapidin.influence.prefixes import Prefix, target_places
-from rapidin.memory import WorkingMemory
+from rapidin.influence.prefixes import Prefix
+from rapidin.influence.token_values import ELEMENT_BYTES, TokenValues
+from rapidin.memory import WorkingMemory, free_bytes
 
 logger = logging.getLogger(__name__)
 
-FORWARD = "forward mode"
-DIFFERENCES = "central differences"
-BACKWARD = "one backward pass per token"
-_WAYS = (FORWARD, DIFFERENCES, BACKWARD)
-_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-"""How far the sum of token values may be from the exact influence, in the sum of their absolute values."""
-_TOLERANCE_LOW = 0.1
+_DIRECTION_SHARE = 0.4
+"""Of the free memory, that a direction may take."""
+_TANGENTS_SHARE = 0.2
+"""The same of the part of it that a sample is differentiated along at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +68,38 @@ class Explainer:
         model: the engine's model.
         engine: of the store.
         budget: of the batches; halved where memory runs out.
-
-    Attributes:
-        way: how the influences of tokens are computed: the first of `FORWARD`, `DIFFERENCES` and `BACKWARD` that
-            has not failed on this model.
+        memory: bytes that are free for directions; None: what the device has free.
     """
 
-    def __init__(self, model: nn.Module, engine: RapidGradEngine, budget: TokenBudget) -> None:
-        self._model = model
+    def __init__(
+        self, model: nn.Module, engine: RapidGradEngine, budget: TokenBudget, memory: int | None = None
+    ) -> None:
         self._engine = engine
         self._budget = budget
         self._memory = WorkingMemory()
-        dtype = engine.precision
-        self._rounding = ROUNDING.get(dtype, ROUNDING_LOW)
-        self._tolerance = _TOLERANCE.get(dtype, _TOLERANCE_LOW)
-        self._step = STEPS[0]
-        self.way = FORWARD
+        self._elements = sum(math.prod(shape) for shape in engine.shapes)
+        free = free_bytes(engine.device) if memory is None else memory
+        self._free = math.inf if free is None else free
+        self._rounding = ROUNDING.get(engine.precision, ROUNDING_LOW)
+        self._values = TokenValues(model, engine, budget, self._free * _TANGENTS_SHARE)
+
+    @property
+    def way(self) -> str:
+        """How the influences of tokens are computed, see `token_values`."""
+        return self._values.way
 
     def direction(self, query: TokenSample) -> Direction:
-        """The gradient of a query's mean loss.
+        """The gradient of a query's mean loss, or, where memory does not suffice for it, what its RapidGrad says.
 
         Raises:
             GradientError: it is zero or not finite.
         """
+        if self._elements * ELEMENT_BYTES > self._free * _DIRECTION_SHARE:
+            logger.info("the gradient does not fit into memory: influences are those of its RapidGrad")
+            batch = self._engine.compute([query])
+            if batch.problems:
+                raise GradientError("query", f"{batch.problems[0]}; ask otherwise")
+            return self._restored(batch.vectors[0])
         tensors, norms = self._whole(query)
         return direction_of(tensors, norms, self._engine.layer_norm, self._rounding)
 
@@ -101,8 +111,11 @@ class Explainer:
             place: of the token among the query's.
             whole: the query's direction, whose norms stay.
         """
-        tensors, _ = self._whole(Prefix(query, place))
         part = 1 / sum(query.targets)
+        if not whole.exact:
+            norms = self._engine.norms(query) if whole.layer_norm else None
+            return self._restored(self._engine.compute_with_norms([Prefix(query, place)], norms)[0] * part)
+        tensors, _ = self._whole(Prefix(query, place))
         return direction_of(tensors, whole.norms, whole.layer_norm, self._rounding, part)
 
     def influences(
@@ -151,17 +164,7 @@ class Explainer:
             direction: of the query.
             exact: of the sample and the query.
         """
-        while True:
-            values = self._tried(sample, direction, exact.weights, exact.score)
-            if values is not None:
-                error = abs(float(values.sum()) - exact.score)
-                if error <= self._tolerance * max(float(values.abs().sum()), abs(exact.score)) or (
-                    self.way == BACKWARD
-                ):
-                    return values.tolist()
-                logger.info("%s: the values of tokens do not add up, by %.2g", self.way, error)
-            self.way = _WAYS[_WAYS.index(self.way) + 1]
-            logger.info("influences of tokens are computed by %s", self.way)
+        return self._values.of(sample, direction, exact.weights, exact.score).tolist()
 
     def matrix(
         self, sample: TokenSample, directions: Sequence[Direction], exact: ExactInfluence
@@ -173,69 +176,19 @@ class Explainer:
             directions: of `token_direction`, for each target token of the generation.
             exact: of the sample and the whole query.
         """
-        rows = []
-        for direction in directions:
-            values = self._tried(sample, direction, exact.weights, None)
-            if values is None:
-                self.way = BACKWARD
-                values = self._one_by_one(sample, direction, exact.weights)
-            rows.append(values.tolist())
-        return rows
+        return [self._values.of(sample, direction, exact.weights, None).tolist() for direction in directions]
 
-    def _tried(
-        self, sample: TokenSample, direction: Direction, weights: Tensor, total: float | None
-    ) -> Tensor | None:
-        """Values of the target tokens by the present way, float64 [s]; None where the model does not allow it."""
-        if self.way == BACKWARD:
-            return self._one_by_one(sample, direction, weights)
-        tangents = self._tangents(direction, weights)
-        part = 1 / sum(sample.targets)
-        try:
-            if self.way == FORWARD:
-                return forward_mode(self._model, sample, tangents) * part
-            if total is None:
-                return central_difference(self._model, sample, tangents, self._step) * part
-            return self._best_difference(sample, tangents, total / part) * part
-        except (NotImplementedError, RuntimeError) as reason:
-            if isinstance(reason, torch.OutOfMemoryError):
-                raise
-            logger.info("%s: %s", self.way, " ".join(str(reason).split())[:200])
-            return None
+    def _restored(self, vector: NDArray[np.float32]) -> Direction:
+        """The direction that a query's RapidGrad [K] stands for."""
+        layers = len(self._engine.names)
+        factor = 1 / math.sqrt(layers) if self._engine.layer_norm else 1.0
 
-    def _best_difference(self, sample: TokenSample, tangents: dict[str, Tensor], total: float) -> Tensor:
-        """Derivatives with the step whose sum is nearest to `total`, which is kept for what has no known sum."""
-        found = {step: central_difference(self._model, sample, tangents, step) for step in STEPS}
-        self._step = min(found, key=lambda step: abs(float(found[step].sum()) - total))
-        return found[self._step]
+        def restore(position: int) -> Tensor:
+            shape = self._engine.shapes[position]
+            return self._engine.restored(vector, position, as_matrix(shape)).mul_(factor).to(self._engine.device)
 
-    def _one_by_one(self, sample: TokenSample, direction: Direction, weights: Tensor) -> Tensor:
-        """Values of the target tokens by a backward pass for each, float64 [s]."""
-        places = target_places(sample)
-        values = torch.zeros(len(places), dtype=torch.float64)
-
-        def compute(chosen: list[TokenSample]) -> Tensor:
-            sums, factors = self._engine.accumulate(chosen, lambda b: Alignments(b, direction, self._memory))
-            return (sums[:, :, 0] * weights).sum(dim=1) * factors.double().cpu()
-
-        def too_large(tokens: int) -> Tensor:
-            raise ComputationError(
-                f"{tokens} tokens do not fit into memory; give a smaller --rerank or --device cpu"
-            )
-
-        prefixes = [Prefix(sample, place) for place in places]
-        for positions, batch in in_batches(prefixes, self._budget, compute, too_large):
-            values[positions] = batch
-        return values / len(places)
-
-    def _tangents(self, direction: Direction, weights: Tensor) -> dict[str, Tensor]:
-        """The direction that a sample's token losses are differentiated along, by parameter name."""
-        parameters = dict(self._model.named_parameters())
-        tangents = {}
-        for name, tensor, weight in zip(self._engine.names, direction.tensors, weights.tolist(), strict=True):
-            if tensor is not None and weight:
-                parameter = parameters[name]
-                tangents[name] = (tensor * weight).to(parameter.dtype).view(parameter.shape)
-        return tangents
+        norms = torch.ones(layers, dtype=torch.float64)
+        return Direction(RestoredTensors(restore, layers), norms, self._engine.layer_norm, exact=False)
 
     def _whole(self, sample: TokenSample) -> tuple[list[Tensor | None], Tensor]:
         """A sample's gradient by parameter, and its tensors' norms, float64 [L]."""

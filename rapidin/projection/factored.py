@@ -115,6 +115,12 @@ class FactoredProjection:
             first += length
         self.tensors = [maps[position] for position in range(len(sizes))]
 
+    def restored(self, vector: Tensor, position: int, size: int) -> Tensor:
+        """The part that one tensor has in Rᵀz; as of `ShuffledProjection.restored`."""
+        place = self.tensors[position]
+        mine = vector[place.first : place.first + place.size]
+        return mine[:size].clone() if isinstance(place, Copied) else place.restored(mine).flatten()
+
 
 def fast_length(most: int) -> int:
     """Choose the length of a Fourier transform.
@@ -237,6 +243,17 @@ class TensorSketch:
         """Turn a spectrum [b, f] into the sketch, float32 [b, w]."""
         sketch: Tensor = torch.fft.irfft(spectrum, n=self._inner)
         return sketch if self._second is None else self._second.sketch(sketch)
+
+    def restored(self, sketch: Tensor) -> Tensor:
+        """The matrix [r, c] whose entries are those that a sketch [w] gives back: the transposed map."""
+        if self._second is not None:
+            place, sign = self._second.places(sketch.device)
+            sketch = sketch[place] * sign
+        (row, row_sign), (column, column_sign) = (
+            side.places(sketch.device) for side in (self._rows, self._columns)
+        )
+        matrix = sketch[(row.unsqueeze(1) + column) % self._inner]
+        return matrix.mul_(row_sign.unsqueeze(1)).mul_(column_sign)
 
     def _empty(self, batch: int, device: torch.device) -> Tensor:
         return torch.zeros(batch, self._inner // 2 + 1, dtype=torch.complex64, device=device)

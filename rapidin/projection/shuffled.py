@@ -92,6 +92,23 @@ class ShuffledProjection:
         """Make an empty sketch, float32 [b, K + c]: c extra buckets that `finish` folds back to the front."""
         return torch.zeros(batch, self.dimension + self._margin, dtype=torch.float32, device=device)
 
+    def restored(self, vector: Tensor, position: int, size: int) -> Tensor:
+        """The part that one tensor has in Rᵀz, float32 [size]: ⟨Rᵀz, v⟩ = ⟨z, Rv⟩ for every gradient v.
+
+        Args:
+            vector: z [K].
+            position: of the tensor in the flattened gradient.
+            size: of its elements.
+        """
+        part, first = self.tensors[position].part, self.tensors[position].first
+        chunks = torch.arange(first, first + math.ceil(size / part.chunk), device=vector.device)
+        pieces = []
+        for numbers in chunks.split(_CHUNKS_AT_ONCE):
+            block, shift, signs = part.places(numbers)
+            buckets = (block * part.chunk + shift).unsqueeze(1) + torch.arange(part.chunk, device=vector.device)
+            pieces.append((vector[buckets % self.dimension] * signs).flatten())
+        return torch.cat(pieces)[:size]
+
     def finish(self, sketch: Tensor) -> Tensor:
         """Turn a sketch into the projection, float32 [b, K]; the sketch's memory is reused."""
         sketch[:, : self._margin] += sketch[:, self.dimension :]

@@ -56,6 +56,11 @@ class Permuted:
         """Transform the count sketches of unit vectors, index int64 [b, t]: complex64 [b, t, f]."""
         return _spectrum_of_one(self._tables.on(index.device), index, self._length)
 
+    def places(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Bucket int64 [n] and sign float32 [n] of every coordinate."""
+        tables = self._tables.on(device)
+        return tables.place, tables.sign_of
+
 
 class Folded:
     """A dimension whose coordinates are laid over the buckets slab by slab, each moved in a circle.
@@ -95,6 +100,11 @@ class Folded:
     def spectrum_of_one(self, index: Tensor) -> Tensor:
         """Transform the count sketches of unit vectors, index int64 [b, t]: complex64 [b, t, f]."""
         return _spectrum_of_one(self._tables.on(index.device), index, self._length)
+
+    def places(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Bucket int64 [n] and sign float32 [n] of every coordinate."""
+        tables = self._tables.on(device)
+        return tables.place, tables.sign_of
 
 
 Side: TypeAlias = Permuted | Folded

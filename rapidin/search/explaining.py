@@ -58,8 +58,9 @@ class SearchExplainer:
         """
         direction = self._explainer.direction(query)
         known = self._influences([*result.proponents, *result.opponents], direction, tell)
-        proponents = _ordered(result.proponents, known, options.k, largest=True)
-        opponents = _ordered(result.opponents, known, options.k, largest=False)
+        exact = known if direction.exact else {}  # what a RapidGrad says was known before
+        proponents = _ordered(result.proponents, exact, options.k, largest=True)
+        opponents = _ordered(result.opponents, exact, options.k, largest=False)
         shown = {hit.sample.id: hit for hit in (*proponents, *opponents)}
         for number, (id, hit) in enumerate(shown.items()):
             if id in known:
@@ -75,8 +76,11 @@ class SearchExplainer:
             proponents=tuple(replace(shown[hit.sample.id], rank=hit.rank) for hit in proponents),
             opponents=tuple(replace(shown[hit.sample.id], rank=hit.rank) for hit in opponents),
             generation_tokens=generation,
-            explained=self._explainer.way if known else None,
+            explained=self._way(direction) if known else None,
         )
+
+    def _way(self, direction: Direction) -> str:
+        return self._explainer.way if direction.exact else f"{self._explainer.way} along the query's RapidGrad"
 
     def _influences(self, hits: Sequence[Hit], direction: Direction, tell: Tell | None) -> dict[str, _Known]:
         """Exact influences by sample id, of those that can be computed."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rapidin.gradients import RapidGradEngine, TokenBudget
 from rapidin.influence import Explainer, TokenQueries
-from rapidin.influence.explainer import BACKWARD, DIFFERENCES, FORWARD
+from rapidin.influence.token_values import BACKWARD, DIFFERENCES, FORWARD
 from rapidin.settings import ProjectionSettings, TracedParameter
 from tests import tiny
 from tests.gradients.test_against_autograd import Tokens, random_samples, traced
@@ -113,7 +113,58 @@ def test_the_slower_ways_agree(architecture: str, way: str) -> None:
         direction = explainer.direction(query)
         (influence,) = explainer.influences([sample], direction)
         fast = explainer.token_influences(sample, direction, influence)
-        explainer.way = way
+        explainer._values.way = way
         slow = explainer.token_influences(sample, direction, influence)
         assert explainer.way == way
     np.testing.assert_allclose(slow, fast, atol=2e-3 * np.abs(fast).max())
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("kind", ["rapidgrad", "factored"])
+@pytest.mark.parametrize("architecture", ["llama-tied", "gpt2", "lora-llama"])
+def test_without_memory_for_the_gradient_the_rapidgrad_stands_for_it(
+    architecture: str, kind: str, layer_norm: bool
+) -> None:
+    """Then values add up to the inner product of RapidGrads, apart from the norms, which are the exact ones."""
+    model = tiny.make(architecture)
+    query, *samples = random_samples(4, seed=5)
+    with engine_of(model, layer_norm, kind, 512) as engine:
+        vectors = engine.compute([query, *samples]).vectors
+        explainer = Explainer(model, engine, budget_of(engine, 512), memory=4 * 1000)
+        direction = explainer.direction(query)
+        assert not direction.exact
+        influences = explainer.influences(samples, direction)
+        for sample, vector, influence in zip(samples, vectors[1:], influences, strict=True):
+            assert influence is not None
+            # The factored projection divides by norms of sketches.
+            tolerance = 1e-4 if kind == "rapidgrad" or not layer_norm else 0.3
+            spread = float(np.linalg.norm(vectors[0]) * np.linalg.norm(vector))
+            assert influence.score == pytest.approx(float(vectors[0] @ vector), abs=tolerance * spread)
+            tokens = explainer.token_influences(sample, direction, influence)
+            assert sum(tokens) == pytest.approx(influence.score, abs=1e-3 * np.abs(tokens).sum())
+        assert explainer.way == FORWARD
+        place = next(place for place, target in enumerate(query.targets) if target)
+        part = explainer.token_direction(query, place, direction)
+        values = explainer.matrix(samples[0], [part], influences[0])[0]
+        (token,) = TokenQueries(engine, budget_of(engine, 512)).vectors(query)[:1]
+        if kind == "rapidgrad" or not layer_norm:
+            spread = float(np.linalg.norm(token) * np.linalg.norm(vectors[1]))
+            assert sum(values) == pytest.approx(float(token @ vectors[1]), abs=1e-3 * spread)
+
+
+@pytest.mark.parametrize("kind", ["rapidgrad", "factored"])
+@pytest.mark.parametrize("architecture", ["llama-tied", "gpt2"])
+def test_restoring_is_the_transposed_projection(architecture: str, kind: str) -> None:
+    model = tiny.make(architecture)
+    (sample,) = random_samples(1, seed=3)
+    generator = np.random.default_rng(0)
+    vector = generator.standard_normal(512).astype(np.float32)
+    with engine_of(model, False, kind, 512) as engine:
+        projected = engine.compute([sample]).vectors[0]
+        direction = Explainer(model, engine, budget_of(engine, 512)).direction(sample)
+        product = sum(
+            float((engine.restored(vector, position, tensor.shape).double() * tensor.double()).sum())
+            for position, tensor in enumerate(direction.tensors)
+            if tensor is not None
+        )
+    assert product == pytest.approx(float(vector.astype(np.float64) @ projected), rel=1e-4, abs=1e-4)
