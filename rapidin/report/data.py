@@ -62,9 +62,7 @@ def page_data(results: Sequence[SearchResult]) -> tuple[list[dict[str, Any]], li
     return table.rows, queries
 
 
-def _query(
-    result: SearchResult, table: SampleTable, own: Mapping[str, tuple[int, int]]
-) -> dict[str, Any]:
+def _query(result: SearchResult, table: SampleTable, own: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
     query = result.query
     units = Units(query.generation)
     tokens = _target_tokens(result)
@@ -137,7 +135,7 @@ def _hit(hit: Hit, rows: int) -> dict[str, Any]:
 def _token_hits(
     found: TokenResult | None, table: SampleTable, details: dict[int, dict[str, Any]]
 ) -> list[list[Any]]:
-    """Samples behind one token: number, score, and influences of the sample's tokens on it where they are known."""
+    """Samples behind one token: number, score, influences of the sample's tokens on it where they are known."""
     entries: dict[int, list[Any]] = {}
     for hit in (*found.proponents, *found.opponents) if found else ():
         place = table.place(hit.sample)

@@ -5,8 +5,8 @@ No template is known here. Lines with which another prompt begins, or ends, too 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
+from itertools import pairwise, takewhile
 
 # Nobody reads further to see whether two prompts are the same; it bounds the work on huge ones.
 _COMPARED = 4_000
@@ -26,9 +26,10 @@ def own_parts(prompts: Iterable[str]) -> dict[str, tuple[int, int]]:
 def _shared(texts: list[str]) -> dict[str, int]:
     """For each of sorted texts how many whole lines it has in common with a neighbour, in characters."""
     shared = dict.fromkeys(texts, 0)
-    for one, other in zip(texts, texts[1:], strict=False):
-        common = os.path.commonprefix([one[:_COMPARED], other[:_COMPARED]])
-        lines = common.rfind("\n") + 1
+    for one, other in pairwise(texts):
+        pairs = zip(one[:_COMPARED], other, strict=False)
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        lines = one.rfind("\n", 0, common) + 1
         for text in (one, other):
             shared[text] = max(shared[text], lines)
     return shared

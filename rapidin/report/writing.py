@@ -28,7 +28,9 @@ def write_report(
         _replace(Path(path), page)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise SettingError(f"the report cannot be written to {str(path)!r}: {reason}; name another file") from error
+        raise SettingError(
+            f"the report cannot be written to {str(path)!r}: {reason}; name another file"
+        ) from error
 
 
 def _replace(path: Path, content: bytes) -> None:

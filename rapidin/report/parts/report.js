@@ -23,6 +23,7 @@ function showQuery(number) {
   if (!queries.has(number)) queries.set(number, readQuery(number));
   const query = queries.get(number);
   const lists = makeSampleLists(page, query, samples);
+  page.tooltip.hide();
   let words = [];
   let picked = null;
 
@@ -35,6 +36,7 @@ function showQuery(number) {
     byId("whole").hidden = selected;
     byId("selected-words").textContent = selected ? quoted(textOf(query, words)) : "";
     byId("clear-pick").hidden = picked === null;
+    page.tooltip.speakAgain();
   }
   function unpick() {
     if (picked) picked.element.classList.remove("picked");

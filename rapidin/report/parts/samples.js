@@ -3,6 +3,15 @@
 const SHOWN_AT_FIRST = 20;
 const SIDES = ["proponents", "opponents"];
 
+/** Let a container hold the elements in this order, and the one with the focus keep it. */
+function putInOrder(container, elements) {
+  const present = [...container.children];
+  if (present.length === elements.length && present.every((element, i) => element === elements[i])) return;
+  const focused = document.activeElement;
+  container.replaceChildren(...elements);
+  if (container.contains(focused)) focused.focus({ preventScroll: true });
+}
+
 /** Lists of a query's samples: { update(views, selected), show(side) }. */
 function makeSampleLists(page, query, samples) {
   const cards = new Map();
@@ -16,11 +25,12 @@ function makeSampleLists(page, query, samples) {
 
   function fill(side, views, scale) {
     const shown = views.slice(0, limits[side]);
-    byId(`${side}-list`).replaceChildren(...shown.map((view, i) => {
+    const elements = shown.map((view, i) => {
       const card = cardOf(side, view.sample);
       card.update(view, String(i + 1), scale);
       return card.element;
-    }));
+    });
+    putInOrder(byId(`${side}-list`), elements);
     byId(`${side}-count`).textContent = count(views.length);
     byId(`${side}-none`).hidden = views.length > 0;
     const rest = views.length - shown.length;

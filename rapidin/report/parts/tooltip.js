@@ -14,19 +14,29 @@ const makeTooltip = () => {
   function show(element) {
     if (element === shown) return;
     hide();
-    const lines = speakers.get(element)();
-    tooltip.replaceChildren(...lines.map(([name, value]) => make("div", "", {}, [
+    tooltip.hidden = false;
+    element.setAttribute("aria-describedby", "tooltip");
+    shown = element;
+    speakAgain();
+  }
+
+  function speakAgain() {
+    if (!shown) return;
+    tooltip.replaceChildren(...speakers.get(shown)().map(([name, value]) => make("div", "", {}, [
       make("span", "name", {}, [name]), isolated(value, "value"),
     ])));
-    tooltip.hidden = false;
-    const place = element.getClientRects()[0] ?? element.getBoundingClientRect();
+    settle();
+  }
+
+  /** Put the tooltip above what it is about, or below where there is no room. */
+  function settle() {
+    if (!shown) return;
+    const place = shown.getClientRects()[0] ?? shown.getBoundingClientRect();
     const size = tooltip.getBoundingClientRect();
     const left = Math.max(8, Math.min(place.left + place.width / 2 - size.width / 2, innerWidth - size.width - 8));
     const above = place.top - size.height - 8;
     tooltip.style.left = `${left}px`;
     tooltip.style.top = `${above < 8 ? place.bottom + 8 : above}px`;
-    element.setAttribute("aria-describedby", "tooltip");
-    shown = element;
   }
 
   const pointed = (event) => {
@@ -37,10 +47,12 @@ const makeTooltip = () => {
   document.addEventListener("pointerover", pointed);
   document.addEventListener("focusin", pointed);
   document.addEventListener("focusout", hide);
-  document.addEventListener("scroll", hide, { capture: true, passive: true });
+  document.addEventListener("scroll", settle, { capture: true, passive: true });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 
   return {
+    /** Say the numbers of a new selection. */
+    speakAgain,
     hide,
     /** Let an element say lines of [name, value]. */
     speak(element, lines) {
