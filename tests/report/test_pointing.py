@@ -68,6 +68,7 @@ def test_a_clicked_word_shows_its_own_samples(open_report: Open) -> None:
     moon = page.locator("#proponents-list .card").first.locator(".figures")
     assert moon.inner_text().split("\n") == ["+0.4000 on these words", "+0.4200 estimated", "+0.1500 whole answer"]
     assert page.locator("#samples-legend .most").inner_text() == "+0.5000"
+    assert page.locator("#proponents .meaning").inner_text().endswith("made these words more likely.")
     assert strengths(page.locator(".card").first.locator(".token")) == pytest.approx(
         [1, -(0.2 ** (2 / 3)), 0], abs=1e-3
     )

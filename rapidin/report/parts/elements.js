@@ -20,10 +20,11 @@ function button(label, classes, onClick) {
   return element;
 }
 
-/** Shows a legend's scale: what the strongest colours stand for. */
-function showScale(legend, most, what) {
+/** Shows a legend's scale: what the strongest colours stand for, and how to ask for more. */
+function showScale(legend, most, what, how = "") {
   legend.hidden = !(most > 0);
   legend.querySelector(".least").textContent = signed(-most);
   legend.querySelector(".most").textContent = signed(most);
   legend.querySelector(".what").textContent = what;
+  legend.querySelector(".how").textContent = how;
 }

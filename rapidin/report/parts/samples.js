@@ -52,12 +52,15 @@ function makeSampleLists(page, query, samples) {
         widest: largest(all.map((view) => view.value)),
       };
       for (const side of SIDES) fill(side, views[side], scale);
-      const hint = query.hasMatrix ? " Click one to see which words it speaks to." : "";
+      document.querySelectorAll(".meant").forEach((meant) => {
+        meant.textContent = selected ? "these words" : "this answer";
+      });
+      const hint = query.hasMatrix ? "Click one to see which words it speaks to." : "";
       const detail = [...query.details.values()];
       const shaded = all.some((view) => view.influences !== null);
       showScale(byId("samples-legend"), scale.most, selected
-        ? `Shade of a token: its influence on the selected words.${hint}`
-        : `Shade of a token: its influence on the whole answer.${hint}`);
+        ? "Shade of a token: its influence on the selected words."
+        : "Shade of a token: its influence on the whole answer.", hint);
       byId("samples-unshaded").hidden = shaded || !detail.some(({ parts }) => parts.length > 0);
     },
   };
