@@ -14,7 +14,7 @@ demo: $(INSTALLED)  ## train a tiny backdoored model, ingest, search
 test: $(INSTALLED)  ## the quick tests
 	$(BIN)/python -m pytest
 
-test-all: $(INSTALLED)  ## the quick and the slow tests
+test-all: $(INSTALLED)  ## the quick and the slow tests, and those in a browser (chromium or Chrome)
 	$(BIN)/python -m pytest -m "not gpu"
 
 lint: $(INSTALLED)  ## style and types

@@ -1,0 +1,83 @@
+// Sums over what the reader points at. No element of the page is known here.
+
+/** Numbers of the tokens of some words. */
+const tokensOf = (query, words) => [...words].flatMap((word) => query.words[word][2]);
+
+/** Influence of each of a sample's tokens on some tokens of the generation together; null: not known. */
+function influencesOn(query, sample, tokens) {
+  const detail = query.details.get(sample);
+  if (detail.matrix !== null) {
+    const width = detail.parts.length;
+    const sums = new Array(width).fill(0);
+    for (const token of tokens) {
+      const row = query.rows[token];
+      if (row === null) continue;
+      for (let i = 0; i < width; i += 1) sums[i] += detail.matrix[row * width + i];
+    }
+    return sums;
+  }
+  const known = (query.byToken === null ? [] : tokens.flatMap((token) => query.byToken[token]))
+    .filter((entry) => entry[0] === sample && entry[2] !== null);
+  return known.length === 0 ? null : detail.parts.map((_, i) => known.reduce((sum, entry) => sum + entry[2][i], 0));
+}
+
+/** Influence of one token of a sample on each word of the generation: a column of its matrix, by words. */
+function influencesOfToken(query, sample, part) {
+  const { matrix, parts } = query.details.get(sample);
+  return query.words.map(([, , tokens]) => tokens
+    .filter((token) => query.rows[token] !== null)
+    .reduce((sum, token) => sum + matrix[query.rows[token] * parts.length + part], 0));
+}
+
+/** Sum of the shown proponents' influences on each word; null where none was computed. */
+function influencesOnWords(query) {
+  if (query.influences.length === 0) return null;
+  return query.words.map(([, , tokens]) => tokens
+    .filter((token) => query.rows[token] !== null)
+    .reduce((sum, token) => sum + query.influences[query.rows[token]], 0));
+}
+
+/**
+ * Samples behind some tokens of the generation, the largest influence first, and apart from them those that speak
+ * against them. `estimate` adds scores up over tokens (Eq. 7) and was found for `found` of them; `exact` adds up the
+ * matrix's rows (Eq. 8). Where both are known the exact one counts.
+ */
+function samplesBehind(query, tokens) {
+  const views = new Map();
+  for (const [sample, detail] of query.details) {
+    const exact = detail.matrix === null ? null : influencesOn(query, sample, tokens).reduce((a, b) => a + b, 0);
+    views.set(sample, { sample, estimate: null, found: 0, of: tokens.length, exact });
+  }
+  for (const token of query.byToken === null ? [] : tokens) {
+    for (const [sample, score] of query.byToken[token]) {
+      const view = views.get(sample);
+      view.estimate = (view.estimate ?? 0) + (score ?? 0);
+      view.found += 1;
+    }
+  }
+  const known = [...views.values()].filter((view) => view.exact !== null || view.estimate !== null);
+  for (const view of known) {
+    view.value = view.exact ?? view.estimate;
+    view.influences = influencesOn(query, view.sample, tokens);
+  }
+  known.sort((a, b) => b.value - a.value);
+  return {
+    proponents: known.filter((view) => !(view.value < 0)),
+    opponents: known.filter((view) => view.value < 0).reverse(),
+  };
+}
+
+/** Samples of the whole generation, in the order in which they were found. */
+function samplesOfAll(query) {
+  const view = (sample) => {
+    const detail = query.details.get(sample);
+    return {
+      sample,
+      estimate: detail.score,
+      exact: detail.exact,
+      value: detail.exact ?? detail.score,
+      influences: detail.influences.length === 0 ? null : detail.influences,
+    };
+  };
+  return { proponents: query.proponents.map(view), opponents: query.opponents.map(view) };
+}
