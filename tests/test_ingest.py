@@ -482,3 +482,6 @@ def test_what_was_ingested_is_encoded_again(tmp_path: Path) -> None:
             again = encoder.encode_stored(sample)
             assert again == originals[sample.id]
             assert bool(sample.target_spans) == sample.id.endswith(("chat", "turn"))
+            spans = encoder.token_spans(again)
+            assert "".join(sample.text[start:end] for start, end in spans) == sample.text[: spans[-1][1]]
+            assert sample.truncated or spans[-1][1] == len(sample.text)

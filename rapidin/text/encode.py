@@ -20,6 +20,7 @@ from rapidin.errors import RowError, SettingError, StoreMismatchError
 from rapidin.records import Sample
 from rapidin.settings import TextSettings
 from rapidin.text.chat import Chat, Span, encode_rendered
+from rapidin.text.places import PlacesOfTokens
 from rapidin.text.rows import TextSample
 from rapidin.text.stored import readings
 from rapidin.text.templates import check_template, literal_text
@@ -149,6 +150,15 @@ class Encoder:
             f"of that time, or delete it and run 'rapidin ingest' for its row again ({sample.file}, "
             f"row {sample.row})"
         )
+
+    def token_spans(self, encoded: EncodedSample) -> list[Span]:
+        """Where each token of a sample stands in its prompt and response together; see `rapidin.text.places`.
+
+        Args:
+            encoded: by this encoder or one like it; or its prompt, followed by tokens that the model wrote.
+        """
+        places = PlacesOfTokens(self._tokenizer, self._plain, self.max_length)
+        return places.of(encoded.ids, encoded.prompt, encoded.response, encoded.target_spans)
 
     def _encode_reading(self, sample: Sample, spans: tuple[Span, ...]) -> EncodedSample:
         if spans:
