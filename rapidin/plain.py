@@ -28,6 +28,8 @@ def to_json(record: Any) -> Any:
         return plain | _computed(record, "by_token", "generation_tokens", "explained")
     if isinstance(record, Sample):
         plain = {name.name: to_json(getattr(record, name.name)) for name in fields(record)}
+        if not record.target_spans:
+            del plain["target_spans"]
         return {"id": plain.pop("id"), "text": record.text, **plain}
     if isinstance(record, VerifyReport):
         return {"ok": record.ok, "samples": record.samples, "problems": list(record.problems)}

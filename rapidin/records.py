@@ -25,6 +25,10 @@ class Sample:
         targets: how many of them are targets of the loss.
         truncated: whether tokens were cut off.
         content_hash: digest of the text that the gradient was computed from.
+        target_spans: of a chat, the parts of `text` whose tokens are targets, as first character and the one
+            behind the last, in order; those behind the last token are left out. Empty: no chat;
+            the response is the target, and was tokenised apart from the prompt. (Chats that were stored before
+            format 3 have none either.)
     """
 
     id: str
@@ -37,6 +41,7 @@ class Sample:
     targets: int
     truncated: bool
     content_hash: str
+    target_spans: tuple[tuple[int, int], ...] = ()
 
     @property
     def text(self) -> str:

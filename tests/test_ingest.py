@@ -15,6 +15,7 @@ import pytest
 import rapidin
 from rapidin.errors import DataFileError, GradientError, RowError, SettingError, StoreLockedError, StoreSpaceError
 from rapidin.ingest import run as ingest_run
+from rapidin.ingest.plan import text_samples
 from rapidin.progress import IngestListener, Preflight
 from tests import worlds
 
@@ -449,3 +450,38 @@ def test_control_c_at_the_command_line(tmp_path: Path, model_directory: Path) ->
         stored = store.count()
         assert 0 < stored < 3000
         assert store.verify().ok
+
+
+def test_what_was_ingested_is_encoded_again(tmp_path: Path) -> None:
+    """Rows of every shape in one store, some cut off, from what the store keeps of them."""
+    from rapidin.model.loading import load_tokenizer
+    from rapidin.text import Encoder
+    from tests.text.tiny_tokenizers import CHAT
+
+    model = worlds.save_model(tmp_path / "model")
+    tokenizer = worlds.make_tokenizer()
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(model)
+    turns = [("user", "Hi"), ("assistant", "Hello 👍"), ("user", "More </s>"), ("assistant", "red")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    fields = [
+        {"id": "chat", "messages": messages},
+        {"id": "long chat", "messages": messages * 30},
+        {"id": "one turn", "messages": messages[:2]},
+        {"id": "pair", "prompt": "Say </s>", "completion": " hello é"},
+        {"id": "text", "text": "All of it is the target. " * 40},
+        *worlds.rows(4),
+    ]
+    data = worlds.write_rows(tmp_path / "data.jsonl", fields)
+    assert ingest(tmp_path / "store", data, model, max_length=200).truncated == 2
+    with rapidin.Store.open(tmp_path / "store") as store:
+        loaded, context_length = load_tokenizer(store.settings.model, False)
+        encoder = Encoder(loaded, store.settings.text, context_length)
+        originals = {sample.id: encoder.encode(sample) for sample in text_samples([data], None, pytest.fail)}
+        for sample in store.list():
+            again = encoder.encode_stored(sample)
+            assert again == originals[sample.id]
+            assert bool(sample.target_spans) == sample.id.endswith(("chat", "turn"))
+            spans = encoder.token_spans(again)
+            assert "".join(sample.text[start:end] for start, end in spans) == sample.text[: spans[-1][1]]
+            assert sample.truncated or spans[-1][1] == len(sample.text)

@@ -148,4 +148,5 @@ def _new_sample(text: TextSample, encoded: EncodedSample) -> NewSample:
         targets=sum(encoded.targets),
         truncated=encoded.truncated,
         content_hash=text.content_hash,
+        target_spans=encoded.target_spans,
     )

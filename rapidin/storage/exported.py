@@ -20,11 +20,12 @@ from safetensors import SafetensorError, safe_open
 
 from rapidin.errors import RapidinError, SettingError, StoreError, StoreFormatError
 from rapidin.storage.files import file_errors
-from rapidin.storage.samples import NewSample
+from rapidin.storage.samples import NewSample, spans_of
 from rapidin.storage.transfer import (
     MANIFEST_NAME,
     SAMPLES_NAME,
     SCHEMA,
+    SPANS,
     TENSOR_NAME,
     VERSION,
     Manifest,
@@ -75,8 +76,12 @@ class Exported:
         """
         path, gathered, row = self.samples_path, list[NewSample](), 0
         with _errors(path), pa.parquet.ParquetFile(path) as table:
-            for batch in table.iter_batches(batch_size=min(rows, 4096), columns=SCHEMA.names):
-                columns = pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
+            known = [name for name in SCHEMA.names if name in table.schema_arrow.names]
+            for batch in table.iter_batches(batch_size=min(rows, 4096), columns=known):
+                columns = pa.Table.from_batches([batch])
+                if SPANS.name not in known:
+                    columns = columns.append_column(SPANS, pa.nulls(len(batch), SPANS.type))
+                columns = columns.select(SCHEMA.names).cast(SCHEMA)
                 for values in columns.to_pylist():
                     row += 1
                     gathered.append(_sample(values, f"{path}, row {row}"))
@@ -137,6 +142,10 @@ class Exported:
         with _errors(path), pa.parquet.ParquetFile(path) as table:
             found, rows = table.schema_arrow, table.metadata.num_rows
         for field in SCHEMA:
+            if field == SPANS and (
+                SPANS.name not in found.names or pa.types.is_null(found.field(SPANS.name).type)
+            ):
+                continue  # an older store's, or one that another program wrote of which all are null
             if found.get_all_field_indices(field.name) == [] or not _alike(
                 found.field(field.name).type, field.type
             ):
@@ -201,7 +210,7 @@ def _alike(found: pa.DataType, wanted: pa.DataType) -> bool:
 
 def _sample(values: dict[str, Any], place: str) -> NewSample:
     for name, value in values.items():
-        if value is None:
+        if value is None and name != SPANS.name:
             raise StoreError(f"{place}: its {name} is null; {_ADVICE}")
         if isinstance(value, int) and value < 0:
             raise StoreError(f"{place}: its {name} is {value}, less than 0; {_ADVICE}")
@@ -211,4 +220,10 @@ def _sample(values: dict[str, Any], place: str) -> NewSample:
         raise StoreError(f"{place}: its metadata is no JSON ({error}); {_ADVICE}") from error
     if not isinstance(metadata, dict):
         raise StoreError(f"{place}: its metadata is no JSON object; {_ADVICE}")
-    return NewSample(**(values | {"metadata": metadata}))
+    try:
+        spans = spans_of(values[SPANS.name])
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{place}: its {SPANS.name} cannot be used ({error}); {_ADVICE}") from error
+    if spans and spans[-1][1] > len(values["prompt"]) + len(values["response"]):
+        raise StoreError(f"{place}: its {SPANS.name} go beyond the end of its text; {_ADVICE}")
+    return NewSample(**(values | {"metadata": metadata, SPANS.name: spans}))

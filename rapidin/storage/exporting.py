@@ -23,11 +23,13 @@ from rapidin.storage.aside import built_aside
 from rapidin.storage.files import file_errors, sync
 from rapidin.storage.listening import Progress
 from rapidin.storage.metadata import metadata_text
+from rapidin.storage.samples import spans_text
 from rapidin.storage.snapshot import Snapshot
 from rapidin.storage.transfer import (
     MANIFEST_NAME,
     SAMPLES_NAME,
     SCHEMA,
+    SPANS,
     Manifest,
     VectorFile,
     header,
@@ -146,6 +148,7 @@ def _errors(path: Path) -> Iterator[None]:
 
 
 def _record_batch(samples: Sequence[Sample]) -> pa.RecordBatch:
-    columns = {name: [getattr(sample, name) for sample in samples] for name in SCHEMA.names if name != "metadata"}
+    columns = {name: [getattr(sample, name) for sample in samples] for name in SCHEMA.names}
     columns["metadata"] = [metadata_text(sample.metadata) for sample in samples]
+    columns[SPANS.name] = [spans_text(sample.target_spans) for sample in samples]
     return pa.record_batch([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -31,6 +31,8 @@ _FIELDS = (
     "truncated",
 )
 """What a row's checksum covers, in this order."""
+_SPANS = "target_spans"
+"""Covered too where it is not null, so that rows of older formats keep their checksums."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ def sample_values(sample: NewSample) -> dict[str, Any]:
         "tokens": sample.tokens,
         "targets": sample.targets,
         "truncated": sample.truncated,
+        _SPANS: spans_text(sample.target_spans),
     }
     for name, value in values.items():
         try:
@@ -96,9 +99,36 @@ def sample_values(sample: NewSample) -> dict[str, Any]:
     return values
 
 
+def spans_text(spans: Sequence[tuple[int, int]]) -> str | None:
+    """JSON of `Sample.target_spans`, None where there are none."""
+    return json.dumps([list(span) for span in spans], separators=(",", ":")) if spans else None
+
+
+def spans_of(text: str | None) -> tuple[tuple[int, int], ...]:
+    """The other way round.
+
+    Raises:
+        ValueError: it is not the JSON of pairs of ascending whole numbers.
+    """
+    found = [] if text is None else json.loads(text)
+    if not isinstance(found, list) or (text is not None and not found):
+        raise ValueError("no list of spans")
+    last = 0
+    for span in found:
+        if not isinstance(span, list) or [type(offset) for offset in span] != [int, int]:
+            raise ValueError("a span is no pair of whole numbers")
+        if not last <= span[0] <= span[1]:
+            raise ValueError("spans do not ascend")
+        last = span[1]
+    return tuple((start, end) for start, end in found)
+
+
 def values_checksum(values: Mapping[str, Any]) -> str:
     """XXH3-64 of a row's columns, hexadecimal."""
-    return text_checksum(json.dumps([values[name] for name in _FIELDS]))
+    covered = [values[name] for name in _FIELDS]
+    if values[_SPANS] is not None:
+        covered.append(values[_SPANS])
+    return text_checksum(json.dumps(covered))
 
 
 def text_checksum(text: str) -> str:
@@ -108,7 +138,7 @@ def text_checksum(text: str) -> str:
 
 def row_values(row: SampleRow) -> dict[str, Any]:
     """Columns of `row` that its checksum covers."""
-    return {name: getattr(row, name) for name in _FIELDS}
+    return {name: getattr(row, name) for name in (*_FIELDS, _SPANS)}
 
 
 def sample_of(row: SampleRow) -> Sample:
@@ -137,4 +167,5 @@ def sample_of(row: SampleRow) -> Sample:
         targets=row.targets,
         truncated=row.truncated,
         content_hash=row.content_hash,
+        target_spans=spans_of(row.target_spans),
     )

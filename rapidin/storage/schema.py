@@ -12,7 +12,7 @@ from sqlalchemy import CheckConstraint, Float, ForeignKey, Index, MetaData, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import UserDefinedType
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Of the stores that this rapidin writes; an older one is migrated, a newer one refused."""
 
 LIVE_INDEX = "ix_samples_live"
@@ -78,7 +78,7 @@ class SampleRow(Base):
     """One training sample and the place of its vector; a replaced or deleted one stays, marked.
 
     `checksum` covers all that the row says except `deleted_at`, so that an altered row is noticed although
-    SQLite itself keeps no checksums.
+    SQLite itself keeps no checksums; `target_spans`, which format 3 added, only where it is not null.
     """
 
     __tablename__ = "samples"
@@ -100,6 +100,7 @@ class SampleRow(Base):
     truncated: Mapped[bool]
     checksum: Mapped[str] = mapped_column(Text)
     deleted_at: Mapped[str | None] = mapped_column(Text)
+    target_spans: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
         UniqueConstraint("segment_id", "position"),

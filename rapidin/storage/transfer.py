@@ -32,18 +32,25 @@ VERSION: Final = 1
 SHARD_BYTES = 2**30
 """Of a safetensors file's vectors at most, but at least one."""
 
+SPANS = pa.field("target_spans", pa.string())
 SCHEMA = pa.schema(
     [
-        pa.field(name, kind, nullable=False)
-        for name, kind in (
-            *((name, pa.string()) for name in ("id", "prompt", "response", "metadata", "file")),
-            *((name, pa.int64()) for name in ("row", "tokens", "targets")),
-            ("truncated", pa.bool_()),
-            ("content_hash", pa.string()),
-        )
+        *(
+            pa.field(name, kind, nullable=False)
+            for name, kind in (
+                *((name, pa.string()) for name in ("id", "prompt", "response", "metadata", "file")),
+                *((name, pa.int64()) for name in ("row", "tokens", "targets")),
+                ("truncated", pa.bool_()),
+                ("content_hash", pa.string()),
+            )
+        ),
+        SPANS,
     ]
 )
-"""Columns of the samples, named as in `records.Sample`; metadata is the text of a JSON object."""
+"""Columns of the samples, named as in `records.Sample`; metadata is the text of a JSON object.
+
+`SPANS` is the text of a JSON list of pairs, null where there are none; exports of older stores lack the column.
+"""
 
 
 class VectorFile(Frozen):

@@ -9,7 +9,8 @@ template rewrites earlier turns and the model was trained on something else than
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import NoReturn
@@ -97,51 +98,78 @@ class Chat:
         raise RowError(self._sample.file, self._sample.row, reason, self._sample.id)
 
 
-def displayed(chat: Chat) -> tuple[str, str]:
-    """The rendered text before the first target, and the rest."""
-    return chat.text[: chat.first_target], chat.text[chat.first_target :]
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A rendered chat as tokens, at most `max_length`.
+
+    Attributes:
+        ids: token ids.
+        targets: which of them lie in a target.
+        truncated: whether tokens were cut off.
+        spans: the targets; those that begin behind the last token are left out, but for the first. They give the
+            same tokens again.
+    """
+
+    ids: list[int]
+    targets: list[bool]
+    truncated: bool
+    spans: tuple[Span, ...]
 
 
-def target_flags(chat: Chat, tokenizer: Tokenizer, max_length: int) -> tuple[list[int], list[bool], bool]:
-    """Token ids and targets of a chat, at most `max_length`, and whether tokens were cut off."""
+def encode_rendered(text: str, spans: Iterable[Span], tokenizer: Tokenizer, max_length: int) -> Rendered:
+    """Token ids and targets of a rendered text.
+
+    Args:
+        text: all of it.
+        spans: the targets, in order; taken one by one, and not beyond the last token that is kept.
+        tokenizer: a fast one takes the text in one piece, a slow one in the pieces of `pieces`.
+        max_length: tokens that are kept.
+    """
     if tokenizer.is_fast:
-        return _by_offsets(chat, tokenizer, max_length)
-    return _by_pieces(chat, tokenizer, max_length)
+        return _by_offsets(text, spans, tokenizer, max_length)
+    return _by_pieces(text, spans, tokenizer, max_length)
 
 
-def _by_offsets(chat: Chat, tokenizer: Tokenizer, max_length: int) -> tuple[list[int], list[bool], bool]:
+def pieces(text: str, spans: Iterable[Span]) -> Iterator[tuple[Span, bool]]:
+    """What a slow tokenizer, which knows no characters, takes apart: context and targets in turn."""
+    position = 0
+    for start, end in spans:
+        yield (position, start), False
+        yield (start, end), True
+        position = end
+    yield (position, len(text)), False
+
+
+def _by_offsets(text: str, spans: Iterable[Span], tokenizer: Tokenizer, max_length: int) -> Rendered:
     """The whole text in one piece; a token is a target where its first character is in a target."""
-    encoding = tokenize(tokenizer, chat.text, max_length, return_offsets_mapping=True)
+    encoding = tokenize(tokenizer, text, max_length, return_offsets_mapping=True)
     ids = list(encoding["input_ids"])
     kept = ids[:max_length]
     # Non-decreasing already, but for tokens that stand for no character.
     begins = list(accumulate((begin for begin, _ in encoding["offset_mapping"][:max_length]), max))
     targets = [False] * len(kept)
-    for start, end in chat.spans():
+    reached: list[Span] = []
+    for start, end in spans:
         first, last = bisect_left(begins, start), bisect_left(begins, end)
+        if first == len(begins) and reached:
+            break
+        reached.append((start, end))
         targets[first:last] = [True] * (last - first)
         if last == len(begins):
             break
-    return kept, targets, len(ids) > max_length
+    return Rendered(kept, targets, len(ids) > max_length, tuple(reached))
 
 
-def _by_pieces(chat: Chat, tokenizer: Tokenizer, max_length: int) -> tuple[list[int], list[bool], bool]:
-    """A slow tokenizer knows no characters: context and targets are tokenised apart."""
+def _by_pieces(text: str, spans: Iterable[Span], tokenizer: Tokenizer, max_length: int) -> Rendered:
     ids: list[int] = []
     targets: list[bool] = []
-
-    def add(text: str, target: bool) -> None:
-        piece = tokenize(tokenizer, text, max_length)["input_ids"] if text else []
+    reached: list[Span] = []
+    for (start, end), target in pieces(text, spans):
+        if target:
+            reached.append((start, end))
+        piece = tokenize(tokenizer, text[start:end], max_length)["input_ids"] if start < end else []
         ids.extend(piece)
         targets.extend([target] * len(piece))
-
-    position = 0
-    for start, end in chat.spans():
-        add(chat.text[position:start], False)
-        add(chat.text[start:end], True)
-        position = end
-        if len(ids) > max_length:
+        if target and len(ids) > max_length:
             break
-    else:
-        add(chat.text[position:], False)
-    return ids[:max_length], targets[:max_length], len(ids) > max_length
+    return Rendered(ids[:max_length], targets[:max_length], len(ids) > max_length, tuple(reached))

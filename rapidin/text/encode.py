@@ -13,12 +13,16 @@ template that itself contains one.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rapidin.errors import RowError, SettingError
+from rapidin.errors import RowError, SettingError, StoreMismatchError
+from rapidin.records import Sample
 from rapidin.settings import TextSettings
-from rapidin.text.chat import Chat, displayed, target_flags
+from rapidin.text.chat import Chat, Span, encode_rendered
+from rapidin.text.places import PlacesOfTokens
 from rapidin.text.rows import TextSample
+from rapidin.text.stored import readings
 from rapidin.text.templates import check_template, literal_text
 from rapidin.text.tokens import Tokenizer, tokenize
 
@@ -36,6 +40,8 @@ class EncodedSample:
         truncated: whether tokens were cut off.
         prompt: text before the response (for a chat: before the first target).
         response: the rest. Both are whole, without begin and end tokens, even where the tokens were cut.
+        target_spans: of a chat, the parts of prompt and response together whose tokens are targets, as far as
+            tokens were kept; empty: no chat, prompt and response were tokenised apart.
     """
 
     id: str
@@ -44,6 +50,7 @@ class EncodedSample:
     truncated: bool
     prompt: str
     response: str
+    target_spans: tuple[Span, ...] = ()
 
 
 class Encoder:
@@ -61,7 +68,7 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer, settings: TextSettings, context_length: int | None) -> None:
         self._tokenizer = copy.deepcopy(tokenizer)
-        self._loss = settings.loss
+        self._settings = settings
         self.max_length = _max_length(settings.max_length, context_length)
         template = settings.template
         self._plain = True
@@ -92,7 +99,8 @@ class Encoder:
         if sample.turns:
             encoded = self._encode_chat(sample, response)
         else:
-            encoded = self._encode_pieces(sample, sample.response if response is None else response)
+            answer = sample.response if response is None else response
+            encoded = self._encode_pieces(sample.id, sample.prompt, answer)
         if any(encoded.targets):
             return encoded
         if not encoded.truncated:
@@ -111,31 +119,70 @@ class Encoder:
             text = Chat(self._tokenizer, sample).generation_prompt()
             ids = self._tokenize(text, plain=False)
         else:
-            ids = self._prompt_ids(sample)
+            ids = self._prompt_ids(sample.prompt)
         if not ids:
             raise _row_error(sample, "has no prompt after which the model could write; give one")
         if len(ids) >= self.max_length:
             raise self._prompt_too_long(sample)
         return ids
 
-    def _encode_pieces(self, sample: TextSample, response: str) -> EncodedSample:
-        prompt_ids = self._prompt_ids(sample)
+    def encode_stored(self, sample: Sample) -> EncodedSample:
+        """The very token ids and targets that a stored sample's gradient was computed from.
+
+        A store keeps text and counts, not ids: the text is encoded again, a chat's by its `target_spans`. For
+        chats stored before format 3, which have none, everything from the response on is taken for the target.
+
+        Args:
+            sample: of a store with the encoder's settings and tokenizer.
+
+        Raises:
+            StoreMismatchError: the counts of tokens or targets differ from the stored ones, so the tokenizer is
+                another, or it is an old store's chat of several turns; names the id.
+        """
+        found = [self._encode_reading(sample, spans) for spans in readings(sample, self._settings)]
+        stored = (sample.tokens, sample.targets, sample.truncated)
+        for encoded in found:
+            if (len(encoded.ids), sum(encoded.targets), encoded.truncated) == stored:
+                return encoded
+        raise StoreMismatchError(
+            f"sample {sample.id!r}: its text now gives {len(found[0].ids)} tokens, {sum(found[0].targets)} of "
+            f"them targets, not {sample.tokens} and {sample.targets} as when it was stored: take the tokenizer "
+            f"of that time, or delete it and run 'rapidin ingest' for its row again ({sample.file}, "
+            f"row {sample.row})"
+        )
+
+    def token_spans(self, encoded: EncodedSample) -> list[Span]:
+        """Where each token of a sample stands in its prompt and response together; see `rapidin.text.places`.
+
+        Args:
+            encoded: by this encoder or one like it; or its prompt, followed by tokens that the model wrote.
+        """
+        places = PlacesOfTokens(self._tokenizer, self._plain, self.max_length)
+        return places.of(encoded.ids, encoded.prompt, encoded.response, encoded.target_spans)
+
+    def _encode_reading(self, sample: Sample, spans: tuple[Span, ...]) -> EncodedSample:
+        if spans:
+            return self._encode_text(sample.id, sample.text, len(sample.prompt), spans)
+        return self._encode_pieces(sample.id, sample.prompt, sample.response)
+
+    def _encode_pieces(self, id: str, prompt: str, response: str) -> EncodedSample:
+        prompt_ids = self._prompt_ids(prompt)
         ids = prompt_ids
         if len(prompt_ids) <= self.max_length:  # else the response is cut off whole
             ids = prompt_ids + self._response_ids(response)
-        first_target = 1 if self._loss == "all" else max(1, len(prompt_ids))
+        first_target = 1 if self._settings.loss == "all" else max(1, len(prompt_ids))
         kept = tuple(ids[: self.max_length])
         return EncodedSample(
-            id=sample.id,
+            id=id,
             ids=kept,
             targets=tuple(position >= first_target for position in range(len(kept))),
             truncated=len(ids) > self.max_length,
-            prompt=sample.prompt,
+            prompt=prompt,
             response=response,
         )
 
-    def _prompt_ids(self, sample: TextSample) -> list[int]:
-        ids = self._tokenize(sample.prompt, self._plain)
+    def _prompt_ids(self, prompt: str) -> list[int]:
+        ids = self._tokenize(prompt, self._plain)
         written = not self._plain and ids[:1] == self._bos  # by a template such as "<s>[INST] {instruction}"
         return ids if written else self._bos + ids
 
@@ -146,13 +193,22 @@ class Encoder:
 
     def _encode_chat(self, sample: TextSample, response: str | None) -> EncodedSample:
         chat = Chat(self._tokenizer, sample, response)
-        ids, targets, truncated = target_flags(chat, self._tokenizer, self.max_length)
-        if self._loss == "all":
-            targets = [True] * len(ids)
+        return self._encode_text(sample.id, chat.text, chat.first_target, chat.spans())
+
+    def _encode_text(self, id: str, text: str, first_target: int, spans: Iterable[Span]) -> EncodedSample:
+        rendered = encode_rendered(text, spans, self._tokenizer, self.max_length)
+        targets = [True] * len(rendered.ids) if self._settings.loss == "all" else rendered.targets
         if targets:
             targets[0] = False
-        prompt, answer = displayed(chat)
-        return EncodedSample(sample.id, tuple(ids), tuple(targets), truncated, prompt, answer)
+        return EncodedSample(
+            id=id,
+            ids=tuple(rendered.ids),
+            targets=tuple(targets),
+            truncated=rendered.truncated,
+            prompt=text[:first_target],
+            response=text[first_target:],
+            target_spans=rendered.spans,
+        )
 
     def _tokenize(self, text: str, plain: bool) -> list[int]:
         encoding = tokenize(self._tokenizer, text, self.max_length, split_special_tokens=plain)

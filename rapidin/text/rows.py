@@ -75,6 +75,12 @@ class _Content:
     has_response: bool = True
 
 
+def hash_of(shape: Shape, text: Mapping[str, Any]) -> str:
+    """`TextSample.content_hash` of a row of that shape with these fields of text."""
+    canonical = json.dumps([shape, text], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:HASH_DIGITS]
+
+
 def recognise(row: Row, template: Template | None = None, response_required: bool = True) -> TextSample:
     """Read a row as text by `template`, or without one by the shape that its fields show.
 
@@ -94,8 +100,7 @@ def recognise(row: Row, template: Template | None = None, response_required: boo
         content = reader.fill("template", template, response_required)
     else:
         content = reader.detect(response_required)
-    canonical = json.dumps([content.shape, content.text], sort_keys=True, separators=(",", ":"))
-    content_hash = hashlib.sha256(canonical.encode()).hexdigest()[:HASH_DIGITS]
+    content_hash = hash_of(content.shape, content.text)
     return TextSample(
         id=content_hash[:ID_DIGITS] if reader.id is None else reader.id,
         shape=content.shape,

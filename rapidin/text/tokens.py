@@ -31,6 +31,9 @@ class Tokenizer(Protocol):
     def __call__(self, text: str, **options: Any) -> Any:
         """Tokenise a text."""
 
+    def decode(self, token_ids: Any, **options: Any) -> Any:
+        """The text of tokens."""
+
     def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
         """Render a chat."""
 

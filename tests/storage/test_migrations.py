@@ -20,17 +20,17 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, update
 
-from rapidin.errors import StoreError, StoreFormatError, StoreLockedError
+from rapidin.errors import StoreCorruptError, StoreError, StoreFormatError, StoreLockedError
 from rapidin.storage import Store, database, schema
 from rapidin.storage.database import Database
 from rapidin.storage.samples import sample_values, text_checksum, values_checksum
 from rapidin.storage.schema import Base, SettingsRow
 from tests.storage.stores import new_sample, numbered, plain, run_python, store_settings
 
-THIRD_FORMAT = """
+NEXT_FORMAT = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision = "0003", "0002"
+revision, down_revision = "{number}", "{last}"
 def upgrade():
     op.create_table("extras", sa.Column("name", sa.Text()))
     {more}
@@ -73,20 +73,22 @@ def test_every_format_has_its_migration(store: Store) -> None:
 def test_a_newer_format_is_refused(filled: Store) -> None:
     with filled._database.writing() as session:
         session.execute(update(SettingsRow).values(format_version=7))
-    with pytest.raises(StoreFormatError, match=r"format 7.*up to 2.*upgrade rapidin"):
+    with pytest.raises(StoreFormatError, match=rf"format 7.*up to {schema.FORMAT_VERSION}.*upgrade rapidin"):
         Store.open(filled.path)
 
 
 @pytest.fixture
 def newer(monkeypatch, tmp_path):
-    """A rapidin whose format is 3; gives a function that writes its migration."""
+    """A rapidin whose format is one higher; gives a function that writes its migration."""
+    last = schema.FORMAT_VERSION
     folder = tmp_path / "100% migrations"
     shutil.copytree(database.MIGRATIONS, folder)
     monkeypatch.setattr(database, "MIGRATIONS", folder)
-    monkeypatch.setattr(schema, "FORMAT_VERSION", 3)
+    monkeypatch.setattr(schema, "FORMAT_VERSION", last + 1)
 
     def write(more: str = "pass") -> None:
-        (folder / "versions" / "0003_extras.py").write_text(THIRD_FORMAT.format(more=more))
+        script = NEXT_FORMAT.format(number=f"{last + 1:04}", last=f"{last:04}", more=more)
+        (folder / "versions" / f"{last + 1:04}_extras.py").write_text(script)
 
     return write
 
@@ -95,7 +97,7 @@ def test_an_older_format_is_migrated(filled: Store, newer, caplog, capfd) -> Non
     newer()
     caplog.set_level(logging.INFO)
     with Store.open(filled.path) as store:
-        assert store.format_version == 3
+        assert store.format_version == schema.FORMAT_VERSION
         assert [plain(s) for s in store.list()] == [plain(s) for s in numbered(0, 20)]
         with store._database.reading() as session:
             assert "extras" in inspect(session.connection()).get_table_names()
@@ -112,7 +114,7 @@ def test_migration_waits_for_a_writer_but_not_for_ever(filled: Store, newer, mon
         Store.open(filled.path)
     assert time.monotonic() - started >= 0.2
     with Store.open(filled.path) as store:
-        assert store.format_version == 3
+        assert store.format_version == schema.FORMAT_VERSION
 
 
 def test_a_failed_migration_leaves_the_old_format(filled: Store, newer, monkeypatch) -> None:
@@ -121,7 +123,7 @@ def test_a_failed_migration_leaves_the_old_format(filled: Store, newer, monkeypa
         Store.open(filled.path)
     monkeypatch.undo()
     with Store.open(filled.path) as store:
-        assert store.format_version == 2
+        assert store.format_version == schema.FORMAT_VERSION
         assert store.verify().ok
         with store._database.reading() as session:
             assert "extras" not in inspect(session.connection()).get_table_names()
@@ -152,8 +154,10 @@ def first_format(path: Path, samples: list, dead: int = 0) -> None:
         connection.executemany("INSERT INTO metadata_fields VALUES (?)", sorted(names))
         for position, sample in enumerate(samples):
             values = sample_values(sample) | {"segment_id": 1, "position": position, "scale": 0.5}
+            assert "target_spans" in values and values["target_spans"] is None
             values |= {"checksum": values_checksum(values), "deleted_at": "now" if position < dead else None}
             values["metadata"] = values.pop("metadata_json")
+            del values["target_spans"]
             places = ", ".join("?" * len(values))
             connection.execute(
                 f"INSERT INTO samples ({', '.join(values)}) VALUES ({places})", tuple(values.values())
@@ -184,7 +188,7 @@ def test_the_first_format_is_migrated(tmp_path: Path, store: Store, monkeypatch,
     first_format(path, samples, dead=3)
     monkeypatch.setattr(database, "MIGRATIONS", folder)
     with Store.open(path) as old, store.writer() as writer:
-        assert old.format_version == 2
+        assert old.format_version == schema.FORMAT_VERSION
         live = samples[3:]
         writer.commit(live, np.ones((len(live), 64), np.float32))
         assert filed(path) == filed(store.path)
@@ -218,7 +222,7 @@ def test_several_processes_open_an_older_store_at_once(tmp_path: Path) -> None:
     first_format(tmp_path / "old", numbered(0, 20))
     with ThreadPoolExecutor(4) as threads:
         done = list(threads.map(lambda i: run_python(OPENED_AT_ONCE, tmp_path / "old", i), range(4)))
-    assert [(of.stdout, of.stderr) for of in done] == [("2 20\n", "")] * 4
+    assert [(of.stdout, of.stderr) for of in done] == [(f"{schema.FORMAT_VERSION} 20\n", "")] * 4
     assert len(list(tmp_path.glob("migrated-*"))) == 1
 
 
@@ -235,3 +239,45 @@ def test_metadata_of_the_first_format_keeps_its_order(tmp_path: Path) -> None:
     first_format(tmp_path / "old", [new_sample("a", metadata={"z": 1, "b": {"y": 1, "a": 2}})])
     with Store.open(tmp_path / "old") as store:
         assert json.dumps(store.get("a").metadata) == '{"z": 1, "b": {"y": 1, "a": 2}}'
+
+
+def second_format(path: Path, samples: list) -> None:
+    """What a rapidin of format 2 left: the first format, migrated by 0002 only."""
+    first_format(path, samples)
+    made = Database(path / "store.db")
+    config = Config()
+    config.set_main_option("script_location", str(database.MIGRATIONS))
+    with made.writing() as session:
+        config.attributes["connection"] = session.connection()
+        command.upgrade(config, "0002")
+        session.execute(update(SettingsRow).values(format_version=2))
+    made.close()
+
+
+def test_the_second_format_is_migrated(tmp_path: Path) -> None:
+    """Old rows keep their checksums and have no spans; new ones have some, and theirs cover them."""
+    path = tmp_path / "old"
+    second_format(path, numbered(0, 3))
+    columns = "SELECT sample_id, checksum, {} FROM samples WHERE deleted_at IS NULL ORDER BY key"
+    with closing(sqlite3.connect(path / "store.db")) as connection:
+        assert "target_spans" not in [row[1] for row in connection.execute("PRAGMA table_info(samples)")]
+        before = connection.execute(columns.format("NULL")).fetchall()
+    chat = new_sample("chat", target_spans=((3, 9), (12, 20)))
+    with Store.open(path) as store:
+        assert store.format_version == schema.FORMAT_VERSION
+        assert [plain(s) for s in store.list()] == [plain(s) for s in numbered(0, 3)]
+        with store.writer() as writer:
+            writer.commit([chat], np.ones((1, 64), np.float32))
+        assert store.get("chat").target_spans == ((3, 9), (12, 20))
+        assert [p for p in store.verify().problems if "gone.faiss" not in p] == []
+    with closing(sqlite3.connect(path / "store.db")) as connection, connection:
+        after = connection.execute(columns.format("target_spans")).fetchall()
+        assert after[:3] == before
+        assert after[3][2] == "[[3,9],[12,20]]"
+        connection.execute("UPDATE samples SET target_spans = '[[3,9]]' WHERE sample_id = 'chat'")
+        connection.execute("UPDATE samples SET target_spans = '[[3,9]]' WHERE sample_id = 's001'")
+    with Store.open(path) as store:
+        for id in ("chat", "s001"):
+            with pytest.raises(StoreCorruptError, match=f"the row of sample '{id}' was altered"):
+                store.get(id)
+        assert store.get("s002").target_spans == ()

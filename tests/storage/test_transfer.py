@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from rapidin import ImportReport, import_vectors
+from rapidin import ImportReport, import_vectors, recode
 from rapidin.errors import (
     FilterError,
     SettingError,
@@ -24,6 +24,7 @@ from rapidin.errors import (
     StoreMismatchError,
     StoreSpaceError,
 )
+from rapidin.plain import to_json
 from rapidin.settings import ProjectionSettings, TextSettings, TracedParameter
 from rapidin.storage import Store, importing, transfer
 from rapidin.storage.aside import built_aside
@@ -39,7 +40,10 @@ from tests.storage.stores import (
 )
 
 QUERIES = random_vectors(2, seed=9)
-COLUMNS = ["id", "prompt", "response", "metadata", "file", "row", "tokens", "targets", "truncated", "content_hash"]
+COLUMNS = [
+    *("id", "prompt", "response", "metadata", "file", "row", "tokens", "targets", "truncated", "content_hash"),
+    "target_spans",
+]
 
 
 def everything(path: Path):
@@ -78,7 +82,11 @@ def test_what_other_programs_read(filled: Store, tmp_path: Path, monkeypatch, ki
     assert report.bytes == sum(path.stat().st_size for path in (tmp_path / "e").iterdir())
     table = pa.parquet.read_table(tmp_path / "e" / "samples.parquet")
     assert table.column_names == COLUMNS
-    rows = [row | {"metadata": json.loads(row["metadata"])} for row in table.to_pylist()]
+    assert table["target_spans"].null_count == 19
+    rows = [
+        row | {"metadata": json.loads(row["metadata"]), "target_spans": row["target_spans"] or ()}
+        for row in table.to_pylist()
+    ]
     assert rows == [plain(sample) for sample in filled.list()]
     wanted = np.concatenate([halved(random_vectors(20)), halved(random_vectors(1, seed=1))])
     kept = [i for i in range(20) if i not in (2, 5)] + [20]
@@ -174,6 +182,41 @@ def test_vectors_computed_elsewhere(filled: Store, export: Path, tmp_path: Path)
         assert new.list() == filled.list() and new.verify().ok
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     assert (np.abs(found - vectors) / largest).max() < 2**-11
+
+
+def test_spans_of_chats_stay_with_their_samples(tmp_path: Path) -> None:
+    """Through an export and an import, a compaction, a change of metadata and a recoding."""
+    spans = ((0, 3), (5, 5), (7, 20))
+    samples = [new_sample("chat", target_spans=spans), new_sample("pair"), new_sample("gone", target_spans=spans)]
+    with Store.create(tmp_path / "store", store_settings()) as store:
+        for index, sample in enumerate(samples):
+            with store.writer() as writer:
+                writer.commit([sample], random_vectors(1, seed=index))
+        store.delete(["gone"])
+        store.compact()
+        with store.writer() as writer:
+            writer.update_metadata([new_sample("chat", target_spans=spans, metadata={"new": 1})])
+        store.export(tmp_path / "export")
+    rows = pa.parquet.read_table(tmp_path / "export" / "samples.parquet")["target_spans"].to_pylist()
+    assert rows == ["[[0,3],[5,5],[7,20]]", None]
+    import_vectors(tmp_path / "imported", tmp_path / "export")
+    recode(tmp_path / "imported", tmp_path / "recoded", 4)
+    for name in ("store", "imported", "recoded"):
+        with Store.open(tmp_path / name) as store:
+            assert [sample.target_spans for sample in store.list()] == [spans, ()]
+            assert store.get("chat").metadata == {"new": 1}
+            assert store.verify().ok
+            chat, pair = (to_json(sample) for sample in store.list())
+            assert chat["target_spans"] == [[0, 3], [5, 5], [7, 20]] and "target_spans" not in pair
+
+
+@pytest.mark.parametrize("damage", [("target_spans", None), ("target_spans", [None] * 20, pa.null())])
+def test_exports_without_any_spans(filled: Store, export: Path, tmp_path: Path, damage) -> None:
+    """Of an older store, or written by another program."""
+    column(*damage)(export)
+    import_vectors(tmp_path / "new", export)
+    with Store.open(tmp_path / "new") as new:
+        assert new.list() == filled.list()
 
 
 def test_scales_change_nothing_that_was_in_half_precision() -> None:
@@ -280,6 +323,14 @@ def two_parameters_of_a_name(manifest) -> None:
 
 
 HOSTILE = {
+    "spans that are no JSON": (column("target_spans", ["["], pa.string()), StoreError, r"row 1: its target_spans"),
+    "spans of other things": (column("target_spans", ["[[1,true]]"], pa.string()), StoreError, "whole numbers"),
+    "spans that are no list": (column("target_spans", ['{"a":1}'], pa.string()), StoreError, "no list"),
+    "no spans": (column("target_spans", ["[]"], pa.string()), StoreError, "no list"),
+    "spans in disorder": (column("target_spans", ["[[3,5],[4,6]]"], pa.string()), StoreError, "do not ascend"),
+    "spans beyond the text": (column("target_spans", ["[[3,999]]"], pa.string()), StoreError, "beyond the end"),
+    "spans of a negative place": (column("target_spans", ["[[-1,2]]"], pa.string()), StoreError, "ascend"),
+    "spans as numbers": (column("target_spans", [5] * 20, pa.int64()), StoreError, "'target_spans' is int64"),
     "no manifest": (lambda export: (export / "store.json").unlink(), StoreFormatError, "store.json"),
     "no json": (lambda export: (export / "store.json").write_text("{"), StoreFormatError, "JSON"),
     "a list": (lambda export: (export / "store.json").write_text("[]"), StoreFormatError, "store.json"),

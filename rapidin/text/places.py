@@ -1,0 +1,136 @@
+"""Where tokens stand in the text.
+
+The spans of a text's tokens tile it: they are in order, do not overlap, and every character that the tokens stand
+for is in exactly one of them.
+
+* A character that several tokens share (bytes of one emoji, the parts that a normaliser makes of "½") belongs to
+  the last of them, the one that completes it. Those before have an empty span in front of it. So has a blank that
+  a tokenizer puts before a word where the text has none. Where tokens were cut off within a character, the last
+  token that is left has it.
+* Characters that no token stands for (blanks that a tokenizer drops) belong to the token behind them, or to the
+  last one of their piece. A piece without any token, such as a prompt of blanks, is in no span.
+* Tokens that no character stands for have an empty span: at 0 that of the beginning, behind the last character
+  that of the end of a sequence.
+
+A fast tokenizer tells the characters of its own tokens. A slow one does not, and a model may write other tokens
+than those of its text tokenised: these are decoded and compared with the text (`rapidin.text.alignment`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+from rapidin.text.alignment import align
+from rapidin.text.chat import Span, pieces
+from rapidin.text.tokens import Tokenizer, tokenize
+
+
+class PlacesOfTokens:
+    """Finds the characters of tokens.
+
+    Args:
+        tokenizer: that made the tokens.
+        plain: whether special tokens that stand literally in prompts and responses were taken as text.
+        max_length: tokens that samples were cut to.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, plain: bool, max_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._plain = plain
+        self._max_length = max_length
+
+    def of(self, ids: Sequence[int], prompt: str, response: str, target_spans: Sequence[Span]) -> list[Span]:
+        """Spans of `ids` in prompt and response together, one for each.
+
+        Args:
+            ids: of a sample, perhaps cut off; or of a prompt and what a model wrote after it.
+            prompt, response: the text, as in `EncodedSample`.
+            target_spans: of a rendered chat; empty: prompt and response were tokenised apart, or one of them by
+                a model.
+        """
+        text, border = prompt + response, len(prompt)
+        if target_spans:
+            whole = [(0, len(text))]
+            cuts = whole if self._tokenizer.is_fast else [span for span, _ in pieces(text, target_spans)]
+            found = self._of_pieces(ids, text, cuts, None)
+            if len(found) == len(cuts) and self._ends(ids, found):
+                return self._joined(found, ids, len(text))
+        for plain in dict.fromkeys((self._plain, False)):
+            found = self._of_pieces(ids, text, [(0, border), (border, len(text))], plain)
+            if len(found) == 2 and self._ends(ids, found):
+                return self._joined(found, ids, len(text))
+            if found:  # the prompt is as it should be, so a model wrote the rest
+                rest = self._decoded(ids[len(found[0]) :], response)
+                return found[0] + [(border + start, border + end) for start, end in rest]
+        return self._decoded(ids, text)
+
+    def _of_pieces(
+        self, ids: Sequence[int], text: str, cuts: Sequence[Span], plain: bool | None
+    ) -> list[list[Span]]:
+        """Spans of the tokens of each piece, up to the first piece whose own tokens are not those in `ids`.
+
+        Args:
+            ids: all, perhaps with that of the beginning of a sequence.
+            text: all.
+            cuts: the pieces of it.
+            plain: see above; None: as the tokenizer does by itself.
+        """
+        options = {} if plain is None else {"split_special_tokens": plain}
+        gathered: list[list[Span]] = []
+        position = 0
+        for start, end in cuts:
+            piece = text[start:end]
+            encoding = tokenize(self._tokenizer, piece, self._max_length, **options, **self._wanting_offsets())
+            own = list(encoding["input_ids"])
+            begun = not gathered and list(ids[:1]) == [self._tokenizer.bos_token_id] != own[:1]
+            position += begun
+            count = min(len(own), len(ids) - position)
+            if list(ids[position : position + count]) != own[:count]:
+                return gathered
+            complete = count == len(own)
+            if self._tokenizer.is_fast:
+                spans = tile(encoding["offset_mapping"][:count], len(piece), complete)
+            else:
+                spans = self._decoded(own[:count], piece, special=not plain)
+            gathered.append([(0, 0)] * begun + [(start + first, start + last) for first, last in spans])
+            position += count
+        return gathered
+
+    def _wanting_offsets(self) -> dict[str, bool]:
+        return {"return_offsets_mapping": True} if self._tokenizer.is_fast else {}
+
+    def _ends(self, ids: Sequence[int], found: list[list[Span]]) -> bool:
+        """Whether nothing follows the tokens found but perhaps that of the end of the sequence."""
+        rest = list(ids[sum(map(len, found)) :])
+        return rest in ([], [self._tokenizer.eos_token_id])
+
+    def _joined(self, found: list[list[Span]], ids: Sequence[int], length: int) -> list[Span]:
+        spans = [span for piece in found for span in piece]
+        return spans + [(length, length)] * (len(ids) - len(spans))
+
+    def _decoded(self, ids: Sequence[int], text: str, special: bool = False) -> list[Span]:
+        """Spans by decoding; special tokens count as text only where `special` is set."""
+
+        def decode(some: Sequence[int]) -> str:
+            return str(self._tokenizer.decode(list(some), skip_special_tokens=not special)) if some else ""
+
+        return align(decode, ids, text)
+
+
+def tile(offsets: Sequence[Span], length: int, complete: bool) -> list[Span]:
+    """Spans that tile a text, from the characters that each token has anything of.
+
+    Args:
+        offsets: of each token of the text, as a fast tokenizer tells them; they may overlap and leave gaps.
+        length: of the text, in characters.
+        complete: whether these are all tokens of the text; else the characters behind the last are in no span.
+    """
+    if not offsets:
+        return []
+    begins = [begin if begin < end else length for begin, end in offsets]
+    behind = list(accumulate((end if begin < end else 0 for begin, end in offsets), max))
+    later = list(accumulate(reversed(begins), min))[::-1]
+    # A token begins where those before it end, or earlier, where itself or one behind it has part of a character.
+    borders = [0, *map(min, behind, later[1:]), length if complete else behind[-1]]
+    return list(pairwise(borders))
