@@ -91,7 +91,8 @@ class TokenValues:
             if self.way == FORWARD:
                 # Derivatives along the parts of a direction add up to that along all of it.
                 parts = self._tangents(direction, weights, self._most)
-                return sum(forward_mode(self._model, sample, tangents) for tangents in parts) * part
+                derivatives = [forward_mode(self._model, sample, tangents) for tangents in parts]
+                return torch.stack(derivatives).sum(dim=0) * part
             (tangents,) = self._tangents(direction, weights, math.inf)
             if total is None:
                 return central_difference(self._model, sample, tangents, self._step) * part
