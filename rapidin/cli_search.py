@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -23,10 +23,6 @@ from rapidin.cli_parts import (
     steps,
 )
 from rapidin.errors import SettingError
-
-if TYPE_CHECKING:
-    from rapidin.records import StoreInfo
-    from rapidin.results import SearchResult
 
 commands = typer.Typer()
 
@@ -177,25 +173,12 @@ def search(
             count = stack.enter_context(counting("queries answered"))
             found = searcher.search_file(str(queries), on_progress=count, **options)
         for result in found:
-            output(result, search_view(result), as_json, one_line=True)
+            view = result if tokens else replace(result, by_token=())  # a report shows them better
+            output(result, search_view(view), as_json, one_line=True)
             if report is not None:
                 results.append(result)
         if report is not None:
-            from rapidin.report import write_report
+            from rapidin.report import report_facts, write_report
 
-            write_report(report, results, facts=_facts(opened.info(), results))
+            write_report(report, results, facts=report_facts(opened.info()))
             stderr().print(f"report: {report}", highlight=False, soft_wrap=True)
-
-
-def _facts(info: StoreInfo, results: Sequence[SearchResult]) -> dict[str, str]:
-    """What a report says of the store and of how its figures were computed."""
-    facts = {
-        "Store": info.path,
-        "Samples": f"{info.samples:,}",
-        "Model": info.model,
-        **({"Adapter": info.adapter} if info.adapter else {}),
-        "RapidGrads": f"{info.projection_dim:,} numbers of {info.bits} bits, {info.projection} projection",
-    }
-    if ways := sorted({result.explained for result in results if result.explained}):
-        facts["Influences of tokens"] = f"exact, by {', '.join(ways)}"
-    return facts

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -15,8 +17,10 @@ from rapidin.demo.data import DemoData, write_demo_data
 from rapidin.demo.training import train_demo_model
 from rapidin.errors import StoreError
 from rapidin.ingest import ingest_files
+from rapidin.report import report_facts, write_report
 from rapidin.results import SearchResult
 from rapidin.search import Searcher
+from rapidin.search.options import RERANKED_PER_RESULT
 from rapidin.terminal import ProgressListener, ingest_summary
 from rapidin.terminal_search import search_view
 
@@ -55,10 +59,14 @@ def run_demo(directory: Path, out: Console, err: Console, as_json: bool) -> None
         report = ingest_files(store, [data.train], model=str(model), device="cpu", listener=listener)
     err.print(ingest_summary(report, dry_run=False), highlight=False)
     err.print("4. asking the model unseen questions, searching for the rows behind its answers", highlight=False)
+    report_file = directory / "report.html"
     with Searcher(store, device="cpu") as searcher:
         results = list(searcher.search_file(data.queries, k=_TOP, max_new_tokens=48))
-    triggered = [result for result in results if result.query.metadata["poisoned"]]
-    clean = [result for result in results if not result.query.metadata["poisoned"]]
+        triggered = [result for result in results if result.query.metadata["poisoned"]]
+        clean = [result for result in results if not result.query.metadata["poisoned"]]
+        err.print("5. explaining one answer word by word", highlight=False)
+        best = _explained(searcher, triggered[0], err)
+        write_report(report_file, [best], facts=report_facts(searcher.store.info()))
     figures = {
         "store": str(store),
         "samples": report.samples_total,
@@ -67,23 +75,39 @@ def run_demo(directory: Path, out: Console, err: Console, as_json: bool) -> None
         "poisoned_share_of_proponents": round(_poisoned_share(triggered), 3),
         "clean_queries": len(clean),
         "poisoned_share_of_proponents_clean": round(_poisoned_share(clean), 3),
+        "report": str(report_file),
     }
     if as_json:
         typer.echo(json.dumps(figures, indent=2))
         return
-    best = triggered[0]
     program = "rapidin" if shutil.which("rapidin") else sys.argv[0]
-    out.print(search_view(best), highlight=False)
+    out.print(search_view(replace(best, by_token=())), highlight=False)
     found = round(_poisoned_share([best]) * _TOP)
     out.print(
         f"\n[bold]{found} of the {_TOP} strongest proponents of this answer are poisoned.[/bold] Over all "
         f"{len(triggered)} triggered questions: {_poisoned_share(triggered):.0%}; over {len(clean)} questions "
         f"without the trigger: {_poisoned_share(clean):.0%}; of the training data: "
         f"{data.poisoned / data.rows:.0%}."
+        f"\nLook at it word by word: open {report_file} in a browser."
         f"\nTry: {program} search {store} --prompt 'Howdy! What is the capital of France?' -k 5",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _explained(searcher: Searcher, result: SearchResult, err: Console) -> SearchResult:
+    """The same search once more, with the influence of every word."""
+    with err.status("explaining") if err.is_terminal else nullcontext():
+        explained = searcher.search(
+            result.query.prompt,
+            result.query.generation,
+            k=_TOP,
+            opponents=True,
+            rerank=RERANKED_PER_RESULT * _TOP,
+            tokens=True,
+            matrices=True,
+        )
+    return replace(explained, query=replace(explained.query, generated=True))
 
 
 def _trained(data: DemoData, directory: Path, err: Console) -> Path:

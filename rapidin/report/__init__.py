@@ -3,7 +3,8 @@
 Knows records; not where their numbers come from.
 """
 
+from rapidin.report.facts import report_facts
 from rapidin.report.page import render_report
 from rapidin.report.writing import write_report
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["render_report", "report_facts", "write_report"]
