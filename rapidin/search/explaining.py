@@ -14,6 +14,7 @@ from rapidin.records import Sample
 from rapidin.results import Hit, SearchResult, TokenInfluence
 from rapidin.search.options import SearchOptions
 from rapidin.text import EncodedSample, Encoder
+from rapidin.text.chosen import spans_in_response
 from rapidin.text.words import words_of
 
 logger = logging.getLogger(__name__)
@@ -150,13 +151,12 @@ class SearchExplainer:
 
 def generation_tokens(query: EncodedSample, encoder: Encoder) -> list[TokenInfluence]:
     """The target tokens of a query with their characters in its generation; influences are 0."""
-    border = len(query.prompt)
-    found = []
-    for (start, end), target in zip(encoder.token_spans(query), query.targets, strict=True):
-        if target:
-            first, last = max(0, start - border), max(0, end - border)
-            found.append(TokenInfluence(query.response[first:last], first, last, 0.0))
-    return found
+    spans = spans_in_response(query, encoder.token_spans(query))
+    return [
+        TokenInfluence(query.response[start:end], start, end, 0.0)
+        for (start, end), target in zip(spans, query.targets, strict=True)
+        if target
+    ]
 
 
 def _ordered(hits: Sequence[Hit], known: dict[str, _Known], k: int, largest: bool) -> list[Hit]:
