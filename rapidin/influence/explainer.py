@@ -88,6 +88,11 @@ class Explainer:
         """How the influences of tokens are computed, see `token_values`."""
         return self._values.way
 
+    @property
+    def directions_together(self) -> int:
+        """How many directions `matrix` should be given at a time."""
+        return self._values.together
+
     def direction(self, query: TokenSample) -> Direction:
         """The gradient of a query's mean loss, or, where memory does not suffice for it, what its RapidGrad says.
 
@@ -173,10 +178,10 @@ class Explainer:
 
         Args:
             sample: the sample; its `token_influences` were computed before, so that the way is known to be right.
-            directions: of `token_direction`, for each target token of the generation.
+            directions: of `token_direction`, for target tokens of the generation, at most `directions_together`.
             exact: of the sample and the whole query.
         """
-        return [self._values.of(sample, direction, exact.weights, None).tolist() for direction in directions]
+        return self._values.of_many(sample, directions, exact.weights).tolist()
 
     def _restored(self, vector: NDArray[np.float32]) -> Direction:
         """The direction that a query's RapidGrad [K] stands for."""

@@ -39,19 +39,41 @@ def forward_mode(model: nn.Module, sample: TokenSample, tangents: Tangents) -> T
         NotImplementedError, RuntimeError: an operation of the model has no forward mode.
     """
     parameters = dict(model.named_parameters())
-    with (
-        torch.no_grad(),
-        forward_ad.dual_level(),
-        sdpa_kernel(SDPBackend.MATH),
-        _plain_experts(model),
-        _padding_without_tangent(model),
-    ):
+    with _differentiable_forwards(model), forward_ad.dual_level():
         duals = {name: forward_ad.make_dual(parameters[name], tangent) for name, tangent in tangents.items()}
         tangent = forward_ad.unpack_dual(token_losses(model, sample, duals)).tangent
         if tangent is None:  # no parameter with a tangent acts on these losses
             return torch.zeros(sum(sample.targets), dtype=torch.float64)
         derivatives: Tensor = tangent.double().cpu()
         return derivatives
+
+
+def forward_mode_of_many(model: nn.Module, sample: TokenSample, tangents: Tangents) -> Tensor:
+    """Derivatives along several directions, which share the forward pass itself.
+
+    Args:
+        model: the model.
+        sample: the sample.
+        tangents: d directions: by parameter name, [d, …].
+
+    Returns:
+        float64 [d, g].
+
+    Raises:
+        NotImplementedError, RuntimeError: an operation of the model has no forward mode, or none for several.
+    """
+    parameters = {name: model.get_parameter(name).detach() for name in tangents}
+
+    def losses(some: dict[str, Tensor]) -> Tensor:
+        return token_losses(model, sample, some)
+
+    def along(direction: dict[str, Tensor]) -> Tensor:
+        derivatives: Tensor = torch.func.jvp(losses, (parameters,), (direction,))[1]
+        return derivatives
+
+    with _differentiable_forwards(model):
+        many: Tensor = torch.func.vmap(along)(dict(tangents))
+        return many.double().cpu()
 
 
 def central_difference(model: nn.Module, sample: TokenSample, tangents: Tangents, step: float) -> Tensor:
@@ -90,6 +112,18 @@ def token_losses(model: nn.Module, sample: TokenSample, parameters: Mapping[str,
 
 
 @contextmanager
+def _differentiable_forwards(model: nn.Module) -> Iterator[None]:
+    """Have the model compute with operations that have a forward mode."""
+    with (
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        _plain_experts(model),
+        _padding_without_tangent(model),
+    ):
+        yield
+
+
+@contextmanager
 def _plain_experts(model: nn.Module) -> Iterator[None]:
     """Mixtures of experts multiply expert by expert meanwhile: grouped products have no forward mode."""
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
@@ -113,7 +147,7 @@ def _padding_without_tangent(model: nn.Module) -> Iterator[None]:
 
     def without(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
         padding = (arguments[0] == module.padding_idx).unsqueeze(-1)
-        return torch.where(padding, forward_ad.unpack_dual(output).primal, output)
+        return torch.where(padding, output.detach(), output)
 
     handles = [
         module.register_forward_hook(without)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from rapidin.gradients.engine import TokenSample
 from rapidin.gradients.rapidgrad import RapidGradEngine
 from rapidin.influence.alignments import Alignments
 from rapidin.influence.directions import Direction
-from rapidin.influence.forward_mode import STEPS, central_difference, forward_mode
+from rapidin.influence.forward_mode import STEPS, central_difference, forward_mode, forward_mode_of_many
 from rapidin.influence.prefixes import Prefix, target_places
 from rapidin.memory import WorkingMemory
 
@@ -36,6 +36,8 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """How far the sum of token values may be from the exact influence, in the sum of their absolute values."""
 _TOLERANCE_LOW = 0.1
 ELEMENT_BYTES = 4
+_MOST_TOGETHER = 16
+"""Directions that share a forward pass; with more, little is left to be saved."""
 
 
 class TokenValues:
@@ -59,6 +61,7 @@ class TokenValues:
         self._memory = WorkingMemory()
         self._tolerance = _TOLERANCE.get(engine.precision, _TOLERANCE_LOW)
         self._step = STEPS[0]
+        self._apart = False
         self.way = FORWARD
 
     def of(self, sample: TokenSample, direction: Direction, weights: Tensor, total: float | None) -> Tensor:
@@ -79,6 +82,36 @@ class TokenValues:
                 logger.info("%s: the values of tokens do not add up, by %.2g", self.way, error)
             self.way = _WAYS[_WAYS.index(self.way) + 1]
             logger.info("influences of tokens are computed by %s", self.way)
+
+    def of_many(self, sample: TokenSample, directions: Sequence[Direction], weights: Tensor) -> Tensor:
+        """Values of the target tokens along several directions, float64 [d, s].
+
+        Args:
+            sample: the sample; `of` was asked about it before, so that the way is known to be right.
+            directions: d of them, few enough for `together`.
+            weights: as of `of`.
+        """
+        if self.way == FORWARD and len(directions) > 1 and not self._apart:
+            stacked = {}
+            for position, (name, weight) in enumerate(zip(self._engine.names, weights.tolist(), strict=True)):
+                parts = [direction.tensors[position] for direction in directions]
+                if weight and parts[0] is not None:
+                    parameter = self._model.get_parameter(name)
+                    tangent = torch.stack([part for part in parts if part is not None]).mul_(weight)
+                    tangent = tangent.to(parameter.device, parameter.dtype)
+                    stacked[name] = tangent.view(len(directions), *parameter.shape)
+            try:
+                return forward_mode_of_many(self._model, sample, stacked) / sum(sample.targets)
+            except (NotImplementedError, RuntimeError) as reason:
+                logger.info("one direction at a time: %s", " ".join(str(reason).split())[:200])
+                self._apart = True
+        return torch.stack([self.of(sample, direction, weights, None) for direction in directions])
+
+    @property
+    def together(self) -> int:
+        """How many directions of a token fit into memory beside what is made of them."""
+        size = sum(math.prod(shape) for shape in self._engine.shapes) * ELEMENT_BYTES
+        return int(max(1, min(_MOST_TOGETHER, self._most // (2 * size))))
 
     def _tried(
         self, sample: TokenSample, direction: Direction, weights: Tensor, total: float | None

@@ -129,12 +129,15 @@ class SearchExplainer:
         """Eq. 8 for every hit that is explained; a token's direction is made once and serves all of them."""
         places = target_places(query)
         rows: dict[str, list[tuple[float, ...]]] = {id: [] for id in shown if id in known}
-        for number, place in enumerate(places):
-            of_token = self._explainer.token_direction(query, place, direction)
-            for id, matrix in rows.items():
-                (row,) = self._explainer.matrix(known[id].encoded, [of_token], known[id].influence)
-                matrix.append(tuple(row))
-            _told(tell, "tokens of the generation", number + 1, len(places))
+        step = self._explainer.directions_together
+        for first in range(0, len(places), step):
+            some = places[first : first + step]
+            parts = [self._explainer.token_direction(query, place, direction) for place in some]
+            for number, (id, matrix) in enumerate(rows.items()):
+                found = self._explainer.matrix(known[id].encoded, parts, known[id].influence)
+                matrix.extend(tuple(row) for row in found)
+                done = first * len(rows) + (number + 1) * len(some)
+                _told(tell, "tokens on tokens", done, len(places) * len(rows))
         for id, matrix in rows.items():
             shown[id] = replace(shown[id], matrix=tuple(matrix))
 
