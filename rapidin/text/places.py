@@ -83,7 +83,9 @@ class PlacesOfTokens:
             piece = text[start:end]
             encoding = tokenize(self._tokenizer, piece, self._max_length, **options, **self._wanting_offsets())
             own = list(encoding["input_ids"])
-            begun = not gathered and list(ids[:1]) == [self._tokenizer.bos_token_id] != own[:1]
+            # A text may itself begin with the token that begins a sequence, then it stands there twice.
+            bos = [self._tokenizer.bos_token_id]
+            begun = not gathered and list(ids[:1]) == bos and (own[:1] != bos or list(ids[:2]) == bos + own[:1])
             position += begun
             count = min(len(own), len(ids) - position)
             if list(ids[position : position + count]) != own[:count]:
