@@ -244,3 +244,21 @@ def test_long_samples_show_the_part_that_matters(explained: SearchResult) -> Non
     long = replace(hit, words=tuple(words), sample=replace(hit.sample, response=text[len(hit.sample.prompt) :]))
     shown = view(replace(explained, proponents=(long,), opponents=(), by_token=()), terminal=False)
     assert "treasure" in shown and len(shown) < 3000
+
+
+def test_where_the_gradient_does_not_fit_the_estimates_are_explained(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rapidin.influence import explainer
+
+    monkeypatch.setattr(explainer, "free_bytes", lambda _: 1000)
+    with rapidin.Searcher(store) as searcher:
+        result = searcher.search(*QUESTION, k=3, rerank=9, matrices=True)
+    assert result.explained == "forward mode along the query's RapidGrad"
+    for hit in result.proponents:
+        assert hit.exact_score is None
+        # Norms of layers are exact here, those of sketches in the store.
+        assert sum(token.influence for token in hit.tokens) == pytest.approx(hit.score, abs=0.3 * abs(hit.score))
+        np.testing.assert_allclose(
+            np.array(hit.matrix).sum(axis=0), [token.influence for token in hit.tokens], atol=2e-3
+        )

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from rapidin.errors import GradientError
 from rapidin.gradients.batches import TokenBudget, in_batches
 from rapidin.gradients.contributions import as_matrix
-from rapidin.gradients.engine import TokenSample
+from rapidin.gradients.engine import TokenSample, is_out_of_memory
 from rapidin.gradients.rapidgrad import RapidGradEngine
 from rapidin.influence.alignments import Alignments
 from rapidin.influence.directions import (
@@ -99,14 +99,19 @@ class Explainer:
         Raises:
             GradientError: it is zero or not finite.
         """
-        if self._elements * ELEMENT_BYTES > self._free * _DIRECTION_SHARE:
-            logger.info("the gradient does not fit into memory: influences are those of its RapidGrad")
-            batch = self._engine.compute([query])
-            if batch.problems:
-                raise GradientError("query", f"{batch.problems[0]}; ask otherwise")
-            return self._restored(batch.vectors[0])
-        tensors, norms = self._whole(query)
-        return direction_of(tensors, norms, self._engine.layer_norm, self._rounding)
+        if self._elements * ELEMENT_BYTES <= self._free * _DIRECTION_SHARE:
+            try:
+                tensors, norms = self._whole(query)
+                return direction_of(tensors, norms, self._engine.layer_norm, self._rounding)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+        # Outside the except block, whose traceback would keep what was computed alive.
+        logger.warning("the gradient does not fit into memory: influences are those of its RapidGrad")
+        batch = self._engine.compute([query])
+        if batch.problems:
+            raise GradientError("query", f"{batch.problems[0]}; ask otherwise")
+        return self._restored(batch.vectors[0])
 
     def token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
         """The part that one target token has in a query's direction (Eq. 8).

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rapidin.errors import ComputationError
 from rapidin.gradients.batches import TokenBudget, in_batches
-from rapidin.gradients.engine import TokenSample
+from rapidin.gradients.engine import TokenSample, is_out_of_memory
 from rapidin.gradients.rapidgrad import RapidGradEngine
 from rapidin.influence.alignments import Alignments
 from rapidin.influence.directions import Direction
@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 FORWARD = "forward mode"
 DIFFERENCES = "central differences"
 BACKWARD = "one backward pass per token"
-_WAYS = (FORWARD, DIFFERENCES, BACKWARD)
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """How far the sum of token values may be from the exact influence, in the sum of their absolute values."""
 _TOLERANCE_LOW = 0.1
@@ -80,8 +79,14 @@ class TokenValues:
                 if error <= self._tolerance * float(values.abs().sum()) or self.way == BACKWARD:
                     return values
                 logger.info("%s: the values of tokens do not add up, by %.2g", self.way, error)
-            self.way = _WAYS[_WAYS.index(self.way) + 1]
+            self.way = self._next_way()
             logger.info("influences of tokens are computed by %s", self.way)
+
+    def _next_way(self) -> str:
+        """What to do instead of the present way; parameters in half precision cannot be moved by small steps."""
+        types = {self._model.get_parameter(name).dtype for name in self._engine.names}
+        movable = types <= _TOLERANCE.keys()
+        return DIFFERENCES if self.way == FORWARD and movable else BACKWARD
 
     def of_many(self, sample: TokenSample, directions: Sequence[Direction], weights: Tensor) -> Tensor:
         """Values of the target tokens along several directions, float64 [d, s].
@@ -131,7 +136,7 @@ class TokenValues:
                 return central_difference(self._model, sample, tangents, self._step) * part
             return self._best_difference(sample, tangents, total / part) * part
         except (NotImplementedError, RuntimeError) as reason:
-            if isinstance(reason, torch.OutOfMemoryError):
+            if is_out_of_memory(reason):
                 raise
             logger.info("%s: %s", self.way, " ".join(str(reason).split())[:200])
             return None

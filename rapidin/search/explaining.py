@@ -70,7 +70,6 @@ class SearchExplainer:
         generation: tuple[TokenInfluence, ...] = ()
         if options.matrices:
             self._add_matrices(shown, known, query, direction, tell)
-        if options.matrices:
             generation = self._generation_tokens(query, [shown[hit.sample.id] for hit in proponents])
         return replace(
             result,

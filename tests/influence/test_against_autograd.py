@@ -168,3 +168,35 @@ def test_restoring_is_the_transposed_projection(architecture: str, kind: str) ->
             if tensor is not None
         )
     assert product == pytest.approx(float(vector.astype(np.float64) @ projected), rel=1e-4, abs=1e-4)
+
+
+def test_a_gradient_for_which_memory_runs_out_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.make("gpt2")
+
+    def fail(self: Explainer, sample: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Explainer, "_whole", fail)
+    with engine_of(model) as engine:
+        assert not Explainer(model, engine, budget_of(engine)).direction(random_samples(1)[0]).exact
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("architecture", ["llama-untied", "gpt2", "lora-llama"])
+def test_half_precision_is_near_single(architecture: str, dtype: torch.dtype) -> None:
+    query, sample = random_samples(2, seed=5)
+    found = []
+    for model in (tiny.make(architecture), tiny.make(architecture).to(dtype)):
+        with engine_of(model) as engine:
+            explainer = Explainer(model, engine, budget_of(engine))
+            direction = explainer.direction(query)
+            (influence,) = explainer.influences([sample], direction)
+            assert influence is not None
+            tokens = np.array(explainer.token_influences(sample, direction, influence))
+            # Not every activation function has a tangent in half precision that is finite.
+            assert explainer.way in (FORWARD, BACKWARD)
+            found.append((influence.score, tokens))
+    (score, tokens), (low_score, low_tokens) = found
+    size = np.abs(tokens).sum()
+    assert low_score == pytest.approx(score, abs=0.05 * size)
+    assert np.corrcoef(tokens, low_tokens)[0, 1] > 0.98
