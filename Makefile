@@ -12,7 +12,7 @@ demo: $(INSTALLED)  ## train a tiny backdoored model, ingest, search
 	$(BIN)/rapidin demo
 
 test: $(INSTALLED)  ## the quick tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-all: $(INSTALLED)  ## the quick and the slow tests, and those in a browser (chromium or Chrome)
 	$(BIN)/python -m pytest -m "not gpu"

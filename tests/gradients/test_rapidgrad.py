@@ -42,8 +42,17 @@ def slow_rapidgrad(model: torch.nn.Module, sample: Tokens, settings: ProjectionS
     return result.numpy()
 
 
-@pytest.mark.parametrize("layer_norm", [True, False])
-@pytest.mark.parametrize("architecture", ["llama-tied", "gpt2", "lora-llama"])
+@pytest.mark.parametrize(
+    ("architecture", "layer_norm"),
+    [
+        ("lora-llama", True),
+        ("lora-llama", False),
+        ("llama-tied", True),
+        pytest.param("llama-tied", False, marks=pytest.mark.slow),
+        pytest.param("gpt2", True, marks=pytest.mark.slow),
+        pytest.param("gpt2", False, marks=pytest.mark.slow),
+    ],
+)
 def test_equals_the_definition(architecture: str, layer_norm: bool) -> None:
     model = tiny.make(architecture)
     samples = random_samples(2)

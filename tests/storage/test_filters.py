@@ -104,7 +104,7 @@ def is_expression(text: str) -> bool:
     data=st.data(),
 )
 @settings(
-    max_examples=40,
+    max_examples=20,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
