@@ -9,6 +9,7 @@ import typer
 
 from rapidin.choices import ExportFormat, IndexKind
 from rapidin.cli_parts import Json, StorePath, Where, confirmed, output, progress, stderr, stdout
+from rapidin.errors import SettingError
 
 commands = typer.Typer()
 
@@ -115,8 +116,13 @@ def index(
         int | None, typer.Option(min=1, help="Lists a search of ivf reads; unless given, as --recall takes.")
     ] = None,
     recall: Annotated[
-        float, typer.Option(help="Share of the true ten best to find; measured with stored vectors as queries.")
-    ] = 0.95,
+        float | None,
+        typer.Option(
+            help="Share of the true ten best that ivf is to find, measured with stored vectors as queries; 0.95 "
+            "unless given. An index that finds less, for it was given too small an --nprobe, is used by searches "
+            "that ask for it only."
+        ),
+    ] = None,
     train_sample: Annotated[
         int | None,
         typer.Option(min=1, help="Vectors to make the lists from; unless given, what 1 GiB of memory holds."),
@@ -130,11 +136,14 @@ def index(
     """Build an index for approximate search, or add to it what was ingested since.
 
     Searches take the index by themselves (--index auto). Samples that it does not cover are compared exactly, so
-    nothing is missed between an ingest and the next run of this command.
+    nothing is missed between an ingest and the next run of this command. The index is checked, too, and what of it
+    is missing or damaged is made anew.
     """
     from rapidin.storage import Store
     from rapidin.terminal import index_summary
 
+    if drop and (retrain or (nlist, nprobe, recall, train_sample) != (None, None, None, None)):
+        raise SettingError("--drop deletes an index: leave out what is for building one, or leave out --drop")
     with Store.open(store) as opened:
         if drop:
             opened.drop_index(type)

@@ -14,7 +14,10 @@ from tests import worlds
 from tests.bad_input.command_line import FAILED, USAGE, CommandLine, Outcome
 from tests.storage.clusters import COUNT, WIDTH, clustered, clustered_store, commit, settings_of
 
-INDEX_KEYS = {"name", "trained", "added", "covered", "uncovered", "bytes", "seconds", "parameters", "advice"}
+INDEX_KEYS = {
+    *("name", "trained", "added", "covered", "uncovered", "bytes", "seconds", "parameters", "advice"),
+    "repaired",
+}
 COMPACT_KEYS = {"segments_before", "segments_after", "removed", "bytes_before", "bytes_after", "seconds"}
 EXPORT_KEYS = {"path", "format", "samples", "bytes", "seconds"}
 IMPORT_KEYS = {"added", "replaced", "skipped", "samples_total"}
@@ -126,6 +129,37 @@ class TestIndex:
         said(rapidin("index", store), "index ivf extended: 0 samples added")
         said(rapidin("index", store, "--type", "rabitq"), "index rabitq built")
         said(rapidin("index", store, "--drop"), "index ivf is deleted")
+
+    def test_damage_is_made_good(self, rapidin: CommandLine, store: Path) -> None:
+        for kind in ("ivf", "rabitq"):
+            assert rapidin("index", store, "--type", kind).code == 0
+        shutil.rmtree(store / "indexes")
+        advice = "files are missing or damaged: 'rapidin index"
+        assert rapidin("info", store).stdout.count("files are missing or damaged") == 2
+        assert all(advice in index["advice"] for index in rapidin("info", store, "--json").json["indexes"][1:])
+        said(rapidin("index", store, "--type", "rabitq"), "3 of its files or rows were missing or damaged")
+        built = report(rapidin("index", store, "--json"), INDEX_KEYS)
+        assert (built["trained"], built["repaired"], built["covered"]) == (True, 1, COUNT)
+        assert rapidin("verify", store).code == 0
+        assert "missing" not in rapidin("info", store).stdout
+
+    def test_options_of_the_other_kind(self, rapidin: CommandLine, store: Path) -> None:
+        for flags in (("--recall", 0.95), ("--nprobe", 2), ("--train-sample", 100)):
+            rapidin("index", store, "--type", "rabitq", *flags).error(
+                USAGE, flags[0], "leave them out with 'rabitq'"
+            )
+
+    def test_what_misses_much_is_told(self, rapidin: CommandLine, store: Path) -> None:
+        said(rapidin("index", store, "--nlist", 60, "--nprobe", 1), "it misses too much", "only if told to")
+        said(rapidin("info", store), "it misses too much")
+
+    @pytest.mark.parametrize(
+        "flags", [("--nlist", 3), ("--nprobe", 1), ("--recall", 0.95), ("--train-sample", 9), ("--retrain",)]
+    )
+    def test_drop_and_build(self, rapidin: CommandLine, store: Path, flags: tuple) -> None:
+        assert rapidin("index", store, "--nlist", 12).code == 0
+        rapidin("index", store, "--drop", *flags).error(USAGE, "--drop deletes an index")
+        assert kinds(rapidin, store) == ["exact", "ivf"]
 
     def test_drop(self, rapidin: CommandLine, store: Path) -> None:
         rapidin("index", store, "--drop").error(FAILED, store, "there is no index 'ivf' to drop")
@@ -334,3 +368,6 @@ class TestOfAModel:
         assert rapidin(*asked, "--nprobe", 2).json["index"] == "ivf"
         assert rapidin(*asked, "--exact").json == exact
         assert rapidin(*asked, "--where", "even=true").json["index"] == "exact"
+        for_people = asked[:-1]
+        said(rapidin(*for_people), "searched through index rabitq: approximate", "--exact misses none")
+        said(rapidin(*for_people, "--exact"), "searched exactly")

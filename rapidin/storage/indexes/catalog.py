@@ -182,6 +182,13 @@ def insert_parts(session: Session, kind: str, parts: Iterable[PartRecord]) -> No
         session.execute(insert(IndexPartRow), rows)
 
 
+def delete_parts(session: Session, kind: str, segment_ids: Iterable[int]) -> None:
+    """Forget the parts of the index of that kind for some segments."""
+    index_id = select(IndexRow.id).where(IndexRow.kind == kind).scalar_subquery()
+    found = (IndexPartRow.index_id == index_id, IndexPartRow.segment_id.in_(list(segment_ids)))
+    session.execute(delete(IndexPartRow).where(*found), execution_options={"synchronize_session": False})
+
+
 def delete_index(session: Session, kind: str) -> bool:
     """Forget the index of that kind and its parts; whether there was one."""
     return (
