@@ -18,7 +18,10 @@ INDEX_KEYS = {
     *("name", "trained", "added", "covered", "uncovered", "bytes", "seconds", "parameters", "advice"),
     "repaired",
 }
-COMPACT_KEYS = {"segments_before", "segments_after", "removed", "bytes_before", "bytes_after", "seconds"}
+COMPACT_KEYS = {
+    *("segments_before", "segments_after", "removed", "bytes_before", "bytes_after", "seconds"),
+    "uncovered",
+}
 EXPORT_KEYS = {"path", "format", "samples", "bytes", "seconds"}
 IMPORT_KEYS = {"added", "replaced", "skipped", "samples_total"}
 RECODE_KEYS = {"samples", "bits", "bytes_before", "bytes_after", "seconds"}
@@ -145,9 +148,8 @@ class TestIndex:
 
     def test_options_of_the_other_kind(self, rapidin: CommandLine, store: Path) -> None:
         for flags in (("--recall", 0.95), ("--nprobe", 2), ("--train-sample", 100)):
-            rapidin("index", store, "--type", "rabitq", *flags).error(
-                USAGE, flags[0], "leave them out with 'rabitq'"
-            )
+            outcome = rapidin("index", store, "--type", "rabitq", *flags)
+            outcome.error(USAGE, flags[0], "leave them out with 'rabitq'")
 
     def test_what_misses_much_is_told(self, rapidin: CommandLine, store: Path) -> None:
         said(rapidin("index", store, "--nlist", 60, "--nprobe", 1), "it misses too much", "only if told to")
@@ -206,6 +208,25 @@ class TestCompact:
         again = report(rapidin("compact", store, "--json"), COMPACT_KEYS)
         assert (again["segments_before"], again["segments_after"], again["removed"]) == (1, 1, 0)
         assert rapidin("verify", store).code == 0
+
+    def test_indexes_are_to_be_extended(self, rapidin: CommandLine, store: Path) -> None:
+        for kind in ("ivf", "rabitq"):
+            assert rapidin("index", store, "--type", kind).code == 0
+        assert rapidin("delete", store, "s0000", "s0300").code == 0
+        outcome = rapidin("compact", store)
+        for kind in ("ivf", "rabitq"):
+            line = (
+                f"index {kind} no longer covers 598 samples: extend it with 'rapidin index {store} --type {kind}'"
+            )
+            said(outcome, line)
+        described = rapidin("info", store).stdout
+        assert "recall" not in described and "0 B" not in described
+        assert described.count("it covers 0 of 598 samples") == 2
+        for kind in ("ivf", "rabitq"):
+            assert rapidin("index", store, "--type", kind, "--json").json["covered"] == 598
+        assert "it covers" not in rapidin("info", store).stdout
+        assert "no longer" not in rapidin("compact", store).stdout
+        assert rapidin("compact", store, "--json").json["uncovered"] == {}
 
     def test_for_people(self, rapidin: CommandLine, store: Path, empty: Path) -> None:
         said(rapidin("compact", store), "3 → 1 files", "0 deleted samples are gone")
@@ -316,6 +337,20 @@ class TestRecode:
     def test_for_people(self, rapidin: CommandLine, store: Path, tmp_path: Path) -> None:
         said(rapidin("recode", store, tmp_path / "new", "--bits", 1), f"600 samples in {tmp_path / 'new'}")
 
+    def test_a_disk_without_room_is_seen_at_once(
+        self, rapidin: CommandLine, monkeypatch: pytest.MonkeyPatch, store: Path, tmp_path: Path
+    ) -> None:
+        """Before any vector is coded; room for vectors alone is too little."""
+        from rapidin.storage import snapshot
+
+        vectors = 600 * 128  # 256 numbers of 4 bits
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=vectors + 20_000))
+        monkeypatch.setattr(snapshot, "decoded", None)
+        new = tmp_path / "new"
+        rapidin("recode", store, new, "--bits", 4).error(FAILED, "bytes are needed and 96,800 are free")
+        assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
     def test_a_target_that_is_taken(self, rapidin: CommandLine, store: Path, tmp_path: Path) -> None:
         for taken in (store, tmp_path):
             rapidin("recode", store, taken, "--bits", 1).error(FAILED, taken, "give a new or empty one")
@@ -325,6 +360,23 @@ class TestRecode:
         rapidin("recode", store, tmp_path / "new", "--bits", 3).error(USAGE, "--bits 3", "16, 4, 1")
         rapidin("recode", store, tmp_path / "new").error(USAGE, "--bits")
         assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize("below", ["new", "segments/new", "a/b/new"])
+@pytest.mark.parametrize("command", ["export", "recode", "import"])
+def test_a_place_inside_a_store(
+    rapidin: CommandLine, store: Path, tmp_path: Path, command: str, below: str
+) -> None:
+    place = store / below
+    before = sorted(store.rglob("*"))
+    assert rapidin("export", store, tmp_path / "exported").code == 0
+    arguments = {
+        "export": (store, place),
+        "recode": (store, place, "--bits", 1),
+        "import": (place, tmp_path / "exported"),
+    }
+    rapidin(command, *arguments[command]).error(FAILED, place, f"inside the store {store}", "elsewhere")
+    assert sorted(store.rglob("*")) == before
 
 
 @pytest.mark.parametrize("command", ["index", "compact", "export", "recode"])

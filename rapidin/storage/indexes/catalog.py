@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from rapidin.choices import IndexKind
 from rapidin.errors import StoreCorruptError
+from rapidin.storage import tables
 from rapidin.storage.indexes.parameters import IvfParameters, RabitqParameters, to_text
 from rapidin.storage.samples import text_checksum
 from rapidin.storage.schema import IndexPartRow, IndexRow
@@ -116,6 +117,14 @@ def read(session: Session) -> dict[str, IndexRecord]:
             row.kind, row.parameters, row.created, shared, row.checksum, tuple(parts.get(row.id, ()))
         )
     return found
+
+
+def covered(session: Session) -> dict[str, int]:
+    """How many live samples each index covers."""
+    live = tables.live_counts(session)
+    return {
+        kind: sum(live.get(part.segment_id, 0) for part in record.parts) for kind, record in read(session).items()
+    }
 
 
 def check_row(store: Path, record: IndexRecord) -> None:
