@@ -21,6 +21,7 @@ from rapidin.cli_parts import (
     output,
     stderr,
     steps,
+    when_interrupted,
 )
 from rapidin.errors import SettingError
 
@@ -39,6 +40,7 @@ SearchDevice = Annotated[
 
 
 @commands.command()
+@when_interrupted("nothing was changed, and the same command starts again")
 def search(
     store: StorePath,
     prompt: Annotated[

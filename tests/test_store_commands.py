@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -360,6 +361,65 @@ class TestRecode:
         rapidin("recode", store, tmp_path / "new", "--bits", 3).error(USAGE, "--bits 3", "16, 4, 1")
         rapidin("recode", store, tmp_path / "new").error(USAGE, "--bits")
         assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+INTERRUPTED = {
+    "index": ("rapidin.storage.Store.build_index", "nothing is lost, and the same command goes on"),
+    "compact": ("rapidin.storage.Store.compact", "nothing is lost, and the same command goes on"),
+    "export": ("rapidin.storage.Store.export", "nothing was written"),
+    "import": ("rapidin.storage.import_vectors", "what was added stays, and the same command goes on"),
+    "recode": ("rapidin.storage.recode", "there is no copy"),
+    "search": ("rapidin.storage.Store.snapshot", "nothing was changed"),
+    "verify": ("rapidin.storage.Store.verify", "not all was checked"),
+}
+
+
+@pytest.mark.parametrize("command", INTERRUPTED)
+def test_an_interruption_says_what_it_left(
+    rapidin: CommandLine, monkeypatch: pytest.MonkeyPatch, store: Path, tmp_path: Path, command: str
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    function, expected = INTERRUPTED[command]
+    monkeypatch.setattr(function, interrupted)
+    more = {"export": ["to"], "import": ["from"], "recode": ["to", "--bits", 1], "search": ["--prompt", "x"]}
+    outcome = rapidin(command, store, *more.get(command, []))
+    assert (outcome.code, outcome.stdout) == (130, "")
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith(f"interrupted; {expected}")
+
+
+class TestList:
+    @pytest.mark.parametrize("json", [(), ("--json",)])
+    def test_without_a_match(self, rapidin: CommandLine, store: Path, empty: Path, json: tuple) -> None:
+        for arguments, expected in (
+            ((store, "--where", "third=7"), "no sample meets the filter\n"),
+            ((store, "--where", "third=1", "--offset", 200), "there are only 200 samples, so none behind"),
+            ((empty,), "the store holds no samples\n"),
+        ):
+            outcome = rapidin("list", *arguments, *json)
+            assert (outcome.code, outcome.stdout) == (0, "")
+            assert outcome.stderr.startswith(expected)
+
+    def test_a_match(self, rapidin: CommandLine, store: Path) -> None:
+        assert rapidin("list", store, "--where", "third=1", "--limit", 0).stderr == ""
+
+
+def test_deleting_those_of_some_ids_that_meet_a_filter(
+    rapidin: CommandLine, monkeypatch: pytest.MonkeyPatch, store: Path
+) -> None:
+    asked = ("delete", store, "s0000", "s0001", "--where", "third=1")
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert "Delete those of the 2 given that meet third=1?" in rapidin(*asked).stderr
+    assert rapidin(*asked, "--yes", "--json").json == {"deleted": 1}
+    assert rapidin("show", store, "s0000").code == 0
+    assert "given both, those of the ids that meet it" in " ".join(rapidin("delete", "--help").stdout.split())
+
+
+def test_one_bit_is_one(rapidin: CommandLine, tmp_path: Path) -> None:
+    clustered_store(tmp_path / "bits", bits=1).close()
+    said(rapidin("info", tmp_path / "bits"), "1 bit a number")
 
 
 @pytest.mark.parametrize("below", ["new", "segments/new", "a/b/new"])
