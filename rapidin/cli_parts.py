@@ -113,7 +113,8 @@ def output(record: Any, view: Any, as_json: bool, one_line: bool = False) -> Non
         plain = "utf" not in (sys.stdout.encoding or "").lower()
         typer.echo(json.dumps(to_json(record), ensure_ascii=plain, indent=None if one_line else 2))
     else:
-        stdout().print(view, highlight=False)
+        # A line that is wrapped, or taken for markup, would be no command to copy.
+        stdout().print(view, highlight=False, soft_wrap=isinstance(view, str), markup=False)
 
 
 @contextmanager

@@ -229,6 +229,16 @@ class TestCompact:
         assert "no longer" not in rapidin("compact", store).stdout
         assert rapidin("compact", store, "--json").json["uncovered"] == {}
 
+    def test_commands_can_be_copied(
+        self, rapidin: CommandLine, monkeypatch: pytest.MonkeyPatch, store: Path
+    ) -> None:
+        """Lines are not wrapped, and names of directories are not taken for markup."""
+        odd = store.rename(store.with_name("a [b] store"))
+        assert rapidin("index", odd, "--type", "rabitq").code == 0
+        real = monkeypatch.setenv
+        monkeypatch.setattr(monkeypatch, "setenv", lambda name, value: real(name, "40"))
+        assert f"'rapidin index {odd} --type rabitq'" in rapidin("compact", odd).stdout
+
     def test_for_people(self, rapidin: CommandLine, store: Path, empty: Path) -> None:
         said(rapidin("compact", store), "3 → 1 files", "0 deleted samples are gone")
         said(rapidin("compact", empty), "0 → 0 files")
