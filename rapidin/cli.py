@@ -31,7 +31,7 @@ from rapidin.errors import RapidinError, SettingError
 app = typer.Typer(
     name="rapidin",
     help="Which training samples made my language model say this?",
-    epilog="Start with: rapidin demo",
+    epilog="Start with: rapidin demo. One command at a time may change a store; any number may read it meanwhile.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -7,8 +7,9 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
@@ -17,14 +18,17 @@ from rapidin.errors import SettingError
 if TYPE_CHECKING:
     from rich.console import Console
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Directory of the store.")]
 Where = Annotated[
     list[str] | None,
     typer.Option(
         metavar="EXPR",
         help="Only samples whose field meets this: FIELD OP VALUE with = != < <= > >= ~ (regular expression) !~, "
-        "for example 'source=gsm8k' or 'tokens<100'. Fields: the data's own, and id, prompt, response, text, "
-        "file, row, tokens, targets, truncated, segment. Repeat to narrow down.",
+        "for example 'source=gsm8k', 'tokens<100' or 'poisoned=true'. Fields: the data's own, and id, prompt, "
+        "response, text, file, row, tokens, targets, truncated, segment. Repeat to narrow down.",
     ),
 ]
 TokensPerBatch = Annotated[
@@ -36,6 +40,23 @@ TrustRemoteCode = Annotated[
     typer.Option("--trust-remote-code", help="Let the checkpoint's own Python code run; asked for each time."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def when_interrupted(advice: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator of a command: what an interruption (Ctrl-C) says on stderr, before the exit with 130."""
+
+    def decorated(command: Callable[P, R]) -> Callable[P, R]:
+        @wraps(command)
+        def run(*arguments: P.args, **options: P.kwargs) -> R:
+            try:
+                return command(*arguments, **options)
+            except KeyboardInterrupt:
+                typer.echo(f"interrupted; {advice}", err=True)
+                raise
+
+        return run
+
+    return decorated
 
 
 def confirmed(question: str) -> bool:
@@ -92,7 +113,8 @@ def output(record: Any, view: Any, as_json: bool, one_line: bool = False) -> Non
         plain = "utf" not in (sys.stdout.encoding or "").lower()
         typer.echo(json.dumps(to_json(record), ensure_ascii=plain, indent=None if one_line else 2))
     else:
-        stdout().print(view, highlight=False)
+        # A line that is wrapped, or taken for markup, would be no command to copy.
+        stdout().print(view, highlight=False, soft_wrap=isinstance(view, str), markup=False)
 
 
 @contextmanager

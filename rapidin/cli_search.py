@@ -21,6 +21,7 @@ from rapidin.cli_parts import (
     output,
     stderr,
     steps,
+    when_interrupted,
 )
 from rapidin.errors import SettingError
 
@@ -39,6 +40,7 @@ SearchDevice = Annotated[
 
 
 @commands.command()
+@when_interrupted("nothing was changed, and the same command starts again")
 def search(
     store: StorePath,
     prompt: Annotated[
@@ -92,7 +94,7 @@ def search(
         IndexChoice,
         typer.Option(
             help="exact: compare with every vector. ivf, rabitq: that index, which 'rapidin index' builds. auto: "
-            "an index where the store has one that saves time, else exact. With --where every search is exact."
+            "an index where the store has one that saves time and finds enough, else exact. With --where every search is exact."
         ),
     ] = "auto",
     exact: Annotated[bool, typer.Option("--exact", help="The same as --index exact.")] = False,

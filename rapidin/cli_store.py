@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from rapidin.choices import ExportFormat, IndexKind
-from rapidin.cli_parts import Json, StorePath, Where, confirmed, output, progress, stderr, stdout
+from rapidin.cli_parts import Json, StorePath, Where, confirmed, output, progress, stderr, stdout, when_interrupted
+from rapidin.errors import SettingError
 
 commands = typer.Typer()
 
@@ -39,6 +40,11 @@ def list_samples(
     with Store.open(store) as opened:
         samples = opened.list(where or [], limit=limit or None, offset=offset)
         total = opened.count(where or [])
+    if not samples:
+        reason = "no sample meets the filter" if where else "the store holds no samples"
+        beyond = f"there are only {total:,} samples, so none behind --offset {offset:,}"
+        typer.echo(beyond if total and offset else reason, err=True)
+        return
     if as_json:
         for sample in samples:
             output(sample, None, as_json, one_line=True)
@@ -71,13 +77,17 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete samples by id, or all that meet a filter; searches no longer find them."""
+    """Delete samples by id, all that meet a filter, or, given both, those of the ids that meet it.
+
+    Searches no longer find them. Their vectors stay on the disk until 'rapidin compact'.
+    """
     from rapidin.storage import Store
 
     with Store.open(store) as opened:
         if where and not yes:
-            count = opened.count(where)
-            if not confirmed(f"Delete the {count:,} samples that meet {' and '.join(where)}?"):
+            meeting = f"that meet {' and '.join(where)}"
+            which = f"those of the {len(set(ids)):,} given" if ids else f"the {opened.count(where):,} samples"
+            if not confirmed(f"Delete {which} {meeting}?"):
                 typer.echo("nothing was deleted", err=True)
                 raise typer.Exit(1)
         deleted = opened.delete(ids or [], where or [])
@@ -85,6 +95,7 @@ def delete(
 
 
 @commands.command()
+@when_interrupted("not all was checked, and the same command starts again")
 def verify(store: StorePath, as_json: Json = False) -> None:
     """Read every file of a store and check it; exit with 1 where something is wrong."""
     from rapidin.storage import Store
@@ -98,6 +109,9 @@ def verify(store: StorePath, as_json: Json = False) -> None:
 
 
 @commands.command()
+@when_interrupted(
+    "nothing is lost, and the same command goes on; searches are exact where the index is not finished"
+)
 def index(
     store: StorePath,
     type: Annotated[
@@ -115,8 +129,13 @@ def index(
         int | None, typer.Option(min=1, help="Lists a search of ivf reads; unless given, as --recall takes.")
     ] = None,
     recall: Annotated[
-        float, typer.Option(help="Share of the true ten best to find; measured with stored vectors as queries.")
-    ] = 0.95,
+        float | None,
+        typer.Option(
+            help="Share of the true ten best that ivf is to find, measured with stored vectors as queries; 0.95 "
+            "unless given. An index that finds less, for it was given too small an --nprobe, is used by searches "
+            "that ask for it only."
+        ),
+    ] = None,
     train_sample: Annotated[
         int | None,
         typer.Option(min=1, help="Vectors to make the lists from; unless given, what 1 GiB of memory holds."),
@@ -130,11 +149,14 @@ def index(
     """Build an index for approximate search, or add to it what was ingested since.
 
     Searches take the index by themselves (--index auto). Samples that it does not cover are compared exactly, so
-    nothing is missed between an ingest and the next run of this command.
+    nothing is missed between an ingest and the next run of this command. The index is checked, too, and what of it
+    is missing or damaged is made anew.
     """
     from rapidin.storage import Store
     from rapidin.terminal import index_summary
 
+    if drop and (retrain or (nlist, nprobe, recall, train_sample) != (None, None, None, None)):
+        raise SettingError("--drop deletes an index: leave out what is for building one, or leave out --drop")
     with Store.open(store) as opened:
         if drop:
             opened.drop_index(type)
@@ -154,28 +176,41 @@ def index(
 
 
 @commands.command()
+@when_interrupted("nothing is lost, and the same command goes on")
 def compact(
     store: StorePath,
     fraction: Annotated[
-        float, typer.Option(help="Rewrite only files of which more than this share is deleted, 0 to 1.")
+        float,
+        typer.Option(
+            help="Rewrite only files of which more than this share is deleted, 0 to 1. Small files are merged "
+            "whatever it is."
+        ),
     ] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Give back the space of deleted samples and merge small files; searches go on meanwhile."""
+    """Give back the space of deleted samples and merge small files; searches go on meanwhile.
+
+    An index for approximate search does not cover the samples whose files are written anew, so they are compared
+    exactly until 'rapidin index' extends it; the output says which indexes that concerns.
+    """
     from rapidin.storage import Store
     from rapidin.terminal import size
 
     with Store.open(store) as opened, progress("compacting") as show:
         report = opened.compact(fraction=fraction, on_progress=show)
-    output(
-        report,
+    lines = [
         f"{report.segments_before:,} → {report.segments_after:,} files, {size(report.bytes_before)} → "
-        f"{size(report.bytes_after)}; {report.removed:,} deleted samples are gone ({report.seconds:,.1f} s)",
-        as_json,
-    )
+        f"{size(report.bytes_after)}; {report.removed:,} deleted samples are gone ({report.seconds:,.1f} s)"
+    ]
+    lines += [
+        f"index {kind} no longer covers {count:,} samples: extend it with 'rapidin index {store} --type {kind}'"
+        for kind, count in report.uncovered.items()
+    ]
+    output(report, "\n".join(lines), as_json)
 
 
 @commands.command()
+@when_interrupted("nothing was written, and the same command starts again")
 def export(
     store: StorePath,
     directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="To write to; new or empty.")],
@@ -195,6 +230,7 @@ def export(
 
 
 @commands.command("import")
+@when_interrupted("what was added stays, and the same command goes on")
 def import_samples(
     store: StorePath,
     directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="What 'rapidin export' wrote.")],
@@ -225,6 +261,7 @@ def import_samples(
 
 
 @commands.command()
+@when_interrupted("there is no copy, the store is as it was, and the same command starts again")
 def recode(
     store: StorePath,
     new: Annotated[Path, typer.Argument(metavar="NEW", help="Directory of the copy; new or empty.")],
@@ -233,7 +270,8 @@ def recode(
 ) -> None:
     """Copy a store, with other bits per number; fewer make it smaller, and its scores a little noisier.
 
-    The store itself stays as it is. Indexes are not copied: build them with 'rapidin index'.
+    The store itself stays as it is. Indexes are not copied: build them with 'rapidin index'. Coding in 1 bit takes
+    longest: 28 seconds for 4,900 samples of 65,536 numbers, as measured.
     """
     from rapidin.storage import recode as recode_store
     from rapidin.terminal import size

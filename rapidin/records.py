@@ -142,6 +142,7 @@ class IndexReport:
         added: live samples that this run covered.
         covered, uncovered, bytes, parameters, advice: as of `IndexInfo`.
         seconds: of the run.
+        repaired: its files and rows of the database that were missing, damaged or altered, and were made anew.
     """
 
     name: str
@@ -153,6 +154,7 @@ class IndexReport:
     seconds: float
     parameters: Mapping[str, Any] = field(default_factory=dict)
     advice: str | None = None
+    repaired: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class CompactReport:
         bytes_before, bytes_after: of vectors and database, as the store counts them; what a reader still uses is
             removed later.
         seconds: that it took.
+        uncovered: by index, how many live samples it covered before and does not cover any more.
     """
 
     segments_before: int
@@ -23,6 +25,7 @@ class CompactReport:
     bytes_before: int
     bytes_after: int
     seconds: float
+    uncovered: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,7 @@ def info_table(info: StoreInfo) -> RenderableType:
         + f"seed {info.seed}, layer-wise normalisation {'on' if info.layer_norm else 'off'}",
         "weights as": f"{info.dtype}, quantization {info.quantization}",
         "loss over": info.loss,
-        "vectors": f"{info.bits} bits a number, {size(info.bytes_vectors)} in {len(info.segments)} segments, "
+        "vectors": f"{bits(info.bits)} a number, {size(info.bytes_vectors)} in {len(info.segments)} segments, "
         f"{live:,} of {rows:,} rows live" + ("; 'rapidin compact' frees the others" if rows > 2 * live else ""),
         "metadata": f"{size(info.bytes_metadata)}; fields: {', '.join(info.metadata_fields) or 'none'}",
         **(
@@ -181,6 +181,8 @@ def index_summary(report: IndexReport) -> str:
     done = "built" if report.trained else "extended"
     line = f"index {report.name} {done}: {report.added:,} samples added, {report.covered:,} covered, "
     line += f"{size(report.bytes)} ({report.seconds:,.1f} s)"
+    if report.repaired:
+        line += f"\n{report.repaired:,} of its files or rows were missing or damaged; they are made anew"
     if measured := _measured(report.parameters):
         line += f"\n{measured}"
     return line + (f"\n{report.advice}" if report.advice else "")
@@ -189,11 +191,14 @@ def index_summary(report: IndexReport) -> str:
 def _index_line(index: IndexInfo) -> str:
     if index.name == "exact":
         return "exactly"
-    parts = [f"through {index.name}, {size(index.bytes)}, {index.covered:,} samples"]
-    if index.uncovered:
-        parts.append(f"{index.uncovered:,} more exactly")
-    if measured := _measured(index.parameters):
-        parts.append(measured)
+    if not index.covered:  # what was measured once does not hold for it
+        parts = [f"through {index.name}: no samples yet"]
+    else:
+        parts = [f"through {index.name}, {size(index.bytes)}, {index.covered:,} samples"]
+        if index.uncovered:
+            parts.append(f"{index.uncovered:,} more exactly")
+        if measured := _measured(index.parameters):
+            parts.append(measured)
     return "; ".join([*parts, *([index.advice] if index.advice else [])])
 
 
@@ -215,6 +220,11 @@ def size(count: int) -> str:
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:,.2f} TB"
+
+
+def bits(count: int) -> str:
+    """A number of bits, in words."""
+    return f"{count} bit" if count == 1 else f"{count} bits"
 
 
 def shortened(text: str, length: int = _LONGEST_TEXT) -> str:

@@ -49,7 +49,15 @@ def search_view(result: SearchResult) -> RenderableType:
         parts.append(_by_token(result.by_token))
     if scale:
         parts.append(_legend(scale, result.explained or ""))
+    parts.append(Text(_way(result.index), style="dim"))
     return Group(*parts)
+
+
+def _way(index: str) -> str:
+    """How the samples were found."""
+    if index == "exact":
+        return "searched exactly"
+    return f"searched through index {index}: approximate, some samples may be missed; --exact misses none"
 
 
 def _generation(result: SearchResult) -> Text:

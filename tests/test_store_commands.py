@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,14 @@ from tests import worlds
 from tests.bad_input.command_line import FAILED, USAGE, CommandLine, Outcome
 from tests.storage.clusters import COUNT, WIDTH, clustered, clustered_store, commit, settings_of
 
-INDEX_KEYS = {"name", "trained", "added", "covered", "uncovered", "bytes", "seconds", "parameters", "advice"}
-COMPACT_KEYS = {"segments_before", "segments_after", "removed", "bytes_before", "bytes_after", "seconds"}
+INDEX_KEYS = {
+    *("name", "trained", "added", "covered", "uncovered", "bytes", "seconds", "parameters", "advice"),
+    "repaired",
+}
+COMPACT_KEYS = {
+    *("segments_before", "segments_after", "removed", "bytes_before", "bytes_after", "seconds"),
+    "uncovered",
+}
 EXPORT_KEYS = {"path", "format", "samples", "bytes", "seconds"}
 IMPORT_KEYS = {"added", "replaced", "skipped", "samples_total"}
 RECODE_KEYS = {"samples", "bits", "bytes_before", "bytes_after", "seconds"}
@@ -127,6 +134,36 @@ class TestIndex:
         said(rapidin("index", store, "--type", "rabitq"), "index rabitq built")
         said(rapidin("index", store, "--drop"), "index ivf is deleted")
 
+    def test_damage_is_made_good(self, rapidin: CommandLine, store: Path) -> None:
+        for kind in ("ivf", "rabitq"):
+            assert rapidin("index", store, "--type", kind).code == 0
+        shutil.rmtree(store / "indexes")
+        advice = "files are missing or damaged: 'rapidin index"
+        assert rapidin("info", store).stdout.count("files are missing or damaged") == 2
+        assert all(advice in index["advice"] for index in rapidin("info", store, "--json").json["indexes"][1:])
+        said(rapidin("index", store, "--type", "rabitq"), "3 of its files or rows were missing or damaged")
+        built = report(rapidin("index", store, "--json"), INDEX_KEYS)
+        assert (built["trained"], built["repaired"], built["covered"]) == (True, 1, COUNT)
+        assert rapidin("verify", store).code == 0
+        assert "missing" not in rapidin("info", store).stdout
+
+    def test_options_of_the_other_kind(self, rapidin: CommandLine, store: Path) -> None:
+        for flags in (("--recall", 0.95), ("--nprobe", 2), ("--train-sample", 100)):
+            outcome = rapidin("index", store, "--type", "rabitq", *flags)
+            outcome.error(USAGE, flags[0], "leave them out with 'rabitq'")
+
+    def test_what_misses_much_is_told(self, rapidin: CommandLine, store: Path) -> None:
+        said(rapidin("index", store, "--nlist", 60, "--nprobe", 1), "it misses too much", "only if told to")
+        said(rapidin("info", store), "it misses too much")
+
+    @pytest.mark.parametrize(
+        "flags", [("--nlist", 3), ("--nprobe", 1), ("--recall", 0.95), ("--train-sample", 9), ("--retrain",)]
+    )
+    def test_drop_and_build(self, rapidin: CommandLine, store: Path, flags: tuple) -> None:
+        assert rapidin("index", store, "--nlist", 12).code == 0
+        rapidin("index", store, "--drop", *flags).error(USAGE, "--drop deletes an index")
+        assert kinds(rapidin, store) == ["exact", "ivf"]
+
     def test_drop(self, rapidin: CommandLine, store: Path) -> None:
         rapidin("index", store, "--drop").error(FAILED, store, "there is no index 'ivf' to drop")
         assert rapidin("index", store, "--nlist", 12).code == 0
@@ -172,6 +209,35 @@ class TestCompact:
         again = report(rapidin("compact", store, "--json"), COMPACT_KEYS)
         assert (again["segments_before"], again["segments_after"], again["removed"]) == (1, 1, 0)
         assert rapidin("verify", store).code == 0
+
+    def test_indexes_are_to_be_extended(self, rapidin: CommandLine, store: Path) -> None:
+        for kind in ("ivf", "rabitq"):
+            assert rapidin("index", store, "--type", kind).code == 0
+        assert rapidin("delete", store, "s0000", "s0300").code == 0
+        outcome = rapidin("compact", store)
+        for kind in ("ivf", "rabitq"):
+            line = (
+                f"index {kind} no longer covers 598 samples: extend it with 'rapidin index {store} --type {kind}'"
+            )
+            said(outcome, line)
+        described = rapidin("info", store).stdout
+        assert "recall" not in described and "0 B" not in described
+        assert described.count("it covers 0 of 598 samples") == 2
+        for kind in ("ivf", "rabitq"):
+            assert rapidin("index", store, "--type", kind, "--json").json["covered"] == 598
+        assert "it covers" not in rapidin("info", store).stdout
+        assert "no longer" not in rapidin("compact", store).stdout
+        assert rapidin("compact", store, "--json").json["uncovered"] == {}
+
+    def test_commands_can_be_copied(
+        self, rapidin: CommandLine, monkeypatch: pytest.MonkeyPatch, store: Path
+    ) -> None:
+        """Lines are not wrapped, and names of directories are not taken for markup."""
+        odd = store.rename(store.with_name("a [b] store"))
+        assert rapidin("index", odd, "--type", "rabitq").code == 0
+        real = monkeypatch.setenv
+        monkeypatch.setattr(monkeypatch, "setenv", lambda name, value: real(name, "40"))
+        assert f"'rapidin index {odd} --type rabitq'" in rapidin("compact", odd).stdout
 
     def test_for_people(self, rapidin: CommandLine, store: Path, empty: Path) -> None:
         said(rapidin("compact", store), "3 → 1 files", "0 deleted samples are gone")
@@ -282,6 +348,20 @@ class TestRecode:
     def test_for_people(self, rapidin: CommandLine, store: Path, tmp_path: Path) -> None:
         said(rapidin("recode", store, tmp_path / "new", "--bits", 1), f"600 samples in {tmp_path / 'new'}")
 
+    def test_a_disk_without_room_is_seen_at_once(
+        self, rapidin: CommandLine, monkeypatch: pytest.MonkeyPatch, store: Path, tmp_path: Path
+    ) -> None:
+        """Before any vector is coded; room for vectors alone is too little."""
+        from rapidin.storage import snapshot
+
+        vectors = 600 * 128  # 256 numbers of 4 bits
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=vectors + 20_000))
+        monkeypatch.setattr(snapshot, "decoded", None)
+        new = tmp_path / "new"
+        rapidin("recode", store, new, "--bits", 4).error(FAILED, "bytes are needed and 96,800 are free")
+        assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
     def test_a_target_that_is_taken(self, rapidin: CommandLine, store: Path, tmp_path: Path) -> None:
         for taken in (store, tmp_path):
             rapidin("recode", store, taken, "--bits", 1).error(FAILED, taken, "give a new or empty one")
@@ -291,6 +371,82 @@ class TestRecode:
         rapidin("recode", store, tmp_path / "new", "--bits", 3).error(USAGE, "--bits 3", "16, 4, 1")
         rapidin("recode", store, tmp_path / "new").error(USAGE, "--bits")
         assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+INTERRUPTED = {
+    "index": ("rapidin.storage.Store.build_index", "nothing is lost, and the same command goes on"),
+    "compact": ("rapidin.storage.Store.compact", "nothing is lost, and the same command goes on"),
+    "export": ("rapidin.storage.Store.export", "nothing was written"),
+    "import": ("rapidin.storage.import_vectors", "what was added stays, and the same command goes on"),
+    "recode": ("rapidin.storage.recode", "there is no copy"),
+    "search": ("rapidin.storage.Store.snapshot", "nothing was changed"),
+    "verify": ("rapidin.storage.Store.verify", "not all was checked"),
+}
+
+
+@pytest.mark.parametrize("command", INTERRUPTED)
+def test_an_interruption_says_what_it_left(
+    rapidin: CommandLine, monkeypatch: pytest.MonkeyPatch, store: Path, tmp_path: Path, command: str
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    function, expected = INTERRUPTED[command]
+    monkeypatch.setattr(function, interrupted)
+    more = {"export": ["to"], "import": ["from"], "recode": ["to", "--bits", 1], "search": ["--prompt", "x"]}
+    outcome = rapidin(command, store, *more.get(command, []))
+    assert (outcome.code, outcome.stdout) == (130, "")
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith(f"interrupted; {expected}")
+
+
+class TestList:
+    @pytest.mark.parametrize("json", [(), ("--json",)])
+    def test_without_a_match(self, rapidin: CommandLine, store: Path, empty: Path, json: tuple) -> None:
+        for arguments, expected in (
+            ((store, "--where", "third=7"), "no sample meets the filter\n"),
+            ((store, "--where", "third=1", "--offset", 200), "there are only 200 samples, so none behind"),
+            ((empty,), "the store holds no samples\n"),
+        ):
+            outcome = rapidin("list", *arguments, *json)
+            assert (outcome.code, outcome.stdout) == (0, "")
+            assert outcome.stderr.startswith(expected)
+
+    def test_a_match(self, rapidin: CommandLine, store: Path) -> None:
+        assert rapidin("list", store, "--where", "third=1", "--limit", 0).stderr == ""
+
+
+def test_deleting_those_of_some_ids_that_meet_a_filter(
+    rapidin: CommandLine, monkeypatch: pytest.MonkeyPatch, store: Path
+) -> None:
+    asked = ("delete", store, "s0000", "s0001", "--where", "third=1")
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert "Delete those of the 2 given that meet third=1?" in rapidin(*asked).stderr
+    assert rapidin(*asked, "--yes", "--json").json == {"deleted": 1}
+    assert rapidin("show", store, "s0000").code == 0
+    assert "given both, those of the ids that meet it" in " ".join(rapidin("delete", "--help").stdout.split())
+
+
+def test_one_bit_is_one(rapidin: CommandLine, tmp_path: Path) -> None:
+    clustered_store(tmp_path / "bits", bits=1).close()
+    said(rapidin("info", tmp_path / "bits"), "1 bit a number")
+
+
+@pytest.mark.parametrize("below", ["new", "segments/new", "a/b/new"])
+@pytest.mark.parametrize("command", ["export", "recode", "import"])
+def test_a_place_inside_a_store(
+    rapidin: CommandLine, store: Path, tmp_path: Path, command: str, below: str
+) -> None:
+    place = store / below
+    before = sorted(store.rglob("*"))
+    assert rapidin("export", store, tmp_path / "exported").code == 0
+    arguments = {
+        "export": (store, place),
+        "recode": (store, place, "--bits", 1),
+        "import": (place, tmp_path / "exported"),
+    }
+    rapidin(command, *arguments[command]).error(FAILED, place, f"inside the store {store}", "elsewhere")
+    assert sorted(store.rglob("*")) == before
 
 
 @pytest.mark.parametrize("command", ["index", "compact", "export", "recode"])
@@ -334,3 +490,6 @@ class TestOfAModel:
         assert rapidin(*asked, "--nprobe", 2).json["index"] == "ivf"
         assert rapidin(*asked, "--exact").json == exact
         assert rapidin(*asked, "--where", "even=true").json["index"] == "exact"
+        for_people = asked[:-1]
+        said(rapidin(*for_people), "searched through index rabitq: approximate", "--exact misses none")
+        said(rapidin(*for_people, "--exact"), "searched exactly")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rapidin.errors import StoreError, StoreLockedError
-from rapidin.storage.files import file_errors, sync
+from rapidin.storage.files import file_errors, refuse_inside_store, sync
 
 if sys.platform != "win32":
     import fcntl
@@ -63,6 +63,7 @@ def check_free(target: Path) -> None:
             raise StoreError(f"{target}: it cannot be made anew; give the name of a new or empty directory")
         if target.is_dir() and (found := sorted(path.name for path in target.iterdir())):
             raise StoreError(f"{target}: the directory holds {found[0]!r}; give a new or empty one")
+        refuse_inside_store(target)
 
 
 def _lock(descriptor: int, partial: Path) -> None:

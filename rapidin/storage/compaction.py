@@ -24,6 +24,7 @@ from rapidin.reports import CompactReport
 from rapidin.storage import moves, segments, tables
 from rapidin.storage.database import Database
 from rapidin.storage.files import file_errors
+from rapidin.storage.indexes import catalog
 from rapidin.storage.listening import Progress
 from rapidin.storage.reading import Segment, open_segment
 from rapidin.storage.scan import Rows
@@ -93,6 +94,7 @@ def compact_store(
     with database.reading() as session:
         records = tables.segment_records(session)
         rows = tables.searchable_rows(session)
+        covered_before = catalog.covered(session)
     bytes_before = sum(record.bytes for record in records) + database.size()
     compaction = _Compaction(path, database, writer)
     compaction.run(
@@ -100,6 +102,7 @@ def compact_store(
     )
     with database.reading() as session:
         records_after = tables.segment_records(session)
+        covered = catalog.covered(session)
     return CompactReport(
         segments_before=len(records),
         segments_after=len(records_after),
@@ -107,6 +110,7 @@ def compact_store(
         bytes_before=bytes_before,
         bytes_after=sum(record.bytes for record in records_after) + database.size(),
         seconds=time.monotonic() - started,
+        uncovered={kind: was - covered[kind] for kind, was in covered_before.items() if covered[kind] < was},
     )
 
 

@@ -14,9 +14,9 @@ from sqlalchemy import ColumnElement, Text, and_, case, cast, not_, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from rapidin.errors import FilterError
-from rapidin.storage.filters import COMPARISONS, Condition, check_field, parse
+from rapidin.storage.filters import COMPARISONS, Condition, check_boolean, check_field, parse
 from rapidin.storage.indexed_values import LARGEST_INTEGER
-from rapidin.storage.metadata_conditions import compile_metadata
+from rapidin.storage.metadata_conditions import compile_metadata, holds_only_booleans
 from rapidin.storage.schema import LIVE_INDEX, SEARCH_INDEX, MetadataFieldRow, SampleRow, SegmentRow
 from rapidin.storage.sql_functions import finds
 
@@ -49,6 +49,8 @@ def compile_filters(where: Sequence[str], session: Session) -> ColumnElement[boo
     fields = {name: id for id, name in session.execute(select(MetadataFieldRow.id, MetadataFieldRow.name))}
     for condition in conditions:
         check_field(condition, list(fields))
+        if not condition.is_built_in and holds_only_booleans(fields[condition.field], session):
+            check_boolean(condition)
     return and_(*(_compiled(condition, fields, session) for condition in conditions))
 
 
@@ -97,6 +99,8 @@ def _on_file(condition: Condition) -> ColumnElement[bool]:
 def _on_text(condition: Condition, column: Any) -> ColumnElement[bool]:
     if condition.operator == "~":
         return finds(condition.text, column)
+    if condition.field == "truncated":
+        check_boolean(condition)
     # True is how Python's users write it.
     value = condition.text.lower() if condition.field == "truncated" else condition.text
     compared: ColumnElement[bool] = COMPARISONS[condition.operator](column, value)

@@ -28,7 +28,7 @@ from rapidin.settings import StoreSettings
 from rapidin.storage import database as databases
 from rapidin.storage import schema
 from rapidin.storage.database import Database
-from rapidin.storage.files import DATABASE_NAME, SEGMENTS_NAME, file_errors, sync
+from rapidin.storage.files import DATABASE_NAME, SEGMENTS_NAME, file_errors, refuse_inside_store, sync
 from rapidin.storage.lock import HOLDER_NAME, LOCK_NAME, writer_lock
 from rapidin.storage.readers import READERS_NAME, is_readers_file
 from rapidin.storage.samples import text_checksum
@@ -98,6 +98,7 @@ def check_place(path: Path) -> None:
             raise StoreError(f"{path}: {existing} is a file; give the name of a new or empty directory")
         if not os.access(existing, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        refuse_inside_store(path)
 
 
 def open_store(path: Path) -> Opened:

@@ -7,7 +7,6 @@ This module knows SQLite and nothing of samples or vectors. Every access goes th
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from rapidin.errors import (
 )
 from rapidin.storage.schema import SettingsRow
 from rapidin.storage.sql_functions import SQL_FUNCTIONS
+from rapidin.storage.unchanging import opened_unchanging
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30.0
@@ -159,25 +159,13 @@ class Database:
             ) from error
 
     def _connect(self) -> sqlite3.Connection:
-        uri = self.path.absolute().as_uri()
         try:
-            return _connected(f"{uri}?mode={self._mode}")
-        except sqlite3.OperationalError:
-            if not self._unchangeable():
+            return _connected(f"{self.path.absolute().as_uri()}?mode={self._mode}")
+        except sqlite3.OperationalError as error:
+            unchanging = None if self._mode == "rwc" else opened_unchanging(self.path, error)
+            if unchanging is None:
                 raise
-            return _connected(f"{uri}?mode=ro&immutable=1")
-
-    def _unchangeable(self) -> bool:
-        """Whether the file holds everything and lies where this process cannot make SQLite's helper files.
-
-        `immutable` would ignore a write-ahead log, so one that holds something rules it out.
-        """
-        log = self.path.with_name(self.path.name + "-wal")
-        return (
-            os.access(self.path, os.R_OK)
-            and not os.access(self.path.parent, os.W_OK)
-            and (not log.exists() or log.stat().st_size == 0)
-        )
+            return _prepared(unchanging)
 
 
 def migrate(database: Database, format_version: int) -> None:
@@ -230,9 +218,13 @@ def _begin(connection: Connection) -> None:
 
 def _connected(uri: str) -> sqlite3.Connection:
     """A connection that has proved to work, with the functions that filters need."""
-    connection = sqlite3.connect(
-        uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    return _prepared(
+        sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     )
+
+
+def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """The connection, once it has proved to work."""
     try:
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA synchronous=FULL")
@@ -262,7 +254,10 @@ def _translated(error: SQLAlchemyError | sqlite3.Error, path: Path) -> StoreErro
     if code in _NOT_ALLOWED:
         return StoreError(f"{path}: cannot be opened or written ({reason}); check who may read and write there")
     if code == sqlite3.SQLITE_IOERR:
-        return StoreError(f"{path}: the disk failed or is full ({reason}); check it and run the command again")
+        return StoreError(
+            f"{path}: the disk failed or is full ({reason}): free some space, of which SQLite needs a little even "
+            "to read, or check the disk, and run the same command again"
+        )
     if code in _CORRUPT or isinstance(original, sqlite3.DatabaseError):
         return _damaged(path, reason)
     return StoreError(f"{path}: {reason}")

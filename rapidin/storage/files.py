@@ -31,6 +31,17 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def refuse_inside_store(path: Path) -> None:
+    """Check that `path` is not below the directory of a store, whose files are nobody else's.
+
+    Raises:
+        StoreError: it is.
+    """
+    for above in path.resolve().parents:
+        if os.access(above / DATABASE_NAME, os.F_OK):
+            raise StoreError(f"{path}: it is inside the store {above}; give a directory elsewhere")
+
+
 @contextmanager
 def file_errors(path: Path) -> Iterator[None]:
     """Turn an `OSError` of the body, which works on `path`, into a `StoreError` that names it.

@@ -10,6 +10,7 @@ double, with a backslash before a quote or backslash inside; a quoted value is t
 ``<`` and so on    numbers with numbers, else text with text, by code point
 ``~``              on the text
 ``!=``, ``!~``     exactly what ``=`` and ``~`` do not match, missing fields included
+truth values       a field that holds only these is compared with ``true`` and ``false`` or not at all
 missing, null      match none of ``<``, ``<=``, ``>``, ``>=`` and ``~``
 =================  ==========================================================================================
 
@@ -146,6 +147,20 @@ def check_field(condition: Condition, metadata_fields: Sequence[str]) -> None:
         raise FilterError(
             f"no sample has a field {condition.field!r}; the fields are {known}; "
             f"those of the metadata: {of_metadata}"
+        )
+
+
+def check_boolean(condition: Condition) -> None:
+    """Check that a condition on a field of truth values compares with one, or it would silently mean nothing.
+
+    Raises:
+        FilterError: it compares with something else, such as 1 or yes.
+    """
+    known = ("true", "false") if condition.is_built_in else ("true", "false", "null")
+    if condition.operator != "~" and condition.text.lower() not in known:
+        raise FilterError(
+            f"filter on {condition.field!r}: its values are true or false, not {condition.text!r}; write, for "
+            f"example, '{condition.field}=true'"
         )
 
 

@@ -68,7 +68,8 @@ def _files(folder: Path) -> list[Path]:
         if not folder.is_dir():
             return []
         suffixes = _SUFFIXES[folder.name]
-        return [path for path in folder.iterdir() if path.suffix in suffixes or _is_unfinished(path)]
+        named = (path for path in folder.iterdir() if path.suffix in suffixes or _is_unfinished(path))
+        return [path for path in named if not path.is_dir()]
 
 
 def _is_unfinished(path: Path) -> bool:

@@ -26,7 +26,9 @@ def store_info(
         records = tables.segment_records(session)
         live = tables.live_counts(session)
         rows = session.scalar(select(func.count(SampleRow.key))) or 0
-        indexes = [index_info(path, record, live) for record in catalog.read(session).values()]
+        indexes = [
+            index_info(path, record, live, settings.codec.bits) for record in catalog.read(session).values()
+        ]
         fields = session.scalars(select(MetadataFieldRow.name).order_by(MetadataFieldRow.name)).all()
     segments = tuple(
         SegmentInfo(record.name, record.rows, live.get(record.id or 0, 0), record.bytes, record.checksum)

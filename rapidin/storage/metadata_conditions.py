@@ -61,6 +61,14 @@ def compile_metadata(condition: Condition, field_id: int, session: Session) -> C
     return not_(met) if condition.negated else met
 
 
+def holds_only_booleans(field_id: int, session: Session) -> bool:
+    """Whether the metadata field `field_id` has values, and all are truth values."""
+    of_field = select(SampleMetadataRow.sample_key).where(SampleMetadataRow.field_id == field_id)
+    # Kind by kind, so that the index finds the first of each.
+    some = {kind: session.scalar(of_field.where(SampleMetadataRow.kind == kind).limit(1)) for kind in Kind}
+    return [kind for kind, key in some.items() if key is not None] == [Kind.BOOLEAN]
+
+
 def _by_list_of_keys(
     cases: Sequence[_Case], unindexed: Sequence[Kind], plain: Condition, field_id: int
 ) -> ColumnElement[bool]:

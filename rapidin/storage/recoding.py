@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 from rapidin.reports import RecodeReport
+from rapidin.storage import segments
 from rapidin.storage.aside import built_aside, check_free
-from rapidin.storage.codecs import codec_settings, fitting_scales
+from rapidin.storage.codecs import CODECS, codec_settings, fitting_scales
 from rapidin.storage.files import file_errors
 from rapidin.storage.listening import Progress
 from rapidin.storage.lock import HOLDER_NAME, LOCK_NAME
@@ -49,11 +50,15 @@ def recode(
     with Store.open(store_path) as store, store.snapshot() as snapshot:
         if bits > store.settings.codec.bits:
             _logger.warning(
-                "%s: its vectors have %d bits a number; %d will make them larger, not better",
+                "%s: its vectors are of %d-bit numbers; %d bits will make them larger, not better",
                 *(store.path, store.settings.codec.bits, bits),
             )
         settings = store.settings.model_copy(update={"codec": codec})
+        info = store.info()
+        metadata = info.bytes_metadata * info.samples // max(1, info.samples + info.deleted)
         with built_aside(target) as partial:
+            row_bytes = CODECS[codec.bits].row_bytes(settings.projection.dimension)
+            segments.check_space(partial, snapshot.samples, row_bytes, metadata)
             with Store.create(partial, settings) as copy:
                 with copy.writer() as writer:
                     for block in snapshot.blocks(block_bytes=BLOCK_BYTES):
@@ -66,5 +71,4 @@ def recode(
             with file_errors(partial):  # those of a store that nobody has written to yet
                 for name in (LOCK_NAME, HOLDER_NAME):
                     (partial / name).unlink(missing_ok=True)
-        bytes_before = store.info().bytes_vectors
-    return RecodeReport(done, bits, bytes_before, bytes_after, time.monotonic() - started)
+    return RecodeReport(done, bits, info.bytes_vectors, bytes_after, time.monotonic() - started)

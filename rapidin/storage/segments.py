@@ -52,15 +52,15 @@ def temporary_path(store: Path, name: str, folder: str = SEGMENTS_NAME) -> Path:
     return store / folder / f".{name}.tmp"
 
 
-def check_space(store: Path, rows: int, row_bytes: int) -> None:
-    """Check that a segment of `rows` coded vectors fits on the disk.
+def check_space(store: Path, rows: int, row_bytes: int, more: int = 0) -> None:
+    """Check that a segment of `rows` coded vectors, and `more` bytes beside it, fit on the disk.
 
     Raises:
         StoreSpaceError: it does not.
     """
     with file_errors(store):
         free = shutil.disk_usage(store).free
-    needed = rows * row_bytes + _HEADER_BYTES
+    needed = rows * row_bytes + _HEADER_BYTES + more
     if needed > free:
         raise StoreSpaceError(
             f"{store}: {needed:,} bytes are needed and {free:,} are free; free some and run the same command again"

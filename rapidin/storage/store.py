@@ -23,7 +23,7 @@ from rapidin.storage.conditions import compile_filters
 from rapidin.storage.creation import Opened, check_place, create_store, open_store
 from rapidin.storage.files import DATABASE_NAME, file_errors
 from rapidin.storage.gpu import GpuSearch
-from rapidin.storage.indexes.builder import DEFAULT_RECALL, IndexBuilder, drop
+from rapidin.storage.indexes.builder import IndexBuilder, drop
 from rapidin.storage.indexes.preparing import IvfOptions
 from rapidin.storage.info import store_info
 from rapidin.storage.lock import writer_lock
@@ -210,18 +210,20 @@ class Store(Upkeep):
         nlist: int | None = None,
         nprobe: int | None = None,
         train_sample: int | None = None,
-        recall: float = DEFAULT_RECALL,
+        recall: float | None = None,
         retrain: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
     ) -> IndexReport:
         """Build an index for approximate search, or extend the one of that kind to what was stored since.
+
+        One that is there is read and checked; what of it is missing or damaged is made anew.
 
         Args:
             kind: ``ivf`` (lists of similar vectors; needs clusters) or ``rabitq`` (one bit per number).
             nlist: lists of ``ivf``; None: about 4·√samples, whatever reads least.
             nprobe: lists that a search reads; None: as many as `recall` takes, measured.
             train_sample: vectors to make lists from; None: at most 1 GiB of them in single precision.
-            recall: share of the true ten best that a search is to find, in (0, 1].
+            recall: share of the true ten best that a search of ``ivf`` is to find, in (0, 1]; None: 0.95.
             retrain: build anew instead of extending.
             on_progress: told the name of a step, how much of it is done, and how much there is.
 
@@ -229,7 +231,7 @@ class Store(Upkeep):
             SettingError: a value that cannot be used.
             StoreEmptyError: the store holds no samples.
             StoreLockedError: another process is writing.
-            StoreCorruptError: a segment or the index that is to be extended is damaged.
+            StoreCorruptError: a segment is damaged.
             StoreSpaceError: the disk is full.
         """
         with self.writer():

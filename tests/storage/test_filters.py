@@ -91,6 +91,12 @@ def expected(value, operator: str, literal: str, is_quoted: bool) -> bool:
     }[operator]
 
 
+def asks_of_booleans_what_they_are_not(held: list, operator: str, literal: str, more: tuple = ()) -> bool:
+    """It would match nothing, or everything, without a word."""
+    only_booleans = bool(held) and all(type(value) is bool for value in held)
+    return only_booleans and not operator.endswith("~") and literal.lower() not in ("true", "false", *more)
+
+
 def is_expression(text: str) -> bool:
     try:
         re.compile(text)
@@ -132,6 +138,11 @@ def test_metadata_filters_equal_the_rules(tmp_path_factory, empty_template, meta
             shown = quoted(literal, quote) if quote else literal
             space = "" if data is None else data.draw(st.sampled_from(["", " "]))
             expression = f"metadata.{quoted(key)}{space}{operator}{space}{shown}"
+            some = [value for value in present if value is not None]
+            if asks_of_booleans_what_they_are_not(some, operator, literal, ("null",)):
+                with pytest.raises(FilterError, match="are true or false"):
+                    store.list([expression])
+                continue
             matching = [
                 str(i)
                 for i, metadata in enumerate(metadatas)
@@ -161,6 +172,10 @@ def test_built_in_filters_equal_the_rules(varied: Store, operator: str, data) ->
     expression = f"{field}{operator}{shown}"
     if field in ("row", "tokens", "targets") and operator[0] in "<>" and parse(expression).number is None:
         with pytest.raises(FilterError, match="is no number"):  # compared as text it would mean something else
+            varied.list([expression])
+        return
+    if asks_of_booleans_what_they_are_not(held, operator, literal):
+        with pytest.raises(FilterError, match="are true or false"):
             varied.list([expression])
         return
     matching = [
@@ -265,3 +280,22 @@ def test_samples_of_a_segment(tmp_path: Path) -> None:
         assert store.delete(where=[f"segment={name}"]) == 1
         assert [sample.id for sample in store.list()] == ["b"]
         assert store.verify().ok
+
+
+@pytest.mark.parametrize("symbol", ["=", "!=", "<", ">="])
+@pytest.mark.parametrize("value", ["1", "0", "yes", "no", "'yes'", ""])
+def test_truth_values_are_true_or_false(store: Store, symbol: str, value: str) -> None:
+    samples = [
+        new_sample("a", truncated=True, metadata={"bad": True, "mixed": True}),
+        new_sample("b", metadata={"bad": False, "mixed": 1}),
+        new_sample("c", metadata={"bad": None}),
+    ]
+    with store.writer() as writer:
+        writer.commit(samples, random_vectors(3))
+    for field in ("bad", "truncated", "metadata.bad"):
+        with pytest.raises(FilterError, match=r"its values are true or false, not .*=true'"):
+            store.list([f"{field}{symbol}{value}"])
+    store.list([f"mixed{symbol}{value}"])
+    assert [sample.id for sample in store.list(["mixed=1"])] == ["b"]
+    assert [sample.id for sample in store.list(["bad=True"])] == ["a"]
+    assert [sample.id for sample in store.list(["bad=null"])] == ["c"]

@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_not_kept(stand_in: GpuSearch, store: Store, monkey
 
 
 def test_unasked_a_gpu_searches_exactly(stand_in: GpuSearch, store: Store) -> None:
-    store.build_index("ivf", nlist=2, nprobe=1)
+    store.build_index("ivf", nlist=4, recall=0.05)
     if store.settings.codec.bits > 1:
         store.build_index("rabitq")
     with store.snapshot() as plain, store.snapshot(stand_in) as fast:

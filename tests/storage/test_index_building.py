@@ -13,6 +13,7 @@ from rapidin.errors import IndexNotFoundError, SettingError, StoreLockedError
 from rapidin.storage import Store
 from rapidin.storage.indexes import training
 from rapidin.storage.indexes.folding import Folding
+from rapidin.storage.indexes.parameters import IvfParameters
 from rapidin.storage.indexes.tuning import measure
 from tests.storage.clusters import CLUSTERS, COUNT, KINDS, WIDTH, clustered, clustered_store, commit, settings_of
 from tests.storage.stores import random_vectors
@@ -153,6 +154,51 @@ def test_advice_when_new_rows_fit_badly(path: Path) -> None:
         assert store.info().indexes[1].advice == report.advice
 
 
+def test_few_new_rows_tell_nothing(path: Path) -> None:
+    """Neither less than some dozens nor less than a few per cent of the store."""
+    random = np.random.default_rng(0)
+    with clustered_store(path, kinds=("ivf",)) as store:
+        commit(store, COUNT, random.standard_normal((49, WIDTH)).astype(np.float32))
+        assert store.build_index("ivf").advice is None
+        commit(store, COUNT + 49, random.standard_normal((1, WIDTH)).astype(np.float32))
+        assert "50 rows added since training fit its lists badly" in store.build_index("ivf").advice
+
+
+def advice(bits: int = 4, live: int = 1000, **changes: object) -> str | None:
+    values = {"build": "b", "width": 4, "nlist": 9, "nprobe": 5, "nprobe_opponents": 5, "recall_target": 0.95}
+    values |= {"recall": 0.96, "recall_opponents": 0.96, "scanned": 0.1, "scanned_opponents": 0.1}
+    values |= {"queries": 100, "train_rows": 900, "rows": 1000, "similarity": 0.5}
+    return IvfParameters(**(values | changes)).advice(live, bits)
+
+
+def test_which_advice_is_given() -> None:
+    badly = {"added_rows": 500, "added_similarity": 0.1}
+    assert advice() is None
+    assert "fit its lists badly" in advice(**badly)
+    assert advice(live=20_000, rows=19_000, **badly | {"added_rows": 500}) is None
+    assert "hardly any clusters" in advice(scanned=0.7, **badly)
+    assert "exact search or rabitq is better" in advice(scanned=0.7)
+    assert "so exact search is better" in advice(scanned=0.7, bits=1)
+    assert "misses too much" in advice(recall=0.5)
+    assert "misses too much" in advice(recall_opponents=0.5)
+
+
+def test_an_index_that_is_replaced_goes_at_once(path: Path) -> None:
+    """Unless somebody reads."""
+    with clustered_store(path, kinds=KINDS) as store:
+        for kind in KINDS:
+            before = index_files(store)
+            store.build_index(kind, retrain=True)
+            assert len(index_files(store)) == len(before)
+            assert index_files(store) != before
+            assert store.info().bytes_unnamed == 0
+        with store.snapshot() as snapshot:
+            before = snapshot.search(QUERIES, 3, index="ivf")
+            store.build_index("ivf", retrain=True)
+            assert store.info().bytes_unnamed > 0
+            assert snapshot.search(QUERIES, 3, index="ivf") == before
+
+
 def test_segments_without_live_rows_need_no_part(path: Path) -> None:
     with clustered_store(path) as store:
         store.delete([f"s{i:04}" for i in range(200)])
@@ -173,6 +219,7 @@ def test_segments_without_live_rows_need_no_part(path: Path) -> None:
         ("ivf", {"nlist": 4, "nprobe": 5}, "--nprobe 5 cannot be used: there are 4 lists"),
         ("ivf", {"train_sample": -1}, "--train-sample -1 cannot be used"),
         ("rabitq", {"nlist": 4}, "leave them out with 'rabitq'"),
+        ("rabitq", {"recall": 0.95}, "leave them out with 'rabitq'"),
     ],
 )
 def test_settings_that_cannot_be_used(path: Path, kind: str, options: dict, message: str) -> None:

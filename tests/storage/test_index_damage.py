@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rapidin.errors import StoreCorruptError, StoreError
+from rapidin.errors import SettingError, StoreCorruptError, StoreError
 from rapidin.storage import Store
 from rapidin.storage.indexes import catalog
 from rapidin.storage.segments import file_checksum
-from tests.storage.clusters import KINDS, clustered, clustered_store, commit, ids
+from tests.storage.clusters import KINDS, clustered, clustered_store, ids
 from tests.storage.stores import flip_byte
 
 QUERIES = clustered(5, seed=2)
@@ -145,12 +145,70 @@ def test_damaged_centroids(templates, path: Path, damage) -> None:
             with pytest.raises(StoreCorruptError, match=re.escape(str(file))):
                 snapshot.way("ivf")
         assert len(store.verify().problems) == 1
-        store.build_index("ivf")  # nothing to extend, so that nothing is read
-        store.delete(["s0000"])
-        commit(store, 600, QUERIES[:1])
-        with pytest.raises(StoreCorruptError, match="--retrain"):
-            store.build_index("ivf")
-        assert store.build_index("ivf", retrain=True).covered == 600
+        before = store.info().indexes[1].parameters
+        report = store.build_index("ivf")
+        assert (report.trained, report.covered, report.repaired) == (True, 600, 1)
+        asked = ("nlist", "nprobe", "recall_target")
+        assert [report.parameters[name] for name in asked] == [before[name] for name in asked]
+        assert store.verify().ok
+
+
+def test_what_was_asked_for_is_asked_for_again(path: Path) -> None:
+    """Where the whole index has to be made anew."""
+    with clustered_store(path) as store:
+        store.build_index("ivf", nlist=9, nprobe=4, train_sample=300)
+        shared(store).unlink()
+        anew = store.build_index("ivf")
+        assert (anew.trained, anew.repaired) == (True, 1)
+        assert [anew.parameters[name] for name in ("nlist", "nprobe", "train_rows")] == [9, 4, 300]
+        with pytest.raises(SettingError, match="add --retrain"):
+            store.build_index("ivf", nlist=8)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_building_again_makes_damage_good(indexed: Store, kind: str, damage: str) -> None:
+    """What error messages advise; the parts that are sound stay."""
+    with indexed.snapshot() as snapshot:
+        truth = snapshot.search_ends(QUERIES, 10, index=kind)
+    times = {file.name: file.stat().st_mtime_ns for file in parts(indexed)}
+    DAMAGE[damage](indexed)
+    report = indexed.build_index(kind)
+    assert report.repaired >= 1
+    assert (report.covered, report.uncovered, report.advice) == (600, 0, None)
+    assert indexed.verify().ok
+    with indexed.snapshot() as snapshot:
+        assert snapshot.way() == kind
+        assert snapshot.search_ends(QUERIES, 10, index=kind) == truth
+    if damage in ("missing", "truncated", "content"):
+        assert (report.trained, report.added, report.repaired) == (False, 200, 1)
+        kept = {file.name for file in parts(indexed) if times[file.name] == file.stat().st_mtime_ns}
+        assert len(kept) == 2
+    again = indexed.build_index(kind)
+    assert (again.trained, again.added, again.repaired) == (False, 0, 0)
+
+
+def test_damage_of_a_part_without_live_rows(indexed: Store, kind: str) -> None:
+    indexed.delete([f"s{i:04}" for i in range(200, 400)])
+    parts(indexed)[1].unlink()
+    report = indexed.build_index(kind)
+    assert (report.added, report.repaired, report.covered) == (0, 1, 400)
+    assert indexed.verify().ok
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "a directory", "folder", "file as bytes"])
+def test_info_sees_missing_files(indexed: Store, kind: str, damage: str) -> None:
+    assert indexed.info().indexes[1].advice is None
+    DAMAGE[damage](indexed)
+    advice = indexed.info().indexes[1].advice
+    assert "files are missing or damaged" in advice
+    assert f"'rapidin index {indexed.path} --type {kind}' makes them anew" in advice
+
+
+def test_repairs_do_not_count_as_growth(templates, path: Path) -> None:
+    shutil.copytree(templates["ivf"], path)
+    with Store.open(path) as store:
+        parts(store)[0].unlink()
+        assert store.build_index("ivf").parameters["added_rows"] == 0
 
 
 def replace_file(store: Store, file: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -278,6 +278,29 @@ class TestAuto:
             assert snapshot.way() == "exact"
             assert snapshot.way("rabitq") == "rabitq"
 
+    @pytest.mark.parametrize(
+        ("options", "taken"),
+        [
+            ({"nlist": 60, "nprobe": 1}, False),
+            ({"nlist": 60, "nprobe": 1, "recall": 0.05}, False),
+            ({"nlist": 60, "recall": 0.3}, True),
+            ({"nlist": 12}, True),
+        ],
+    )
+    def test_lists_that_miss_much_are_left_out(self, path: Path, options: dict, taken: bool) -> None:
+        """Unless somebody asked for so little; a number of lists alone is no such wish."""
+        with clustered_store(path) as store:
+            report = store.build_index("ivf", **options)
+            assert report.parameters["scanned"] < 0.4
+            assert (report.advice is None) == taken
+            assert store.info().indexes[1].advice == report.advice
+            if not taken:
+                assert report.parameters["recall"] < 0.9
+                assert "misses too much" in report.advice
+            with store.snapshot() as snapshot:
+                assert snapshot.way() == ("ivf" if taken else "exact")
+                assert snapshot.way("ivf") == "ivf"
+
     def test_lists_that_save_nothing_are_left_out(self, path: Path) -> None:
         with Store.create(path, settings_of(16)) as store:
             commit(store, 0, np.random.default_rng(0).standard_normal((400, WIDTH)).astype(np.float32))

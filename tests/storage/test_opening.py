@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from rapidin.errors import (
     StoreCorruptError,
     StoreError,
     StoreFormatError,
+    StoreLockedError,
     StoreNotFoundError,
 )
 from rapidin.storage import Store
 from tests.storage.stores import (
+    ROOT,
     fill,
     flip_byte,
     random_vectors,
@@ -105,3 +111,68 @@ def test_without_faiss_the_error_says_what_to_install(filled: Store, monkeypatch
         snapshot.search(random_vectors(1), 1)
     with pytest.raises(DependencyError):
         filled.verify()
+
+
+FULL_DISK = """
+import resource, sys
+from rapidin.errors import StoreError
+from rapidin.storage import Store
+from tests.storage.stores import random_vectors
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file can grow, as on a full disk
+with Store.open(sys.argv[1]) as store:
+    with store.snapshot() as snapshot:
+        (found,) = snapshot.search(random_vectors(1), 3)
+    print(store.info().samples, len(store.list(["topic=even"])), len(found), flush=True)
+    sys.stdin.readline()
+    try:
+        store.delete(["s000"])
+    except StoreError as error:
+        print(type(error).__name__, error)
+print(Store.open(sys.argv[1]).verify().ok)
+"""
+
+
+def test_reading_on_a_full_disk(filled: Store) -> None:
+    """SQLite has no room for its helper files; nobody may write while the file is read without them."""
+    filled.close()
+    process = subprocess.Popen(
+        [sys.executable, "-c", FULL_DISK, filled.path],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "20 10 3\n"
+    with Store.open(filled.path) as another:
+        with pytest.raises(StoreLockedError), another.writer():
+            pass
+        assert another.count() == 20
+    said, complaints = process.communicate("\n", timeout=60)
+    assert process.returncode == 0, complaints
+    assert said.splitlines() == [
+        f"StoreSpaceError {filled.path}: no space left to write; free some and run the same command again",
+        "True",
+    ]
+    with Store.open(filled.path) as again:
+        assert again.delete(["s000"]) == 1
+
+
+def test_a_full_disk_and_a_log_that_holds_something(filled: Store) -> None:
+    """What was committed is in the log, which has to be read: that takes room."""
+    filled.close()
+    killed = """
+import os, sys
+from rapidin.storage import Store
+store = Store.open(sys.argv[1])
+store.delete(["s000"])
+os._exit(0)
+"""
+    run_python(killed, filled.path)
+    assert (filled.path / "store.db-wal").stat().st_size
+    (filled.path / "store.db-shm").unlink()
+    outcome = run_python(FULL_DISK, filled.path)
+    assert outcome.returncode == 1
+    assert "free some space, of which SQLite needs a little even to read" in outcome.stderr

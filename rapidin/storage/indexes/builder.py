@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,15 +21,13 @@ from rapidin.records import IndexReport
 from rapidin.storage import garbage, tables
 from rapidin.storage.codecs import Codec
 from rapidin.storage.database import Database
-from rapidin.storage.indexes import catalog, loading, writing
+from rapidin.storage.indexes import catalog, loading, repairing, writing
 from rapidin.storage.indexes.catalog import KINDS, IndexRecord, PartRecord, part_name
 from rapidin.storage.indexes.parameters import IvfParameters, RabitqParameters, from_text
 from rapidin.storage.indexes.preparing import IvfOptions, ListMaker, Progress
 from rapidin.storage.indexes.rabitq import coded_segment
 from rapidin.storage.indexes.report import index_info
 from rapidin.storage.reading import Segment, open_segment
-
-DEFAULT_RECALL = 0.95
 
 
 class IndexBuilder:
@@ -51,38 +49,48 @@ class IndexBuilder:
         self._opened: dict[int, Segment] = {}
 
     def build(self, kind: IndexKind, options: IvfOptions, retrain: bool) -> IndexReport:
-        """Build an index, or extend the one that there is to all segments.
+        """Build an index, or extend the one that there is to all segments; what of it is damaged is made anew.
 
         Raises:
             SettingError: an unknown kind, or a value that does not fit.
             StoreEmptyError: there is nothing to index.
-            StoreCorruptError: a segment or the index that is to be extended is damaged.
+            StoreCorruptError: a segment is damaged.
             StoreSpaceError: the disk is full.
         """
         started = time.monotonic()
         check_kind(kind)
         options.check()
-        existing = None if retrain else self._index_records.get(kind)
-        if existing is not None:
-            catalog.check_row(self._path, existing)
         if kind == "rabitq":
             self._check_rabitq(options)
         if not len(self._rows):
             raise StoreEmptyError(f"{self._path}: the store holds no samples; ingest some before you index them")
+        there = None if retrain else self._index_records.get(kind)
+        if kind == "ivf" and there is not None and there.intact:
+            options = self._settled(from_text(IvfParameters, there.parameters, self._path), options)
+        found = repairing.Inspection(None)
+        if there is not None:
+            found = repairing.inspect(self._path, there, self._segments, self._dimension, self._progress)
+        existing = found.sound
         covered = set() if existing is None else {part.segment_id for part in existing.parts}
         new = [int(id) for id in np.unique(self._rows.segments) if int(id) not in covered]
+        if existing is not None and found.damaged:
+            with self._database.writing() as session:
+                catalog.delete_parts(session, kind, found.damaged)
         if kind == "rabitq":
             self._build_rabitq(existing, new)
         elif existing is None:
             self._build_ivf(options)
         else:
-            self._extend_ivf(existing, new, options)
+            self._extend_ivf(existing, new, set(found.damaged))
+        garbage.remove_garbage(self._path, self._database)  # the index that this one replaces
         with self._database.reading() as session:
-            info = index_info(self._path, catalog.read(session)[kind], tables.live_counts(session))
+            record, live = catalog.read(session)[kind], tables.live_counts(session)
+        info = index_info(self._path, record, live, self._codec.bits)
         return IndexReport(
             name=kind,
             trained=existing is None,
             added=int(np.isin(self._rows.segments, new).sum()),
+            repaired=found.problems,
             covered=info.covered,
             uncovered=info.uncovered,
             bytes=info.bytes,
@@ -98,26 +106,42 @@ class IndexBuilder:
         parts = [self._list_part(build, segment_id, lists) for segment_id, lists in made.of_segments.items()]
         self._record(catalog.new_record("ivf", made.parameters, shared), parts, replaces=True)
 
-    def _extend_ivf(self, existing: IndexRecord, new: Sequence[int], options: IvfOptions) -> None:
-        parameters = from_text(IvfParameters, existing.parameters, self._path)
+    def _settled(self, parameters: IvfParameters, options: IvfOptions) -> IvfOptions:
+        """The options that the index was built with, which those given now, if any, must not contradict.
+
+        Raises:
+            SettingError: they do.
+        """
         asked = (options.nlist, options.nprobe, options.train_sample)
-        if asked != (None, None, None) or options.recall not in (DEFAULT_RECALL, parameters.recall_target):
+        if asked != (None, None, None) or options.recall not in (None, parameters.recall_target):
             raise SettingError(
                 f"{self._path}: there is an index 'ivf' with settings of its own: add --retrain to build it anew "
                 "with others, or leave them out to extend it"
             )
+        return IvfOptions(
+            parameters.asked_nlist,
+            parameters.asked_nprobe,
+            parameters.asked_train_sample,
+            parameters.recall_target,
+        )
+
+    def _extend_ivf(self, existing: IndexRecord, new: Sequence[int], known: Container[int]) -> None:
+        """Give segments a part; rows of the `known` ones were counted when they were covered first."""
         if not new:
             return
+        parameters = from_text(IvfParameters, existing.parameters, self._path)
         centroids = loading.load_centroids(self._path, existing, parameters)
         assigned = self._list_maker().assign([centroids], new)
-        cosines = np.concatenate([of_one[0][1] for of_one in assigned.values()])
-        rows = parameters.added_rows + len(cosines)
-        total = parameters.added_rows * parameters.added_similarity + float(cosines.sum(dtype=np.float64))
         parts = [
             self._list_part(parameters.build, segment_id, of_one[0][0]) for segment_id, of_one in assigned.items()
         ]
-        grown = replace(parameters, added_rows=rows, added_similarity=total / rows)
-        self._record(catalog.with_parameters(existing, grown), parts, replaces=False)
+        added = [of_one[0][1] for segment_id, of_one in assigned.items() if segment_id not in known]
+        if added:
+            cosines = np.concatenate(added)
+            rows = parameters.added_rows + len(cosines)
+            total = parameters.added_rows * parameters.added_similarity + float(cosines.sum(dtype=np.float64))
+            parameters = replace(parameters, added_rows=rows, added_similarity=total / rows)
+        self._record(catalog.with_parameters(existing, parameters), parts, replaces=False)
 
     def _list_part(
         self, build: str, segment_id: int, lists: np.ndarray[tuple[int, ...], np.dtype[np.int32]]
@@ -147,9 +171,9 @@ class IndexBuilder:
             catalog.insert_parts(session, record.kind, parts)
 
     def _check_rabitq(self, options: IvfOptions) -> None:
-        if (options.nlist, options.nprobe, options.train_sample) != (None, None, None):
+        if options != IvfOptions():
             raise SettingError(
-                "--nlist, --nprobe and --train-sample are of index 'ivf': leave them out with 'rabitq'"
+                "--nlist, --nprobe, --recall and --train-sample are of index 'ivf': leave them out with 'rabitq'"
             )
         if self._codec.bits == 1:
             raise SettingError(

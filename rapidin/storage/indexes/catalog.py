@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from rapidin.choices import IndexKind
 from rapidin.errors import StoreCorruptError
+from rapidin.storage import tables
 from rapidin.storage.indexes.parameters import IvfParameters, RabitqParameters, to_text
 from rapidin.storage.samples import text_checksum
 from rapidin.storage.schema import IndexPartRow, IndexRow
@@ -118,6 +119,14 @@ def read(session: Session) -> dict[str, IndexRecord]:
     return found
 
 
+def covered(session: Session) -> dict[str, int]:
+    """How many live samples each index covers."""
+    live = tables.live_counts(session)
+    return {
+        kind: sum(live.get(part.segment_id, 0) for part in record.parts) for kind, record in read(session).items()
+    }
+
+
 def check_row(store: Path, record: IndexRecord) -> None:
     """Check that an index's row is as it was written.
 
@@ -180,6 +189,13 @@ def insert_parts(session: Session, kind: str, parts: Iterable[PartRecord]) -> No
     ]
     if rows:
         session.execute(insert(IndexPartRow), rows)
+
+
+def delete_parts(session: Session, kind: str, segment_ids: Iterable[int]) -> None:
+    """Forget the parts of the index of that kind for some segments."""
+    index_id = select(IndexRow.id).where(IndexRow.kind == kind).scalar_subquery()
+    found = (IndexPartRow.index_id == index_id, IndexPartRow.segment_id.in_(list(segment_ids)))
+    session.execute(delete(IndexPartRow).where(*found), execution_options={"synchronize_session": False})
 
 
 def delete_index(session: Session, kind: str) -> bool:

@@ -11,8 +11,15 @@ from rapidin.errors import StoreFormatError
 
 _SIMILARITY_KEPT = 0.8
 """Of the held-out rows' similarity that later rows must reach, else the lists no longer fit the data."""
+_LEAST_ADDED = 50
+_LEAST_ADDED_SHARE = 0.03
+"""Of the store, that later rows must be, and so many at least, for their similarity to tell anything."""
+_LEAST_RECALL = 0.9
+"""Measured with a number of lists that somebody gave, below which searches do not take an index unasked."""
 _GROWTH = 2
 """Times the trained rows that a store may have before its lists are too long."""
+LEAST_COVERED = 0.5
+"""Of the rows, for an index to be used unasked."""
 MOST_SCANNED = 0.5
 """Of a store; an index that reads more saves nothing, since its rows lie scattered."""
 
@@ -49,6 +56,8 @@ class IvfParameters:
         similarity: mean cosine between the measuring vectors and their lists' centroids.
         added_rows: rows that were covered later.
         added_similarity: their mean cosine.
+        asked_nlist, asked_nprobe, asked_train_sample: what was asked for, None: nothing was, or an older rapidin
+            did not write it down.
     """
 
     build: str
@@ -67,23 +76,39 @@ class IvfParameters:
     similarity: float
     added_rows: int = 0
     added_similarity: float = 0.0
+    asked_nlist: int | None = None
+    asked_nprobe: int | None = None
+    asked_train_sample: int | None = None
 
-    def advice(self, live: int) -> str | None:
-        """What its owner should do now that the store has `live` samples, if anything."""
-        if self.added_rows and self.added_similarity < _SIMILARITY_KEPT * self.similarity:
+    @property
+    def finds_enough(self) -> bool:
+        """Whether so much was found, at both ends, that a search may take the index unasked."""
+        least = self.recall_target if self.asked_nprobe is None else max(self.recall_target, _LEAST_RECALL)
+        return min(self.recall, self.recall_opponents) >= least
+
+    def advice(self, live: int, bits: int) -> str | None:
+        """What its owner should do now that the store has `live` samples of so many bits, if anything."""
+        if not self.finds_enough:
             return (
-                f"the {self.added_rows:,} rows added since training fit its lists badly (mean cosine "
-                f"{self.added_similarity:.2f} instead of {self.similarity:.2f}): build it again with --retrain"
+                f"it misses too much (recall {self.recall:.2f}, of opponents {self.recall_opponents:.2f}), so "
+                "searches take it only if told to: build it again with --retrain, and a larger --nprobe or none"
+            )
+        if self.scanned > MOST_SCANNED:
+            better = "exact search or rabitq" if bits > 1 else "exact search"
+            return (
+                f"the vectors have hardly any clusters: recall {self.recall:.2f} takes reading "
+                f"{100 * self.scanned:.0f} % of them, so {better} is better"
             )
         if live > _GROWTH * self.rows:
             return (
                 f"the store has grown from {self.rows:,} to {live:,} samples since training: "
                 "build it again with --retrain"
             )
-        if self.scanned > MOST_SCANNED:
+        many = self.added_rows >= max(_LEAST_ADDED, _LEAST_ADDED_SHARE * live)
+        if many and self.added_similarity < _SIMILARITY_KEPT * self.similarity:
             return (
-                f"the vectors have hardly any clusters: recall {self.recall:.2f} takes reading "
-                f"{100 * self.scanned:.0f} % of them, so exact search or rabitq is better"
+                f"the {self.added_rows:,} rows added since training fit its lists badly (mean cosine "
+                f"{self.added_similarity:.2f} instead of {self.similarity:.2f}): build it again with --retrain"
             )
         return None
 

@@ -26,6 +26,7 @@ from rapidin.storage.scan import Rows
 QUERIES = 100
 """Stored vectors that are held back to measure with; at most a tenth of all."""
 NEIGHBOURS = 10
+DEFAULT_RECALL = 0.95
 _SEED = 99
 
 Progress = Callable[[str, int, int], None]
@@ -40,13 +41,13 @@ class IvfOptions:
         nlist: lists.
         nprobe: lists that a search reads.
         train_sample: vectors to make lists from.
-        recall: share of the true ten best that is to be found, in (0, 1].
+        recall: share of the true ten best that is to be found, in (0, 1]; None: `DEFAULT_RECALL`.
     """
 
-    nlist: int | None
-    nprobe: int | None
-    train_sample: int | None
-    recall: float
+    nlist: int | None = None
+    nprobe: int | None = None
+    train_sample: int | None = None
+    recall: float | None = None
 
     def check(self) -> None:
         """Check what does not depend on the store.
@@ -57,7 +58,7 @@ class IvfOptions:
         for name, value in (("nlist", self.nlist), ("nprobe", self.nprobe), ("train-sample", self.train_sample)):
             if value is not None and value < 1:
                 raise SettingError(f"--{name} {value} cannot be used: give at least 1")
-        if not 0 < self.recall <= 1:
+        if self.recall is not None and not 0 < self.recall <= 1:
             raise SettingError(f"--recall {self.recall} cannot be used: give a number above 0, at most 1")
 
 
@@ -165,8 +166,9 @@ class ListMaker:
         directions = self._folding.of_rows(self._rows.chosen(held), self._open)
         high = tuning.measure(training.probes(directions, centroids), of_rows[truth[0]], sizes)
         low = tuning.measure(training.probes(-directions, centroids), of_rows[truth[1]], sizes)
-        nprobe = options.nprobe or high.least(options.recall)
-        nprobe_opponents = options.nprobe or low.least(options.recall)
+        target = DEFAULT_RECALL if options.recall is None else options.recall
+        nprobe = options.nprobe or high.least(target)
+        nprobe_opponents = options.nprobe or low.least(target)
         recall, scanned = high.at(nprobe)
         recall_opponents, scanned_opponents = low.at(nprobe_opponents)
         return IvfParameters(
@@ -175,7 +177,7 @@ class ListMaker:
             nlist=len(centroids),
             nprobe=nprobe,
             nprobe_opponents=nprobe_opponents,
-            recall_target=options.recall,
+            recall_target=target,
             recall=recall,
             recall_opponents=recall_opponents,
             scanned=scanned,
@@ -184,6 +186,9 @@ class ListMaker:
             train_rows=train_rows,
             rows=len(self._rows),
             similarity=float(training.assign(directions, centroids)[1].mean()),
+            asked_nlist=options.nlist,
+            asked_nprobe=options.nprobe,
+            asked_train_sample=options.train_sample,
         )
 
     def _bytes_read(self, made: Lists) -> float:

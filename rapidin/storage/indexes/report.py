@@ -11,27 +11,39 @@ from rapidin.errors import StoreError, StoreFormatError
 from rapidin.records import IndexInfo
 from rapidin.storage.indexes import loading
 from rapidin.storage.indexes.catalog import IndexRecord, check_row
-from rapidin.storage.indexes.parameters import IvfParameters, RabitqParameters, from_text
+from rapidin.storage.indexes.parameters import LEAST_COVERED, IvfParameters, RabitqParameters, from_text
+from rapidin.storage.indexes.repairing import missing_files
 from rapidin.storage.segments import SegmentRecord
 
 
-def index_info(store: Path, record: IndexRecord, live: Mapping[int, int]) -> IndexInfo:
-    """What an index is and covers, from the database alone.
+def index_info(store: Path, record: IndexRecord, live: Mapping[int, int], bits: int) -> IndexInfo:
+    """What an index is and covers, from the database and the sizes of files.
 
     Args:
         store: directory of the store.
         record: of the index.
         live: live samples of each segment that has any.
+        bits: of a number in the store.
     """
     samples = sum(live.values())
     covered = sum(live.get(part.segment_id, 0) for part in record.parts)
     if not record.intact:
-        remedy = f"its row in store.db was altered: build it again with --type {record.kind} --retrain"
+        remedy = f"its row in store.db was altered: {_command(store, record)} builds it anew"
         return IndexInfo(record.kind, covered, samples - covered, 0, {}, remedy)
     told = None
-    if record.kind == "ivf":
+    if missing := missing_files(store, record):
+        told = (
+            f"{missing:,} of its {len(record.files):,} files are missing or damaged: {_command(store, record)} "
+            "makes them anew"
+        )
+    elif covered < LEAST_COVERED * samples:
+        told = (
+            f"it covers {covered:,} of {samples:,} samples, so searches take it only if told to: "
+            f"{_command(store, record)} extends it"
+        )
+    elif record.kind == "ivf":
         try:
-            told = from_text(IvfParameters, record.parameters, store).advice(samples)
+            told = from_text(IvfParameters, record.parameters, store).advice(samples, bits)
         except StoreFormatError as error:
             told = str(error)
     parameters = json.loads(record.parameters)
@@ -64,6 +76,10 @@ def checks(
             yield partial(loading.open_codes, store, codes, part, segment, dimension, recheck=True)
     else:
         yield partial(_unknown, store, record)
+
+
+def _command(store: Path, record: IndexRecord) -> str:
+    return f"'rapidin index {store} --type {record.kind}'"
 
 
 def _unknown(store: Path, record: IndexRecord) -> None:

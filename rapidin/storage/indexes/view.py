@@ -16,7 +16,7 @@ from rapidin.errors import IndexNotFoundError, SettingError, StoreError
 from rapidin.storage.codecs import Codec
 from rapidin.storage.indexes.catalog import IndexRecord
 from rapidin.storage.indexes.ivf import IvfIndex
-from rapidin.storage.indexes.parameters import MOST_SCANNED
+from rapidin.storage.indexes.parameters import LEAST_COVERED, MOST_SCANNED
 from rapidin.storage.indexes.rabitq import RabitqIndex
 from rapidin.storage.ranking import Ends
 from rapidin.storage.reading import Segment
@@ -26,8 +26,6 @@ from rapidin.storage.segments import SegmentRecord
 logger = logging.getLogger(__name__)
 
 EXACT = "exact"
-LEAST_COVERED = 0.5
-"""Of the rows, for an index to be used unasked."""
 MANY_ROWS = 200_000
 """From here on lists are preferred: reading one bit of everything takes longer."""
 
@@ -144,7 +142,8 @@ class IndexView:
             if isinstance(opened, RabitqIndex):
                 saves = queries <= MOST_QUERIES
             else:
-                saves = queries * opened.parameters.scanned <= MOST_SCANNED
+                lists = opened.parameters
+                saves = lists.finds_enough and queries * lists.scanned <= MOST_SCANNED
             if saves:
                 return kind
         return EXACT
