@@ -8,13 +8,16 @@ right one is searched for twice. Perturbed rows are what should be found.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 import rapidin
 from benchmarks import tables
-from benchmarks.bootstrap import mean_with_interval
+from benchmarks.bootstrap import ratio_with_interval
 from benchmarks.tracing_data import Pair, TracingData, write_tracing_data
 from rapidin.demo.data import DemoData
 from rapidin.demo.training import train_demo_model
@@ -44,6 +47,11 @@ class Found:
     def precision(self, top: int) -> float:
         """Share of perturbed rows among so many of the best."""
         return sum(bool(hit.sample.metadata["perturbed"]) for hit in self.result.proponents[:top]) / top
+
+    @property
+    def subject(self) -> tuple[Pair, str]:
+        """What the answer is about."""
+        return self.pair, self.result.query.metadata["thing"]
 
     def share(self, kind: str) -> float:
         """Share of one of the kinds of rows among the best ten."""
@@ -81,28 +89,37 @@ def _print(title: str, of_pairs: dict[str, dict[str, list[Found]]]) -> None:
     ways = {
         way: [one for found in of_pairs.values() for one in found[way]] for way in next(iter(of_pairs.values()))
     }
-    count = len(next(iter(ways.values())))
+    asked = next(iter(ways.values()))
     tables.heading(
-        f"{title}: perturbed rows among the proponents of {count} wrong answers, mean (95 % interval)",
+        f"{title}: perturbed rows among the proponents of {len(asked)} wrong answers about "
+        f"{len({one.subject for one in asked})} things, mean (95 % interval over things)",
         *("searched with", *(f"top {top}" for top in _TOPS), *(f"top {_COMPOSED}, {name}" for name in of_pairs)),
     )
     for way, some in ways.items():
-        each = [
-            mean_with_interval([one.precision(_COMPOSED) for one in found[way]]) for found in of_pairs.values()
-        ]
-        tables.row(way, *(_mean_precision(some, top) for top in _TOPS), *each)
+        each = [_mean(found[way], _precisions(found[way], _COMPOSED)) for found in of_pairs.values()]
+        tables.row(way, *(_mean(some, _precisions(some, top)) for top in _TOPS), *each)
     for scores in _SCORES:
         sentence, word = (ways[f"{part}, {scores}"] for part in _PARTS)
-        pairs = list(zip(sentence, word, strict=True))
-        differences = [[of.precision(top) - than.precision(top) for than, of in pairs] for top in _TOPS]
-        tables.row(f"difference, {scores}", *map(mean_with_interval, differences), *("" for _ in of_pairs))
+        differences = [np.subtract(_precisions(word, top), _precisions(sentence, top)) for top in _TOPS]
+        cells = [_mean(word, difference.tolist()) for difference in differences]
+        tables.row(f"difference, {scores}", *cells, *("" for _ in of_pairs))
     tables.heading(f"{title}: what the {_COMPOSED} best are, mean share", "searched with", *_KINDS)
     for way, some in ways.items():
         tables.row(way, *(f"{sum(one.share(kind) for one in some) / len(some):.2f}" for kind in _KINDS))
 
 
-def _mean_precision(some: Sequence[Found], top: int) -> str:
-    return mean_with_interval([one.precision(top) for one in some])
+def _precisions(some: Sequence[Found], top: int) -> list[float]:
+    return [one.precision(top) for one in some]
+
+
+def _mean(some: Sequence[Found], values: Sequence[float]) -> str:
+    """The mean over wrong answers, with its interval over things: answers about one have much in common."""
+    sums: dict[tuple[Pair, str], float] = defaultdict(float)
+    counts: dict[tuple[Pair, str], float] = defaultdict(float)
+    for one, value in zip(some, values, strict=True):
+        sums[one.subject] += value
+        counts[one.subject] += 1
+    return ratio_with_interval(list(sums.values()), list(counts.values()))
 
 
 def _found(work: Path, pair: Pair, longer: bool) -> dict[str, list[Found]]:
