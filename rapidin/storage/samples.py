@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from rapidin.errors import StoreCorruptError, StoreError
 from rapidin.records import Sample
@@ -169,3 +171,14 @@ def sample_of(row: SampleRow) -> Sample:
         content_hash=row.content_hash,
         target_spans=spans_of(row.target_spans),
     )
+
+
+def scored(
+    scores: NDArray[np.float32], indexes: NDArray[np.int64], samples: Mapping[int, Sample]
+) -> list[ScoredSample]:
+    """Samples with their scores; an index of −1 is no result."""
+    return [
+        ScoredSample(float(score), samples[int(index)])
+        for score, index in zip(scores, indexes, strict=True)
+        if index >= 0
+    ]

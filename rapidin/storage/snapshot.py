@@ -8,7 +8,7 @@ meanwhile SQLite's write-ahead log can only grow, and nothing that a compaction 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,7 +28,7 @@ from rapidin.storage.indexes.view import EXACT
 from rapidin.storage.ranking import nothing
 from rapidin.storage.readers import ReadersLock
 from rapidin.storage.reading import Segment, open_segment
-from rapidin.storage.samples import ScoredSample, sample_of
+from rapidin.storage.samples import ScoredSample, sample_of, scored
 from rapidin.storage.state import States
 
 
@@ -226,9 +226,9 @@ class Snapshot:
         indexes = np.union1d(high.indexes, low.indexes)
         samples = self._samples(rows, indexes[indexes >= 0])
         return (
-            [_scored(*pair, samples) for pair in zip(high.scores, high.indexes, strict=True)],
+            [scored(*pair, samples) for pair in zip(high.scores, high.indexes, strict=True)],
             # Plus zero, so that it has no sign.
-            [_scored(*pair, samples) for pair in zip(-low.scores + np.float32(0), low.indexes, strict=True)],
+            [scored(*pair, samples) for pair in zip(-low.scores + np.float32(0), low.indexes, strict=True)],
         )
 
     def _samples(self, rows: scan.Rows, indexes: NDArray[np.int64]) -> dict[int, Sample]:
@@ -290,14 +290,3 @@ class Snapshot:
                 f"query {int(np.flatnonzero(~finite)[0])}: its vector is not finite; leave the query out"
             )
         return queries
-
-
-def _scored(
-    scores: NDArray[np.float32], indexes: NDArray[np.int64], samples: Mapping[int, Sample]
-) -> list[ScoredSample]:
-    """Samples with their scores; an index of −1 is no result."""
-    return [
-        ScoredSample(float(score), samples[int(index)])
-        for score, index in zip(scores, indexes, strict=True)
-        if index >= 0
-    ]
