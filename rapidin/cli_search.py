@@ -94,7 +94,8 @@ def search(
         IndexChoice,
         typer.Option(
             help="exact: compare with every vector. ivf, rabitq: that index, which 'rapidin index' builds. auto: "
-            "an index where the store has one that saves time and finds enough, else exact. With --where every search is exact."
+            "an index where the store has one that saves time and finds enough, else exact. With --where every "
+            "search is exact."
         ),
     ] = "auto",
     exact: Annotated[bool, typer.Option("--exact", help="The same as --index exact.")] = False,
