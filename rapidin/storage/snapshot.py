@@ -120,8 +120,7 @@ class Snapshot:
 
         With filters every search is exact, and ``auto`` is on a GPU. Else ``auto`` takes an index that covers at
         least half of the samples, finds enough and saves something, ``rabitq`` below 200,000 samples, else
-        ``ivf``; many queries together are faster compared exactly, all at once. A damaged index is logged, and the
-        search exact.
+        ``ivf``; many queries together are faster compared exactly. A damaged index is logged, the search exact.
 
         Raises:
             SettingError: no index is of that kind, or `nprobe` does not fit it.

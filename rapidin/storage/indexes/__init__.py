@@ -8,6 +8,6 @@ right after an ingest misses nothing; scores are always exact, only the choice o
             that are nearest to its query
 ``rabitq``  one bit per number: a search reads these first, and the stored vectors of the best candidates only
 
-view → ivf, rabitq → loading → catalog · builder → repairing → loading ·
+view → ivf, rabitq → loading → catalog · builder → repairing → loading
 builder → preparing, rabitq → training, tuning · writing
 """
