@@ -12,3 +12,6 @@ Bits = Literal[1, 4, 16]
 IndexKind = Literal["ivf", "rabitq"]
 IndexChoice = Literal["auto", "exact", "ivf", "rabitq"]
 ExportFormat = Literal["safetensors", "numpy"]
+
+RERANKED_PER_RESULT = 3
+"""Samples, for each that is wanted, among which the exactly best ones mostly are."""

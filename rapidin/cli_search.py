@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rapidin.choices import IndexChoice
+from rapidin.choices import RERANKED_PER_RESULT, IndexChoice
 from rapidin.cli_parts import (
     Json,
     StorePath,
@@ -26,9 +26,6 @@ from rapidin.cli_parts import (
 from rapidin.errors import SettingError
 
 commands = typer.Typer()
-
-_RERANKED_PER_RESULT = 3
-"""`rapidin.search.options.RERANKED_PER_RESULT`, whose import would load torch."""
 
 SearchDevice = Annotated[
     str,
@@ -133,8 +130,12 @@ def search(
 
     if report is not None and not report.absolute().parent.is_dir():
         raise SettingError(f"--report {report}: its directory does not exist; make it, or give another place")
+    if report is not None and report.is_dir():
+        raise SettingError(
+            f"--report {report} is a directory: give the name of a file, such as {report}/report.html"
+        )
     if rerank is None:
-        rerank = 0 if queries is not None and report is None else _RERANKED_PER_RESULT * k
+        rerank = 0 if queries is not None and report is None else RERANKED_PER_RESULT * k
     options: dict[str, Any] = {
         "k": k,
         "opponents": opponents,

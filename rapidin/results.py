@@ -115,7 +115,8 @@ class SearchResult:
         generation_tokens: target tokens of the generation, which the rows of `Hit.matrix` stand for, with the sum
             of the shown proponents' influences on each; empty: not computed.
         explained: how the influences of tokens were computed: ``forward mode``, ``central differences`` or
-            ``one backward pass per token``; None: they were not.
+            ``one backward pass per token``, with ``along the query's RapidGrad`` behind it where memory did not
+            suffice for the gradient; None: they were not.
     """
 
     query: Query

@@ -20,6 +20,8 @@ from rapidin.progress import IngestListener, Preflight
 from rapidin.records import IndexInfo, IndexReport, IngestReport, Sample, StoreInfo
 
 _LONGEST_TEXT = 600
+_CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(13, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
+"""Control characters but tabs and line breaks."""
 
 
 class ProgressListener(IngestListener):
@@ -135,8 +137,12 @@ def sample_view(sample: Sample) -> RenderableType:
         f"{', truncated' if sample.truncated else ''}\n{metadata_line(sample)}"
     )
     return Group(
-        Panel(Text(sample.prompt), title="prompt", title_align="left"),
-        Panel(Text(sample.response), title=f"response · {escape(sample.id)}", title_align="left"),
+        Panel(Text(printable(sample.prompt)), title="prompt", title_align="left"),
+        Panel(
+            Text(printable(sample.response)),
+            title=f"response · {escape(printable(sample.id))}",
+            title_align="left",
+        ),
         facts,
     )
 
@@ -227,11 +233,16 @@ def bits(count: int) -> str:
     return f"{count} bit" if count == 1 else f"{count} bits"
 
 
+def printable(text: str) -> str:
+    """A text whose control characters, which a terminal would obey, are replaced one for one."""
+    return text.translate(_CONTROLS)
+
+
 def shortened(text: str, length: int = _LONGEST_TEXT) -> str:
     """Beginning and end of a text that would fill the screen."""
     if len(text) <= length:
-        return text
-    return f"{text[: length // 2]} … {text[-length // 2 :]}"
+        return printable(text)
+    return printable(f"{text[: length // 2]} … {text[-length // 2 :]}")
 
 
 def prompt_ending(prompt: str) -> str:
@@ -242,7 +253,7 @@ def prompt_ending(prompt: str) -> str:
 
 def one_line(text: str) -> str:
     """A text with every run of blanks as one."""
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def metadata_line(sample: Sample) -> str:
@@ -251,7 +262,7 @@ def metadata_line(sample: Sample) -> str:
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in sample.metadata.items()
     }
-    return " ".join(f"{name}={value}" for name, value in plain.items())
+    return printable(" ".join(f"{name}={value}" for name, value in plain.items()))
 
 
 def _place(failure: Any) -> str:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rapidin.results import Hit, SearchResult, TokenInfluence, TokenResult
-from rapidin.terminal import metadata_line, one_line, prompt_ending, shortened
+from rapidin.terminal import metadata_line, one_line, printable, prompt_ending, shortened
 
 _TOWARDS = ("#dbe9f6", "#a6cee3", "#5f9fd0", "#2b6cb0", "#123f73")
 """Backgrounds of words that made the generation more likely, weak to strong; not green, for colour-blind eyes."""
@@ -35,7 +35,9 @@ def search_view(result: SearchResult) -> RenderableType:
     scale = _scale(result)
     parts: list[RenderableType] = [
         Panel(
-            Text(shortened(query.prompt), style="dim"), title=f"prompt · {escape(query.id)}", title_align="left"
+            Text(shortened(query.prompt), style="dim"),
+            title=f"prompt · {escape(printable(query.id))}",
+            title_align="left",
         ),
         Panel(_generation(result), title=title, title_align="left"),
         Rule("proponents: training on them made this answer more likely", align="left"),
@@ -65,7 +67,7 @@ def _generation(result: SearchResult) -> Text:
     text = result.query.generation
     if not result.query.spans:
         return Text(shortened(text))
-    shown = Text(text)
+    shown = Text(printable(text))
     for start, end in result.query.spans:
         shown.stylize("bold underline", start, end)
     return shown
@@ -83,7 +85,7 @@ def _hits_view(hits: Sequence[Hit], scale: float) -> RenderableType:
         else:
             figures.append(f"{hit.exact_score:+.4f}", style="bold")
             figures.append(f"  (estimated {hit.score:+.4f})", style="dim")
-        figures.append(f"  {hit.sample.id}  ")
+        figures.append(f"  {printable(hit.sample.id)}  ")
         figures.append(metadata_line(hit.sample), style="dim")
         texts = Text(prompt_ending(hit.sample.prompt), style="dim")
         texts.append("\n→ ", style="not dim")
@@ -102,7 +104,7 @@ def _shaded(hit: Hit, scale: float) -> Text:
         return Text(shortened(one_line(hit.sample.response), _LONGEST_PLAIN))
     first, last = _window(words)
     begin, end = words[first].start, words[last - 1].end
-    part = Text(re.sub(r"\s", " ", hit.sample.text[begin:end]), style="not dim")
+    part = Text(printable(re.sub(r"\s", " ", hit.sample.text[begin:end])), style="not dim")
     for word in words[first:last]:
         blanks = len(word.token) - len(word.token.lstrip())
         part.stylize(_style(word.influence, scale), word.start + blanks - begin, word.end - begin)
@@ -154,11 +156,13 @@ def _by_token(results: Sequence[TokenResult]) -> RenderableType:
     opponents = any(result.opponents for result in results)
     if opponents:
         table.add_column("opponents", overflow="fold")
-    for result in results:
-        cells = [Text(one_line(result.token) or "(end)"), _briefly(result.proponents)]
+    for number, result in enumerate(results):
+        ends = number == len(results) - 1 and not result.token
+        shown = one_line(result.token) or ("(end)" if ends else ascii(result.token))
+        cells = [Text(shown), _briefly(result.proponents)]
         table.add_row(*cells, *([_briefly(result.opponents)] if opponents else []))
     return table
 
 
 def _briefly(hits: Sequence[Hit]) -> Text:
-    return Text("   ".join(f"{hit.sample.id} {hit.score:+.4f}" for hit in hits[:_SHOWN_PER_TOKEN]))
+    return Text("   ".join(f"{printable(hit.sample.id)} {hit.score:+.4f}" for hit in hits[:_SHOWN_PER_TOKEN]))

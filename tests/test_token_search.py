@@ -197,7 +197,8 @@ def test_a_report_is_written(store: Path, tmp_path: Path) -> None:
     question = ("--prompt", QUESTION[0], "--generation", QUESTION[1], "-k", 2, "--opponents")
     run("search", store, *question, "--report", report)
     page = report.read_text(encoding="utf-8")
-    assert "forward mode" in page and "row-" in page and str(store) in page
+    assert "forward mode" in page and "row-" in page and store.name in page
+    assert str(store.parent) not in page  # it may be sent to others
 
 
 @pytest.mark.parametrize("where", ["id=row-3", "id=none"])
@@ -262,3 +263,46 @@ def test_where_the_gradient_does_not_fit_the_estimates_are_explained(
         np.testing.assert_allclose(
             np.array(hit.matrix).sum(axis=0), [token.influence for token in hit.tokens], atol=2e-3
         )
+
+
+@pytest.mark.parametrize("spans", ["blue", (0, 3), [(0, 1, 2)], [("a", "b")], [7]])
+def test_what_is_no_part_of_a_generation(store: Path, spans: object) -> None:
+    from rapidin.search.options import SearchOptions
+
+    with pytest.raises(SettingError, match=r"spans is the text|is no part of a generation"):
+        SearchOptions(spans=spans)
+
+
+def test_a_query_of_a_file_without_the_span_is_named(store: Path, tmp_path: Path) -> None:
+    queries = worlds.write_rows(tmp_path / "queries.jsonl", worlds.rows(2, first=100))
+    with pytest.raises(rapidin.RapidinError, match=r"queries.jsonl, row 1.*'zebra'"):
+        run("search", store, "--queries", queries, "--span", "zebra")
+
+
+def test_threads_take_turns(store: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with rapidin.Searcher(store) as searcher:
+        alone = searcher.search(*QUESTION, k=3, rerank=6, tokens=True)
+        with ThreadPoolExecutor(3) as pool:
+            together = list(pool.map(lambda _: searcher.search(*QUESTION, k=3, rerank=6, tokens=True), range(6)))
+    assert all(result == alone for result in together)
+
+
+def test_a_directory_is_no_report(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="is a directory"):
+        run("search", store, "--prompt", "a", "--model", "/nowhere", "--report", tmp_path)
+
+
+def test_a_terminal_obeys_no_data(explained: SearchResult) -> None:
+    from dataclasses import replace
+
+    hostile = "\x1b[2J\x07\x9b31m\x08"
+    hit = explained.proponents[0]
+    sample = replace(
+        hit.sample, id=f"id{hostile}", prompt=hostile + hit.sample.prompt, metadata={hostile: hostile}
+    )
+    for one in (replace(hit, sample=sample, words=(), tokens=()), replace(hit, sample=replace(sample, prompt=""))):
+        query = replace(explained.query, id=hostile, prompt=hostile, generation=hostile)
+        shown = view(replace(explained, query=query, proponents=(one,)), terminal=False)
+        assert not {"\x1b", "\x07", "\x9b", "\x08"} & set(shown)

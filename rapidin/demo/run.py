@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rapidin.choices import RERANKED_PER_RESULT
 from rapidin.demo.data import DemoData, write_demo_data
 from rapidin.demo.training import train_demo_model
 from rapidin.errors import StoreError
@@ -20,7 +21,6 @@ from rapidin.ingest import ingest_files
 from rapidin.report import report_facts, write_report
 from rapidin.results import SearchResult
 from rapidin.search import Searcher
-from rapidin.search.options import RERANKED_PER_RESULT
 from rapidin.terminal import ProgressListener, ingest_summary
 from rapidin.terminal_search import search_view
 

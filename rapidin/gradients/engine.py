@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, Self, cast
 
 import torch
@@ -272,6 +273,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
+
+
+@contextmanager
+def suppress_out_of_memory() -> Iterator[None]:
+    """Go on behind the block where memory runs out in it, once what it held is free again."""
+    try:
+        yield
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside the except block, whose traceback keeps the failed tensors alive.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _forward_arguments(model: nn.Module) -> set[str]:

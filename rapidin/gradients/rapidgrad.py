@@ -217,7 +217,8 @@ class RapidGradEngine:
         Its product with the normalised gradient g_l / (‖g_l‖·√L) of another sample, summed over the tensors, is
         the inner product of the two RapidGrads; without layer-wise normalisation the product with g_l is.
         """
-        restored = self._projection.restored(torch.from_numpy(vector), position, math.prod(shape))
+        given = torch.from_numpy(vector).to(self.device)
+        restored = self._projection.restored(given, position, math.prod(shape))
         return restored.view(*shape)
 
     def _sketches(self, normalisation: Normalisation) -> Callable[[int], Accumulator]:

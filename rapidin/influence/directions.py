@@ -104,7 +104,7 @@ class WholeGradients:
 
     def consume(self, gradient: ParameterGradient) -> None:
         """Keep one parameter's gradient."""
-        self.tensors[gradient.position] = gradient.block(0, gradient.rows)[0].clone()
+        self.tensors[gradient.position] = gradient.block(0, gradient.rows)[0]
 
     def result(self) -> Tensor:
         """Norms of the gradients, float64 [1, L]."""

@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rapidin.errors import GradientError
+from rapidin.errors import ComputationError, GradientError
 from rapidin.gradients.batches import TokenBudget, in_batches
 from rapidin.gradients.contributions import as_matrix
-from rapidin.gradients.engine import TokenSample, is_out_of_memory
+from rapidin.gradients.engine import TokenSample, suppress_out_of_memory
 from rapidin.gradients.rapidgrad import RapidGradEngine
 from rapidin.influence.alignments import Alignments
 from rapidin.influence.directions import (
@@ -42,6 +42,7 @@ from rapidin.memory import WorkingMemory, free_bytes
 
 logger = logging.getLogger(__name__)
 
+_NO_ROOM = "the generation does not fit into memory: ask about a shorter one, or with --device cpu"
 _DIRECTION_SHARE = 0.4
 """Of the free memory, that a direction may take."""
 _TANGENTS_SHARE = 0.2
@@ -54,10 +55,12 @@ class ExactInfluence:
 
     Attributes:
         score: the influence.
+        size: sum of the absolute values of its parts by tensor.
         weights: what the product with each tensor of the direction counts, float64 [L].
     """
 
     score: float
+    size: float
     weights: Tensor
 
 
@@ -100,18 +103,19 @@ class Explainer:
             GradientError: it is zero or not finite.
         """
         if self._elements * ELEMENT_BYTES <= self._free * _DIRECTION_SHARE:
-            try:
+            with suppress_out_of_memory():
                 tensors, norms = self._whole(query)
                 return direction_of(tensors, norms, self._engine.layer_norm, self._rounding)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-        # Outside the except block, whose traceback would keep what was computed alive.
-        logger.warning("the gradient does not fit into memory: influences are those of its RapidGrad")
-        batch = self._engine.compute([query])
-        if batch.problems:
-            raise GradientError("query", f"{batch.problems[0]}; ask otherwise")
-        return self._restored(batch.vectors[0])
+        logger.warning(
+            "the query's gradient does not fit into memory: its RapidGrad stands for it, which takes longer and "
+            "explains the estimates"
+        )
+        with suppress_out_of_memory():
+            batch = self._engine.compute([query])
+            if batch.problems:
+                raise GradientError("query", f"{batch.problems[0]}; ask otherwise")
+            return self._restored(batch.vectors[0])
+        raise ComputationError(_NO_ROOM)
 
     def token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
         """The part that one target token has in a query's direction (Eq. 8).
@@ -122,11 +126,14 @@ class Explainer:
             whole: the query's direction, whose norms stay.
         """
         part = 1 / sum(query.targets)
-        if not whole.exact:
-            norms = self._engine.norms(query) if whole.layer_norm else None
-            return self._restored(self._engine.compute_with_norms([Prefix(query, place)], norms)[0] * part)
-        tensors, _ = self._whole(Prefix(query, place))
-        return direction_of(tensors, whole.norms, whole.layer_norm, self._rounding, part)
+        with suppress_out_of_memory():
+            if not whole.exact:
+                norms = self._engine.norms(query) if whole.layer_norm else None
+                return self._restored(self._engine.compute_with_norms([Prefix(query, place)], norms)[0] * part)
+            # The gradient of a token that the model is certain of may be zero, which is an answer.
+            tensors, _ = self._whole(Prefix(query, place), zero=True)
+            return direction_of(tensors, whole.norms, whole.layer_norm, self._rounding, part)
+        raise ComputationError(_NO_ROOM)
 
     def influences(
         self,
@@ -148,11 +155,11 @@ class Explainer:
             sums, factors = self._engine.accumulate(chosen, lambda b: Alignments(b, direction, self._memory))
             factors = factors.double().cpu()[:, None]
             weights = direction.weights(sums[:, :, 1].sqrt() * factors, self._rounding)
-            scores = (sums[:, :, 0] * factors * weights).sum(dim=1)
-            usable = torch.isfinite(scores).tolist()
+            parts = sums[:, :, 0] * factors * weights
+            usable = torch.isfinite(parts).all(dim=1).tolist()
             return [
-                ExactInfluence(float(score), weight) if finite else None
-                for score, weight, finite in zip(scores, weights, usable, strict=True)
+                ExactInfluence(float(part.sum()), float(part.abs().sum()), weight) if finite else None
+                for part, weight, finite in zip(parts, weights, usable, strict=True)
             ]
 
         def too_large(_: int) -> list[ExactInfluence | None]:
@@ -174,7 +181,7 @@ class Explainer:
             direction: of the query.
             exact: of the sample and the query.
         """
-        return self._values.of(sample, direction, exact.weights, exact.score).tolist()
+        return self._values.of(sample, direction, exact.weights, exact.score, exact.size).tolist()
 
     def matrix(
         self, sample: TokenSample, directions: Sequence[Direction], exact: ExactInfluence
@@ -200,7 +207,7 @@ class Explainer:
         norms = torch.ones(layers, dtype=torch.float64)
         return Direction(RestoredTensors(restore, layers), norms, self._engine.layer_norm, exact=False)
 
-    def _whole(self, sample: TokenSample) -> tuple[list[Tensor | None], Tensor]:
+    def _whole(self, sample: TokenSample, zero: bool = False) -> tuple[list[Tensor | None], Tensor]:
         """A sample's gradient by parameter, and its tensors' norms, float64 [L]."""
         kept: list[WholeGradients] = []
 
@@ -210,7 +217,7 @@ class Explainer:
 
         norms, factors = self._engine.accumulate([sample], new, plainly=True)
         factor = float(factors[0])
-        if not torch.isfinite(norms).all() or not norms.any():
+        if not torch.isfinite(norms).all() or not (zero or norms.any()):
             raise GradientError("query", "its gradient is zero or not finite; ask otherwise")
         tensors = kept[-1].tensors
         if factor != 1:

@@ -1,5 +1,8 @@
 """RapidGrads of single target tokens of a generation (Eq. 7), which add up to the RapidGrad of the whole.
 
+They do so apart from tensors whose gradient is zero in exact arithmetic (key biases): rounding errors do not add
+up.
+
 Token j's is the projection of ∇ℓ_j / G, each tensor divided by the norm of the *whole* generation's gradient: with
 norms of its own, a token's influences would not be parts of the generation's. The factored projection divides by
 norms of sketches, so here, too, the whole's sketch gives them.

@@ -1,8 +1,8 @@
 """Values of a sample's target tokens along a direction, by the fastest way that the model allows.
 
 `FORWARD` and `DIFFERENCES` are those of `forward_mode`; `BACKWARD` takes a backward pass for each token, which
-always works. The values' sum is compared with the sample's influence, where that is known; a way that fails, or
-whose values do not add up, is not tried again.
+always works. The values' sum is compared with the sample's influence, where that is known; where a way fails, or
+its values do not add up, the next one is taken for this sample, and for all after three samples in succession.
 
 Shape letters: s targets of the sample · L parameter tensors.
 """
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from rapidin.errors import ComputationError
 from rapidin.gradients.batches import TokenBudget, in_batches
-from rapidin.gradients.engine import TokenSample, is_out_of_memory
+from rapidin.gradients.engine import TokenSample
 from rapidin.gradients.rapidgrad import RapidGradEngine
 from rapidin.influence.alignments import Alignments
-from rapidin.influence.directions import Direction
+from rapidin.influence.directions import Direction, norm_of
 from rapidin.influence.forward_mode import STEPS, central_difference, forward_mode, forward_mode_of_many
 from rapidin.influence.prefixes import Prefix, target_places
 from rapidin.memory import WorkingMemory
@@ -34,6 +34,10 @@ BACKWARD = "one backward pass per token"
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """How far the sum of token values may be from the exact influence, in the sum of their absolute values."""
 _TOLERANCE_LOW = 0.1
+_MOST_FAILURES = 3
+"""Samples one after the other that a way must fail on to be given up."""
+_MOST_DISAGREEMENT = 0.05
+"""Of central differences with two steps, in their own size."""
 ELEMENT_BYTES = 4
 _MOST_TOGETHER = 16
 """Directions that share a forward pass; with more, little is left to be saved."""
@@ -49,7 +53,7 @@ class TokenValues:
         most: bytes of a direction that a sample is differentiated along at a time.
 
     Attributes:
-        way: the first of `FORWARD`, `DIFFERENCES` and `BACKWARD` that has not failed on this model.
+        way: the first of `FORWARD`, `DIFFERENCES` and `BACKWARD` that was not given up.
     """
 
     def __init__(self, model: nn.Module, engine: RapidGradEngine, budget: TokenBudget, most: float) -> None:
@@ -61,9 +65,17 @@ class TokenValues:
         self._tolerance = _TOLERANCE.get(engine.precision, _TOLERANCE_LOW)
         self._step = STEPS[0]
         self._apart = False
+        self._failures = 0
         self.way = FORWARD
 
-    def of(self, sample: TokenSample, direction: Direction, weights: Tensor, total: float | None) -> Tensor:
+    def of(
+        self,
+        sample: TokenSample,
+        direction: Direction,
+        weights: Tensor,
+        total: float | None,
+        size: float = 0.0,
+    ) -> Tensor:
         """Values of the target tokens, float64 [s].
 
         Args:
@@ -71,22 +83,32 @@ class TokenValues:
             direction: along which its losses are differentiated.
             weights: what the product with each of the direction's tensors counts, float64 [L].
             total: what the values must add up to; None where that is unknown.
+            size: of the parts that add up to `total`, of whose rounding errors the sum may be wrong.
+
+        Raises:
+            ComputationError: its tokens do not fit into memory even one by one.
         """
+        way = self.way
         while True:
-            values = self._tried(sample, direction, weights, total)
+            values = self._tried(way, sample, direction, weights, total)
             if values is not None:
                 error = 0.0 if total is None else abs(float(values.sum()) - total)
-                if error <= self._tolerance * float(values.abs().sum()) or self.way == BACKWARD:
+                if way == BACKWARD or error <= self._tolerance * max(float(values.abs().sum()), size):
+                    self._failures = 0 if way == self.way else self._failures
                     return values
-                logger.info("%s: the values of tokens do not add up, by %.2g", self.way, error)
-            self.way = self._next_way()
-            logger.info("influences of tokens are computed by %s", self.way)
+                logger.info("%s: the values of tokens do not add up, by %.2g", way, error)
+            way = self._next_way(way)
+            # One sample may be unlucky; a model whose samples are, one after the other, lacks something.
+            self._failures += 1
+            if self._failures == _MOST_FAILURES:
+                self.way, self._failures = way, 0
+                logger.info("influences of tokens are computed by %s from now on", way)
 
-    def _next_way(self) -> str:
-        """What to do instead of the present way; parameters in half precision cannot be moved by small steps."""
+    def _next_way(self, way: str) -> str:
+        """What to do instead; where anything is in half precision, small steps vanish in its roundings."""
         types = {self._model.get_parameter(name).dtype for name in self._engine.names}
-        movable = types <= _TOLERANCE.keys()
-        return DIFFERENCES if self.way == FORWARD and movable else BACKWARD
+        movable = (types | {self._engine.precision}) <= _TOLERANCE.keys()
+        return DIFFERENCES if way == FORWARD and movable else BACKWARD
 
     def of_many(self, sample: TokenSample, directions: Sequence[Direction], weights: Tensor) -> Tensor:
         """Values of the target tokens along several directions, float64 [d, s].
@@ -97,7 +119,7 @@ class TokenValues:
             weights: as of `of`.
         """
         if self.way == FORWARD and len(directions) > 1 and not self._apart:
-            stacked = {}
+            stacked: dict[str, Tensor] = {}
             for position, (name, weight) in enumerate(zip(self._engine.names, weights.tolist(), strict=True)):
                 parts = [direction.tensors[position] for direction in directions]
                 if weight and parts[0] is not None:
@@ -105,6 +127,8 @@ class TokenValues:
                     tangent = torch.stack([part for part in parts if part is not None]).mul_(weight)
                     tangent = tangent.to(parameter.device, parameter.dtype)
                     stacked[name] = tangent.view(len(directions), *parameter.shape)
+            if not stacked:
+                return torch.zeros(len(directions), sum(sample.targets), dtype=torch.float64)
             try:
                 return forward_mode_of_many(self._model, sample, stacked) / sum(sample.targets)
             except (NotImplementedError, RuntimeError) as reason:
@@ -119,14 +143,14 @@ class TokenValues:
         return int(max(1, min(_MOST_TOGETHER, self._most // (2 * size))))
 
     def _tried(
-        self, sample: TokenSample, direction: Direction, weights: Tensor, total: float | None
+        self, way: str, sample: TokenSample, direction: Direction, weights: Tensor, total: float | None
     ) -> Tensor | None:
-        """Values of the target tokens by the present way, float64 [s]; None where the model does not allow it."""
-        if self.way == BACKWARD:
+        """Values of the target tokens by one way, float64 [s]; None where model or memory do not allow it."""
+        if way == BACKWARD:
             return self._one_by_one(sample, direction, weights)
         part = 1 / sum(sample.targets)
         try:
-            if self.way == FORWARD:
+            if way == FORWARD:
                 # Derivatives along the parts of a direction add up to that along all of it.
                 parts = self._tangents(direction, weights, self._most)
                 derivatives = [forward_mode(self._model, sample, tangents) for tangents in parts]
@@ -134,18 +158,27 @@ class TokenValues:
             (tangents,) = self._tangents(direction, weights, math.inf)
             if total is None:
                 return central_difference(self._model, sample, tangents, self._step) * part
-            return self._best_difference(sample, tangents, total / part) * part
-        except (NotImplementedError, RuntimeError) as reason:
-            if is_out_of_memory(reason):
-                raise
-            logger.info("%s: %s", self.way, " ".join(str(reason).split())[:200])
-            return None
+            found = self._best_difference(sample, tangents, total / part)
+            return None if found is None else found * part
+        except (NotImplementedError, RuntimeError, MemoryError) as reason:
+            logger.info("%s: %s", way, " ".join(str(reason).split())[:200])
+        # Outside the except block, whose traceback would keep what was computed alive.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
 
-    def _best_difference(self, sample: TokenSample, tangents: dict[str, Tensor], total: float) -> Tensor:
-        """Derivatives with the step whose sum is nearest to `total`, which is kept for what has no known sum."""
+    def _best_difference(self, sample: TokenSample, tangents: dict[str, Tensor], total: float) -> Tensor | None:
+        """Derivatives with the step whose sum is nearest to `total`; it is kept for what has no known sum.
+
+        None where no other step gives much the same: then they are rounding errors.
+        """
         found = {step: central_difference(self._model, sample, tangents, step) for step in STEPS}
-        self._step = min(found, key=lambda step: abs(float(found[step].sum()) - total))
-        return found[self._step]
+        best, *others = sorted(STEPS, key=lambda step: abs(float(found[step].sum()) - total))
+        nearest = min(norm_of(found[best] - found[step]) for step in others)
+        if nearest > _MOST_DISAGREEMENT * norm_of(found[best]):
+            return None
+        self._step = best
+        return found[best]
 
     def _one_by_one(self, sample: TokenSample, direction: Direction, weights: Tensor) -> Tensor:
         """Values of the target tokens by a backward pass for each, float64 [s]."""

@@ -9,6 +9,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from rapidin.records import Sample
@@ -42,7 +43,7 @@ class SampleTable:
             "split": units(len(sample.prompt)),
             "own": units.span(*self._own[sample.prompt]),
             "metadata": _metadata(sample.metadata),
-            "file": sample.file,
+            "file": Path(sample.file).name,  # reports are sent to others
             "row": sample.row,
             "tokens": sample.tokens,
             "targets": sample.targets,

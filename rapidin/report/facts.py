@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rapidin.records import StoreInfo
 
 
 def report_facts(info: StoreInfo) -> dict[str, str]:
-    """Names and values for a report's head."""
+    """Names and values for a report's head; no directories, for reports are sent to others."""
     bits = "1 bit" if info.bits == 1 else f"{info.bits} bits"
     return {
-        "Store": info.path,
+        "Store": Path(info.path).name,
         "Samples": f"{info.samples:,}",
-        "Model": info.model,
-        **({"Adapter": info.adapter} if info.adapter else {}),
+        "Model": Path(info.model).name,
+        **({"Adapter": Path(info.adapter).name} if info.adapter else {}),
         "RapidGrads": f"{info.projection_dim:,} numbers of {bits}, {info.projection} projection",
     }

@@ -9,8 +9,6 @@ from typing import TypedDict
 from rapidin.choices import IndexChoice
 from rapidin.errors import SettingError
 
-RERANKED_PER_RESULT = 3
-"""Samples, for each that is wanted, among which the exactly best ones mostly are."""
 Part = str | tuple[int, int]
 """Of a generation: its text, or its first character and the one behind the last."""
 
@@ -27,8 +25,8 @@ class Options(TypedDict, total=False):
             `Snapshot.way`. With filters every search is exact.
         nprobe: lists that index ``ivf`` reads, instead of its own number.
         rerank: of so many samples at each end the exact influence is computed, which orders them, and of the best
-            the influences of their tokens; 0: none. `RERANKED_PER_RESULT` times k is a good number. Each takes
-            some three training steps' time.
+            the influences of their tokens; 0: none. `rapidin.choices.RERANKED_PER_RESULT` times k is a good
+            number. Each takes some three training steps' time.
         tokens: find what every target token of the generation goes back to by itself.
         spans: parts of the generation that alone are asked about: texts, or offsets of their first character and
             of the one behind the last. A text stands for every place where it occurs.
@@ -76,6 +74,12 @@ class SearchOptions:
         if 0 < self.rerank < self.k:
             raise SettingError(f"--rerank {self.rerank} is less than the {self.k} samples wanted: give more, or 0")
 
+        if isinstance(self.spans, str):
+            raise SettingError(f"spans is the text {self.spans!r}: give a list of texts, such as [{self.spans!r}]")
+        for part in self.spans:
+            pair = isinstance(part, tuple) and len(part) == 2 and all(isinstance(place, int) for place in part)
+            if not (isinstance(part, str) or pair):
+                raise SettingError(f"{part!r} is no part of a generation: give a text, or a tuple of two offsets")
         if self.matrices and not self.rerank:
             raise SettingError("matrices of tokens go with exact influences: give --rerank")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -11,7 +12,7 @@ from typing import Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.errors import GradientError, ModelError, RowError
+from rapidin.errors import GradientError, ModelError, RowError, SettingError
 from rapidin.gradients import RapidGradEngine, TokenBudget, compute_in_batches
 from rapidin.influence import Explainer, TokenQueries
 from rapidin.model.fingerprint import check_same, fingerprint
@@ -21,7 +22,7 @@ from rapidin.model.places import absolute_place
 from rapidin.results import Hit, Query, SearchResult, TokenResult
 from rapidin.search.explaining import SearchExplainer, Tell, generation_tokens
 from rapidin.search.options import Options, SearchOptions
-from rapidin.search.queries import query_of_prompt, read_queries
+from rapidin.search.queries import COMMAND_LINE, query_of_prompt, read_queries
 from rapidin.storage import GpuSearch, ScoredSample, Snapshot, Store
 from rapidin.text import EncodedSample, Encoder, TextSample
 from rapidin.text.chosen import tokens_in_spans
@@ -30,7 +31,7 @@ _QUERIES_AT_ONCE = 64
 
 
 class Searcher:
-    """A store and its model, loaded once for any number of searches.
+    """A store and its model, loaded once for any number of searches; threads take turns.
 
     Args:
         store: the store, or its path.
@@ -57,6 +58,7 @@ class Searcher:
         trust_remote_code: bool = False,
     ) -> None:
         self._owns_store = not isinstance(store, Store)
+        self._lock = threading.RLock()
         self.store = store if isinstance(store, Store) else Store.open(store)
         try:
             self._load(model, adapter, device, tokens_per_batch, trust_remote_code)
@@ -124,7 +126,8 @@ class Searcher:
         """
         wanted = SearchOptions(**options)
         query = query_of_prompt(prompt, generation, self.store.settings.text)
-        (result,) = self._search([replace(query, id="0")], wanted, on_progress)
+        with self._lock:
+            (result,) = self._search([replace(query, id="0")], wanted, on_progress)
         return result
 
     def search_file(
@@ -148,7 +151,12 @@ class Searcher:
         queries = read_queries(Path(file), self.store.settings.text)
         done = 0
         while chunk := list(islice(queries, _QUERIES_AT_ONCE)):
-            for result in self._search(chunk, wanted, None):
+            answers = self._search(chunk, wanted, None)
+            while True:
+                with self._lock:  # not while the caller looks at a result
+                    result = next(answers, None)
+                if result is None:
+                    break
                 yield result
                 done += 1
                 if on_progress is not None:
@@ -201,7 +209,12 @@ class Searcher:
             encoded = self._encoder.encode(sample, sample.response if sample.turns else None)
         spans: tuple[tuple[int, int], ...] = ()
         if options.spans:
-            chosen = tokens_in_spans(encoded, self._encoder.token_spans(encoded), options.spans)
+            try:
+                chosen = tokens_in_spans(encoded, self._encoder.token_spans(encoded), options.spans)
+            except SettingError as error:
+                if sample.file == COMMAND_LINE:
+                    raise
+                raise RowError(sample.file, sample.row, str(error), sample.id) from error
             encoded, spans = replace(encoded, targets=chosen.targets), chosen.spans
         query = Query(
             id=sample.id,

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rapidin.errors import ComputationError
 from rapidin.gradients import RapidGradEngine, TokenBudget
-from rapidin.influence import Explainer, TokenQueries
+from rapidin.influence import Explainer, TokenQueries, token_values
 from rapidin.influence.token_values import BACKWARD, DIFFERENCES, FORWARD
 from rapidin.settings import ProjectionSettings, TracedParameter
 from tests import tiny
@@ -200,3 +201,115 @@ def test_half_precision_is_near_single(architecture: str, dtype: torch.dtype) ->
     size = np.abs(tokens).sum()
     assert low_score == pytest.approx(score, abs=0.05 * size)
     assert np.corrcoef(tokens, low_tokens)[0, 1] > 0.98
+
+
+def test_small_steps_are_not_taken_where_activations_are_in_half_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An adapter in single precision on a coarse base, as PEFT makes it, without forward mode."""
+
+    def missing(*_: object) -> None:
+        raise NotImplementedError("no forward mode")
+
+    monkeypatch.setattr(token_values, "forward_mode", missing)
+    model = tiny.make("lora-llama").to(torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        if "lora" in name:
+            parameter.data = parameter.data.float()
+    query, sample = random_samples(2, seed=5)
+    with engine_of(model) as engine:
+        explainer = Explainer(model, engine, budget_of(engine))
+        direction = explainer.direction(query)
+        (influence,) = explainer.influences([sample], direction)
+        monkeypatch.setattr(token_values, "central_difference", None)  # a call would fail
+        tokens = explainer.token_influences(sample, direction, influence)
+    assert sum(tokens) == pytest.approx(influence.score, abs=0.05 * np.abs(tokens).sum())
+
+
+def test_central_differences_that_contradict_each_other_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, sample = random_samples(2, seed=5)
+    model = tiny.make("gpt2")
+    random = torch.Generator().manual_seed(1)
+    with engine_of(model) as engine:
+        explainer = Explainer(model, engine, budget_of(engine))
+        direction = explainer.direction(query)
+        (influence,) = explainer.influences([sample], direction)
+        fast = explainer.token_influences(sample, direction, influence)
+
+        def noise(*_: object) -> torch.Tensor:
+            """Whose sum is right, and nothing else."""
+            values = torch.randn(len(fast), dtype=torch.float64, generator=random)
+            return values - values.mean() + influence.score
+
+        monkeypatch.setattr(token_values, "central_difference", noise)
+        explainer._values.way = DIFFERENCES
+        slow = explainer.token_influences(sample, direction, influence)
+    np.testing.assert_allclose(slow, fast, atol=1e-3 * np.abs(fast).max())
+
+
+def test_one_unlucky_sample_does_not_end_forward_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, *samples = random_samples(5, seed=5)
+    model = tiny.make("gpt2")
+    original, wrong = token_values.forward_mode, [True, False, True, True, True]
+
+    def sometimes(*arguments):
+        found = original(*arguments)
+        return found + 1 if wrong.pop(0) else found
+
+    monkeypatch.setattr(token_values, "forward_mode", sometimes)
+    with engine_of(model) as engine:
+        explainer = Explainer(model, engine, budget_of(engine))
+        direction = explainer.direction(query)
+        influences = explainer.influences(samples, direction)
+        ways = []
+        for sample, influence in zip([*samples, samples[0]], [*influences, influences[0]], strict=True):
+            tokens = explainer.token_influences(sample, direction, influence)
+            assert sum(tokens) == pytest.approx(influence.score, abs=1e-3 * np.abs(tokens).sum())
+            ways.append(explainer.way)
+    assert ways == [FORWARD] * 4 + [DIFFERENCES]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_memory_that_runs_out_in_forward_mode(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Plain attention needs more than the fused one that gradients are computed with."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    query, sample = random_samples(2, seed=5)
+    model = tiny.make("llama-untied")
+    with engine_of(model) as engine:
+        explainer = Explainer(model, engine, budget_of(engine))
+        direction = explainer.direction(query)
+        (influence,) = explainer.influences([sample], direction)
+        fast = explainer.token_influences(sample, direction, influence)
+        for name in ("forward_mode", "central_difference"):
+            monkeypatch.setattr(token_values, name, fail)
+        slow = explainer.token_influences(sample, direction, influence)
+    np.testing.assert_allclose(slow, fast, atol=1e-3 * np.abs(fast).max())
+
+
+def test_a_generation_that_does_not_fit_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with engine_of(tiny.make("gpt2")) as engine:
+        explainer = Explainer(tiny.make("gpt2"), engine, budget_of(engine))
+        monkeypatch.setattr(engine, "accumulate", fail)
+        with pytest.raises(ComputationError, match="does not fit into memory"):
+            explainer.direction(random_samples(1)[0])
+
+
+def test_a_token_that_the_model_is_certain_of_has_no_influence() -> None:
+    query, sample = random_samples(2, seed=5)
+    model = tiny.make("gpt2")
+    with engine_of(model) as engine:
+        explainer = Explainer(model, engine, budget_of(engine))
+        direction = explainer.direction(query)
+        (influence,) = explainer.influences([sample], direction)
+        explainer.token_influences(sample, direction, influence)
+        for parameter in model.parameters():
+            parameter.data.zero_()  # then no gradient reaches any tensor but those that are multiplied last
+        place = next(place for place, target in enumerate(query.targets) if target)
+        part = explainer.token_direction(query, place, direction)
+        assert np.isfinite(explainer.matrix(sample, [part, part], influence)).all()
