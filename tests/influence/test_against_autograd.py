@@ -313,3 +313,26 @@ def test_a_token_that_the_model_is_certain_of_has_no_influence() -> None:
         place = next(place for place, target in enumerate(query.targets) if target)
         part = explainer.token_direction(query, place, direction)
         assert np.isfinite(explainer.matrix(sample, [part, part], influence)).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("memory", [None, 4 * 1000])
+@pytest.mark.parametrize("architecture", ["llama-tied", "gpt2", "lora-llama"])
+def test_a_gpu_gives_what_the_cpu_gives(architecture: str, memory: int | None) -> None:
+    query, *samples = random_samples(4, seed=5)
+    found = []
+    for device in ("cpu", "cuda"):
+        model = tiny.make(architecture).to(device)
+        with engine_of(model) as engine:
+            explainer = Explainer(model, engine, budget_of(engine), memory=memory)
+            direction = explainer.direction(query)
+            influences = explainer.influences(samples, direction)
+            values = [influence.score for influence in influences if influence is not None]
+            values += explainer.token_influences(samples[0], direction, influences[0])
+            places = [place for place, target in enumerate(query.targets) if target][:3]
+            parts = [explainer.token_direction(query, place, direction) for place in places]
+            values += sum(explainer.matrix(samples[0], parts, influences[0]), [])
+            assert explainer.way == FORWARD
+            found.append((np.array(values), TokenQueries(engine, budget_of(engine)).vectors(query)))
+    for cpu, gpu in zip(*found, strict=True):
+        np.testing.assert_allclose(gpu, cpu, atol=1e-3 * np.abs(cpu).max())
