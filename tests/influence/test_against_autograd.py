@@ -331,7 +331,7 @@ def test_a_gpu_gives_what_the_cpu_gives(architecture: str, memory: int | None) -
             values += explainer.token_influences(samples[0], direction, influences[0])
             places = [place for place, target in enumerate(query.targets) if target][:3]
             parts = [explainer.token_direction(query, place, direction) for place in places]
-            values += sum(explainer.matrix(samples[0], parts, influences[0]), [])
+            values += np.array(explainer.matrix(samples[0], parts, influences[0])).ravel().tolist()
             assert explainer.way == FORWARD
             found.append((np.array(values), TokenQueries(engine, budget_of(engine)).vectors(query)))
     for cpu, gpu in zip(*found, strict=True):
