@@ -40,14 +40,14 @@ def search_view(result: SearchResult) -> RenderableType:
             title_align="left",
         ),
         Panel(_generation(result), title=title, title_align="left"),
-        Rule("proponents: training on them made this answer more likely", align="left"),
+        Rule(f"proponents: training on them made {_asked(result)} more likely", align="left"),
         _hits_view(result.proponents, scale),
     ]
     if result.opponents:
         parts.append(Rule("opponents: training on them made it less likely", align="left"))
         parts.append(_hits_view(result.opponents, scale))
     if result.by_token:
-        parts.append(Rule("by token: what each part of the generation goes back to", align="left"))
+        parts.append(Rule("by token: what each part of the generation goes back to (estimated)", align="left"))
         parts.append(_by_token(result.by_token))
     if scale:
         parts.append(_legend(scale, result.explained or ""))
@@ -60,6 +60,11 @@ def _way(index: str) -> str:
     if index == "exact":
         return "searched exactly"
     return f"searched through index {index}: approximate, some samples may be missed; --exact misses none"
+
+
+def _asked(result: SearchResult) -> str:
+    parts = [repr(result.query.generation[start:end]) for start, end in result.query.spans]
+    return ", ".join(dict.fromkeys(map(shortened, parts))) or "this answer"
 
 
 def _generation(result: SearchResult) -> Text:

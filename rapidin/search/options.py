@@ -80,6 +80,8 @@ class SearchOptions:
             pair = isinstance(part, tuple) and len(part) == 2 and all(isinstance(place, int) for place in part)
             if not (isinstance(part, str) or pair):
                 raise SettingError(f"{part!r} is no part of a generation: give a text, or a tuple of two offsets")
+            if isinstance(part, str) and not part.strip():
+                raise SettingError("a part of the generation is blank: give a text that occurs in it")
         if self.matrices and not self.rerank:
             raise SettingError("matrices of tokens go with exact influences: give --rerank")
 

@@ -76,6 +76,10 @@ class Codec:
         """What code 0 of 4 bits stands for, and how much each step adds; FAISS decodes to the middle of a step."""
         return _grid(self, dimension)
 
+    def codes_offset(self, dimension: int) -> int:
+        """Where the codes begin in a file of FAISS, whatever their number."""
+        return _codes_offset(self, dimension)
+
     def fits(self, index: Any, dimension: int) -> bool:
         """Whether an index that was read from a file has this coding, whatever the number of its rows."""
         faiss = load_faiss()
@@ -127,6 +131,15 @@ def _grid(codec: Codec, dimension: int) -> tuple[float, float]:
     index = codec.new_index(dimension)  # named, for FAISS's vectors die with it
     first, extent = load_faiss().vector_to_array(index.sq.trained).tolist()
     return first + extent / 30, extent / 15
+
+
+@cache
+def _codes_offset(codec: Codec, dimension: int) -> int:
+    index = codec.new_index(dimension)
+    row = np.full((1, codec.row_bytes(dimension)), 0xA5, np.uint8)  # which stands nowhere else
+    index.add_sa_codes(row)
+    offset: int = load_faiss().serialize_index(index).tobytes().index(row.tobytes())
+    return offset
 
 
 CODECS: dict[Bits, Codec] = {

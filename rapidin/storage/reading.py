@@ -29,6 +29,9 @@ _ADVICE = (
 _BLOCK_BYTES = 2**25
 """Of decoded vectors, in single precision."""
 
+_ANNOUNCED_BYTES = 2**17
+"""Of a file that the system is asked to read at a time: of more it takes no more than its read-ahead."""
+
 _verified: dict[Path, tuple[int, int, int, str]] = {}
 """Files whose checksum this process has compared: size, time of change, inode, checksum."""
 _verified_lock = threading.Lock()
@@ -71,9 +74,11 @@ class Segment:
                 f"{path}: it does not hold {record.rows} vectors of {dimension} numbers in {codec.bits} bits; "
                 f"{advice}"
             )
-        self._header_bytes = record.bytes - record.rows * row_bytes  # the codes come last
-        codes = faiss.rev_swig_ptr(self._index.codes.data(), self._index.codes.size())
-        self.codes: NDArray[np.uint8] = codes.reshape(record.rows, row_bytes)
+        self._header_bytes = codec.codes_offset(dimension)
+        # FAISS maps the file for access at random: read from disk in order, it is fifteen times slower so.
+        with file_errors(path):
+            codes = np.memmap(path, np.uint8, "r", self._header_bytes, (record.rows, row_bytes))
+        self.codes: NDArray[np.uint8] = np.asarray(codes)
 
     def decode(self, positions: NDArray[np.int64], out: NDArray[np.float32]) -> NDArray[np.float32]:
         """Vectors at ascending `positions` [m], as the codec turned them, in the first m rows of `out` [≥ m, K].
@@ -114,8 +119,9 @@ class Segment:
         row_bytes = self.codes.shape[1]
         # Only advice: a file that is gone is still mapped.
         with suppress(OSError), self.path.open("rb") as file:
-            offset = self._header_bytes + first * row_bytes
-            os.posix_fadvise(file.fileno(), offset, (last - first + 1) * row_bytes, os.POSIX_FADV_WILLNEED)
+            begin = self._header_bytes + first * row_bytes
+            for offset in range(begin, begin + (last - first + 1) * row_bytes, _ANNOUNCED_BYTES):
+                os.posix_fadvise(file.fileno(), offset, _ANNOUNCED_BYTES, os.POSIX_FADV_WILLNEED)
 
     def range_of(self, positions: NDArray[np.int64]) -> tuple[int, int]:
         """The first and the last of ascending `positions` [m].

@@ -211,3 +211,13 @@ def test_setting_error_of_bits_names_the_flag(tmp_path: Path, model_directory: P
     with pytest.raises(SettingError, match="--bits"):
         resolve({"model": str(model_directory), "bits": 3}, None, tmp_path)
     assert resolve({"model": str(model_directory)}, None, tmp_path).codec.bits == 4
+
+
+def test_codes_are_mapped_where_faiss_has_them(store: Store) -> None:
+    import faiss
+
+    with store.snapshot() as snapshot:
+        for segment_id in snapshot._records:
+            segment = snapshot._segment(segment_id)
+            held = faiss.rev_swig_ptr(segment._index.codes.data(), segment._index.codes.size())
+            np.testing.assert_array_equal(segment.codes.ravel(), held)
