@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
 from rich.padding import Padding
 from rich.panel import Panel
@@ -26,6 +26,7 @@ _DARK_FROM = 2
 _LONGEST_RESPONSE = 400
 _LONGEST_PLAIN = 240
 _SHOWN_PER_TOKEN = 3
+_NAMED_WORDS = 5
 
 
 def search_view(result: SearchResult) -> RenderableType:
@@ -40,17 +41,18 @@ def search_view(result: SearchResult) -> RenderableType:
             title_align="left",
         ),
         Panel(_generation(result), title=title, title_align="left"),
-        Rule(f"proponents: training on them made {_asked(result)} more likely", align="left"),
+        Rule(_title("proponents", result.proponents, _asked(result), "more", 1), align="left"),
         _hits_view(result.proponents, scale),
     ]
     if result.opponents:
-        parts.append(Rule("opponents: training on them made it less likely", align="left"))
+        parts.append(Rule(_title("opponents", result.opponents, "it", "less", -1), align="left"))
         parts.append(_hits_view(result.opponents, scale))
     if result.by_token:
         parts.append(Rule("by token: what each part of the generation goes back to (estimated)", align="left"))
         parts.append(_by_token(result.by_token))
     if scale:
-        parts.append(_legend(scale, result.explained or ""))
+        parts.append(WithColours(_legend(scale)))
+        parts.append(Text(f"a sample's words add up to its score ({result.explained})", style="dim"))
     parts.append(Text(_way(result.index), style="dim"))
     return Group(*parts)
 
@@ -60,6 +62,14 @@ def _way(index: str) -> str:
     if index == "exact":
         return "searched exactly"
     return f"searched through index {index}: approximate, some samples may be missed; --exact misses none"
+
+
+def _title(end: str, hits: Sequence[Hit], asked: str, more: str, sign: int) -> str:
+    """What an end's samples have in common; where few samples are left, not all may be on its side of zero."""
+    if all(sign * (hit.score if hit.exact_score is None else hit.exact_score) >= 0 for hit in hits):
+        return f"{end}: training on them made {asked} {more} likely"
+    side = "above" if sign > 0 else "below"
+    return f"{end}: training on those {side} zero made {asked} {more} likely"
 
 
 def _asked(result: SearchResult) -> str:
@@ -99,7 +109,37 @@ def _hits_view(hits: Sequence[Hit], scale: float) -> RenderableType:
         else:
             texts.append(shortened(one_line(hit.sample.response), _LONGEST_PLAIN), style="not dim")
         parts += [figures, Padding(texts, (0, 0, 0, 6))]
+        if hit.words:
+            parts.append(WithoutColours(Padding(_strongest(hit.words), (0, 0, 0, 6))))
     return Group(*parts)
+
+
+class WithoutColours:
+    """Something that is only shown where shades are not."""
+
+    def __init__(self, view: RenderableType) -> None:
+        self._view = view
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Called by rich."""
+        if console.color_system is None or console.no_color:
+            yield self._view
+
+
+class WithColours(WithoutColours):
+    """Something that is only shown where shades are."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Called by rich."""
+        if console.color_system is not None and not console.no_color:
+            yield self._view
+
+
+def _strongest(words: Sequence[TokenInfluence]) -> Text:
+    """The words of largest influence, where they cannot be shaded."""
+    found = sorted((word for word in words if word.token.strip()), key=lambda word: -abs(word.influence))
+    named = ", ".join(f"{one_line(word.token)} {word.influence:+.4f}" for word in found[:_NAMED_WORDS])
+    return Text(f"strongest words: {named}", style="dim")
 
 
 def _shaded(hit: Hit, scale: float) -> Text:
@@ -143,13 +183,13 @@ def _scale(result: SearchResult) -> float:
     return max((abs(word.influence) for word in words), default=0.0)
 
 
-def _legend(scale: float, way: str) -> Text:
+def _legend(scale: float) -> Text:
     legend = Text("\nwords: ")
     for shades, sign in ((reversed(_AWAY), -1), (_TOWARDS, 1)):
         legend.append(f"{sign * scale:+.4f} " if sign < 0 else " 0 ")
         for shade in shades:
             legend.append("  ", style=Style(bgcolor=shade))
-    legend.append(f" {scale:+.4f}; a sample's words add up to its score ({way})")
+    legend.append(f" {scale:+.4f}")
     return legend
 
 

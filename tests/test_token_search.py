@@ -226,7 +226,8 @@ def test_words_are_shaded_on_a_terminal_and_plain_elsewhere(explained: SearchRes
     shaded, plain = view(explained, terminal=True), view(explained, terminal=False)
     assert "\x1b[" in shaded and "\x1b[" not in plain
     strongest = max(explained.proponents[0].words, key=lambda word: abs(word.influence))
-    assert strongest.token.strip() in plain
+    assert f"strongest words: {strongest.token.strip()} {strongest.influence:+.4f}" in plain
+    assert "strongest words" not in shaded
     assert "a sample's words add up to its score" in " ".join(plain.split())
     assert f"{explained.proponents[0].exact_score:+.4f}" in plain
     assert "by token" in plain
@@ -306,3 +307,11 @@ def test_a_terminal_obeys_no_data(explained: SearchResult) -> None:
         query = replace(explained.query, id=hostile, prompt=hostile, generation=hostile)
         shown = view(replace(explained, query=query, proponents=(one,)), terminal=False)
         assert not {"\x1b", "\x07", "\x9b", "\x08"} & set(shown)
+
+
+def test_an_end_says_nothing_untrue_of_samples_on_the_other_side_of_zero(explained: SearchResult) -> None:
+    from dataclasses import replace
+
+    turned = replace(explained, opponents=explained.proponents[:1], by_token=())
+    assert "opponents: training on those below zero made it less likely" in view(turned, terminal=False)
+    assert "proponents: training on them made this answer more likely" in view(turned, terminal=False)
