@@ -25,11 +25,12 @@ from rapidin.cli_parts import importing
 with importing():
     import torch, faiss, rich.console
     from rapidin.storage import Store
-    from rapidin.terminal import search_view
+    from rapidin.terminal_search import search_view
     mark("imports")
     import transformers
     mark("model")  # which alone needs transformers
     from rapidin.search import Searcher, searcher
+    from rapidin.search.explaining import SearchExplainer
     mark("imports")
 def timed(name, function):
     def run(*arguments, **named):
@@ -42,12 +43,13 @@ searcher.load_tokenizer = timed("model", searcher.load_tokenizer)
 searcher.load_model = timed("model", searcher.load_model)
 Searcher._check_fingerprint = timed("fingerprint", Searcher._check_fingerprint)
 Searcher._vectors = timed("gradient", Searcher._vectors)
+SearchExplainer.explained = timed("gradients of 30 samples, influences of tokens", SearchExplainer.explained)
 Store.snapshot = timed("search", Store.snapshot)
 from rapidin.storage.snapshot import Snapshot
 Snapshot.search = timed("search", Snapshot.search)
 with Store.open(store) as opened, Searcher(opened) as asked:
     mark("other")
-    result = asked.search(prompt, generation)
+    result = asked.search(prompt, generation, rerank=30)  # as the command does by itself
 mark("other")
 rich.console.Console().print(search_view(result))
 mark("other")
@@ -76,7 +78,7 @@ def command_table(store: Path, prompt: str, generation: str) -> None:
             text=True,
         ).stderr
         sums: dict[str, float] = {}
-        for line in told[told.index("MARKS") :].split()[1:]:
+        for line in told[told.index("MARKS") :].strip().splitlines()[1:]:
             name, seconds = line.split("=")
             sums[name] = sums.get(name, 0.0) + float(seconds)
         for name, total in sums.items():
@@ -88,7 +90,7 @@ def command_table(store: Path, prompt: str, generation: str) -> None:
     for name, values in steps.items():
         tables.row(name, tables.median_and_range(values[1:]))
     without = [
-        sum(values[turn] for name, values in steps.items() if name not in ("model", "gradient"))
+        sum(values[turn] for name, values in steps.items() if "model" not in name and "gradient" not in name)
         for turn in range(1, _ROUNDS + 1)
     ]
     tables.row("all but model and gradient", tables.median_and_range(without))
