@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from rapidin.errors import ComputationError, GradientError
 from rapidin.gradients.batches import TokenBudget, in_batches
 from rapidin.gradients.contributions import as_matrix
-from rapidin.gradients.engine import TokenSample, suppress_out_of_memory
+from rapidin.gradients.engine import TokenSample
 from rapidin.gradients.rapidgrad import RapidGradEngine
 from rapidin.influence.alignments import Alignments
 from rapidin.influence.directions import (
@@ -38,7 +38,7 @@ from rapidin.influence.directions import (
 )
 from rapidin.influence.prefixes import Prefix
 from rapidin.influence.token_values import ELEMENT_BYTES, TokenValues
-from rapidin.memory import WorkingMemory, free_bytes
+from rapidin.memory import WorkingMemory, free_bytes, unless_memory_runs_out
 
 logger = logging.getLogger(__name__)
 
@@ -103,19 +103,19 @@ class Explainer:
             GradientError: it is zero or not finite.
         """
         if self._elements * ELEMENT_BYTES <= self._free * _DIRECTION_SHARE:
-            with suppress_out_of_memory():
-                tensors, norms = self._whole(query)
-                return direction_of(tensors, norms, self._engine.layer_norm, self._rounding)
+            direction = unless_memory_runs_out(lambda: self._exact_direction(query))
+            if direction is not None:
+                return direction
         logger.warning(
             "the query's gradient does not fit into memory: its RapidGrad stands for it, which takes longer and "
             "explains the estimates"
         )
-        with suppress_out_of_memory():
-            batch = self._engine.compute([query])
-            if batch.problems:
-                raise GradientError("query", f"{batch.problems[0]}; ask otherwise")
-            return self._restored(batch.vectors[0])
-        raise ComputationError(_NO_ROOM)
+        batch = unless_memory_runs_out(lambda: self._engine.compute([query]))
+        if batch is None:
+            raise ComputationError(_NO_ROOM)
+        if batch.problems:
+            raise GradientError("query", f"{batch.problems[0]}; ask otherwise")
+        return self._restored(batch.vectors[0])
 
     def token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
         """The part that one target token has in a query's direction (Eq. 8).
@@ -125,15 +125,11 @@ class Explainer:
             place: of the token among the query's.
             whole: the query's direction, whose norms stay.
         """
-        part = 1 / sum(query.targets)
-        with suppress_out_of_memory():
-            if not whole.exact:
-                norms = self._engine.norms(query) if whole.layer_norm else None
-                return self._restored(self._engine.compute_with_norms([Prefix(query, place)], norms)[0] * part)
-            # The gradient of a token that the model is certain of may be zero, which is an answer.
-            tensors, _ = self._whole(Prefix(query, place), zero=True)
-            return direction_of(tensors, whole.norms, whole.layer_norm, self._rounding, part)
-        raise ComputationError(_NO_ROOM)
+        compute = self._exact_token_direction if whole.exact else self._restored_token_direction
+        direction = unless_memory_runs_out(lambda: compute(query, place, whole))
+        if direction is None:
+            raise ComputationError(_NO_ROOM)
+        return direction
 
     def influences(
         self,
@@ -194,6 +190,21 @@ class Explainer:
             exact: of the sample and the whole query.
         """
         return self._values.of_many(sample, directions, exact.weights).tolist()
+
+    def _exact_direction(self, query: TokenSample) -> Direction:
+        tensors, norms = self._whole(query)
+        return direction_of(tensors, norms, self._engine.layer_norm, self._rounding)
+
+    def _exact_token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
+        # The gradient of a token that the model is certain of may be zero, which is an answer.
+        tensors, _ = self._whole(Prefix(query, place), zero=True)
+        part = 1 / sum(query.targets)
+        return direction_of(tensors, whole.norms, whole.layer_norm, self._rounding, part)
+
+    def _restored_token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
+        norms = self._engine.norms(query) if whole.layer_norm else None
+        vector = self._engine.compute_with_norms([Prefix(query, place)], norms)[0]
+        return self._restored(vector * (1 / sum(query.targets)))
 
     def _restored(self, vector: NDArray[np.float32]) -> Direction:
         """The direction that a query's RapidGrad [K] stands for."""

@@ -24,7 +24,7 @@ from rapidin.influence.alignments import Alignments
 from rapidin.influence.directions import Direction, norm_of
 from rapidin.influence.forward_mode import STEPS, central_difference, forward_mode, forward_mode_of_many
 from rapidin.influence.prefixes import Prefix, target_places
-from rapidin.memory import WorkingMemory
+from rapidin.memory import WorkingMemory, release_cached_memory
 
 logger = logging.getLogger(__name__)
 
@@ -162,9 +162,7 @@ class TokenValues:
             return None if found is None else found * part
         except (NotImplementedError, RuntimeError, MemoryError) as reason:
             logger.info("%s: %s", way, " ".join(str(reason).split())[:200])
-        # Outside the except block, whose traceback would keep what was computed alive.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_cached_memory()
         return None
 
     def _best_difference(self, sample: TokenSample, tangents: dict[str, Tensor], total: float) -> Tensor | None:
