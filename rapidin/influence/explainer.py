@@ -27,7 +27,7 @@ from rapidin.gradients.batches import TokenBudget, in_batches
 from rapidin.gradients.contributions import as_matrix
 from rapidin.gradients.engine import TokenSample
 from rapidin.gradients.rapidgrad import RapidGradEngine
-from rapidin.influence.alignments import Alignments
+from rapidin.influence.alignments import Aligner
 from rapidin.influence.directions import (
     ROUNDING,
     ROUNDING_LOW,
@@ -38,7 +38,7 @@ from rapidin.influence.directions import (
 )
 from rapidin.influence.prefixes import Prefix
 from rapidin.influence.token_values import ELEMENT_BYTES, TokenValues
-from rapidin.memory import WorkingMemory, free_bytes, unless_memory_runs_out
+from rapidin.memory import free_bytes, unless_memory_runs_out
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +79,12 @@ class Explainer:
     ) -> None:
         self._engine = engine
         self._budget = budget
-        self._memory = WorkingMemory()
+        self._aligner = Aligner(engine)
         self._elements = sum(math.prod(shape) for shape in engine.shapes)
         free = free_bytes(engine.device) if memory is None else memory
         self._free = math.inf if free is None else free
         self._rounding = ROUNDING.get(engine.precision, ROUNDING_LOW)
-        self._values = TokenValues(model, engine, budget, self._free * _TANGENTS_SHARE)
+        self._values = TokenValues(model, engine, self._aligner, budget, self._free * _TANGENTS_SHARE)
 
     @property
     def way(self) -> str:
@@ -148,10 +148,9 @@ class Explainer:
         done = 0
 
         def compute(chosen: list[TokenSample]) -> list[ExactInfluence | None]:
-            sums, factors = self._engine.accumulate(chosen, lambda b: Alignments(b, direction, self._memory))
-            factors = factors.double().cpu()[:, None]
-            weights = direction.weights(sums[:, :, 1].sqrt() * factors, self._rounding)
-            parts = sums[:, :, 0] * factors * weights
+            products, norms = self._aligner.aligned(chosen, direction)
+            weights = direction.weights(norms, self._rounding)
+            parts = products * weights
             usable = torch.isfinite(parts).all(dim=1).tolist()
             return [
                 ExactInfluence(float(part.sum()), float(part.abs().sum()), weight) if finite else None

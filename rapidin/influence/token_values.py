@@ -20,11 +20,11 @@ from rapidin.errors import ComputationError
 from rapidin.gradients.batches import TokenBudget, in_batches
 from rapidin.gradients.engine import TokenSample
 from rapidin.gradients.rapidgrad import RapidGradEngine
-from rapidin.influence.alignments import Alignments
+from rapidin.influence.alignments import Aligner
 from rapidin.influence.directions import Direction, norm_of
 from rapidin.influence.forward_mode import STEPS, central_difference, forward_mode, forward_mode_of_many
 from rapidin.influence.prefixes import Prefix, target_places
-from rapidin.memory import WorkingMemory, release_cached_memory
+from rapidin.memory import release_cached_memory
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class TokenValues:
     Args:
         model: the engine's model.
         engine: of the store.
+        aligner: of the engine.
         budget: of batches; halved where memory runs out.
         most: bytes of a direction that a sample is differentiated along at a time.
 
@@ -56,12 +57,14 @@ class TokenValues:
         way: the first of `FORWARD`, `DIFFERENCES` and `BACKWARD` that was not given up.
     """
 
-    def __init__(self, model: nn.Module, engine: RapidGradEngine, budget: TokenBudget, most: float) -> None:
+    def __init__(
+        self, model: nn.Module, engine: RapidGradEngine, aligner: Aligner, budget: TokenBudget, most: float
+    ) -> None:
         self._model = model
         self._engine = engine
         self._budget = budget
         self._most = most
-        self._memory = WorkingMemory()
+        self._aligner = aligner
         self._tolerance = _TOLERANCE.get(engine.precision, _TOLERANCE_LOW)
         self._step = STEPS[0]
         self._apart = False
@@ -184,8 +187,8 @@ class TokenValues:
         values = torch.zeros(len(places), dtype=torch.float64)
 
         def compute(chosen: list[TokenSample]) -> Tensor:
-            sums, factors = self._engine.accumulate(chosen, lambda b: Alignments(b, direction, self._memory))
-            return (sums[:, :, 0] * weights).sum(dim=1) * factors.double().cpu()
+            products, _ = self._aligner.aligned(chosen, direction)
+            return (products * weights).sum(dim=1)
 
         def too_large(tokens: int) -> Tensor:
             raise ComputationError(
