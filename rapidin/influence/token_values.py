@@ -122,21 +122,12 @@ class TokenValues:
             weights: as of `of`.
         """
         if self.way == FORWARD and len(directions) > 1 and not self._apart:
-            stacked: dict[str, Tensor] = {}
-            for position, (name, weight) in enumerate(zip(self._engine.names, weights.tolist(), strict=True)):
-                parts = [direction.tensors[position] for direction in directions]
-                if weight and parts[0] is not None:
-                    parameter = self._model.get_parameter(name)
-                    tangent = torch.stack([part for part in parts if part is not None]).mul_(weight)
-                    tangent = tangent.to(parameter.device, parameter.dtype)
-                    stacked[name] = tangent.view(len(directions), *parameter.shape)
-            if not stacked:
-                return torch.zeros(len(directions), sum(sample.targets), dtype=torch.float64)
             try:
-                return forward_mode_of_many(self._model, sample, stacked) / sum(sample.targets)
-            except (NotImplementedError, RuntimeError) as reason:
+                return self._together(sample, directions, weights)
+            except (NotImplementedError, RuntimeError, MemoryError) as reason:
                 logger.info("one direction at a time: %s", " ".join(str(reason).split())[:200])
                 self._apart = True
+            release_cached_memory()
         return torch.stack([self.of(sample, direction, weights, None) for direction in directions])
 
     @property
@@ -205,17 +196,43 @@ class TokenValues:
 
         It comes in parts of at most so many bytes, unless a single tensor has more; one of them at least.
         """
-        parameters = dict(self._model.named_parameters())
         tangents: dict[str, Tensor] = {}
         size = 0
         for position, (name, weight) in enumerate(zip(self._engine.names, weights.tolist(), strict=True)):
             tensor = direction.tensors[position] if weight else None
             if tensor is None:
                 continue
-            parameter = parameters[name]
-            if tangents and size + parameter.numel() * ELEMENT_BYTES > most:
+            if tangents and size + tensor.numel() * ELEMENT_BYTES > most:
                 yield tangents
                 tangents, size = {}, 0
-            tangents[name] = (tensor * weight).to(parameter.device, parameter.dtype).view(parameter.shape)
-            size += parameter.numel() * ELEMENT_BYTES
+            tangents[name] = self._tangent(name, tensor, weight)
+            size += tensor.numel() * ELEMENT_BYTES
         yield tangents
+
+    def _together(self, sample: TokenSample, directions: Sequence[Direction], weights: Tensor) -> Tensor:
+        """Values of the target tokens along d directions in one pass in forward mode, float64 [d, s]."""
+        tangents = self._stacked_tangents(directions, weights)
+        if not tangents:
+            return torch.zeros(len(directions), sum(sample.targets), dtype=torch.float64)
+        return forward_mode_of_many(self._model, sample, tangents) / sum(sample.targets)
+
+    def _stacked_tangents(self, directions: Sequence[Direction], weights: Tensor) -> dict[str, Tensor]:
+        """Those of d directions, [d, …], by parameter name; zero where a direction has none and another has."""
+        stacked: dict[str, Tensor] = {}
+        for position, (name, weight) in enumerate(zip(self._engine.names, weights.tolist(), strict=True)):
+            if not weight:
+                continue
+            for number, direction in enumerate(directions):
+                tensor = direction.tensors[position]
+                if tensor is None:
+                    continue
+                tangent = self._tangent(name, tensor, weight)
+                if name not in stacked:
+                    stacked[name] = tangent.new_zeros(len(directions), *tangent.shape)
+                stacked[name][number] = tangent
+        return stacked
+
+    def _tangent(self, name: str, tensor: Tensor, weight: float) -> Tensor:
+        """A parameter's tangent, in its shape and type: a direction's tensor times what its products count."""
+        parameter = self._model.get_parameter(name)
+        return (tensor * weight).to(parameter.device, parameter.dtype).view(parameter.shape)

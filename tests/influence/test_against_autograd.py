@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -313,6 +315,26 @@ def test_a_token_that_the_model_is_certain_of_has_no_influence() -> None:
         place = next(place for place, target in enumerate(query.targets) if target)
         part = explainer.token_direction(query, place, direction)
         assert np.isfinite(explainer.matrix(sample, [part, part], influence)).all()
+
+
+@pytest.mark.parametrize("lacking", [(0,), (2,), (0, 1), (0, 1, 2)])
+def test_tensors_that_some_tokens_have_no_gradient_of(lacking: tuple[int, ...]) -> None:
+    """As experts that a prefix does not use; along each direction by itself they are left out."""
+    query, sample = random_samples(2, seed=5)
+    model = tiny.make("llama-untied")
+    with engine_of(model) as engine:
+        explainer = Explainer(model, engine, budget_of(engine))
+        direction = explainer.direction(query)
+        (influence,) = explainer.influences([sample], direction)
+        places = [place for place, target in enumerate(query.targets) if target][:3]
+        parts = [explainer.token_direction(query, place, direction) for place in places]
+        for number in lacking:
+            tensors = [None if position % 3 == 0 else one for position, one in enumerate(parts[number].tensors)]
+            parts[number] = replace(parts[number], tensors=tensors)
+        together = np.array(explainer.matrix(sample, parts, influence))
+        alone = np.concatenate([explainer.matrix(sample, [part], influence) for part in parts])
+        assert not explainer._values._apart
+    np.testing.assert_allclose(together, alone, atol=1e-4 * np.abs(alone).max())
 
 
 @pytest.mark.gpu
