@@ -66,6 +66,8 @@ class TokenValues:
         self._most = most
         self._aligner = aligner
         self._tolerance = _TOLERANCE.get(engine.precision, _TOLERANCE_LOW)
+        types = {model.get_parameter(name).dtype for name in engine.names}
+        self._movable = (types | {engine.precision}) <= _TOLERANCE.keys()
         self._step = STEPS[0]
         self._apart = False
         self._failures = 0
@@ -109,9 +111,7 @@ class TokenValues:
 
     def _next_way(self, way: str) -> str:
         """What to do instead; where anything is in half precision, small steps vanish in its roundings."""
-        types = {self._model.get_parameter(name).dtype for name in self._engine.names}
-        movable = (types | {self._engine.precision}) <= _TOLERANCE.keys()
-        return DIFFERENCES if way == FORWARD and movable else BACKWARD
+        return DIFFERENCES if way == FORWARD and self._movable else BACKWARD
 
     def of_many(self, sample: TokenSample, directions: Sequence[Direction], weights: Tensor) -> Tensor:
         """Values of the target tokens along several directions, float64 [d, s].
