@@ -110,12 +110,10 @@ class Explainer:
             "the query's gradient does not fit into memory: its RapidGrad stands for it, which takes longer and "
             "explains the estimates"
         )
-        batch = unless_memory_runs_out(lambda: self._engine.compute([query]))
-        if batch is None:
+        direction = unless_memory_runs_out(lambda: self._restored_direction(query))
+        if direction is None:
             raise ComputationError(_NO_ROOM)
-        if batch.problems:
-            raise GradientError("query", f"{batch.problems[0]}; ask otherwise")
-        return self._restored(batch.vectors[0])
+        return direction
 
     def token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
         """The part that one target token has in a query's direction (Eq. 8).
@@ -200,13 +198,19 @@ class Explainer:
         part = 1 / sum(query.targets)
         return direction_of(tensors, whole.norms, whole.layer_norm, self._rounding, part)
 
-    def _restored_token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
-        norms = self._engine.norms(query) if whole.layer_norm else None
-        vector = self._engine.compute_with_norms([Prefix(query, place)], norms)[0]
-        return self._restored(vector * (1 / sum(query.targets)))
+    def _restored_direction(self, query: TokenSample) -> Direction:
+        batch = self._engine.compute([query])
+        if batch.problems:
+            raise GradientError("query", f"{batch.problems[0]}; ask otherwise")
+        return self._restored(batch.vectors[0], self._engine.norms(query))
 
-    def _restored(self, vector: NDArray[np.float32]) -> Direction:
-        """The direction that a query's RapidGrad [K] stands for."""
+    def _restored_token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
+        norms = whole.norms if whole.layer_norm else None
+        vector = self._engine.compute_with_norms([Prefix(query, place)], norms)[0]
+        return self._restored(vector * (1 / sum(query.targets)), whole.norms)
+
+    def _restored(self, vector: NDArray[np.float32], norms: Tensor) -> Direction:
+        """The direction that a query's RapidGrad [K] stands for; `norms` are those of `RapidGradEngine.norms`."""
         layers = len(self._engine.names)
         factor = 1 / math.sqrt(layers) if self._engine.layer_norm else 1.0
 
@@ -214,7 +218,6 @@ class Explainer:
             shape = self._engine.shapes[position]
             return self._engine.restored(vector, position, as_matrix(shape)).mul_(factor).to(self._engine.device)
 
-        norms = torch.ones(layers, dtype=torch.float64)
         return Direction(RestoredTensors(restore, layers), norms, self._engine.layer_norm, exact=False)
 
     def _whole(self, sample: TokenSample, zero: bool = False) -> tuple[list[Tensor | None], Tensor]:

@@ -173,6 +173,22 @@ def test_restoring_is_the_transposed_projection(architecture: str, kind: str) ->
     assert product == pytest.approx(float(vector.astype(np.float64) @ projected), rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["rapidgrad", "factored"])
+def test_norms_of_a_query_are_computed_once_for_all_its_tokens(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (query,) = random_samples(1, seed=5)
+    model = tiny.make("gpt2")
+    with engine_of(model, kind=kind, dimension=512) as engine:
+        explainer = Explainer(model, engine, budget_of(engine, 512), memory=4 * 1000)
+        direction = explainer.direction(query)
+        torch.testing.assert_close(direction.norms, engine.norms(query))
+        monkeypatch.setattr(engine, "norms", None)  # a call would fail
+        places = [place for place, target in enumerate(query.targets) if target]
+        parts = [explainer.token_direction(query, place, direction) for place in places]
+        for position, whole in enumerate(direction.tensors):
+            total = torch.stack([part.tensors[position] for part in parts]).sum(dim=0)
+            torch.testing.assert_close(total, whole, rtol=0, atol=1e-4 * float(whole.abs().max()))
+
+
 def test_a_gradient_for_which_memory_runs_out_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.make("gpt2")
 
