@@ -33,7 +33,7 @@ class Direction:
 
     Attributes:
         tensors: u_l by the parameter's position, float32 [r, c] where the parameter is; None: it counts nothing.
-        norms: ‖q_l‖ of the query's mean loss, float64 [L].
+        norms: ‖q_l‖ of the query's mean loss, float64 [L]; where it is not exact, as the projection has them.
         layer_norm: whether the tensors are normalised.
         exact: whether it is the gradient itself, rather than what the RapidGrad says of it.
     """
