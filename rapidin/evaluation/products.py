@@ -23,7 +23,8 @@ from rapidin.gradients import RapidGradEngine, TokenBudget
 from rapidin.gradients.batches import in_batches
 from rapidin.gradients.contributions import ParameterGradient, as_matrix
 from rapidin.gradients.engine import TokenSample
-from rapidin.influence.directions import WholeGradients
+from rapidin.gradients.normalisation import squared_norms
+from rapidin.influence.directions import whole_gradient
 from rapidin.memory import WorkingMemory, free_bytes
 from rapidin.text import EncodedSample
 
@@ -45,27 +46,16 @@ def over_tensors(products: Tensor, norms: Tensor) -> Tensor:  # noqa: ARG001 - a
     return products.sum(dim=1)
 
 
-def whole_gradient(engine: RapidGradEngine, sample: EncodedSample) -> tuple[list[Tensor | None], Tensor]:
-    """The gradient of one sample's mean loss.
-
-    Returns:
-        The gradient, and its tensors' norms, float64 [L].
+def query_gradient(engine: RapidGradEngine, query: EncodedSample) -> tuple[list[Tensor | None], Tensor]:
+    """The gradient of a query's mean loss, and its tensors' norms, see `whole_gradient`.
 
     Raises:
         GradientError: it is zero or not finite.
     """
-    kept: list[WholeGradients] = []
-
-    def new(batch: int) -> WholeGradients:
-        kept.append(WholeGradients(batch, len(engine.names)))
-        return kept[-1]
-
-    norms, factors = engine.accumulate([sample], new, plainly=True)
-    factor = float(factors[0])
+    tensors, norms = whole_gradient(engine, query)
     if not torch.isfinite(norms).all() or not norms.any():
-        raise GradientError(sample.id, "its gradient is zero or not finite")
-    tensors = [None if tensor is None else tensor.mul_(factor) for tensor in kept[-1].tensors]
-    return tensors, norms[0] * factor
+        raise GradientError(query.id, "its gradient is zero or not finite; leave it out")
+    return tensors, norms
 
 
 class GradientProducts:
@@ -226,4 +216,4 @@ class _Products:
     def _add(self, sums: Tensor, block: Tensor, wanted: Tensor) -> None:
         flat = block.flatten(1)
         sums[:, : self._count] += (flat @ wanted.flatten(1).to(flat.device).T).double().cpu()
-        sums[:, self._count] += torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64).square().cpu()
+        sums[:, self._count] += squared_norms(flat).cpu()

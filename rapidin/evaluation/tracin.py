@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rapidin.evaluation.products import GradientProducts, WholeGradient, in_groups, over_tensors, whole_gradient
+from rapidin.evaluation.products import GradientProducts, WholeGradient, in_groups, over_tensors, query_gradient
 from rapidin.evaluation.scoring import AskedQuery, Tell, TrainingSet
 from rapidin.gradients import RapidGradEngine, TokenBudget
 from rapidin.influence.directions import ROUNDING, ROUNDING_LOW, direction_of, significant
@@ -113,7 +113,7 @@ class TracIn:
         return scores
 
     def _direction(self, engine: RapidGradEngine, query: AskedQuery, rounding: float) -> WholeGradient:
-        tensors, norms = whole_gradient(engine, query.encoded)
+        tensors, norms = query_gradient(engine, query.encoded)
         return direction_of(tensors, norms, self._layer_norm, rounding).tensors
 
     def _reduce(self, rounding: float) -> Callable[[Tensor, Tensor], Tensor]:

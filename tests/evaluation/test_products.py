@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import rapidin
 from rapidin.errors import GradientError
-from rapidin.evaluation.products import GradientProducts, whole_gradient
+from rapidin.evaluation.products import GradientProducts, query_gradient
 from rapidin.evaluation.scoring import AskedQuery, TrainingSet
 from rapidin.evaluation.tracin import Checkpoint, TracIn
 from rapidin.model.loading import load_model
@@ -45,7 +45,7 @@ def test_products_and_norms_by_tensor(architecture: str) -> None:
     oracle = [gradient(model, sample) for sample in samples]
     with engine_of(model) as engine:
         products = GradientProducts(engine, budget_of(engine))
-        directions = [whole_gradient(engine, sample)[0] for sample in samples[:3]]
+        directions = [query_gradient(engine, sample)[0] for sample in samples[:3]]
         found = products.against(directions, samples, lambda p, n: torch.cat([p, n[:, :, None]], dim=2))
     for row, of_sample in enumerate(oracle):
         for layer, tensor in enumerate(of_sample):
@@ -54,14 +54,14 @@ def test_products_and_norms_by_tensor(architecture: str) -> None:
             np.testing.assert_array_less(np.abs(found[row, layer] - wanted), np.array(sizes) * 1e-4 + 1e-7)
 
 
-def test_whole_gradients_know_when_there_is_none() -> None:
+def test_query_gradients_know_when_there_is_none() -> None:
     model = tiny.make("llama-tied")
     (tokens,) = random_samples(1, seed=3)
     sample = EncodedSample("s", tuple(tokens.ids), tuple(tokens.targets), False, "", "")
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
-    with engine_of(model) as engine, pytest.raises(GradientError, match="'s'.*not finite"):
-        whole_gradient(engine, sample)
+    with engine_of(model) as engine, pytest.raises(GradientError, match="sample 's'"):
+        query_gradient(engine, sample)
 
 
 @pytest.fixture(scope="module")
