@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self, cast
 
 import torch
@@ -28,6 +27,7 @@ from rapidin.errors import ModelError
 from rapidin.gradients.agreement import TensorDigests, disagreement
 from rapidin.gradients.capture import Capture, NotBatchedError
 from rapidin.gradients.contributions import DenseGradient, ParameterGradient, as_matrix
+from rapidin.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -266,27 +266,6 @@ class GradientEngine:
             logits[counted].float(), ids[:, 1:].to(logits.device)[counted], reduction="none"
         )
         return (losses * predicted[counted]).sum()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory ran out; torch has a class of its own for CUDA only."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
-
-
-@contextmanager
-def suppress_out_of_memory() -> Iterator[None]:
-    """Go on behind the block where memory runs out in it, once what it held is free again."""
-    try:
-        yield
-        return
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside the except block, whose traceback keeps the failed tensors alive.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _forward_arguments(model: nn.Module) -> set[str]:

@@ -38,9 +38,10 @@ def forward_mode(model: nn.Module, sample: TokenSample, tangents: Tangents) -> T
     Raises:
         NotImplementedError, RuntimeError: an operation of the model has no forward mode.
     """
-    parameters = dict(model.named_parameters())
     with _differentiable_forwards(model), forward_ad.dual_level():
-        duals = {name: forward_ad.make_dual(parameters[name], tangent) for name, tangent in tangents.items()}
+        duals = {
+            name: forward_ad.make_dual(model.get_parameter(name), tangent) for name, tangent in tangents.items()
+        }
         tangent = forward_ad.unpack_dual(token_losses(model, sample, duals)).tangent
         if tangent is None:  # no parameter with a tangent acts on these losses
             return torch.zeros(sum(sample.targets), dtype=torch.float64)
@@ -85,8 +86,8 @@ def central_difference(model: nn.Module, sample: TokenSample, tangents: Tangents
         tangents: the direction.
         step: how far the parameters are moved each way, in their own length; one of `STEPS`.
     """
-    parameters = dict(model.named_parameters())
-    length = math.hypot(*(norm_of(parameters[name]) for name in tangents))
+    parameters = {name: model.get_parameter(name) for name in tangents}
+    length = math.hypot(*map(norm_of, parameters.values()))
     epsilon = step * (length or 1.0) / (math.hypot(*map(norm_of, tangents.values())) or 1.0)
     losses = []
     for signed in (epsilon, -epsilon):

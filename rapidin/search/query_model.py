@@ -44,7 +44,9 @@ class QueryModel:
         tokenizer: of the model.
         encoder: text → token ids, as at ingest.
         module: the network, in evaluation mode.
-        engine: its gradients, projected as the store's.
+        parameters: the traced ones.
+        projection: of their gradients, the store's.
+        engine: makes these gradients.
         budget: of the batches.
     """
 
@@ -69,9 +71,10 @@ class QueryModel:
         self.tokenizer, context_length = load_tokenizer(self.settings, trust_remote_code)
         self.encoder = Encoder(self.tokenizer, settings.text, context_length)
         self.module = load_model(self.settings, device, trust_remote_code).model
-        self.engine = RapidGradEngine(self.module, settings.parameters, settings.projection)
-        self._dimension = settings.projection.dimension
-        self.budget = TokenBudget(tokens_per_batch, self.engine.device, self._dimension)
+        self.parameters = settings.parameters
+        self.projection = settings.projection
+        self.engine = RapidGradEngine(self.module, self.parameters, self.projection)
+        self.budget = TokenBudget(tokens_per_batch, self.engine.device, self.projection.dimension)
 
     def __enter__(self) -> Self:
         return self
@@ -149,7 +152,7 @@ class QueryModel:
         Raises:
             GradientError: a query's gradient is zero or not finite.
         """
-        vectors = np.empty((len(samples), self._dimension), dtype=np.float32)
+        vectors = np.empty((len(samples), self.projection.dimension), dtype=np.float32)
         for positions, batch in compute_in_batches(self.engine, samples, self.budget):
             for row, problem in batch.problems.items():
                 raise GradientError(samples[positions[row]].id, f"of the queries: {problem}; ask otherwise")

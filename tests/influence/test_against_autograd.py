@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -171,6 +173,22 @@ def test_restoring_is_the_transposed_projection(architecture: str, kind: str) ->
     assert product == pytest.approx(float(vector.astype(np.float64) @ projected), rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["rapidgrad", "factored"])
+def test_norms_of_a_query_are_computed_once_for_all_its_tokens(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (query,) = random_samples(1, seed=5)
+    model = tiny.make("gpt2")
+    with engine_of(model, kind=kind, dimension=512) as engine:
+        explainer = Explainer(model, engine, budget_of(engine, 512), memory=4 * 1000)
+        direction = explainer.direction(query)
+        torch.testing.assert_close(direction.norms, engine.norms(query))
+        monkeypatch.setattr(engine, "norms", None)  # a call would fail
+        places = [place for place, target in enumerate(query.targets) if target]
+        parts = [explainer.token_direction(query, place, direction) for place in places]
+        for position, whole in enumerate(direction.tensors):
+            total = torch.stack([part.tensors[position] for part in parts]).sum(dim=0)
+            torch.testing.assert_close(total, whole, rtol=0, atol=1e-4 * float(whole.abs().max()))
+
+
 def test_a_gradient_for_which_memory_runs_out_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.make("gpt2")
 
@@ -313,6 +331,26 @@ def test_a_token_that_the_model_is_certain_of_has_no_influence() -> None:
         place = next(place for place, target in enumerate(query.targets) if target)
         part = explainer.token_direction(query, place, direction)
         assert np.isfinite(explainer.matrix(sample, [part, part], influence)).all()
+
+
+@pytest.mark.parametrize("lacking", [(0,), (2,), (0, 1), (0, 1, 2)])
+def test_tensors_that_some_tokens_have_no_gradient_of(lacking: tuple[int, ...]) -> None:
+    """As experts that a prefix does not use; along each direction by itself they are left out."""
+    query, sample = random_samples(2, seed=5)
+    model = tiny.make("llama-untied")
+    with engine_of(model) as engine:
+        explainer = Explainer(model, engine, budget_of(engine))
+        direction = explainer.direction(query)
+        (influence,) = explainer.influences([sample], direction)
+        places = [place for place, target in enumerate(query.targets) if target][:3]
+        parts = [explainer.token_direction(query, place, direction) for place in places]
+        for number in lacking:
+            tensors = [None if position % 3 == 0 else one for position, one in enumerate(parts[number].tensors)]
+            parts[number] = replace(parts[number], tensors=tensors)
+        together = np.array(explainer.matrix(sample, parts, influence))
+        alone = np.concatenate([explainer.matrix(sample, [part], influence) for part in parts])
+        assert not explainer._values._apart
+    np.testing.assert_allclose(together, alone, atol=1e-4 * np.abs(alone).max())
 
 
 @pytest.mark.gpu
