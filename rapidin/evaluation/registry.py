@@ -24,6 +24,8 @@ class Options:
     Attributes:
         seed: of chance.
         rerank: samples at each end whose exact influence is computed by ``rapidin+rerank``.
+        checkpoints: of the training, each a directory with the learning rate that it had there, for TracIn; empty:
+            the store's model alone.
         embedding_model: directory of a sentence-transformers model for ``embedding``; None: the store's model.
         more: of methods that need something else, by name; everything in it must be plain JSON.
     """
@@ -31,6 +33,7 @@ class Options:
     seed: int = 0
     rerank: int = 100
     embedding_model: str | None = None
+    checkpoints: tuple[tuple[str, float], ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -59,7 +62,7 @@ class Method:
 
     Attributes:
         make: makes its scorer.
-        summary: a few words for help and documentation.
+        summary: a few words about it.
         settings: what of the options, as plain JSON, decides its scores besides store, queries and samples; saved
             scores are used again only where it is the same.
         knows_tokens: whether it can be asked about some tokens of a generation alone.
@@ -106,6 +109,17 @@ def _embedding(context: Context) -> Scorer:
     return EmbeddingScorer(context.model)
 
 
+def _tracin(context: Context, layer_norm: bool) -> Scorer:
+    from rapidin.evaluation.tracin import Checkpoint, TracIn
+
+    checkpoints = [Checkpoint(*one) for one in context.options.checkpoints]
+    return TracIn(context.model, layer_norm=layer_norm, checkpoints=checkpoints, device=context.device)
+
+
+def _checkpoints(options: Options) -> Mapping[str, Any]:
+    return {"checkpoints": [list(one) for one in options.checkpoints]}
+
+
 METHODS: dict[str, Method] = {
     "rapidin": Method(_rapidin, "the store's own scores", knows_tokens=True, cached=True),
     "rapidin+rerank": Method(
@@ -119,6 +133,15 @@ METHODS: dict[str, Method] = {
     "bm25": Method(_bm25, "words in common"),
     "embedding": Method(
         _embedding, "likeness of hidden states", lambda options: {"model": options.embedding_model}
+    ),
+    "tracin": Method(
+        lambda context: _tracin(context, False), "exact whole gradients", _checkpoints, knows_tokens=True
+    ),
+    "tracin-ln": Method(
+        lambda context: _tracin(context, True),
+        "the same, each tensor's normalised",
+        _checkpoints,
+        knows_tokens=True,
     ),
 }
 
