@@ -6,8 +6,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -136,7 +136,7 @@ def commands() -> dict[str, typer.models.CommandInfo]:
     return found
 
 
-def parameters() -> dict[str, list[click.Parameter]]:
+def parameters() -> dict[str, list[Any]]:
     """The same for what each command takes."""
     from rapidin.cli import app
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -85,7 +87,7 @@ def test_equal_scores_are_ordered_alike_however_samples_are_stored(values: list[
     order = [ids[place] for place in ranking(scores, tie_order(ids))]
     other_ids = [ids[place] for place in moved]
     assert [other_ids[place] for place in ranking(scores[moved], tie_order(other_ids))] == order
-    assert all(values[ids.index(a)] >= values[ids.index(b)] for a, b in zip(order, order[1:], strict=False))
+    assert all(values[ids.index(a)] >= values[ids.index(b)] for a, b in pairwise(order))
 
 
 def test_ties_favour_nothing() -> None:
