@@ -77,7 +77,7 @@ class RecordedNorms:
 def squares_for(normalisation: Normalisation, values: Tensor) -> Tensor:
     """Squared norm of each sample's values [b, …], float64 [b]; zeros where nobody looks at them."""
     if normalisation.needs_norms:
-        return _squared_norms(values)
+        return squared_norms(values)
     return torch.zeros(len(values), dtype=torch.float64, device=values.device)
 
 
@@ -88,7 +88,7 @@ def scale(normalisation: Normalisation, position: int, values: Tensor, squares: 
         values *= factors.view(-1, *[1] * (values.dim() - 1))
 
 
-def _squared_norms(values: Tensor) -> Tensor:
+def squared_norms(values: Tensor) -> Tensor:
     """Squared L2 norm of each sample's values, float64 [b].
 
     On a CPU summed in float32, which is three times as fast, unless the squares would leave its range; on a GPU

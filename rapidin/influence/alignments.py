@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rapidin.gradients.contributions import ParameterGradient
 from rapidin.gradients.engine import TokenSample
+from rapidin.gradients.normalisation import squared_norms
 from rapidin.gradients.rapidgrad import RapidGradEngine
 from rapidin.influence.directions import Direction
 from rapidin.memory import WorkingMemory
@@ -75,4 +76,4 @@ class Alignments:
         flat = block.flatten(1)
         if wanted is not None:
             sums[:, 0] += (flat @ wanted.flatten().to(flat.device)).double().cpu()
-        sums[:, 1] += torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64).square().cpu()
+        sums[:, 1] += squared_norms(flat).cpu()

@@ -33,8 +33,8 @@ from rapidin.influence.directions import (
     ROUNDING_LOW,
     Direction,
     RestoredTensors,
-    WholeGradients,
     direction_of,
+    whole_gradient,
 )
 from rapidin.influence.prefixes import Prefix
 from rapidin.influence.token_values import ELEMENT_BYTES, TokenValues
@@ -222,17 +222,7 @@ class Explainer:
 
     def _whole(self, sample: TokenSample, zero: bool = False) -> tuple[list[Tensor | None], Tensor]:
         """A sample's gradient by parameter, and its tensors' norms, float64 [L]."""
-        kept: list[WholeGradients] = []
-
-        def new(batch: int) -> WholeGradients:
-            kept.append(WholeGradients(batch, len(self._engine.names)))
-            return kept[-1]
-
-        norms, factors = self._engine.accumulate([sample], new, plainly=True)
-        factor = float(factors[0])
+        tensors, norms = whole_gradient(self._engine, sample)
         if not torch.isfinite(norms).all() or not (zero or norms.any()):
             raise GradientError("query", "its gradient is zero or not finite; ask otherwise")
-        tensors = kept[-1].tensors
-        if factor != 1:
-            tensors = [None if tensor is None else tensor.mul_(factor) for tensor in tensors]
-        return tensors, norms[0] * factor
+        return tensors, norms
