@@ -4,9 +4,9 @@
     python -m benchmarks.paper methods --data DIRECTORY    # model/, train.jsonl and test.jsonl of one's own
     python -m benchmarks.paper --quick                     # does it run?
 
-Tables: `methods` compares RapidIn with everything that the paper does (Table 4, with Table 2's times);
-`dimensions`: K = 2^12 … 2^20 of both projections, and λ = 20 and 100; `choices`: normalisation, what is traced, all
-weights or LoRA; `tracing`: what a wrong word goes back to (Table 5). With --write each takes its place in RESULTS.md.
+`methods` compares RapidIn with everything that the paper does (Table 4, with Table 2's times). `dimensions`:
+K = 2^12 … 2^20 of both projections, and λ = 20 and 100. `choices`: normalisation, what is traced, all weights or
+LoRA. `tracing`: what a wrong word goes back to (Table 5). With --write each takes its place in RESULTS.md.
 """
 
 from __future__ import annotations
