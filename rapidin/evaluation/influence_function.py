@@ -1,7 +1,7 @@
 """Influence functions (Koh and Liang 2017): ⟨H⁻¹ ∇L(query), ∇L(sample)⟩ with exact gradients.
 
-That is how much the query's loss would fall if the sample counted a little more in training, up to a factor that all
-samples have in common: proponents are positive, as TracIn's are.
+That is how much the query's loss would fall if the sample counted a little more in training, up to a factor that
+all samples have in common: proponents are positive, as TracIn's are.
 
 Shape letters: q queries · n samples.
 """

@@ -1,4 +1,4 @@
-"""What influence functions need of a way to multiply with the inverse of the curvature, and the stable one of them."""
+"""Ways to multiply with the inverse of the curvature, as influence functions need them; the stable one."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Inverse-Hessian-vector products by LiSSA (Agarwal et al. 2017), as Koh and Liang (2017) use it.
 
-v ← b + (1 − damping)·v − H_batch v / scale, over random batches of training samples, from v = b; after `depth` steps
-v / scale estimates (H + damping·scale)⁻¹ b. Several repeats are averaged. It converges where every batch's
-eigenvalues lie between −damping·scale and 2·scale, so `scale` must be large enough; the larger it is, the more steps
-it takes. A model that is no minimum has negative eigenvalues, along which only few steps keep v small: that is why
+v ← b + (1 − damping)·v − H_batch v / scale, over random batches of training samples, from v = b; after `depth`
+steps v / scale estimates (H + damping·scale)⁻¹ b. Several repeats are averaged. It converges where every batch's
+eigenvalues lie between −damping·scale and 2·scale, so `scale` must be large enough; the larger it is, the more
+steps it takes. A model that is no minimum has negative eigenvalues, along which only few steps keep v small: that is why
 conjugate gradients with Gauss–Newton products are the stable choice.
 
 Shape letters: q vectors.

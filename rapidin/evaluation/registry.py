@@ -106,6 +106,20 @@ def _embedding(context: Context) -> Scorer:
     return EmbeddingScorer(context.model)
 
 
+def _influence(context: Context, kind: str) -> Scorer:
+    from rapidin.evaluation.influence_function import InfluenceFunction
+    from rapidin.evaluation.inverse import GaussNewton
+    from rapidin.evaluation.lissa import Lissa
+
+    made = {"influence-cg": GaussNewton, "influence-lissa": Lissa}[kind]
+    return InfluenceFunction(context.model, made(**_more(context.options, kind)))
+
+
+def _more(options: Options, kind: str) -> Mapping[str, Any]:
+    """What a method is told besides, and the seed."""
+    return {"seed": options.seed, **options.more.get(kind, {})}
+
+
 METHODS: dict[str, Method] = {
     "rapidin": Method(_rapidin, "the store's own scores", knows_tokens=True, cached=True),
     "rapidin+rerank": Method(
@@ -119,6 +133,18 @@ METHODS: dict[str, Method] = {
     "bm25": Method(_bm25, "words in common"),
     "embedding": Method(
         _embedding, "likeness of hidden states", lambda options: {"model": options.embedding_model}
+    ),
+    "influence-cg": Method(
+        lambda context: _influence(context, "influence-cg"),
+        "influence function by conjugate gradients",
+        lambda options: _more(options, "influence-cg"),
+        knows_tokens=True,
+    ),
+    "influence-lissa": Method(
+        lambda context: _influence(context, "influence-lissa"),
+        "influence function by LiSSA",
+        lambda options: _more(options, "influence-lissa"),
+        knows_tokens=True,
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Influence functions over a store against the dense Gauss–Newton and Hessian matrices of its traced parameters."""
+"""Influence functions over a store against dense Gauss–Newton and Hessian matrices of its traced parameters."""
 
 from pathlib import Path
 

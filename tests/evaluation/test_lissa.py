@@ -45,7 +45,10 @@ def test_the_scale_is_found_by_itself_and_progress_is_told():
     assert told == [("influence-lissa", 1, 3), ("influence-lissa", 2, 3), ("influence-lissa", 3, 3)]
     # Power iterations end below the eigenvalue; the scale that was taken is the one that gives the same result.
     scales = [2 * largest * share for share in (0.5, 1.0)]
-    ends = [Lissa(depth=3, damping=0.1, scale=scale).solve(Curvature(model, names), everything, wanted) for scale in scales]
+    ends = [
+        Lissa(depth=3, damping=0.1, scale=scale).solve(Curvature(model, names), everything, wanted)
+        for scale in scales
+    ]
     norms = [float(algebra.norms(found)[0]) for found in (ends[1], automatic, ends[0])]
     assert norms[0] * 0.99 <= norms[1] <= norms[2] * 1.01
 
