@@ -3,8 +3,8 @@
 v ← b + (1 − damping)·v − H_batch v / scale, over random batches of training samples, from v = b; after `depth`
 steps v / scale estimates (H + damping·scale)⁻¹ b. Several repeats are averaged. It converges where every batch's
 eigenvalues lie between −damping·scale and 2·scale, so `scale` must be large enough; the larger it is, the more
-steps it takes. A model that is no minimum has negative eigenvalues, along which only few steps keep v small: that is why
-conjugate gradients with Gauss–Newton products are the stable choice.
+steps it takes. A model that is no minimum has negative eigenvalues, along which only few steps keep v small: that
+is why conjugate gradients with Gauss–Newton products are the stable choice.
 
 Shape letters: q vectors.
 """
