@@ -36,7 +36,9 @@ class Label:
         self.expression = expression
         self._condition: Condition = parse(expression)
         if self._condition.operator != "=" or self._condition.negated:
-            raise SettingError(f"--label {expression!r} cannot be used: write FIELD=VALUE, such as 'poisoned=true'")
+            raise SettingError(
+                f"--label {expression!r} cannot be used: write FIELD=VALUE, such as 'poisoned=true'"
+            )
 
     def excludes(self, metadata: Mapping[str, Any]) -> bool:
         """Whether a query's fields say that it is of another kind; one without the field is not."""
@@ -150,9 +152,7 @@ def asked(
     return found
 
 
-def asked_about_spans(
-    model: QueryModel, whole: Sequence[AskedQuery], questions: Questions
-) -> list[AskedQuery]:
+def asked_about_spans(model: QueryModel, whole: Sequence[AskedQuery], questions: Questions) -> list[AskedQuery]:
     """The same queries, of which only the tokens of their spans are targets.
 
     Raises:
@@ -195,7 +195,7 @@ def relevant(store: Store, training: TrainingSet, label: Label, where: Sequence[
     if marked.all() or not marked.any():
         few = "every" if len(marked) and marked.all() else "no"
         raise SettingError(
-            f"{store.path}: {few} sample of {len(marked):,} meets --label {label.expression}: give a field that tells "
-            "the samples that should be found from the others; 'rapidin list' shows them"
+            f"{store.path}: {few} sample of {len(marked):,} meets --label {label.expression}: give a field that "
+            "tells the samples that should be found from the others; 'rapidin list' shows them"
         )
     return marked

@@ -1,15 +1,18 @@
 """The scorers that need no gradient: chance, words, and the likeness of texts to the model.
 
-The text of a training sample is its prompt and response, that of a query its prompt and generation, as the model saw
-them. What all samples share, such as the beginning of Alpaca's prompt, tells BM25 nothing, as a word in every
+The text of a training sample is its prompt and response, that of a query its prompt and generation, as the model
+saw them. What all samples share, such as the beginning of Alpaca's prompt, tells BM25 nothing, as a word in every
 document weighs next to nothing.
 
 Shape letters: q queries · n samples · h hidden size.
 """
 
+# ruff: noqa: ARG002 - scorers have one signature
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -55,13 +58,14 @@ class Bm25Scorer:
 
     def __init__(self) -> None:
         self._library = package("bm25s")
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # else it tells its steps
         self._stemmer = package("Stemmer", "PyStemmer").Stemmer("english")
-        self._index: object = None
+        self._index: Any = None
 
     def prepare(self, training: TrainingSet, tell: Tell | None = None) -> None:
         """Count the words of every sample."""
         self._index = self._library.BM25()
-        self._index.index(self._words([sample.text for sample in training.samples]), show_progress=False)  # type: ignore[attr-defined]
+        self._index.index(self._words([sample.text for sample in training.samples]), show_progress=False)
 
     def scores(
         self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
@@ -71,7 +75,7 @@ class Bm25Scorer:
         texts = [query.query.prompt + query.query.generation for query in queries]
         for row, words in enumerate(self._words(texts)):
             if words:
-                scores[row] = self._index.get_scores(words)  # type: ignore[attr-defined]
+                scores[row] = self._index.get_scores(words)
             if tell is not None:
                 tell(self.name, row + 1, len(queries))
         return scores

@@ -81,8 +81,7 @@ class Comparison:
             reciprocal_rank=mean(np.array([reciprocal_rank(row) for row in ranked])),
             spearman=self._over_pairs(found, lambda own, its: correlation(own, its, ranks=True)),
             curve=tuple(
-                CurvePoint(k, mean(np.array([precision(row, k) for row in ranked])))
-                for k in curve_ks(self.ks[-1])
+                CurvePoint(k, mean(np.array([precision(row, k) for row in ranked]))) for k in curve_ks(self.ks[-1])
             ),
             cost=cost,
         )
@@ -140,7 +139,7 @@ def cost_of(found: MethodScores, own: MethodScores, caching: Caching) -> MethodC
 
 
 def pays_from(more_before: float, less_each: float) -> int | None:
-    """The least number of queries after which seconds spent once, before, are saved, query by query; None: never."""
+    """The least number of queries that save the seconds which were spent before; None: none does."""
     if less_each <= 0:
         return None
     return max(1, math.floor(more_before / less_each) + 1)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from rapidin.evaluation.asking import (
-    Answers,
     Label,
     Questions,
     asked,
@@ -55,7 +54,7 @@ class Setting:
     questions: Questions
     where: Sequence[str] = ()
     device: str = "auto"
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
     max_new_tokens: int = 256
     work: Path | None = None
 
@@ -154,7 +153,8 @@ def trace(
     methods = []
     for name in names:
         by_whole, by_span = (
-            [marked[ranking(row, ties)] for row in runner.scores(name, queries).scores] for queries in (whole, parts)
+            [marked[ranking(row, ties)] for row in runner.scores(name, queries).scores]
+            for queries in (whole, parts)
         )
         at = []
         for k in fitting(ks, len(training)):
@@ -182,6 +182,6 @@ def trace(
     )
 
 
-def _step(tell: Tell | None, name: str):  # type: ignore[no-untyped-def]
+def _step(tell: Tell | None, name: str) -> Callable[[int, int], None] | None:
     """Reports of one step."""
     return None if tell is None else lambda done, total: tell(name, done, total)

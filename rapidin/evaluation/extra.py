@@ -23,5 +23,6 @@ def package(name: str, distribution: str | None = None, advice: str = "pip insta
         return importlib.import_module(name)
     except ImportError as error:
         raise DependencyError(
-            f"this evaluation needs the package {distribution or name}, which cannot be imported ({error}): {advice}"
+            f"this evaluation needs the package {distribution or name}, which cannot be imported ({error}): "
+            f"{advice}"
         ) from error

@@ -1,7 +1,7 @@
 """How well rankings of training samples find the relevant ones, and how much two rankings agree.
 
-Every measure is computed from one total order of the samples: by score, the largest first, equal scores by a digest
-of seed and id. So ties (BM25 gives thousands of zeros) neither depend on the order in which samples are stored nor
+Every measure is computed from one total order of the samples: by score, the largest first, equal scores by a
+digest of seed and id. So ties (BM25 gives thousands of zeros) neither depend on the order in which samples are stored nor
 favour anything. Every value is a number; where a class is absent, the functions say what they give.
 
 Shape letters: q queries · n samples.
@@ -47,10 +47,10 @@ def ranking(scores: NDArray[np.floating], ties: NDArray[np.uint64]) -> NDArray[n
 
 
 def ends_measures(ranked: NDArray[np.bool_], k: int) -> EndsMeasures:
-    """The protocol of Table 4: the k best are what the method calls relevant, the k worst what it calls irrelevant.
+    """The protocol of Table 4: the k best are what the method calls relevant, the k worst what it does not.
 
-    auPRC is the average precision of the 2k samples in their order (step-wise, without interpolation, which would be
-    too kind), auROC the share of their pairs of a relevant and an irrelevant one that stand in the right order.
+    auPRC is the average precision of the 2k samples in their order (step-wise, without interpolation, which would
+    be too kind), auROC the share of their pairs of a relevant and an irrelevant one that stand in the right order.
 
     Without a relevant sample among the 2k nothing was found, and both are 0; the paper's .297 for random order at
     k = 5, where a third of the queries has none, shows that it counts so, too. Without an irrelevant one
@@ -110,8 +110,6 @@ def correlation(first: NDArray[np.floating], second: NDArray[np.floating], ranks
     return float(np.clip(first @ second / size, -1, 1)) if size > 0 else 0.0
 
 
-def overlap(
-    first: NDArray[np.floating], second: NDArray[np.floating], ties: NDArray[np.uint64], k: int
-) -> float:
+def overlap(first: NDArray[np.floating], second: NDArray[np.floating], ties: NDArray[np.uint64], k: int) -> float:
     """Share of one's k best samples that are among the other's k best; k is at most n."""
     return len(np.intersect1d(ranking(first, ties)[:k], ranking(second, ties)[:k])) / k

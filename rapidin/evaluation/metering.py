@@ -22,7 +22,7 @@ class Meter:
     Attributes:
         seconds: that it took.
         memory: bytes by which the process grew, at most.
-        device_memory: bytes that tensors took on GPUs, at most, besides those that were there; None: no GPU was used.
+        device_memory: bytes that tensors took on GPUs, at most, besides what was there; None: no GPU was used.
     """
 
     def __init__(self) -> None:

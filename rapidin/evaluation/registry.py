@@ -6,12 +6,14 @@ A method is one line of `METHODS`. Everything that it needs is imported when it 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rapidin.errors import SettingError
 
 if TYPE_CHECKING:
+    from rapidin.evaluation.inverse import GaussNewton
+    from rapidin.evaluation.lissa import Lissa
     from rapidin.evaluation.scoring import Scorer
     from rapidin.search.query_model import QueryModel
     from rapidin.storage import Store
@@ -24,6 +26,8 @@ class Options:
     Attributes:
         seed: of chance.
         rerank: samples at each end whose exact influence is computed by ``rapidin+rerank``.
+        checkpoints: of the training, each a directory with the learning rate that it had there, for TracIn; empty:
+            the store's model alone.
         embedding_model: directory of a sentence-transformers model for ``embedding``; None: the store's model.
         more: of methods that need something else, by name; everything in it must be plain JSON.
     """
@@ -31,6 +35,7 @@ class Options:
     seed: int = 0
     rerank: int = 100
     embedding_model: str | None = None
+    checkpoints: tuple[tuple[str, float], ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -59,7 +64,7 @@ class Method:
 
     Attributes:
         make: makes its scorer.
-        summary: a few words for help and documentation.
+        summary: a few words about it.
         settings: what of the options, as plain JSON, decides its scores besides store, queries and samples; saved
             scores are used again only where it is the same.
         knows_tokens: whether it can be asked about some tokens of a generation alone.
@@ -106,18 +111,33 @@ def _embedding(context: Context) -> Scorer:
     return EmbeddingScorer(context.model)
 
 
-def _influence(context: Context, kind: str) -> Scorer:
-    from rapidin.evaluation.influence_function import InfluenceFunction
+def _tracin(context: Context, layer_norm: bool) -> Scorer:
+    from rapidin.evaluation.tracin import Checkpoint, TracIn
+
+    checkpoints = [Checkpoint(*one) for one in context.options.checkpoints]
+    return TracIn(context.model, layer_norm=layer_norm, checkpoints=checkpoints, device=context.device)
+
+
+def _checkpoints(options: Options) -> Mapping[str, Any]:
+    return {"checkpoints": [list(one) for one in options.checkpoints]}
+
+
+def _inverse(options: Options, name: str) -> GaussNewton | Lissa:
+    """The way to the inverse curvature, with what the user says of it; its fields are plain JSON."""
     from rapidin.evaluation.inverse import GaussNewton
     from rapidin.evaluation.lissa import Lissa
 
-    made = {"influence-cg": GaussNewton, "influence-lissa": Lissa}[kind]
-    return InfluenceFunction(context.model, made(**_more(context.options, kind)))
+    kind = {"influence-cg": GaussNewton, "influence-lissa": Lissa}[name]
+    return kind(**{"seed": options.seed, **options.more.get(name, {})})
 
 
-def _more(options: Options, kind: str) -> Mapping[str, Any]:
-    """What a method is told besides, and the seed."""
-    return {"seed": options.seed, **options.more.get(kind, {})}
+def _influence(name: str, summary: str) -> Method:
+    def make(context: Context) -> Scorer:
+        from rapidin.evaluation.influence_function import InfluenceFunction
+
+        return InfluenceFunction(context.model, _inverse(context.options, name))
+
+    return Method(make, summary, lambda options: asdict(_inverse(options, name)), knows_tokens=True)
 
 
 METHODS: dict[str, Method] = {
@@ -134,18 +154,17 @@ METHODS: dict[str, Method] = {
     "embedding": Method(
         _embedding, "likeness of hidden states", lambda options: {"model": options.embedding_model}
     ),
-    "influence-cg": Method(
-        lambda context: _influence(context, "influence-cg"),
-        "influence function by conjugate gradients",
-        lambda options: _more(options, "influence-cg"),
+    "tracin": Method(
+        lambda context: _tracin(context, False), "exact whole gradients", _checkpoints, knows_tokens=True
+    ),
+    "tracin-ln": Method(
+        lambda context: _tracin(context, True),
+        "the same, each tensor's normalised",
+        _checkpoints,
         knows_tokens=True,
     ),
-    "influence-lissa": Method(
-        lambda context: _influence(context, "influence-lissa"),
-        "influence function by LiSSA",
-        lambda options: _more(options, "influence-lissa"),
-        knows_tokens=True,
-    ),
+    "influence-cg": _influence("influence-cg", "influence function by conjugate gradients"),
+    "influence-lissa": _influence("influence-lissa", "influence function by LiSSA"),
 }
 
 QUICK = ("random", "bm25", "embedding")

@@ -215,8 +215,7 @@ class FidelityReport:
         bits: per number.
         samples: stored samples that were compared.
         queries: other stored samples that stood for queries.
-        pearson: correlation over all pairs.
-        spearman: mean over queries of the rank correlation.
+        pearson, spearman: correlations of stored with exact scores, and of their ranks, within a query.
         slope: of stored on exact scores; 1: unbiased.
         signal: standard deviation of exact scores, within a query.
         noise: standard deviation of stored less exact scores, within a query.
@@ -234,7 +233,7 @@ class FidelityReport:
     bits: int
     samples: int
     queries: int
-    pearson: float
+    pearson: Estimate
     spearman: Estimate
     slope: float
     signal: float

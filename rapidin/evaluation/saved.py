@@ -1,8 +1,9 @@
 """Scores that are kept from run to run: what was computed once is not computed again.
 
-A file's name is a digest of everything that decides the scores in it: the store's settings, with the fingerprint of
-the model, the training samples' ids and texts, the queries' tokens and targets, the method and its settings. So
-scores of anything else are never taken for these, and nothing has to be cleared by hand. A damaged file is computed anew.
+A file's name is a digest of everything that decides the scores in it: the store's settings, with the fingerprint
+of the model, the training samples' ids and texts, the queries' tokens and targets, the method and its settings. So
+scores of anything else are never taken for these, and nothing has to be cleared by hand. What a damaged file held is
+computed anew.
 
 Shape letters: q queries · n samples.
 """
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 SCORES_VERSION = 1
 """Changed where a method gives other scores for the same data than before."""
+DIRECTORY_NAME = "evaluation"
+"""In a store, where scores are kept unless the user names another place; nothing else looks there."""
 _SUFFIX = ".npz"
 
 

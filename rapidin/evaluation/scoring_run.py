@@ -1,8 +1,8 @@
 """Running methods one after the other, with their time and memory, and without doing anything twice.
 
-A method that prepares the training samples once (it has `prepare`) scores all queries together. One that has not
-begins with a single query: what that takes is what a user would wait for, and what the others take shows what asking
-many together saves. A search of a store is measured with a single query too, since it is asked one by one.
+Every method is asked one query first: what that takes is what a user would wait for. The others follow, some at a
+time, which shows what asking many together saves, and what is done is kept. What a scorer has to do for the training
+samples once, in its `prepare`, is measured apart.
 
 Shape letters: q queries · n samples.
 """
@@ -146,5 +146,3 @@ def _joined(name: str, parts: Sequence[Measured]) -> MethodScores:
         device_memory=max(devices, default=None),
         resumed=all(part.resumed for part in parts),
     )
-
-

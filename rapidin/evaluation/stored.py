@@ -3,6 +3,7 @@
 Shape letters: q queries · n samples · K projection dimension.
 """
 
+# ruff: noqa: ARG002 - scorers have one signature
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -53,8 +54,8 @@ class RapidinScorer:
 class RerankedScorer:
     """RapidIn as a search with ``--rerank`` gives it: the best and the worst in the order of exact influence.
 
-    The scores of the N best are dealt out anew among them, in the order of their exact influences, and those of the
-    N worst too. So the N stay where they were as a whole, and only their order among each other changes.
+    The scores of the N best are dealt out anew among them, in the order of their exact influences, and those of
+    the N worst too. So the N stay where they were as a whole, and only their order among each other changes.
 
     Args:
         estimates: that choose the ends.

@@ -62,9 +62,7 @@ def mean_hidden_states(
                 **few,
             )
         if getattr(output, "hidden_states", None) is None:
-            raise ModelError(
-                "the model does not give its hidden states: give a sentence-transformers model with --embedding-model"
-            )
+            raise ModelError("the model does not give its hidden states: give another one with --embedding-model")
         means = _means(output.hidden_states[-1], mask)
         if found is None:
             found = np.empty((len(samples), means.shape[1]), dtype=np.float32)
