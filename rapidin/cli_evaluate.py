@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from rapidin import cli_evaluate_lds
 from rapidin.cli_parts import (
     Json,
     StorePath,
@@ -36,6 +37,8 @@ commands = typer.Typer(
     rich_markup_mode=None,
 )
 
+commands.command()(cli_evaluate_lds.lds)
+
 _RESUMED = "what was finished is kept, and the same command goes on"
 
 Queries = Annotated[
@@ -55,7 +58,7 @@ Baselines = Annotated[
     typer.Option(
         metavar="NAME",
         help="Method to compare with; repeat, or 'all'. Names: rapidin+rerank, random, bm25, embedding, tracin, "
-        "tracin-ln. Those with whole gradients take long.",
+        "tracin-ln, influence-cg, influence-lissa. Those with whole gradients take long.",
     ),
 ]
 Answers = Annotated[
@@ -196,7 +199,8 @@ def trace(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Method to compare with; repeat, or 'all'. Names: rapidin+rerank, tracin, tracin-ln.",
+            help="Method to compare with; repeat, or 'all'. Names: rapidin+rerank, tracin, tracin-ln, "
+            "influence-cg, influence-lissa.",
         ),
     ] = None,
     where: Where = None,

@@ -39,7 +39,7 @@ def forward_mode(model: nn.Module, sample: TokenSample, tangents: Tangents) -> T
     Raises:
         NotImplementedError, RuntimeError: an operation of the model has no forward mode.
     """
-    with _differentiable_forwards(model), forward_ad.dual_level():
+    with differentiable_forwards(model), forward_ad.dual_level():
         duals = {
             name: forward_ad.make_dual(model.get_parameter(name), tangent) for name, tangent in tangents.items()
         }
@@ -73,7 +73,7 @@ def forward_mode_of_many(model: nn.Module, sample: TokenSample, tangents: Tangen
         derivatives: Tensor = torch.func.jvp(losses, (parameters,), (direction,))[1]
         return derivatives
 
-    with _differentiable_forwards(model):
+    with differentiable_forwards(model):
         many: Tensor = torch.func.vmap(along)(dict(tangents))
         return many.double().cpu()
 
@@ -114,7 +114,7 @@ def token_losses(model: nn.Module, sample: TokenSample, parameters: Mapping[str,
 
 
 @contextmanager
-def _differentiable_forwards(model: nn.Module) -> Iterator[None]:
+def differentiable_forwards(model: nn.Module) -> Iterator[None]:
     """Have the model compute with operations that have a forward mode."""
     with (
         torch.no_grad(),
