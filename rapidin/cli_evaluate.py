@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rapidin import cli_evaluate_lds
 from rapidin.cli_evaluate_parts import (
     Adapter,
     Answers,
@@ -48,6 +49,8 @@ commands = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+commands.command()(cli_evaluate_lds.lds)
 
 _RESUMED = "what was finished is kept, and the same command goes on"
 
@@ -143,7 +146,8 @@ def trace(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Method to compare with; repeat, or 'all'. Names: rapidin+rerank, tracin, tracin-ln.",
+            help="Method to compare with; repeat, or 'all'. Names: rapidin+rerank, tracin, tracin-ln, "
+            "influence-cg, influence-lissa.",
         ),
     ] = None,
     where: Where = None,

@@ -36,7 +36,7 @@ Baselines = Annotated[
     typer.Option(
         metavar="NAME",
         help="Method to compare with; repeat, or 'all'. Names: rapidin+rerank, random, bm25, embedding, tracin, "
-        "tracin-ln. Those with whole gradients take long.",
+        "tracin-ln, influence-cg, influence-lissa. Those with whole gradients take long.",
     ),
 ]
 Answers = Annotated[

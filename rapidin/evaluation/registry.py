@@ -6,13 +6,15 @@ A method is one line of `METHODS`. Everything that it needs is imported when it 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rapidin.errors import SettingError
 
 if TYPE_CHECKING:
+    from rapidin.evaluation.inverse import GaussNewton
+    from rapidin.evaluation.lissa import Lissa
     from rapidin.evaluation.scoring import Scorer
     from rapidin.search.query_model import QueryModel
     from rapidin.storage import Store
@@ -131,6 +133,24 @@ def _embedded_by(options: Options) -> Mapping[str, Any]:
     return {"model": None if options.embedding_model is None else _state(options.embedding_model)}
 
 
+def _inverse(options: Options, name: str) -> GaussNewton | Lissa:
+    """The way to the inverse curvature, with what the user says of it; its fields are plain JSON."""
+    from rapidin.evaluation.inverse import GaussNewton
+    from rapidin.evaluation.lissa import Lissa
+
+    kind = {"influence-cg": GaussNewton, "influence-lissa": Lissa}[name]
+    return kind(**{"seed": options.seed, **options.more.get(name, {})})
+
+
+def _influence(name: str, summary: str) -> Method:
+    def make(context: Context) -> Scorer:
+        from rapidin.evaluation.influence_function import InfluenceFunction
+
+        return InfluenceFunction(context.model, _inverse(context.options, name))
+
+    return Method(make, summary, lambda options: asdict(_inverse(options, name)), knows_tokens=True)
+
+
 METHODS: dict[str, Method] = {
     "rapidin": Method(_rapidin, "the store's own scores", knows_tokens=True, cached=True),
     "rapidin+rerank": Method(
@@ -152,6 +172,8 @@ METHODS: dict[str, Method] = {
         _checkpoints,
         knows_tokens=True,
     ),
+    "influence-cg": _influence("influence-cg", "influence function by conjugate gradients"),
+    "influence-lissa": _influence("influence-lissa", "influence function by LiSSA"),
 }
 
 QUICK = ("random", "bm25", "embedding")

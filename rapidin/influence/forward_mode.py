@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rapidin.gradients.engine import TokenSample
 from rapidin.influence.directions import norm_of
+from rapidin.model.inner import inner_model
 
 STEPS = (1e-3, 1e-4, 1e-2)
 """Lengths of the step of a central difference, in that of the traced parameters."""
@@ -38,7 +39,7 @@ def forward_mode(model: nn.Module, sample: TokenSample, tangents: Tangents) -> T
     Raises:
         NotImplementedError, RuntimeError: an operation of the model has no forward mode.
     """
-    with _differentiable_forwards(model), forward_ad.dual_level():
+    with differentiable_forwards(model), forward_ad.dual_level():
         duals = {
             name: forward_ad.make_dual(model.get_parameter(name), tangent) for name, tangent in tangents.items()
         }
@@ -72,7 +73,7 @@ def forward_mode_of_many(model: nn.Module, sample: TokenSample, tangents: Tangen
         derivatives: Tensor = torch.func.jvp(losses, (parameters,), (direction,))[1]
         return derivatives
 
-    with _differentiable_forwards(model):
+    with differentiable_forwards(model):
         many: Tensor = torch.func.vmap(along)(dict(tangents))
         return many.double().cpu()
 
@@ -113,7 +114,7 @@ def token_losses(model: nn.Module, sample: TokenSample, parameters: Mapping[str,
 
 
 @contextmanager
-def _differentiable_forwards(model: nn.Module) -> Iterator[None]:
+def differentiable_forwards(model: nn.Module) -> Iterator[None]:
     """Have the model compute with operations that have a forward mode."""
     with (
         torch.no_grad(),
@@ -127,7 +128,7 @@ def _differentiable_forwards(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _plain_experts(model: nn.Module) -> Iterator[None]:
     """Mixtures of experts multiply expert by expert meanwhile: grouped products have no forward mode."""
-    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    inner = inner_model(model)
     before = inner.get_experts_implementation() if hasattr(inner, "get_experts_implementation") else None
     if before in (None, "eager"):
         yield
