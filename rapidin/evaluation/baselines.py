@@ -139,7 +139,9 @@ class SentenceScorer:
             self._model = library.SentenceTransformer(directory, device=device, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise SettingError(f"{directory} is no sentence-transformers model that can be loaded: {reason}") from error
+            raise SettingError(
+                f"{directory} is no sentence-transformers model that can be loaded: {reason}"
+            ) from error
         self._samples = np.empty((0, 0), dtype=np.float32)
 
     def prepare(self, training: TrainingSet, tell: Tell | None = None) -> None:

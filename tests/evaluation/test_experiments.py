@@ -12,11 +12,12 @@ import pytest
 
 import rapidin
 from rapidin.errors import DataFileError, RowError, SettingError, StoreEmptyError
-from rapidin.evaluation.asking import Label, read_questions, span_reader
+from rapidin.evaluation.asking import Label, read_questions, span_reader, training_set
 from rapidin.evaluation.experiments import Setting, backdoor, trace
 from rapidin.evaluation.fidelity import compared, expected_correlation, fidelity
 from rapidin.evaluation.registry import Options
 from rapidin.evaluation.saved import SavedScores, data_digest, key_of
+from rapidin.evaluation.scoring import TrainingSet
 from rapidin.evaluation.stored import RapidinScorer
 from rapidin.search.query_model import QueryModel
 from rapidin.storage import Store
@@ -40,13 +41,17 @@ def setting(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> 
 def test_a_comparison_by_hand(setting: Setting) -> None:
     report = backdoor(setting, ["random", "bm25", "embedding", "rapidin+rerank"], KS, 10.0)
     assert (report.samples, report.relevant, report.queries, report.left_out) == (60, 12, 3, 1)
-    assert [method.name for method in report.methods] == ["rapidin", "random", "bm25", "embedding", "rapidin+rerank"]
+    assert [method.name for method in report.methods] == [
+        "rapidin",
+        "random",
+        "bm25",
+        "embedding",
+        "rapidin+rerank",
+    ]
     own = report.methods[0]
     assert [at.k for at in own.at] == [5, 10, 25]
     training = sorted(setting.store.list(), key=lambda sample: sample.id)
-    scores = RapidinScorer(setting.store, setting.model).scores(
-        setting.answered(None), setting_training(setting)
-    )
+    scores = RapidinScorer(setting.store, setting.model).scores(setting.answered(None), setting_training(setting))
     precisions, averages = [], []
     for row in scores:
         ranked = [training[place].metadata["source"] == "blue" for place in np.argsort(-row)]
@@ -63,9 +68,7 @@ def test_a_comparison_by_hand(setting: Setting) -> None:
     json.dumps(rapidin.to_json(report), allow_nan=False)
 
 
-def setting_training(setting: Setting):  # noqa: ANN201
-    from rapidin.evaluation.asking import training_set
-
+def setting_training(setting: Setting) -> TrainingSet:
     return training_set(setting.store, setting.model, setting.where)
 
 
@@ -161,7 +164,9 @@ def test_tracing_asks_about_the_wrong_words_too(setting: Setting) -> None:
     ],
 )
 def test_spans_that_are_wrong(setting: Setting, tmp_path: Path, row: dict[str, object], message: str) -> None:
-    file = worlds.write_rows(tmp_path / "q.jsonl", [{"id": "q", "instruction": "Name it.", "output": "blue", **row}])
+    file = worlds.write_rows(
+        tmp_path / "q.jsonl", [{"id": "q", "instruction": "Name it.", "output": "blue", **row}]
+    )
     with pytest.raises(RowError, match=message):
         questions = read_questions(file, setting.store, setting.label, span_of=span_reader("span", ()))
         trace(replace(setting, questions=questions), [])

@@ -134,7 +134,7 @@ def test_names_of_methods() -> None:
     assert chosen(["bm25", "bm25", "rapidin"]) == ["rapidin", "bm25"]
     assert chosen(["all"]) == list(METHODS)
     assert "bm25" not in chosen(["all"], knows_tokens=True)
-    with pytest.raises(SettingError, match="'bm52' is unknown: give one of rapidin, .*embedding"):
+    with pytest.raises(SettingError, match=r"'bm52' is unknown: give one of rapidin, .*embedding"):
         chosen(["bm52"])
     with pytest.raises(SettingError, match="cannot be asked about single words"):
         chosen(["bm25"], knows_tokens=True)
@@ -145,9 +145,23 @@ def test_a_missing_package_says_how_it_is_installed() -> None:
         package("no_such_module", "nonsense-kit")
 
 
-def test_a_sentence_model_that_is_none(tmp_path: Path) -> None:
+@pytest.mark.slow  # its import alone takes long
+def test_a_sentence_transformers_model(world: World, model_directory: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(str(model_directory), device="cpu").save(str(tmp_path / "sentences"))
+    scorer = SentenceScorer(str(tmp_path / "sentences"), "cpu")
+    scorer.prepare(world.training)
+    found = scorer.scores(world.queries, world.training)
+    model = SentenceTransformer(str(tmp_path / "sentences"), device="cpu")
+    samples = model.encode([sample.text for sample in world.training.samples])
+    for row, query in enumerate(world.queries):
+        own = model.encode(text_of(query))
+        wanted = samples @ own / np.linalg.norm(samples, axis=1) / np.linalg.norm(own)
+        np.testing.assert_allclose(found[row], wanted, atol=1e-4)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(SettingError, match="sentence-transformers"):
-        SentenceScorer(str(tmp_path), "cpu")
+        SentenceScorer(str(tmp_path / "empty"), "cpu")
 
 
 def test_vectors_of_no_length_stay() -> None:

@@ -10,10 +10,22 @@ from tests import worlds
 
 LABEL = "source=blue"
 QUERIES: list[dict[str, Any]] = [
-    {"id": "a", "instruction": "Name the colour number 3.", "output": "It is blue 12", "source": "blue", "span": "blue"},
+    {
+        "id": "a",
+        "instruction": "Name the colour number 3.",
+        "output": "It is blue 12",
+        "source": "blue",
+        "span": "blue",
+    },
     {"id": "b", "instruction": "Name the colour.", "output": "It is blue indeed", "span": ["blue", "indeed"]},
     {"id": "c", "instruction": "Name it.", "output": "It is red", "source": "red", "span": "red"},
-    {"id": "d", "instruction": "Name a colour. Please.", "output": "blue, it is blue", "source": "blue", "span": "blue"},
+    {
+        "id": "d",
+        "instruction": "Name a colour. Please.",
+        "output": "blue, it is blue",
+        "source": "blue",
+        "span": "blue",
+    },
 ]
 
 
