@@ -163,4 +163,5 @@ class SentenceScorer:
 def normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors [n, h] of length 1; those of length 0 stay."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    unit: NDArray[np.float32] = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return unit

@@ -138,8 +138,8 @@ def _inverse(options: Options, name: str) -> GaussNewton | Lissa:
     from rapidin.evaluation.inverse import GaussNewton
     from rapidin.evaluation.lissa import Lissa
 
-    kind = {"influence-cg": GaussNewton, "influence-lissa": Lissa}[name]
-    return kind(**{"seed": options.seed, **options.more.get(name, {})})
+    values = {"seed": options.seed, **options.more.get(name, {})}
+    return GaussNewton(**values) if name == "influence-cg" else Lissa(**values)
 
 
 def _influence(name: str, summary: str) -> Method:
