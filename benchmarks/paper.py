@@ -5,9 +5,9 @@
     python -m benchmarks.paper --quick                     # does it run?
 
 `methods` compares RapidIn with everything that the paper does (Table 4, with Table 2's times). `causes`: what
-decides whether the right samples come first, by exact gradients, tensor by tensor. `dimensions`: K = 2^12 … 2^20
-of both projections, and λ = 20 and 100. `choices`: stores of other tensors, objectives, without normalisation, and of
-LoRA. `tracing`: what a wrong word goes back to (Table 5). With --write each takes its place in RESULTS.md.
+decides whether the right samples come first, by exact gradients and tensor. `dimensions`: K = 2^12 … 2^20 of
+both projections, and λ = 20 and 100. `choices`: stores of other tensors, objectives, without normalisation, and of
+LoRA. `tracing`: what a wrong word goes back to (Table 5). --write puts each at its place in RESULTS.md.
 """
 
 from __future__ import annotations
