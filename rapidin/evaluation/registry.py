@@ -127,8 +127,8 @@ def _inverse(options: Options, name: str) -> GaussNewton | Lissa:
     from rapidin.evaluation.inverse import GaussNewton
     from rapidin.evaluation.lissa import Lissa
 
-    kind = {"influence-cg": GaussNewton, "influence-lissa": Lissa}[name]
-    return kind(**{"seed": options.seed, **options.more.get(name, {})})
+    told = {"seed": options.seed, **options.more.get(name, {})}
+    return GaussNewton(**told) if name == "influence-cg" else Lissa(**told)
 
 
 def _influence(name: str, summary: str) -> Method:

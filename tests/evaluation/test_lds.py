@@ -150,7 +150,8 @@ if "nothing" not in model:
 def command_of(tmp_path: Path, model: str) -> str:
     script = tmp_path / "a script.py"
     script.write_text(SCRIPT)
-    return f"{shlex.quote(sys.executable)} {shlex.quote(str(script))} {{data}} {{output}} {{seed}} {shlex.quote(model)}"
+    program = f"{shlex.quote(sys.executable)} {shlex.quote(str(script))}"
+    return f"{program} {{data}} {{output}} {{seed}} {shlex.quote(model)}"
 
 
 def test_a_command_trains_on_the_rows_of_the_files(store: Path, tmp_path: Path, model_directory: Path) -> None:
@@ -174,7 +175,7 @@ def test_a_command_trains_on_the_rows_of_the_files(store: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("fail", r"--command failed with exit code 1, see .*log\.txt: training on 6 rows .* no such optimiser: adamx"),
+        ("fail", r"--command failed with exit code 1, see .*txt: training on 6 rows .* no such optimiser: adamx"),
         ("nothing", r"left no checkpoint of transformers or PEFT in .* ends: training on 6 rows"),
     ],
 )
