@@ -126,7 +126,11 @@ def ingest(
     ] = None,
     modules: Annotated[
         str | None,
-        typer.Option(metavar="REGEX", help="Trace only parameters whose name this finds, e.g. 'mlp|lm_head'."),
+        typer.Option(
+            metavar="REGEX",
+            help="Trace the parameters whose name this finds, e.g. 'mlp|lm_head'; '.' finds all. Without it the "
+            "matrices are traced, and not the vectors of norms and biases, which blur the influence.",
+        ),
     ] = None,
     template: Annotated[
         Path | None,

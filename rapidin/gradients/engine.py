@@ -18,7 +18,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, Self, cast
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from rapidin.gradients.agreement import TensorDigests, disagreement
 from rapidin.gradients.capture import Capture, NotBatchedError
 from rapidin.gradients.contributions import DenseGradient, ParameterGradient, as_matrix
 from rapidin.memory import is_out_of_memory
+from rapidin.model.inner import inner_model
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class GradientEngine:
         self.half = torch.float16 in types
         low = torch.bfloat16 if torch.bfloat16 in types else torch.float16
         self.precision = low if low in types else self._traced[0].dtype
-        self._takes_positions = "position_ids" in _forward_arguments(model)
+        self._takes_positions = "position_ids" in inspect.signature(inner_model(model).forward).parameters
         self._capture = Capture(model, names)
         self.batched = not self._capture.unsupported
         self._checked = False
@@ -266,11 +267,3 @@ class GradientEngine:
             logits[counted].float(), ids[:, 1:].to(logits.device)[counted], reduction="none"
         )
         return (losses * predicted[counted]).sum()
-
-
-def _forward_arguments(model: nn.Module) -> set[str]:
-    """Argument names of the innermost model's forward; PEFT's wrapper takes anything."""
-    inner: Any = model
-    if hasattr(model, "get_base_model"):
-        inner = cast(Any, model).get_base_model()
-    return set(inspect.signature(inner.forward).parameters)

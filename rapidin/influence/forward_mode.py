@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rapidin.gradients.engine import TokenSample
 from rapidin.influence.directions import norm_of
+from rapidin.model.inner import inner_model
 
 STEPS = (1e-3, 1e-4, 1e-2)
 """Lengths of the step of a central difference, in that of the traced parameters."""
@@ -127,7 +128,7 @@ def differentiable_forwards(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _plain_experts(model: nn.Module) -> Iterator[None]:
     """Mixtures of experts multiply expert by expert meanwhile: grouped products have no forward mode."""
-    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    inner = inner_model(model)
     before = inner.get_experts_implementation() if hasattr(inner, "get_experts_implementation") else None
     if before in (None, "eager"):
         yield

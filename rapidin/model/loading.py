@@ -156,14 +156,21 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
 
 
 def _traced(model: nn.Module, settings: ModelSettings) -> tuple[TracedParameter, ...]:
-    """Choose the traced parameters: of an adapter what it trains, else everything, as far as --modules goes."""
+    """Choose the traced parameters: those of an adapter that it trains, else of all; the matrices, or --modules.
+
+    A norm's few hundred numbers say how large activations are, not what was learnt of a text. Normalised, they
+    would count as much as a matrix of thousands of times their size, and make the wrong samples the strongest
+    proponents (benchmarks/RESULTS.md, "What is traced").
+    """
     with_adapter = settings.adapter is not None
     chosen = [
         TracedParameter(name=name, shape=tuple(parameter.shape))
         for name, parameter in model.named_parameters()
         if parameter.is_floating_point() and (parameter.requires_grad or not with_adapter)
     ]
-    if settings.modules is not None:
+    if settings.modules is None:
+        chosen = [parameter for parameter in chosen if len(parameter.shape) > 1] or chosen
+    else:
         names = [parameter.name for parameter in chosen]
         chosen = [parameter for parameter in chosen if re.search(settings.modules, parameter.name)]
         if not chosen:
