@@ -4,9 +4,11 @@
     python -m benchmarks.paper methods --data DIRECTORY    # model/, train.jsonl and test.jsonl of one's own
     python -m benchmarks.paper --quick                     # does it run?
 
-`methods` compares RapidIn with everything that the paper does (Table 4, with Table 2's times). `dimensions`:
-K = 2^12 … 2^20 of both projections, and λ = 20 and 100. `choices`: normalisation, what is traced, all weights or
-LoRA. `tracing`: what a wrong word goes back to (Table 5). With --write each takes its place in RESULTS.md.
+`methods` compares RapidIn with everything that the paper does (Table 4, with Table 2's times). `causes`: what
+decides whether the right samples come first, by exact gradients, tensor by tensor. `dimensions`: K = 2^12 … 2^20 of
+both projections, and λ = 20 and 100. `choices`: stores with and without normalisation, of several choices of tensors,
+of all weights and LoRA. `tracing`: what a wrong word goes back to (Table 5). With --write each takes its place in
+RESULTS.md.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from pathlib import Path
 
 from benchmarks import tables
 from benchmarks.fresh import use_threads
+from benchmarks.paper_causes import causes_table
 from benchmarks.paper_tables import Kept, Lines, Variant, methods_table, stores_table, tracing_table
 from benchmarks.paper_worlds import World, backdoor_world, given_world, tracing_world
 from benchmarks.tracing_data import Pair
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-TABLES = ("methods", "dimensions", "choices", "tracing")
+TABLES = ("methods", "causes", "dimensions", "choices", "tracing")
 BASELINES = (
     "random",
     "bm25",
@@ -116,6 +119,7 @@ def _made(name: str, world: World, work: Path, arguments: argparse.Namespace) ->
     kept = Kept()
     made: dict[str, Callable[[], Lines]] = {
         "methods": lambda: methods_table(world, work, baselines, _KS, limit),
+        "causes": lambda: causes_table(world, work, limit, arguments.last_layer),
         "dimensions": lambda: stores_table(
             *(world, work, "Dimensions of the projection, 16 bits a number"),
             *(dimension_variants(range(12, 13) if quick else range(12, 21, 2), 16), kept, limit),

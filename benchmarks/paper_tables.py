@@ -11,6 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+import rapidin
+from benchmarks.paper_published import BACKDOOR, TIMES, TRACING
+from benchmarks.paper_worlds import Tuned, World
+from benchmarks.tracing_data import Pair
+from rapidin.data import read_rows
 from rapidin.evaluation.asking import Label, Questions, asked, read_questions, relevant, span_reader, training_set
 from rapidin.evaluation.experiments import Setting, backdoor, trace
 from rapidin.evaluation.intervals import Bootstrap, Estimate
@@ -23,12 +29,6 @@ from rapidin.evaluation.measures import (
 )
 from rapidin.evaluation.reports import MethodQuality
 from rapidin.evaluation.stored import RapidinScorer
-
-import rapidin
-from benchmarks.paper_published import BACKDOOR, TIMES, TRACING
-from benchmarks.paper_worlds import Tuned, World
-from benchmarks.tracing_data import Pair
-from rapidin.data import read_rows
 from rapidin.evaluation.tracin import TracIn
 from rapidin.search.queries import read_queries
 from rapidin.search.query_model import QueryModel
@@ -38,7 +38,8 @@ Lines = list[str]
 
 SHOWN = (5, 100)
 """Sizes of the ends in the tables of stores."""
-_MAX_NEW_TOKENS = 128
+MAX_NEW_TOKENS = 128
+"""Longest answer that the models write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def methods_table(
         label = Label(world.label)
         questions = read_questions(world.queries, opened, label, limit=limit)
         setting = Setting(
-            opened, model, label, questions, max_new_tokens=_MAX_NEW_TOKENS, device="cpu", work=work / "saved"
+            opened, model, label, questions, max_new_tokens=MAX_NEW_TOKENS, device="cpu", work=work / "saved"
         )
         report = backdoor(setting, baselines, ks)
     lines = table(
@@ -168,7 +169,7 @@ def _wrong_answers(world: World, model: QueryModel, store: Store, pair: Pair, fi
     wrong = []
     questions = read_queries(world.queries, store.settings.text)
     for row, question in zip(read_rows([world.queries]), questions, strict=True):
-        query, _ = model.prepared(question, _MAX_NEW_TOKENS)
+        query, _ = model.prepared(question, MAX_NEW_TOKENS)
         if pair.wrong in query.generation and pair.right not in query.generation:
             wrong.append({**row.fields, "output": query.generation})
     file.write_text("".join(json.dumps(row) + "\n" for row in wrong))
@@ -216,7 +217,7 @@ def _scored(
         label = Label(world.label)
         if variant.tuned not in kept.answers:
             kept.answers[variant.tuned] = read_questions(world.queries, opened, label, limit=limit)
-        queries = asked(model, kept.answers[variant.tuned], _MAX_NEW_TOKENS)
+        queries = asked(model, kept.answers[variant.tuned], MAX_NEW_TOKENS)
         training = training_set(opened, model, ())
         found = RapidinScorer(opened, model).scores(queries, training)
         layer_norm = model.projection.layer_norm

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
 from rapidin import cli_evaluate_lds
+from rapidin.cli_evaluate_parts import (
+    Adapter,
+    Answers,
+    Baselines,
+    Checkpoints,
+    Device,
+    EmbeddingModel,
+    LabelOption,
+    LimitQueries,
+    MaxNewTokens,
+    Model,
+    Queries,
+    Rerank,
+    Seed,
+    Work,
+    check_packages,
+    checkpoints_of,
+    directory_of,
+    opened_model,
+    setting_of,
+)
 from rapidin.cli_parts import (
     Json,
     StorePath,
@@ -24,12 +43,6 @@ from rapidin.cli_parts import (
 )
 from rapidin.errors import SettingError
 
-if TYPE_CHECKING:
-    from rapidin.evaluation.asking import Label, Questions
-    from rapidin.evaluation.experiments import Setting
-    from rapidin.search.query_model import QueryModel
-    from rapidin.storage import Store
-
 commands = typer.Typer(
     name="evaluate",
     help="Check on your own model and data that the samples found are the right ones.",
@@ -40,72 +53,6 @@ commands = typer.Typer(
 commands.command()(cli_evaluate_lds.lds)
 
 _RESUMED = "what was finished is kept, and the same command goes on"
-
-Queries = Annotated[
-    Path,
-    typer.Option(metavar="FILE", help="Generations to ask about: rows of the shapes that ingest takes."),
-]
-LabelOption = Annotated[
-    str,
-    typer.Option(
-        metavar="FIELD=VALUE",
-        help="What marks the training samples that should be found, such as poisoned=true. Queries that carry "
-        "another value of the field are left out.",
-    ),
-]
-Baselines = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        help="Method to compare with; repeat, or 'all'. Names: rapidin+rerank, random, bm25, embedding, tracin, "
-        "tracin-ln, influence-cg, influence-lissa. Those with whole gradients take long.",
-    ),
-]
-Answers = Annotated[
-    Literal["file", "model"],
-    typer.Option(
-        help="Whose generations are asked about: the file's, where a row has one (file), or the model's own, "
-        "written now, greedily (model). What the model never said, no sample made it say: where the file's "
-        "responses are not its own, take model."
-    ),
-]
-LimitQueries = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Ask the first N queries of the label only.")
-]
-Rerank = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Samples at each end that rapidin+rerank orders exactly.")
-]
-EmbeddingModel = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIRECTORY",
-        help="sentence-transformers model for 'embedding'; without it the model's own mean hidden states.",
-    ),
-]
-Checkpoints = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="DIRECTORY=RATE",
-        help="Checkpoint of the training with its learning rate there, for tracin and tracin-ln; repeat. Without "
-        "any, the store's model alone.",
-    ),
-]
-Work = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIRECTORY",
-        help="Where scores are kept, so that nothing is computed twice; STORE/evaluation unless given. It may be "
-        "deleted at any time.",
-    ),
-]
-Model = Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")]
-Adapter = Annotated[str | None, typer.Option(help="Where the adapter is now, if it moved.")]
-Device = Annotated[
-    str,
-    typer.Option(help="auto, cpu, cuda, cuda:0, or cuda:0,1 to spread the model's layers over several GPUs."),
-]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest answer that the model may write.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn at random.")]
 
 
 @commands.command()
@@ -150,8 +97,8 @@ def backdoor(
     """Compare how well rapidin and other methods find labelled samples, and what they take.
 
     The paper's experiment (its Tables 4 and 2): training samples with the label, such as those of a backdoor,
-    should rank first for generations that they caused. For each query the k best and the k worst samples are judged by
-    auPRC and auROC; precision, average precision and reciprocal rank are of the whole ranking.
+    should rank first for generations that they caused. For each query the k best and the k worst samples are
+    judged by auPRC and auROC; precision, average precision and reciprocal rank are of the whole ranking.
 
     Without --baseline the methods that need no gradients are compared: random, bm25, embedding.
     """
@@ -165,13 +112,13 @@ def backdoor(
         from rapidin.storage import Store
         from rapidin.terminal_evaluate import backdoor_view
     names = chosen(baseline if baseline else QUICK)
-    _check_packages(names, embedding_model is not None, plot is not None)
-    options = Options(seed, rerank, _directory(embedding_model), _checkpoints(checkpoint))
+    check_packages(names, embedding_model is not None, plot is not None)
+    options = Options(seed, rerank, directory_of(embedding_model), checkpoints_of(checkpoint))
     marks = Label(label)
     with Store.open(store) as opened:
         questions = read_questions(queries, opened, marks, answers, limit_queries)
-        with _opened_model(opened, model, adapter, device, tokens_per_batch, trust_remote_code) as loaded:
-            setting = _setting(opened, loaded, marks, questions, where, device, options, max_new_tokens, work)
+        with opened_model(opened, model, adapter, device, tokens_per_batch, trust_remote_code) as loaded:
+            setting = setting_of(opened, loaded, marks, questions, where, device, options, max_new_tokens, work)
             with progress("asking") as show:
                 report = run(setting, names, k or PAPER_KS, caching_seconds, show)
     output(report, backdoor_view(report), as_json)
@@ -229,15 +176,15 @@ def trace(
         from rapidin.storage import Store
         from rapidin.terminal_evaluate import trace_view
     names = chosen(baseline or (), knows_tokens=True)
-    _check_packages(names, False, False)
-    options = Options(rerank=rerank, checkpoints=_checkpoints(checkpoint))
+    check_packages(names, False, False)
+    options = Options(rerank=rerank, checkpoints=checkpoints_of(checkpoint))
     marks = Label(label)
     with Store.open(store) as opened:
         questions = read_questions(
             queries, opened, marks, answers, limit_queries, span_reader(span_field, span or ())
         )
-        with _opened_model(opened, model, adapter, device, tokens_per_batch, trust_remote_code) as loaded:
-            setting = _setting(opened, loaded, marks, questions, where, device, options, max_new_tokens, work)
+        with opened_model(opened, model, adapter, device, tokens_per_batch, trust_remote_code) as loaded:
+            setting = setting_of(opened, loaded, marks, questions, where, device, options, max_new_tokens, work)
             with progress("asking") as show:
                 report = run(setting, names, tell=show)
     output(report, trace_view(report), as_json)
@@ -272,96 +219,8 @@ def fidelity(
     package("scipy.stats", "scipy")
     with (
         Store.open(store) as opened,
-        _opened_model(opened, model, adapter, device, tokens_per_batch, trust_remote_code) as loaded,
+        opened_model(opened, model, adapter, device, tokens_per_batch, trust_remote_code) as loaded,
         progress("comparing") as show,
     ):
         report = run(opened, loaded, sample, seed, show)
     output(report, fidelity_view(report), as_json)
-
-
-@contextmanager
-def _opened_model(
-    store: Store,
-    model: str | None,
-    adapter: str | None,
-    device: str,
-    tokens_per_batch: int | None,
-    trust_remote_code: bool,
-) -> Iterator[QueryModel]:
-    with importing():
-        from rapidin.search.query_model import QueryModel
-    with QueryModel(
-        store,
-        model=model,
-        adapter=adapter,
-        device=device,
-        tokens_per_batch=tokens_per_batch,
-        trust_remote_code=trust_remote_code,
-    ) as loaded:
-        yield loaded
-
-
-def _setting(
-    store: Store,
-    model: QueryModel,
-    label: Label,
-    questions: Questions,
-    where: list[str] | None,
-    device: str,
-    options: Any,
-    max_new_tokens: int,
-    work: Path | None,
-) -> Setting:
-    from rapidin.evaluation.experiments import Setting
-    from rapidin.evaluation.saved import DIRECTORY_NAME
-
-    return Setting(
-        store=store,
-        model=model,
-        label=label,
-        questions=questions,
-        where=where or (),
-        device=device,
-        options=options,
-        max_new_tokens=max_new_tokens,
-        work=store.path / DIRECTORY_NAME if work is None else work,
-    )
-
-
-def _check_packages(names: list[str], sentences: bool, plot: bool) -> None:
-    """Tell what is not installed before anything is computed."""
-    from rapidin.evaluation.extra import package
-
-    package("sklearn.metrics", "scikit-learn")
-    package("scipy.stats", "scipy")
-    package("psutil")
-    if "bm25" in names:
-        package("bm25s")
-        package("Stemmer", "PyStemmer")
-    if plot:
-        package("matplotlib")
-    if sentences:
-        package("sentence_transformers", "sentence-transformers", "pip install sentence-transformers")
-
-
-def _directory(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    if not path.is_dir():
-        raise SettingError(f"--embedding-model {path} is no directory: give that of a sentence-transformers model")
-    return str(path.absolute())
-
-
-def _checkpoints(given: list[str] | None) -> tuple[tuple[str, float], ...]:
-    found = []
-    for one in given or ():
-        place, separator, rate = one.rpartition("=")
-        try:
-            found.append((str(Path(place).absolute()), float(rate)))
-        except ValueError:
-            separator = ""
-        if not separator or not place:
-            raise SettingError(f"--checkpoint {one!r} cannot be read: write DIRECTORY=LEARNING_RATE")
-        if not Path(place).is_dir():
-            raise SettingError(f"--checkpoint {one!r}: {place} is no directory")
-    return tuple(found)

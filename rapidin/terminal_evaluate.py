@@ -9,18 +9,26 @@ from rich.table import Table
 from rich.text import Text
 
 from rapidin.evaluation.intervals import Estimate
-from rapidin.evaluation.reports import BackdoorReport, FidelityReport, MethodCost, MethodQuality, TraceReport
+from rapidin.evaluation.reports import (
+    BackdoorReport,
+    EndsQuality,
+    FidelityReport,
+    MethodCost,
+    MethodQuality,
+    TraceReport,
+)
 from rapidin.terminal import bits, printable, size
 
 
 def backdoor_view(report: BackdoorReport) -> RenderableType:
     """Table 4's measures, and Table 2's figures."""
     parts: list[RenderableType] = [_asked(report)]
-    for title, value in (
-        ("auPRC of the k best and the k worst", lambda at: at.auprc),
-        ("auROC of the same", lambda at: at.auroc),
-        ("precision of the k best", lambda at: at.precision),
-    ):
+    measures: dict[str, Callable[[EndsQuality], Estimate]] = {
+        "auPRC of the k best and the k worst": lambda at: at.auprc,
+        "auROC of the same": lambda at: at.auroc,
+        "precision of the k best": lambda at: at.precision,
+    }
+    for title, value in measures.items():
         columns = [f"k = {at.k:,}" for at in report.methods[0].at]
         rows = [(method.name, [value(at) for at in method.at]) for method in report.methods]
         parts += [Text(), _table(title, columns, rows)]

@@ -18,6 +18,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from rapidin.errors import SettingError
 from rapidin.evaluation.extra import package
 from rapidin.evaluation.scoring import AskedQuery, Tell, TrainingSet
 from rapidin.model.hidden import mean_hidden_states
@@ -125,13 +126,22 @@ class SentenceScorer:
     Args:
         directory: of that model.
         device: that computes.
+
+    Raises:
+        SettingError: the model cannot be loaded.
     """
 
     name = "embedding"
 
     def __init__(self, directory: str, device: str | None = None) -> None:
         library = package("sentence_transformers", "sentence-transformers", "pip install sentence-transformers")
-        self._model = library.SentenceTransformer(directory, device=device, local_files_only=True)
+        try:
+            self._model = library.SentenceTransformer(directory, device=device, local_files_only=True)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise SettingError(
+                f"{directory} is no sentence-transformers model that can be loaded: {reason}"
+            ) from error
         self._samples = np.empty((0, 0), dtype=np.float32)
 
     def prepare(self, training: TrainingSet, tell: Tell | None = None) -> None:
@@ -153,4 +163,5 @@ class SentenceScorer:
 def normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors [n, h] of length 1; those of length 0 stay."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    unit: NDArray[np.float32] = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return unit

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ class Comparison:
                     auroc=mean(auroc),
                     precision=mean(np.array([precision(row, k) for row in ranked])),
                     auprc_behind=mean(self._reference_auprc[k] - auprc),
-                    overlap=self._over_pairs(found, lambda own, its, k=k: overlap(own, its, self._ties, k)),
+                    overlap=self._over_pairs(found, partial(self._overlap, k)),
                 )
             )
         return MethodQuality(
@@ -89,6 +90,9 @@ class Comparison:
     def _ranked(self, scores: NDArray[np.float32]) -> list[NDArray[np.bool_]]:
         """Whether each sample is relevant, from the best down, for every query."""
         return [self._relevant[ranking(row, self._ties)] for row in scores]
+
+    def _overlap(self, k: int, own: NDArray[np.float32], its: NDArray[np.float32]) -> float:
+        return overlap(own, its, self._ties, k)
 
     def _over_pairs(self, found: MethodScores, measure: PairMeasure) -> Estimate:
         """The mean of what compares rapidin's scores of a query with the method's."""

@@ -139,7 +139,8 @@ def expected_correlation(signal: float, noise: float) -> float:
     """Correlation of stored with exact scores, given the variances of exact scores and of what differs from them.
 
     Noise that is independent of the signal leaves √(signal/(signal + noise)). It goes as 1/K: that of the
-    projection, and that of rounding as well, since each number is rounded in proportion to the vector's length over √K.
+    projection, and that of rounding as well, since each number is rounded in proportion to the vector's length
+    over √K.
     """
     return math.sqrt(signal / (signal + noise)) if signal + noise else 0.0
 

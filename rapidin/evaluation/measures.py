@@ -1,8 +1,8 @@
 """How well rankings of training samples find the relevant ones, and how much two rankings agree.
 
 Every measure is computed from one total order of the samples: by score, the largest first, equal scores by a
-digest of seed and id. So ties (BM25 gives thousands of zeros) neither depend on the order in which samples are stored nor
-favour anything. Every value is a number; where a class is absent, the functions say what they give.
+digest of seed and id. So ties (BM25 gives thousands of zeros) neither depend on the order in which samples are
+stored nor favour anything. Every value is a number; where a class is absent, the functions say what they give.
 
 Shape letters: q queries · n samples.
 """

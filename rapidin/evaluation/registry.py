@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rapidin.errors import SettingError
@@ -119,7 +120,17 @@ def _tracin(context: Context, layer_norm: bool) -> Scorer:
 
 
 def _checkpoints(options: Options) -> Mapping[str, Any]:
-    return {"checkpoints": [list(one) for one in options.checkpoints]}
+    return {"checkpoints": [[_state(place), rate] for place, rate in options.checkpoints]}
+
+
+def _state(directory: str) -> list[list[object]]:
+    """Names, sizes and times of a directory's files, which change when it is written anew."""
+    files = sorted(path for path in Path(directory).rglob("*") if path.is_file())
+    return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def _embedded_by(options: Options) -> Mapping[str, Any]:
+    return {"model": None if options.embedding_model is None else _state(options.embedding_model)}
 
 
 def _inverse(options: Options, name: str) -> GaussNewton | Lissa:
@@ -127,8 +138,8 @@ def _inverse(options: Options, name: str) -> GaussNewton | Lissa:
     from rapidin.evaluation.inverse import GaussNewton
     from rapidin.evaluation.lissa import Lissa
 
-    told = {"seed": options.seed, **options.more.get(name, {})}
-    return GaussNewton(**told) if name == "influence-cg" else Lissa(**told)
+    values = {"seed": options.seed, **options.more.get(name, {})}
+    return GaussNewton(**values) if name == "influence-cg" else Lissa(**values)
 
 
 def _influence(name: str, summary: str) -> Method:
@@ -151,9 +162,7 @@ METHODS: dict[str, Method] = {
     ),
     "random": Method(_random, "chance", lambda options: {"seed": options.seed}),
     "bm25": Method(_bm25, "words in common"),
-    "embedding": Method(
-        _embedding, "likeness of hidden states", lambda options: {"model": options.embedding_model}
-    ),
+    "embedding": Method(_embedding, "likeness of hidden states", _embedded_by),
     "tracin": Method(
         lambda context: _tracin(context, False), "exact whole gradients", _checkpoints, knows_tokens=True
     ),

@@ -2,8 +2,8 @@
 
 A file's name is a digest of everything that decides the scores in it: the store's settings, with the fingerprint
 of the model, the training samples' ids and texts, the queries' tokens and targets, the method and its settings. So
-scores of anything else are never taken for these, and nothing has to be cleared by hand. What a damaged file held is
-computed anew.
+scores of anything else are never taken for these, and nothing has to be cleared by hand. What a damaged file held
+is computed anew.
 
 Shape letters: q queries · n samples.
 """

@@ -1,8 +1,8 @@
 """Running methods one after the other, with their time and memory, and without doing anything twice.
 
 Every method is asked one query first: what that takes is what a user would wait for. The others follow, some at a
-time, which shows what asking many together saves, and what is done is kept. What a scorer has to do for the training
-samples once, in its `prepare`, is measured apart.
+time, which shows what asking many together saves, and what is done is kept. What a scorer has to do for the
+training samples once, in its `prepare`, is measured apart.
 
 Shape letters: q queries · n samples.
 """
