@@ -22,6 +22,7 @@ from rapidin.cli_evaluate_parts import (
     Queries,
     Rerank,
     Seed,
+    Settings,
     Work,
     check_packages,
     checkpoints_of,
@@ -76,6 +77,7 @@ def backdoor(
     rerank: Rerank = 100,
     embedding_model: EmbeddingModel = None,
     checkpoint: Checkpoints = None,
+    setting: Settings = None,
     caching_seconds: Annotated[
         float | None,
         typer.Option(
@@ -108,19 +110,20 @@ def backdoor(
         from rapidin.evaluation.asking import Label, read_questions
         from rapidin.evaluation.experiments import backdoor as run
         from rapidin.evaluation.measures import PAPER_KS
-        from rapidin.evaluation.registry import QUICK, Options, chosen
+        from rapidin.evaluation.registry import QUICK, Options, chosen, method_settings
         from rapidin.storage import Store
         from rapidin.terminal_evaluate import backdoor_view
     names = chosen(baseline if baseline else QUICK)
     check_packages(names, embedding_model is not None, plot is not None)
-    options = Options(seed, rerank, directory_of(embedding_model), checkpoints_of(checkpoint))
+    more = method_settings(setting or ())
+    options = Options(seed, rerank, directory_of(embedding_model), checkpoints_of(checkpoint), more)
     marks = Label(label)
     with Store.open(store) as opened:
         questions = read_questions(queries, opened, marks, answers, limit_queries)
         with opened_model(opened, model, adapter, device, tokens_per_batch, trust_remote_code) as loaded:
-            setting = setting_of(opened, loaded, marks, questions, where, device, options, max_new_tokens, work)
+            about = setting_of(opened, loaded, marks, questions, where, device, options, max_new_tokens, work)
             with progress("asking") as show:
-                report = run(setting, names, k or PAPER_KS, caching_seconds, show)
+                report = run(about, names, k or PAPER_KS, caching_seconds, show)
     output(report, backdoor_view(report), as_json)
     if plot is not None:
         from rapidin.evaluation.plot import plot_precision
@@ -155,6 +158,7 @@ def trace(
     answers: Answers = "file",
     rerank: Rerank = 100,
     checkpoint: Checkpoints = None,
+    setting: Settings = None,
     work: Work = None,
     model: Model = None,
     adapter: Adapter = None,
@@ -172,21 +176,22 @@ def trace(
     with importing():
         from rapidin.evaluation.asking import Label, read_questions, span_reader
         from rapidin.evaluation.experiments import trace as run
-        from rapidin.evaluation.registry import Options, chosen
+        from rapidin.evaluation.registry import Options, chosen, method_settings
         from rapidin.storage import Store
         from rapidin.terminal_evaluate import trace_view
     names = chosen(baseline or (), knows_tokens=True)
     check_packages(names, False, False)
-    options = Options(rerank=rerank, checkpoints=checkpoints_of(checkpoint))
+    more = method_settings(setting or ())
+    options = Options(rerank=rerank, checkpoints=checkpoints_of(checkpoint), more=more)
     marks = Label(label)
     with Store.open(store) as opened:
         questions = read_questions(
             queries, opened, marks, answers, limit_queries, span_reader(span_field, span or ())
         )
         with opened_model(opened, model, adapter, device, tokens_per_batch, trust_remote_code) as loaded:
-            setting = setting_of(opened, loaded, marks, questions, where, device, options, max_new_tokens, work)
+            about = setting_of(opened, loaded, marks, questions, where, device, options, max_new_tokens, work)
             with progress("asking") as show:
-                report = run(setting, names, tell=show)
+                report = run(about, names, tell=show)
     output(report, trace_view(report), as_json)
 
 

@@ -68,6 +68,15 @@ Checkpoints = Annotated[
         "any, the store's model alone.",
     ),
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--setting",
+        metavar="METHOD.NAME=NUMBER",
+        help="Of influence functions; repeat. influence-cg: damping, samples, tolerance, iterations; "
+        "influence-lissa: damping, scale, depth, repeats, batch.",
+    ),
+]
 Work = Annotated[
     Path | None,
     typer.Option(

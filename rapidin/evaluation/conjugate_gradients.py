@@ -73,8 +73,8 @@ def conjugate_gradients(
         bends = algebra.inner(along, curved)
         if not bool((bends > 0).all()):  # catches what is no number, too
             raise ComputationError(
-                f"conjugate gradients: the damped curvature is not positive (iteration {done + 1}); give a "
-                "larger --damping, or a larger --dtype where the model computes in half precision"
+                f"conjugate gradients: the damped curvature is not positive (iteration {done + 1}); give a larger "
+                "damping (--setting influence-cg.damping=…), or another dtype to a model in half precision"
             )
         steps = squares[active] / bends
         left = algebra.chosen(residuals, active)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rapidin.errors import SettingError
 from rapidin.evaluation.curvature import Curvature, drawn
 from rapidin.evaluation.inverse import InverseCurvature
 from rapidin.evaluation.products import GradientProducts, WholeGradient, in_groups, query_gradient
@@ -32,9 +33,17 @@ class InfluenceFunction:
     Args:
         model: of the store.
         inverse: the way to multiply with the inverse.
+
+    Raises:
+        SettingError: the store's gradients are not of losses.
     """
 
     def __init__(self, model: QueryModel, inverse: InverseCurvature) -> None:
+        if model.projection.objective != "loss":
+            raise SettingError(
+                f"{inverse.name} asks about losses, and this store's objective is {model.projection.objective}: "
+                "evaluate a store of the loss"
+            )
         self.name = inverse.name
         self._model = model
         self._inverse = inverse

@@ -6,9 +6,11 @@ A method is one line of `METHODS`. Everything that it needs is imported when it 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from rapidin.errors import SettingError
 
@@ -133,13 +135,40 @@ def _embedded_by(options: Options) -> Mapping[str, Any]:
     return {"model": None if options.embedding_model is None else _state(options.embedding_model)}
 
 
+def method_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read settings of influence functions, ``influence-lissa.scale=300``, as `Options.more` has them.
+
+    Raises:
+        SettingError: one cannot be read, or there is no such method, setting or value.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        place, equals, value = text.partition("=")
+        method, dot, name = place.strip().partition(".")
+        if not (equals and dot) or method not in ("influence-cg", "influence-lissa"):
+            raise SettingError(
+                f"--setting {text!r} cannot be used: write METHOD.NAME=NUMBER, such as influence-lissa.scale=300"
+            )
+        found.setdefault(method, {})[name] = value.strip()
+        _inverse(Options(more=found), method)
+    return found
+
+
 def _inverse(options: Options, name: str) -> GaussNewton | Lissa:
     """The way to the inverse curvature, with what the user says of it; its fields are plain JSON."""
     from rapidin.evaluation.inverse import GaussNewton
     from rapidin.evaluation.lissa import Lissa
 
+    kind: type[GaussNewton | Lissa] = GaussNewton if name == "influence-cg" else Lissa
     values = {"seed": options.seed, **options.more.get(name, {})}
-    return GaussNewton(**values) if name == "influence-cg" else Lissa(**values)
+    known = [one.name for one in fields(kind)]
+    if unknown := sorted(set(values) - set(known)):
+        raise SettingError(f"{name} has no setting {unknown[0]!r}: give one of {', '.join(known)}")
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise SettingError(f"{name}.{problem['loc'][0]}={problem['input']}: {problem['msg']}") from error
 
 
 def _influence(name: str, summary: str) -> Method:

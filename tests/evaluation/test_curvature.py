@@ -176,7 +176,7 @@ def test_a_right_hand_side_that_has_converged_is_multiplied_no_more():
 
 def test_a_matrix_that_is_not_positive_is_an_error():
     wanted = {"x": torch.ones(1, 3, dtype=torch.float64)}
-    with pytest.raises(ComputationError, match=r"not positive \(iteration 1\); give a larger --damping"):
+    with pytest.raises(ComputationError, match=r"not positive \(iteration 1\); give a larger damping"):
         conjugate_gradients(lambda vectors: algebra.zeros_like(vectors), wanted, 0.0, tolerance=0.1, iterations=3)
 
 

@@ -1,5 +1,6 @@
 """Influence functions over a store against dense Gauss–Newton and Hessian matrices of its traced parameters."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 import rapidin
+from rapidin.errors import SettingError
 from rapidin.evaluation.curvature import largest_eigenvalue
 from rapidin.evaluation.influence_function import InfluenceFunction
 from rapidin.evaluation.inverse import GaussNewton
 from rapidin.evaluation.lissa import Lissa
+from rapidin.evaluation.registry import METHODS, Options, method_settings
 from rapidin.evaluation.scoring import AskedQuery, TrainingSet
 from rapidin.search.queries import query_of_prompt
 from rapidin.search.query_model import QueryModel
@@ -110,3 +113,26 @@ def test_the_power_iterations_find_the_largest_eigenvalue() -> None:
     found = largest_eigenvalue(lambda vectors: {"x": vectors["x"] @ matrix}, like, 30, 0)
     assert found == pytest.approx(5.0, rel=1e-4)
     assert largest_eigenvalue(lambda vectors: {"x": vectors["x"] * 0}, like, 30, 0) == 0
+
+
+def test_settings_of_the_command_line_reach_the_methods() -> None:
+    found = method_settings(["influence-lissa.scale=300", "influence-cg.samples=8", "influence-lissa.depth=5"])
+    assert found == {"influence-lissa": {"scale": "300", "depth": "5"}, "influence-cg": {"samples": "8"}}
+    options = Options(seed=3, more=found)
+    lissa = METHODS["influence-lissa"].settings(options)
+    assert (lissa["scale"], lissa["depth"], lissa["seed"]) == (300.0, 5, 3)
+    assert METHODS["influence-cg"].settings(options)["samples"] == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("influence-lissa", "write METHOD.NAME=NUMBER"),
+        ("bm25.depth=3", "write METHOD.NAME=NUMBER"),
+        ("influence-cg.depth=3", "influence-cg has no setting 'depth': give one of damping"),
+        ("influence-lissa.depth=many", "influence-lissa.depth=many: "),
+    ],
+)
+def test_settings_that_cannot_be_used(text: str, message: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(message)):
+        method_settings([text])
