@@ -107,6 +107,6 @@ class Lissa:
         if not growth <= _GROWTH * (step + 1):  # so written that it catches what is no number
             raise ComputationError(
                 f"LiSSA diverges at step {step} of {self.depth} with scale {scale:.3g} and damping "
-                f"{self.damping:g}: try scale {4 * scale:.2g} (--setting influence-lissa.scale=…), a larger damping, "
+                f"{self.damping:g}: try scale {4 * scale:.2g} (--setting influence-lissa.scale=…), more damping, "
                 "or influence-cg, which cannot diverge"
             )
