@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import rapidin
-from rapidin import cli_search, cli_store
+from rapidin import cli_mcp, cli_search, cli_store
 from rapidin.choices import DType, Loss, OnError, ProjectionKind, Quantization
 from rapidin.cli_parts import (
     Json,
@@ -192,6 +192,7 @@ def ingest(
 
 app.add_typer(cli_search.commands)
 app.add_typer(cli_store.commands)
+app.add_typer(cli_mcp.commands)
 
 
 @app.command()
