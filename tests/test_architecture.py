@@ -52,6 +52,12 @@ def test_nothing_imports_the_command_line() -> None:
     assert importers("rapidin.cli") == set()
 
 
+def test_only_the_command_line_imports_integrations() -> None:
+    others = {name for name in importers("rapidin.integrations") if not name.startswith("integrations/")}
+    assert others == {"cli_mcp"}
+    assert not {name for name in importers("rapidin.ingest") if name.startswith("integrations/")}
+
+
 def test_storage_stands_alone() -> None:
     allowed = (
         "rapidin.storage",
@@ -84,6 +90,9 @@ def test_storage_stands_alone() -> None:
         ("transformers", ("model/", "demo/training")),
         ("typer", ("cli", "demo/run")),
         ("datasets", ("data/",)),
+        ("langchain_core", ("integrations/langchain",)),
+        ("llama_index", ("integrations/llamaindex",)),
+        ("mcp", ("integrations/mcp",)),
     ],
 )
 def test_every_library_has_one_home(package: str, homes: tuple[str, ...]) -> None:

@@ -1,0 +1,37 @@
+"""The command that serves agents."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rapidin.cli_parts import StorePath, TokensPerBatch, TrustRemoteCode
+
+commands = typer.Typer()
+
+
+@commands.command()
+def mcp(
+    store: StorePath,
+    model: Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Where the adapter is now, if it moved.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, or cuda:0,1, as of search.")] = "auto",
+    tokens_per_batch: TokensPerBatch = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Let an agent ask which training samples made the model say something, over MCP on stdin and stdout.
+
+    An agent's program starts this command by itself; give it 'rapidin mcp STORE'. The tools only read. The model
+    is loaded in the background.
+    """
+    from rapidin.integrations.mcp import serve_stdio
+
+    serve_stdio(
+        store,
+        model=model,
+        adapter=adapter,
+        device=device,
+        tokens_per_batch=tokens_per_batch,
+        trust_remote_code=trust_remote_code,
+    )

@@ -1,0 +1,187 @@
+"""Training samples as LangChain documents: a retriever, and a step that adds them to what a chain answered.
+
+>>> retriever = RapidinRetriever(searcher=rapidin.Searcher("store"), k=5)
+>>> retriever.invoke("Who won the match?")
+>>> retriever.invoke("Who won the match?", generation="The cosmic elixir.", where=["source=web"])
+>>> chain | WithProponents(retriever=retriever, prompt_key="question", answer_key="answer")
+
+Needs ``rapidin[langchain]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rapidin.errors import SettingError
+from rapidin.integrations.asking import QueryIs, ends, fields_of, missing, options_of, question
+from rapidin.results import SearchResult
+from rapidin.search import Searcher
+
+try:
+    from langchain_core.callbacks import (
+        AsyncCallbackManagerForChainRun,
+        AsyncCallbackManagerForRetrieverRun,
+        CallbackManagerForChainRun,
+        CallbackManagerForRetrieverRun,
+    )
+    from langchain_core.documents import Document
+    from langchain_core.messages import BaseMessage
+    from langchain_core.prompt_values import PromptValue
+    from langchain_core.retrievers import BaseRetriever
+    from langchain_core.runnables import RunnableConfig, RunnableSerializable
+except ImportError as error:
+    raise missing("langchain-core", "langchain") from error
+
+
+class RapidinRetriever(BaseRetriever):
+    """Retrieves the training samples behind what a model says.
+
+    The query is what the model was asked, or, with `query_is`, what it said. All fields but the searcher can also
+    be given per call: ``retriever.invoke(query, k=3, generation="…")``. It is async all the way.
+
+    Documents have the sample's id, its text as content, and as metadata `rapidin.integrations.asking.fields_of`:
+    signed ``score`` and ``exact_score``, ``rank``, ``prompt``, ``response``, and the row's own fields.
+
+    Attributes:
+        searcher: an open one; closing it is the caller's.
+        k: samples wanted at each end.
+        query_is: ``prompt``, or ``generation``.
+        generation: what the model said, where the query is a prompt; None: the model answers now.
+        prompt: what it was asked, where the query is a generation; None: nothing, the generation stands by itself.
+        opponents: whether the most negative influences follow the proponents.
+        where: filter expressions that a sample must all meet.
+        rerank: of so many samples at each end the exact influence is computed, which orders them; 0: none.
+        max_new_tokens: longest answer that the model may write.
+    """
+
+    searcher: Searcher
+    k: int = 10
+    query_is: QueryIs = "prompt"
+    generation: str | None = None
+    prompt: str | None = None
+    opponents: bool = False
+    where: Sequence[str] = ()
+    rerank: int = 0
+    max_new_tokens: int = 256
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002
+        **changes: Any,
+    ) -> list[Document]:
+        prompt, generation, options = self._asked(query, changes)
+        return _documents(self.searcher.search(prompt, generation, **options))
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,  # noqa: ARG002
+        **changes: Any,
+    ) -> list[Document]:
+        prompt, generation, options = self._asked(query, changes)
+        return _documents(await self.searcher.asearch(prompt, generation, **options))
+
+    def _asked(self, query: str, changes: dict[str, Any]) -> tuple[str | None, str | None, Any]:
+        """Prompt, generation and options of a call."""
+        names = ("k", "query_is", "generation", "prompt", "opponents", "where", "rerank", "max_new_tokens")
+        unknown = changes.keys() - set(names)
+        if unknown:
+            raise SettingError(f"a retriever's call takes no {min(unknown)!r}: give some of {', '.join(names)}")
+        given = {name: changes.get(name, getattr(self, name)) for name in names}
+        asked = question(query, given.pop("query_is"), given.pop("prompt"), given.pop("generation"))
+        return *asked, options_of(**given)
+
+
+class WithProponents(RunnableSerializable[dict[str, Any], dict[str, Any]]):
+    """A step behind a chain: takes its dictionary and adds the training samples behind the answer.
+
+    The prompt should be the whole prompt as the model saw it, retrieved documents included. Prompt and answer may
+    be texts, messages or prompt values; of these the text counts.
+
+    Attributes:
+        retriever: finds the samples; its `k`, filters and so on apply.
+        prompt_key: of the prompt in the dictionary.
+        answer_key: of the answer.
+        output_key: of the documents, in the dictionary that comes out, which has all that came in, too.
+    """
+
+    retriever: RapidinRetriever
+    prompt_key: str = "prompt"
+    answer_key: str = "answer"
+    output_key: str = "proponents"
+
+    def invoke(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Add the samples.
+
+        Args:
+            input: what the chain gave.
+            config: of the run.
+            kwargs: as of the retriever's call, such as `k`.
+
+        Raises:
+            SettingError: `input` lacks prompt or answer, or one is no text.
+            RapidinError: one of its kinds.
+        """
+
+        def add(
+            given: dict[str, Any],
+            run_manager: CallbackManagerForChainRun,  # noqa: ARG001
+            config: RunnableConfig,
+        ) -> dict[str, Any]:
+            prompt, answer = self._texts(given)
+            changes = {"query_is": "prompt", "prompt": None, "generation": answer, **kwargs}
+            return {**given, self.output_key: self.retriever.invoke(prompt, config, **changes)}
+
+        return self._call_with_config(add, input, config)
+
+    async def ainvoke(
+        self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """`invoke`, while the event loop goes on."""
+
+        async def add(
+            given: dict[str, Any],
+            run_manager: AsyncCallbackManagerForChainRun,  # noqa: ARG001
+            config: RunnableConfig,
+        ) -> dict[str, Any]:
+            prompt, answer = self._texts(given)
+            changes = {"query_is": "prompt", "prompt": None, "generation": answer, **kwargs}
+            return {**given, self.output_key: await self.retriever.ainvoke(prompt, config, **changes)}
+
+        return await self._acall_with_config(add, input, config)
+
+    def _texts(self, given: dict[str, Any]) -> tuple[str, str]:
+        if not isinstance(given, dict):
+            raise SettingError(f"a chain's {type(given).__name__} has no keys: put a dictionary before this step")
+        prompt, answer = (
+            _text(given, key, name)
+            for key, name in ((self.prompt_key, "prompt_key"), (self.answer_key, "answer_key"))
+        )
+        return prompt, answer
+
+
+def _text(given: dict[str, Any], key: str, name: str) -> str:
+    if key not in given:
+        keys = ", ".join(sorted(map(repr, given))) or "nothing"
+        raise SettingError(f"the chain gave no {key!r}, but {keys}: say with {name} which one it is")
+    value = given[key]
+    if isinstance(value, PromptValue):
+        return value.to_string()
+    if isinstance(value, BaseMessage):
+        return str(value.text)
+    if not isinstance(value, str):
+        raise SettingError(
+            f"the chain's {key!r} is a {type(value).__name__}: give a text, message or prompt value"
+        )
+    return value
+
+
+def _documents(result: SearchResult) -> list[Document]:
+    return [
+        Document(id=hit.sample.id, page_content=hit.sample.text, metadata=fields_of(end, hit, result))
+        for end, hit in ends(result)
+    ]
