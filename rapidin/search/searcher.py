@@ -83,6 +83,18 @@ class Searcher:
         if self._owns_store:
             self.store.close()
 
+    def count_tokens(self, prompt: str, generation: str | None = None) -> int:
+        """Tokens of a query as the model sees it, after it was cut to the store's maximum length.
+
+        Raises:
+            RapidinError: as of `search`.
+        """
+        query = query_of_prompt(prompt, generation, self.store.settings.text)
+        encoder = self._model.encoder
+        if not query.has_response:
+            return len(encoder.encode_prompt(query))
+        return len(encoder.encode(query, query.response if query.turns else None).ids)
+
     def search(
         self,
         prompt: str,
