@@ -12,6 +12,7 @@ from fastapi import Body, FastAPI, Query, Request, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from fastapi.security import HTTPBearer
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import Receive, Scope, Send
 
 import rapidin
@@ -39,6 +40,15 @@ from rapidin.service.requests import EXAMPLES, SearchRequest, limited_request
 from rapidin.service.service import Service
 
 T = TypeVar("T")
+
+
+class _Anything(StringConvertor):
+    """The rest of a path, slashes and line ends included: ids may hold any characters."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("anything", _Anything())
 
 _DESCRIPTION = """Which training samples made my language model say this?
 
@@ -149,7 +159,7 @@ def _add_store(api: FastAPI, service: Service) -> None:
         return json_response(to_json(await run_in_threadpool(service.store.get, id)))
 
     @api.get(
-        "/v1/samples/{id:path}",
+        "/v1/samples/{id:anything}",
         tags=["store"],
         summary="One sample, whole",
         response_model=StoredSample,

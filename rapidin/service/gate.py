@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -13,6 +14,9 @@ from rapidin.service.settings import ServiceSettings
 
 OPEN_ROUTES = frozenset(("/", "/health", "/ready", "/openapi.json"))
 """What tells nothing of a store, so that it may be had without the token."""
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9._:\[\]-]+")  # nothing that an address could have besides name and port
 
 
 class Gate:
@@ -60,13 +64,14 @@ class Gate:
 
 def _name(address: str) -> str | None:
     """The name in an address, without port and brackets; None where it cannot be read."""
+    if not _PLAIN.fullmatch(address.partition("//")[2]):
+        return None
     try:
         parts = urlsplit(address)
         _ = parts.port
     except ValueError:
         return None
-    plain = not (parts.path or parts.query or parts.fragment or parts.username or parts.password)
-    return parts.hostname if plain else None
+    return parts.hostname
 
 
 def _authority(origin: str) -> str | None:
