@@ -10,6 +10,7 @@ RapidinError
  ├── ModelError                 the model, adapter or tokenizer cannot be loaded or used
  │    └── FingerprintMismatchError   it is not the model that the store was built with
  ├── GradientError              a sample's gradient is zero, not finite or does not fit in memory
+ ├── ClosedError                something is used that was closed, or is being closed
  ├── ComputationError           a worker process or a device failed while it computed gradients
  └── StoreError                 something is wrong with a store
       ├── StoreNotFoundError    there is no store at that path
@@ -93,6 +94,10 @@ class GradientError(RapidinError):
         self.id = id
         self.reason = reason
         super().__init__(f"sample {_shortened(id)!r}: {reason}")
+
+
+class ClosedError(RapidinError):
+    """Something is used that was closed, or is being closed."""
 
 
 class ComputationError(RapidinError):

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rapidin.errors import FingerprintMismatchError, ModelError
 from rapidin.model.places import local_directory
@@ -25,6 +26,10 @@ _ADAPTER_KEYS = (
     *("use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "bias", "layers_to_transform"),
 )
 """What decides how an adapter's weights act; other keys change from version to version of PEFT."""
+
+
+ADAPTER_SETTINGS = "adapter_config.json"
+"""Stands among the digests of an adapter's tensors for what its configuration says."""
 
 
 def fingerprint(settings: ModelSettings) -> Fingerprint | None:
@@ -86,7 +91,7 @@ def describe_difference(expected: Fingerprint, found: Fingerprint) -> str | None
         if mine.keys() != theirs.keys():
             missing, new = len(mine.keys() - theirs.keys()), len(theirs.keys() - mine.keys())
             return f"the weight tensors of its {what} have other names ({missing} of them missing, {new} new)"
-        if changed == ["adapter_config.json"]:
+        if changed == [ADAPTER_SETTINGS]:
             return "the adapter's weights are the same, but its adapter_config.json says otherwise how they act"
         return f"{len(changed)} of {len(mine)} weight tensors of its {what} differ, for example {changed[0]!r}"
     return None
@@ -100,13 +105,27 @@ def _adapter_settings(name: str) -> dict[str, str]:
     file = directory / "adapter_config.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-        functional = {key: config[key] for key in _ADAPTER_KEYS if config.get(key) not in (None, {}, [], False)}
+        digest = digest_of_settings(config)
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{file} cannot be read: {error}; give the directory of a whole adapter") from error
+    return {ADAPTER_SETTINGS: digest}
+
+
+def digest_of_settings(config: dict[str, Any]) -> str:
+    """Digest what an adapter's configuration, as its file has it, says about how its weights act."""
+    functional = {key: config[key] for key in _ADAPTER_KEYS if config.get(key) not in (None, {}, [], False)}
     # A list of modules is a set, and is saved in any order.
     functional = {key: sorted(value) if isinstance(value, list) else value for key, value in functional.items()}
     canonical = json.dumps(functional, sort_keys=True)
-    return {file.name: hashlib.sha256(canonical.encode()).hexdigest()[:32]}
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def window_places(size: int) -> list[tuple[int, int]]:
+    """Which bytes of a tensor of so many are digested: first, and the one behind the last, of each window."""
+    if size <= _WINDOW * _WINDOWS:
+        return [(0, size)]
+    starts = [(size - _WINDOW) * window // (_WINDOWS - 1) for window in range(_WINDOWS)]
+    return [(start, start + _WINDOW) for start in starts]
 
 
 def _digests(name: str, marker: str, what: str) -> dict[str, str] | None:
@@ -158,11 +177,7 @@ def _tensor_digests(file: Path) -> Iterator[tuple[str, str]]:
 def _digest(file: Path, start: int, size: int, kind: str) -> str:
     digest = hashlib.sha256(f"{kind} {size}".encode())
     with file.open("rb") as stream:
-        if size <= _WINDOW * _WINDOWS:
-            stream.seek(start)
-            digest.update(stream.read(size))
-        else:
-            for window in range(_WINDOWS):
-                stream.seek(start + (size - _WINDOW) * window // (_WINDOWS - 1))
-                digest.update(stream.read(_WINDOW))
+        for first, end in window_places(size):
+            stream.seek(start + first)
+            digest.update(stream.read(end - first))
     return digest.hexdigest()[:32]

@@ -16,25 +16,29 @@ COMMAND_LINE = "--prompt"
 """Stands for the file name in errors about a prompt that came from no file."""
 
 
-def query_of_prompt(prompt: str, generation: str | None, settings: TextSettings) -> TextSample:
+def query_of_prompt(prompt: str | None, generation: str | None, settings: TextSettings) -> TextSample:
     """Put a bare prompt into the shape of the store's rows, so that the model sees it as in training.
 
     A prompt that begins as the store's template does was rendered already and is taken as it is.
 
     Args:
-        prompt: what was asked, or the whole rendered prompt.
+        prompt: what was asked, or the whole rendered prompt; None: nothing, the generation stands by itself.
         generation: what was answered, None if the model shall write it.
         settings: of the store.
 
     Raises:
-        SettingError: prompt or generation is empty (a prompt may be where the store's rows have none), or the
-            store's template has several fields, so that one text does not fill it.
+        SettingError: there is neither, prompt or generation is empty (a prompt may be where the store's rows have
+            none), or the store's template has several fields, so that one text does not fill it.
         RowError: the prompt cannot be used.
     """
-    if not prompt.strip() and (generation is None or settings.shape != "text"):
+    if prompt is None and generation is None:
+        raise SettingError("nothing is asked: give a prompt, a generation, or both")
+    if prompt is not None and not prompt.strip() and (generation is None or settings.shape != "text"):
         raise SettingError("--prompt is empty: give what the model was asked")
     if generation is not None and not generation.strip():
         raise SettingError("--generation is empty: give what the model answered, or leave it out to let it answer")
+    if prompt is None:
+        return recognise(Row(COMMAND_LINE, 1, {"prompt": "", "completion": generation}), None)
     row = Row(COMMAND_LINE, 1, _fields(prompt, generation, settings))
     template = settings.template if "prompt" not in row.fields else None
     return recognise(row, template, response_required=generation is not None)

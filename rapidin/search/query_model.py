@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from rapidin.errors import GradientError, ModelError, RowError, SettingError
 from rapidin.gradients import RapidGradEngine, TokenBudget, compute_in_batches
 from rapidin.model.fingerprint import check_same, fingerprint
 from rapidin.model.generation import generate
-from rapidin.model.loading import load_model, load_tokenizer
+from rapidin.model.held import HeldNetwork
+from rapidin.model.loading import Tokenizer, load_model, load_tokenizer
 from rapidin.model.places import absolute_place
 from rapidin.results import Query
 from rapidin.search.options import Part
 from rapidin.search.queries import COMMAND_LINE
 from rapidin.settings import ModelSettings
-from rapidin.storage import Store
+from rapidin.storage import Store, settle_torch
 from rapidin.text import EncodedSample, Encoder, TextSample
 from rapidin.text.chosen import tokens_in_spans
 
 
 class QueryModel:
-    """A store's model with its tokenizer, ready to turn queries into RapidGrads.
+    """A store's model with its tokenizer, ready to turn queries into RapidGrads; for one thread at a time.
 
     Args:
         store: the store; it is not closed here.
-        model: where the model is now, if it has moved since the store was built.
-        adapter: the same of its adapter.
+        model: where the model is now, if it has moved since the store was built; or the network itself, see
+            `rapidin.model.held`.
+        tokenizer: of a network that is given; None: the one at the model's place is loaded.
+        adapter: where the adapter is now, if it has moved.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``.
         tokens_per_batch: padded tokens computed together; halves itself when memory runs out.
         trust_remote_code: whether the checkpoint's own Python code may run; never remembered.
@@ -38,8 +44,10 @@ class QueryModel:
     Raises:
         ModelError: the model cannot be loaded.
         FingerprintMismatchError: it is not the model that the store was built with.
+        SettingError: a tokenizer without a network, or an adapter's place with one.
 
     Attributes:
+        lock: held in every `turn`; for the thread that has it, taking it again is free.
         settings: of the model, with the places where it is now.
         tokenizer: of the model.
         encoder: text → token ids, as at ingest.
@@ -52,24 +60,49 @@ class QueryModel:
         self,
         store: Store,
         *,
-        model: str | None = None,
+        model: str | nn.Module | None = None,
+        tokenizer: Tokenizer | None = None,
         adapter: str | None = None,
         device: str = "auto",
         tokens_per_batch: int | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         settings = store.settings
-        moved = {
-            name: absolute_place(place, name)
-            for name, place in (("model", model), ("adapter", adapter))
-            if place is not None
-        }
-        self.settings: ModelSettings = settings.model.model_copy(update=moved)
-        self._check_fingerprint(store)
-        self.tokenizer, context_length = load_tokenizer(self.settings, trust_remote_code)
-        self.encoder = Encoder(self.tokenizer, settings.text, context_length)
-        self.module = load_model(self.settings, device, trust_remote_code).model
-        self.engine = RapidGradEngine(self.module, settings.parameters, settings.projection)
+        self.lock = threading.RLock()
+        self._of_thread = threading.local()
+        self._held: HeldNetwork | None = None
+        if isinstance(model, nn.Module):
+            if adapter is not None:
+                raise SettingError(
+                    "the network that was given has its adapter on it: leave out the adapter's place"
+                )
+            self.settings: ModelSettings = settings.model
+            self._held = HeldNetwork(model, store.path, settings)
+        elif tokenizer is not None:
+            raise SettingError("a tokenizer goes with a network that is given: leave it out, or give the network")
+        else:
+            places = (("model", model), ("adapter", adapter))
+            moved = {name: absolute_place(place, name) for name, place in places if place is not None}
+            self.settings = settings.model.model_copy(update=moved)
+            self._check_fingerprint(store)
+        try:
+            context_length = self._held.context_length if self._held else None
+            if tokenizer is None:
+                tokenizer, context_length = load_tokenizer(self.settings, trust_remote_code)
+            self.tokenizer = tokenizer
+            self.encoder = Encoder(self.tokenizer, settings.text, context_length)
+            held = self._held
+            if held is not None:
+                for sample in store.list(limit=1):
+                    self.encoder.encode_stored(sample)  # raises where the tokenizer is another
+            self.module = (
+                load_model(self.settings, device, trust_remote_code).model if held is None else held.module
+            )
+            self.engine = RapidGradEngine(self.module, settings.parameters, settings.projection)
+        except BaseException:
+            if self._held is not None:
+                self._held.close()
+            raise
         self._dimension = settings.projection.dimension
         self.budget = TokenBudget(tokens_per_batch, self.engine.device, self._dimension)
 
@@ -80,8 +113,20 @@ class QueryModel:
         self.close()
 
     def close(self) -> None:
-        """Let go of the model."""
-        self.engine.close()
+        """Let go of the model; a network that was given is as it was before."""
+        with self.lock:
+            self.engine.close()
+            if self._held is not None:
+                self._held.close()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Have the model and its encoder to oneself, as whoever calls any of the methods must."""
+        if not getattr(self._of_thread, "settled", False):
+            settle_torch()
+            self._of_thread.settled = True
+        with self.lock:
+            yield
 
     def prepared(
         self, sample: TextSample, max_new_tokens: int, spans: Sequence[Part] = ()

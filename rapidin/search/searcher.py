@@ -2,70 +2,102 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rapidin.influence import Explainer, TokenQueries
-from rapidin.results import Hit, SearchResult, TokenResult
-from rapidin.search.explaining import SearchExplainer, Tell, generation_tokens
+from rapidin.records import Sample, StoreInfo
+from rapidin.results import SearchResult
+from rapidin.search.explaining import Tell
+from rapidin.search.gate import Gate
 from rapidin.search.options import Options, SearchOptions
 from rapidin.search.queries import query_of_prompt, read_queries
 from rapidin.search.query_model import QueryModel
-from rapidin.storage import GpuSearch, ScoredSample, Snapshot, Store
-from rapidin.text import EncodedSample, TextSample
+from rapidin.search.steps import SearchSteps
+from rapidin.storage import GpuSearch, Store
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rapidin.model.loading import Tokenizer
+
+Result = TypeVar("Result")
 
 _QUERIES_AT_ONCE = 64
+_THREADS = 4
+"""Of asynchronous searches. One computes and one scans at a time; more only wait."""
 
 
 class Searcher:
-    """A store and its model, loaded once for any number of searches; threads take turns.
+    """A store and its model, loaded once for any number of searches, from any number of threads.
+
+    The model serves one search at a time; comparing vectors, filters and reading samples need not wait for it.
+    Every search sees the store as it is then: what others ingest, delete or compact needs no reopening.
+    Close it, or use it in a ``with`` or an ``async with``.
 
     Args:
         store: the store, or its path.
-        model: where the model is now, if it has moved since the store was built.
-        adapter: the same of its adapter.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``.
+        model: where the model is now, if it has moved since the store was built; or the network, if the
+            application has it in memory already: a causal language model of transformers, or a PEFT model where
+            the store has an adapter. Names and shapes of the traced parameters are compared with the store's, and
+            so is the content of all tensors whose type in memory allows it, see `rapidin.model.held.check_held`;
+            a warning tells how many could not be. Until `close` the network is in evaluation mode, and its
+            parameters need no gradients; then modes, flags and gradients are what they were. Between searches the
+            application may use it as it likes, except for training; in other threads only while it holds `lock`.
+        tokenizer: of the network that is given; None: the one beside the store's model is loaded. Whether it
+            encodes a stored sample as at ingest is checked.
+        adapter: where the adapter is now, if it has moved.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``; a network that is given stays where it is.
         tokens_per_batch: padded tokens computed together; halves itself when memory runs out.
         trust_remote_code: whether the checkpoint's own Python code may run; never remembered.
 
     Raises:
         StoreError: the store cannot be opened.
+        StoreMismatchError: the tokenizer is another one.
         ModelError: the model cannot be loaded.
         FingerprintMismatchError: it is not the model that the store was built with.
+        SettingError: a tokenizer without a network, or an adapter's place with one.
+
+    Attributes:
+        store: the open store.
     """
 
     def __init__(
         self,
         store: Store | str | Path,
         *,
-        model: str | None = None,
+        model: str | nn.Module | None = None,
+        tokenizer: Tokenizer | None = None,
         adapter: str | None = None,
         device: str = "auto",
         tokens_per_batch: int | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         self._owns_store = not isinstance(store, Store)
-        self._lock = threading.RLock()
         self.store = store if isinstance(store, Store) else Store.open(store)
+        self._gate = Gate(f"the searcher of {self.store.path}")
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="rapidin-search")
         try:
             self._model = QueryModel(
                 self.store,
                 model=model,
+                tokenizer=tokenizer,
                 adapter=adapter,
                 device=device,
                 tokens_per_batch=tokens_per_batch,
                 trust_remote_code=trust_remote_code,
             )
-            explainer = Explainer(self._model.module, self._model.engine, self._model.budget)
-            self._explainer = SearchExplainer(explainer, self._model.encoder)
-            self._gpu = GpuSearch.on(device)
+            try:
+                self._steps = SearchSteps(self.store, self._model, GpuSearch.on(device))
+            except BaseException:
+                self._model.close()
+                raise
         except BaseException:
             if self._owns_store:
                 self.store.close()
@@ -77,11 +109,59 @@ class Searcher:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()
+
     def close(self) -> None:
-        """Let go of the model, and of the store if it was opened here."""
-        self._model.close()
-        if self._owns_store:
-            self.store.close()
+        """Let go of the model, and of the store if it was opened here; a second time does nothing.
+
+        Searches under way are waited for; those that begin meanwhile or later, also the next step of a
+        `search_file`, raise `ClosedError`.
+
+        Raises:
+            ClosedError: a search's `on_progress` calls it.
+        """
+        if self._gate.close():
+            self._executor.shutdown()
+            self._model.close()
+            if self._owns_store:
+                self.store.close()
+
+    async def aclose(self) -> None:
+        """`close`, without keeping the event loop waiting."""
+        await asyncio.to_thread(self.close)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._gate.closed
+
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """Held while the model computes; to be taken by who uses a network that was given in another thread."""
+        return self._model.lock
+
+    def sample(self, id: str) -> Sample:
+        """The stored sample with that id.
+
+        Raises:
+            SampleNotFoundError: there is none.
+            ClosedError: the searcher was closed.
+        """
+        with self._gate.inside():
+            return self.store.get(id)
+
+    def info(self) -> StoreInfo:
+        """What the store holds now.
+
+        Raises:
+            ClosedError: the searcher was closed.
+        """
+        with self._gate.inside():
+            return self.store.info()
 
     def count_tokens(self, prompt: str, generation: str | None = None) -> int:
         """Tokens of a query as the model sees it, after it was cut to the store's maximum length.
@@ -97,7 +177,7 @@ class Searcher:
 
     def search(
         self,
-        prompt: str,
+        prompt: str | None = None,
         generation: str | None = None,
         *,
         on_progress: Tell | None = None,
@@ -106,9 +186,11 @@ class Searcher:
         """Find the training samples behind one generation.
 
         Args:
-            prompt: what the model was asked; put into the template of the store's rows.
+            prompt: what the model was asked; put into the template of the store's rows. None: the generation is
+                asked about by itself, as if the model had written it from nothing.
             generation: what it answered; None: the model answers now, greedily.
-            on_progress: told of what takes longer: a step, how much of it is done, and of how much.
+            on_progress: told of what takes longer: a step, how much of it is done, and of how much. It is called
+                while the model waits, so it must not wait for another search.
             options: see `Options`.
 
         Raises:
@@ -116,9 +198,28 @@ class Searcher:
         """
         wanted = SearchOptions(**options)
         query = query_of_prompt(prompt, generation, self.store.settings.text)
-        with self._lock:
-            (result,) = self._search([replace(query, id="0")], wanted, on_progress)
+        with self._gate.inside():
+            (result,) = self._steps.results([replace(query, id="0")], wanted, on_progress)
         return result
+
+    async def asearch(
+        self,
+        prompt: str | None = None,
+        generation: str | None = None,
+        *,
+        on_progress: Tell | None = None,
+        **options: Unpack[Options],
+    ) -> SearchResult:
+        """`search` in a thread of its own, while the event loop goes on.
+
+        A task that is cancelled stops waiting at once. A search that has begun then ends unheard in its thread,
+        one that has not never begins, and the searcher stays usable.
+
+        Raises:
+            RapidinError: one of its kinds, see `rapidin.errors`.
+        """
+        search = partial(self.search, prompt, generation, on_progress=on_progress, **options)
+        return await self._in_thread(search)
 
     def search_file(
         self,
@@ -141,9 +242,9 @@ class Searcher:
         queries = read_queries(Path(file), self.store.settings.text)
         done = 0
         while chunk := list(islice(queries, _QUERIES_AT_ONCE)):
-            answers = self._search(chunk, wanted, None)
+            answers = self._steps.results(chunk, wanted, None)
             while True:
-                with self._lock:  # not while the caller looks at a result
+                with self._gate.inside():  # not while the caller looks at a result
                     result = next(answers, None)
                 if result is None:
                     break
@@ -152,43 +253,17 @@ class Searcher:
                 if on_progress is not None:
                     on_progress(done)
 
-    def _search(
-        self, samples: Iterable[TextSample], options: SearchOptions, tell: Tell | None
-    ) -> Iterator[SearchResult]:
-        prepared = [self._model.prepared(sample, options.max_new_tokens, options.spans) for sample in samples]
-        vectors = self._model.vectors([encoded for _, encoded in prepared])
-        with self.store.snapshot(self._gpu) as snapshot:
-            way = snapshot.way(options.index, options.where, options.nprobe, len(vectors))
-            found = self._ends(snapshot, vectors, options, options.candidates)
-            by_token = [
-                self._by_token(snapshot, encoded, options) if options.tokens else () for _, encoded in prepared
-            ]
-        for (query, encoded), (best, worst), tokens in zip(prepared, found, by_token, strict=True):
-            result = SearchResult(query, _hits(best), _hits(worst), way, tokens)
-            if options.rerank and (result.proponents or result.opponents):
-                result = self._explainer.explained(result, encoded, options, tell)
+    async def asearch_file(self, file: str | Path, **options: Unpack[Options]) -> AsyncIterator[SearchResult]:
+        """`search_file`, each of its steps in a thread, while the event loop goes on.
+
+        Raises:
+            RapidinError: one of its kinds, see `rapidin.errors`.
+        """
+        results = self.search_file(file, **options)
+        while (result := await self._in_thread(partial(next, results, None))) is not None:
             yield result
 
-    def _ends(
-        self, snapshot: Snapshot, vectors: NDArray[np.float32], options: SearchOptions, k: int
-    ) -> list[tuple[list[ScoredSample], list[ScoredSample]]]:
-        """The k proponents, and opponents where they are wanted, of every query."""
-        where, index, nprobe = options.where, options.index, options.nprobe
-        if options.opponents:
-            return list(zip(*snapshot.search_ends(vectors, k, where, index, nprobe), strict=True))
-        return [(best, []) for best in snapshot.search(vectors, k, where, index=index, nprobe=nprobe)]
-
-    def _by_token(
-        self, snapshot: Snapshot, query: EncodedSample, options: SearchOptions
-    ) -> tuple[TokenResult, ...]:
-        """What every target token of a query goes back to, in one search for all of them."""
-        vectors = TokenQueries(self._model.engine, self._model.budget).vectors(query)
-        found = self._ends(snapshot, vectors, options, options.k)
-        return tuple(
-            TokenResult(token.token, token.start, token.end, _hits(best), _hits(worst))
-            for token, (best, worst) in zip(generation_tokens(query, self._model.encoder), found, strict=True)
-        )
-
-
-def _hits(found: list[ScoredSample]) -> tuple[Hit, ...]:
-    return tuple(Hit(rank, scored.score, scored.sample) for rank, scored in enumerate(found, start=1))
+    async def _in_thread(self, call: Callable[[], Result]) -> Result:
+        with self._gate.inside():  # an executor that was shut down would say it less clearly
+            future = self._executor.submit(call)
+        return await asyncio.wrap_future(future)

@@ -11,6 +11,7 @@ from rapidin.storage.importing import import_vectors
 from rapidin.storage.metadata import metadata_hash
 from rapidin.storage.recoding import recode
 from rapidin.storage.samples import NewSample, ScoredSample
+from rapidin.storage.sliced import settle_torch
 from rapidin.storage.snapshot import Snapshot
 from rapidin.storage.store import Store
 from rapidin.storage.writer import StoreWriter
@@ -25,4 +26,5 @@ __all__ = [
     "import_vectors",
     "metadata_hash",
     "recode",
+    "settle_torch",
 ]

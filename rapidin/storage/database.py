@@ -67,7 +67,8 @@ class Database:
         """Refer to the file at `path`; only with `create` may it not exist yet."""
         self.path = path
         self._mode = "rwc" if create else "rw"
-        self._engine = create_engine("sqlite://", creator=self._connect, poolclass=pool.QueuePool)
+        # No limit: a thread that searches holds a connection, and must not wait for others to end.
+        self._engine = create_engine("sqlite://", creator=self._connect, poolclass=pool.QueuePool, max_overflow=-1)
         self._engine.dialect.statement_compiler = _Compiler
         event.listen(self._engine, "begin", _begin)
         self._writer_engine = self._engine.execution_options(rapidin_begin="BEGIN IMMEDIATE")

@@ -145,6 +145,7 @@ def open_segment(
     recheck: bool = False,
     folder: str = SEGMENTS_NAME,
     advice: str | None = None,
+    kept: Segment | None = None,
 ) -> Segment:
     """Check a segment's file against the database and open it.
 
@@ -155,6 +156,7 @@ def open_segment(
         recheck: compute the checksum even if this process has done so before.
         folder: in the store, where the file lies.
         advice: what to do if the file is damaged; None: what to do about a segment.
+        kept: the same segment, opened before; it is given back if the file has not changed since it was checked.
 
     Raises:
         StoreCorruptError: the file is missing, of another size, altered or no such segment.
@@ -166,8 +168,8 @@ def open_segment(
         codec = codec_named(record.codec)
     except StoreFormatError as error:
         raise StoreFormatError(f"{path}: {error}") from error
-    verify_bytes(path, record.bytes, record.checksum, advice, recheck)
-    return Segment(path, record, codec, dimension, advice)
+    changed = verify_bytes(path, record.bytes, record.checksum, advice, recheck)
+    return Segment(path, record, codec, dimension, advice) if kept is None or changed else kept
 
 
 def place_of(store: Path, folder: str, name: str) -> Path:
@@ -181,7 +183,7 @@ def place_of(store: Path, folder: str, name: str) -> Path:
     return store / folder / name
 
 
-def verify_bytes(path: Path, size: int, checksum: str, advice: str, recheck: bool = False) -> None:
+def verify_bytes(path: Path, size: int, checksum: str, advice: str, recheck: bool = False) -> bool:
     """Compare a file's size and checksum; the checksum only once in a process unless the file changes.
 
     Args:
@@ -190,6 +192,9 @@ def verify_bytes(path: Path, size: int, checksum: str, advice: str, recheck: boo
         checksum: XXH3-128, hexadecimal.
         advice: what to do if it differs; ends the message.
         recheck: compute the checksum even if this process has done so before.
+
+    Returns:
+        Whether the checksum was computed.
 
     Raises:
         StoreCorruptError: the file is missing or differs.
@@ -204,7 +209,7 @@ def verify_bytes(path: Path, size: int, checksum: str, advice: str, recheck: boo
         with _verified_lock:
             known = _verified.get(path) == seen
         if known and not recheck:
-            return
+            return False
         found, _ = file_checksum(path)
     if found != checksum:
         with _verified_lock:
@@ -212,3 +217,4 @@ def verify_bytes(path: Path, size: int, checksum: str, advice: str, recheck: boo
         raise StoreCorruptError(f"{path}: its checksum is wrong, so it was altered or damaged; {advice}")
     with _verified_lock:
         _verified[path] = seen
+    return True

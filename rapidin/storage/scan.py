@@ -28,11 +28,9 @@ from rapidin.storage.codecs import Codec
 from rapidin.storage.products import SIGNS, PreparedQueries, prepared
 from rapidin.storage.ranking import Ends, joined_ends
 from rapidin.storage.reading import Segment
-from rapidin.storage.sliced import SLICE, SlicedQueries, single_threaded
+from rapidin.storage.sliced import ONE_SCAN, SLICE, SlicedQueries, single_threaded
 
 Part = TypeVar("Part")
-
-_one_scan = threading.Lock()
 
 SCANNED_BYTES = 2**22
 """Of codes that several queries are compared with one after the other, while they are in the cache."""
@@ -174,7 +172,7 @@ class _Task:
         # slower. Its setting counts for the process, so one scan runs at a time – it uses all processors anyway –
         # and sets it back.
         with (
-            _one_scan,
+            ONE_SCAN,
             single_threaded() if self._sliced else nullcontext(),
             ThreadPoolExecutor(self._threads) as executor,
         ):

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 SLICE = 2048
 """Numbers of each row that are decoded at a time; with some hundred rows a slice fits a processor's own cache."""
 
+ONE_SCAN = threading.Lock()
+"""Held by every scan, since torch's number of threads is a setting of the whole process."""
 
 _TOGETHER = 16
 """Rows and queries are multiplied in multiples of this: BLAS sums what is left over in another order, and a score
@@ -64,6 +66,17 @@ class SlicedQueries:
         if memory is None or len(memory) < rows:
             memory = self._of_thread.memory = torch.zeros((rows, self._width))
         return memory[:rows]
+
+
+def settle_torch() -> None:
+    """Have torch decide how many threads it starts for the calling one, while no scan has set them to one.
+
+    It decides at a thread's first computation, once for all, and in the midst of a scan that would be one.
+    """
+    import torch
+
+    with ONE_SCAN:
+        torch.get_num_threads()
 
 
 def _whole(count: int) -> int:

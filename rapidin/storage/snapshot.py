@@ -27,7 +27,7 @@ from rapidin.storage.gpu import GpuSearch
 from rapidin.storage.indexes.view import EXACT
 from rapidin.storage.ranking import nothing
 from rapidin.storage.readers import ReadersLock
-from rapidin.storage.reading import Segment, open_segment
+from rapidin.storage.reading import Segment
 from rapidin.storage.samples import ScoredSample, sample_of, scored
 from rapidin.storage.state import States
 
@@ -54,6 +54,7 @@ class Snapshot:
         self._has_gpu = gpu is not None
         self._lock = threading.RLock()  # a session serves one thread at a time
         self._opened: dict[int, Segment] = {}
+        self._segments = states.segments
         self._closed = False
         self._readers = ReadersLock(path)  # before the transaction, whose files are to stay
         self._session = database.open_session()
@@ -273,7 +274,7 @@ class Snapshot:
                         f"{self._path / DATABASE_NAME}: samples are in segment {segment_id}, which it does not "
                         "name; restore it from a backup"
                     )
-                self._opened[segment_id] = open_segment(self._path, record, self._dimension)
+                self._opened[segment_id] = self._segments.segment(record)
             return self._opened[segment_id]
 
     def _checked(self, queries: NDArray[Any]) -> NDArray[np.float32]:

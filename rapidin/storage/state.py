@@ -13,6 +13,7 @@ from rapidin.storage.codecs import Codec
 from rapidin.storage.database import Database
 from rapidin.storage.indexes import catalog
 from rapidin.storage.indexes.view import IndexView
+from rapidin.storage.opened import OpenedSegments
 from rapidin.storage.scan import Rows
 from rapidin.storage.segments import SegmentRecord
 
@@ -33,7 +34,11 @@ class State:
 
 
 class States:
-    """Reads states; the newest is kept, so that a search after a search need not read a million rows again."""
+    """Reads states; the newest is kept, so that a search after a search need not read a million rows again.
+
+    Attributes:
+        segments: opened ones, of the newest state and those before it that are still searched.
+    """
 
     def __init__(self, path: Path, database: Database, dimension: int, codec: Codec) -> None:
         """Of the store in the directory `path`."""
@@ -41,6 +46,7 @@ class States:
         self._database = database
         self._dimension = dimension
         self._codec = codec
+        self.segments = OpenedSegments(path, dimension)
         self._lock = threading.Lock()
         self._kept: tuple[int, State] | None = None
 
@@ -62,4 +68,5 @@ class States:
             state = State(records, rows, indexes)
             if steady:
                 self._kept = (before, state)
+                self.segments.keep_only(records.values())
             return state

@@ -269,6 +269,7 @@ class Store(Upkeep):
 
     def close(self) -> None:
         """Close the database; a snapshot that is still open keeps its own connection until it is closed."""
+        self._states.segments.close()
         self._database.close()
 
     def __enter__(self) -> Self:

@@ -1,0 +1,148 @@
+"""Fingerprints of tensors in memory, to be compared with those of a checkpoint's files.
+
+A digest does not tell the type that a tensor has in the file. So a tensor is digested as it is, and, where another
+type holds all its values as well, in that type, too: a float32 network may come from a checkpoint in bfloat16.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rapidin.model.fingerprint import ADAPTER_SETTINGS, digest_of_settings, window_places
+from rapidin.settings import Fingerprint
+
+_TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""As safetensors names them: https://huggingface.co/docs/safetensors/index#format."""
+_OTHERS = {
+    torch.float64: (torch.float32, torch.bfloat16, torch.float16),
+    torch.float32: (torch.bfloat16, torch.float16),
+    torch.bfloat16: (torch.float32,),
+    torch.float16: (torch.float32,),
+}
+_LOSSY = (torch.bfloat16, torch.float16)
+"""Types that a checkpoint in another one may have been rounded to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a comparison of a network with a fingerprint has shown.
+
+    Attributes:
+        same: weight tensors that are equal.
+        unknown: those of which memory does not tell.
+        difference: what differs, a clause; None: nothing that memory tells of.
+    """
+
+    same: int
+    unknown: int
+    difference: str | None = None
+
+
+def compared(module: nn.Module, expected: Fingerprint) -> Comparison:
+    """Compare a network with the fingerprint of a checkpoint.
+
+    Args:
+        module: the network, wrapped by PEFT or not.
+        expected: of the model's files, and the adapter's.
+    """
+    adapted = hasattr(module, "peft_config")
+    if adapted != bool(expected.adapter):
+        return Comparison(0, 0, "it has an adapter" if adapted else "its adapter is missing")
+    base = _comparison(dict(_base_tensors(module)), expected.model, "model")
+    if base.difference is not None or not adapted:
+        return base
+    digests = dict(expected.adapter)
+    settings = digests.pop(ADAPTER_SETTINGS, None)
+    adapter = _comparison(dict(_adapter_tensors(module)), digests, "adapter")
+    difference = adapter.difference
+    if difference is None and settings is not None and settings != _settings_of(module):
+        difference = "the settings of its adapter say otherwise how its weights act"
+    return Comparison(base.same + adapter.same, base.unknown + adapter.unknown, difference)
+
+
+def _comparison(tensors: Mapping[str, Tensor], expected: Mapping[str, str], what: str) -> Comparison:
+    same = 0
+    low = False  # whether the checkpoint is known to hold tensors in low precision
+    rounded: list[str] = []
+    changed: list[str] = []
+    unknown = 0
+    for name, digest in expected.items():
+        tensor = tensors.get(name)
+        if tensor is None or tensor.dtype not in _TYPES or tensor.is_meta:
+            unknown += 1
+        elif (form := next((form for form in _forms(tensor) if _digest(form) == digest), None)) is not None:
+            same += 1
+            low = low or form.dtype in _LOSSY
+        else:
+            (rounded if tensor.dtype in _LOSSY else changed).append(name)
+    if not low:  # then all of them may have been rounded
+        unknown, rounded = unknown + len(rounded), []
+    different = sorted([*rounded, *changed])
+    if not different:
+        return Comparison(same, unknown)
+    return Comparison(
+        same,
+        unknown,
+        f"{len(different)} of {len(expected)} weight tensors of its {what} differ, for example {different[0]!r}",
+    )
+
+
+def _base_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of the base model by the names that a checkpoint may have for them."""
+    base = module.get_base_model() if hasattr(module, "peft_config") else module
+    prefix = f"{getattr(base, 'base_model_prefix', '')}."
+    for name, tensor in base.state_dict().items():
+        plain = name.replace(".base_layer.", ".").replace(".original_module.", ".")
+        yield plain, tensor
+        if plain.startswith(prefix):  # a checkpoint of the model without its head
+            yield plain.removeprefix(prefix), tensor
+
+
+def _adapter_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
+    import peft  # takes seconds, and models without an adapter need none of it
+
+    yield from peft.get_peft_model_state_dict(module, save_embedding_layers=False).items()
+
+
+def _settings_of(module: Any) -> str:
+    """Digest of what the active adapter's configuration says about how its weights act."""
+    config = module.peft_config[module.active_adapter].to_dict()
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    return digest_of_settings(json.loads(json.dumps(plain, default=str)))
+
+
+def _forms(tensor: Tensor) -> Iterator[Tensor]:
+    """The tensor in every type that holds its values, its own first."""
+    tensor = tensor.detach()
+    yield tensor
+    for other in _OTHERS.get(tensor.dtype, ()):
+        form = tensor.to(other)
+        if torch.equal(form.to(tensor.dtype), tensor):
+            yield form
+
+
+def _digest(tensor: Tensor) -> str:
+    """As `rapidin.model.fingerprint` digests a tensor in a safetensors file."""
+    data = tensor.contiguous().reshape(-1).view(torch.uint8)
+    digest = hashlib.sha256(f"{_TYPES[tensor.dtype]}{list(tensor.shape)} {len(data)}".encode())
+    for start, end in window_places(len(data)):
+        digest.update(data[start:end].cpu().numpy().tobytes())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,93 @@
+"""What a search does, step by step: encode and differentiate, look up, look closer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapidin.influence import Explainer, TokenQueries
+from rapidin.results import Hit, Query, SearchResult, TokenResult
+from rapidin.search.explaining import SearchExplainer, Tell, generation_tokens
+from rapidin.search.options import SearchOptions
+from rapidin.search.query_model import QueryModel
+from rapidin.storage import GpuSearch, ScoredSample, Snapshot, Store
+from rapidin.text import EncodedSample, TextSample
+
+
+class SearchSteps:
+    """Searches with one model in one store; serves several threads, which take turns at the model only.
+
+    Args:
+        store: is searched.
+        model: of the store.
+        gpu: compares vectors; None: the CPU does.
+    """
+
+    def __init__(self, store: Store, model: QueryModel, gpu: GpuSearch | None) -> None:
+        self._store = store
+        self._model = model
+        self._gpu = gpu
+        explainer = Explainer(model.module, model.engine, model.budget)
+        self._explainer = SearchExplainer(explainer, model.encoder)
+
+    def results(
+        self, samples: Sequence[TextSample], options: SearchOptions, tell: Tell | None
+    ) -> Iterator[SearchResult]:
+        """Search for some queries together; nothing but memory is held between two results.
+
+        Args:
+            samples: the queries.
+            options: of all of them.
+            tell: told of progress.
+
+        Raises:
+            RapidinError: one of its kinds.
+        """
+        prepared = [self._prepared(sample, options) for sample in samples]
+        with self._model.turn():
+            vectors = self._model.vectors([encoded for _, encoded in prepared])
+        with self._store.snapshot(self._gpu) as snapshot:
+            way = snapshot.way(options.index, options.where, options.nprobe, len(vectors))
+            found = _ends(snapshot, vectors, options, options.candidates)
+            by_token = [
+                self._by_token(snapshot, encoded, options) if options.tokens else () for _, encoded in prepared
+            ]
+        for (query, encoded), (best, worst), tokens in zip(prepared, found, by_token, strict=True):
+            result = SearchResult(query, _hits(best), _hits(worst), way, tokens)
+            if options.rerank and (result.proponents or result.opponents):
+                with self._model.turn():
+                    result = self._explainer.explained(result, encoded, options, tell)
+            yield result
+
+    def _prepared(self, sample: TextSample, options: SearchOptions) -> tuple[Query, EncodedSample]:
+        with self._model.turn():  # others may have theirs between the answers to a file's rows
+            return self._model.prepared(sample, options.max_new_tokens, options.spans)
+
+    def _by_token(
+        self, snapshot: Snapshot, query: EncodedSample, options: SearchOptions
+    ) -> tuple[TokenResult, ...]:
+        """What every target token of a query goes back to, in one search for all of them."""
+        with self._model.turn():
+            vectors = TokenQueries(self._model.engine, self._model.budget).vectors(query)
+            tokens = generation_tokens(query, self._model.encoder)
+        found = _ends(snapshot, vectors, options, options.k)
+        return tuple(
+            TokenResult(token.token, token.start, token.end, _hits(best), _hits(worst))
+            for token, (best, worst) in zip(tokens, found, strict=True)
+        )
+
+
+def _ends(
+    snapshot: Snapshot, vectors: NDArray[np.float32], options: SearchOptions, k: int
+) -> list[tuple[list[ScoredSample], list[ScoredSample]]]:
+    """The k proponents, and opponents where they are wanted, of every query."""
+    where, index, nprobe = options.where, options.index, options.nprobe
+    if options.opponents:
+        return list(zip(*snapshot.search_ends(vectors, k, where, index, nprobe), strict=True))
+    return [(best, []) for best in snapshot.search(vectors, k, where, index=index, nprobe=nprobe)]
+
+
+def _hits(found: list[ScoredSample]) -> tuple[Hit, ...]:
+    return tuple(Hit(rank, scored.score, scored.sample) for rank, scored in enumerate(found, start=1))
