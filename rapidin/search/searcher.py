@@ -163,7 +163,7 @@ class Searcher:
         with self._gate.inside():
             return self.store.info()
 
-    def count_tokens(self, prompt: str, generation: str | None = None) -> int:
+    def count_tokens(self, prompt: str | None, generation: str | None = None) -> int:
         """Tokens of a query as the model sees it, after it was cut to the store's maximum length.
 
         Raises:
@@ -171,9 +171,10 @@ class Searcher:
         """
         query = query_of_prompt(prompt, generation, self.store.settings.text)
         encoder = self._model.encoder
-        if not query.has_response:
-            return len(encoder.encode_prompt(query))
-        return len(encoder.encode(query, query.response if query.turns else None).ids)
+        with self._gate.inside(), self._model.lock:
+            if not query.has_response:
+                return len(encoder.encode_prompt(query))
+            return len(encoder.encode(query, query.response if query.turns else None).ids)
 
     def search(
         self,

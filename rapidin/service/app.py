@@ -35,7 +35,7 @@ from rapidin.service.bodies import LimitedBody
 from rapidin.service.gate import Gate
 from rapidin.service.observing import Admission, Observed
 from rapidin.service.page import ask_page
-from rapidin.service.problems import CLIENT_GONE, add_handlers, encoded, json_response, problem_of
+from rapidin.service.problems import CLIENT_GONE, Problem, add_handlers, encoded, json_response, problem_of
 from rapidin.service.requests import EXAMPLES, SearchRequest, limited_request
 from rapidin.service.service import Service
 
@@ -96,7 +96,7 @@ def _api(service: Service) -> FastAPI:
         lifespan=lifespan,
         responses=errors(*_REFUSED),
     )
-    add_handlers(api)
+    add_handlers(api, service.store.path)
     _add_states(api, service)
     _add_store(api, service)
     _add_searches(api, service)
@@ -126,6 +126,8 @@ def _add_states(api: FastAPI, service: Service) -> None:
     async def ready() -> Response:
         """503 until the model is loaded, and from when the service is told to end."""
         service.check_ready()
+        if service.draining:
+            raise Problem(503, "the service is shutting down", {"Retry-After": "5"})
         return json_response({"status": "ready"})
 
     @api.get(
@@ -163,7 +165,7 @@ def _add_store(api: FastAPI, service: Service) -> None:
         tags=["store"],
         summary="One sample, whole",
         response_model=StoredSample,
-        responses=errors(404),
+        responses=errors(404, 422),
         dependencies=secured,
     )
     async def sample(id: str) -> Response:
@@ -243,7 +245,7 @@ async def _lines(service: Service, asked: SearchRequest) -> AsyncIterator[bytes]
             else:
                 yield _line(Progress(step=event[0], done=event[1], total=event[2]))
     except Exception as error:  # noqa: BLE001 - the status has been sent, so the error is a line
-        problem = problem_of(error)
+        problem = problem_of(error, service.store.path)
         yield encoded({"event": "error", "status": problem.status, **problem.body}) + b"\n"
 
 

@@ -53,7 +53,7 @@ class Observed:
             await self._app(scope, receive, observed)
         except Exception as error:  # noqa: BLE001 - the last place where it can be logged and counted
             if status == CLIENT_GONE:
-                await problem_of(error).response()(scope, receive, observed)
+                await problem_of(error, self._service.store.path).response()(scope, receive, observed)
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", None) or _known(scope["path"])

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fastapi import FastAPI, Request
@@ -56,6 +57,8 @@ CLIENT_GONE = 499
 _UNUSABLE = (SettingError, RowError, GradientError, NoIndexError, StoreMismatchError)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _LONGEST_MESSAGE = 1_000
+# Of the command line that are fields of a request by the same names.
+_FLAGS = re.compile(r"--(prompt|generation|where|tokens|rerank|index|nprobe|max-new-tokens)\b")
 
 
 class Problem(Exception):  # noqa: N818 - an answer rather than an error of the service
@@ -83,20 +86,26 @@ class Problem(Exception):  # noqa: N818 - an answer rather than an error of the 
         return json_response(self.body, self.status, self.headers)
 
 
-def problem_of(error: Exception) -> Problem:
-    """What a client is told of an error; what is wrong with the service itself is logged and kept from it."""
+def problem_of(error: Exception, store: Path) -> Problem:
+    """What a client is told of an error; what is wrong with the service itself is logged and kept from it.
+
+    Args:
+        error: any.
+        store: whose directory a client need not know.
+    """
+    hidden = str(error).replace(str(store), store.name)
     match error:
         case Problem():
             return error
         case SampleNotFoundError():
-            return Problem(404, str(error))
+            return Problem(404, hidden)
         case StoreEmptyError():
-            return Problem(409, str(error))
+            return Problem(409, hidden)
         case StoreLockedError() | StoreSpaceError():
             logger.error("%s", error)
             return Problem(503, "the store cannot be read now; try again later", {"Retry-After": "10"})
         case RapidinError() if isinstance(error, _UNUSABLE):
-            return Problem(422, _as_field(str(error)))
+            return Problem(422, _as_field(hidden))
         case HTTPException():
             return _of_http(error)
         case RapidinError():
@@ -106,11 +115,11 @@ def problem_of(error: Exception) -> Problem:
     return Problem(500, "something is wrong with the service; its log says what")
 
 
-def add_handlers(api: FastAPI) -> None:
-    """Let every error of an application have the one shape."""
+def add_handlers(api: FastAPI, store: Path) -> None:
+    """Let every error of an application have the one shape; see `problem_of`."""
 
     async def handled(request: Request, error: Exception) -> Response:  # noqa: ARG001
-        return problem_of(error).response()
+        return problem_of(error, store).response()
 
     async def invalid(request: Request, error: Exception) -> Response:  # noqa: ARG001
         return _of_validation(error).response() if isinstance(error, RequestValidationError) else Response()
@@ -158,7 +167,8 @@ def _of_validation(error: RequestValidationError) -> Problem:
 def _as_field(message: str) -> str:
     """An error that speaks of a flag of the command line, in terms of a request's fields."""
     message = re.sub(r"^--prompt, row 1(?: \(id '0'\))?: ", "prompt: ", message)
-    return re.sub(r"--([a-z][a-z-]*)", lambda flag: flag[1].replace("-", "_"), message)
+    message = message.replace("--span ", "spans ").replace("with --exact", "with index exact")
+    return _FLAGS.sub(lambda flag: flag[1].replace("-", "_"), message)
 
 
 def _clipped(message: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,8 +52,14 @@ class Running:
         listening = listen(settings.host, settings.port)
         self.url = address_of(listening)
         self.address = listening.getsockname()[:2]
+        self._loops: list[asyncio.AbstractEventLoop] = []
         self.server = Server(self.service)
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listening]})
+
+        async def serve() -> None:
+            self._loops.append(asyncio.get_running_loop())
+            await self.server.serve([listening])
+
+        self.thread = threading.Thread(target=lambda: asyncio.run(serve()))
         self.thread.start()
 
     def _keep(self, searcher: Searcher) -> Searcher:
@@ -61,6 +68,11 @@ class Running:
 
     def client(self, **options: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=SECONDS, trust_env=False, **options)
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """That of the server's thread."""
+        (one,) = [loop for loop in self._loops if loop.is_running()]
+        return one
 
     def wait_until_ready(self) -> None:
         headers = {"Authorization": f"Bearer {self.service.settings.token}"} if self.service.settings.token else {}
