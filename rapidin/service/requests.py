@@ -8,9 +8,10 @@ from typing import Annotated, Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from rapidin.choices import IndexChoice
-from rapidin.errors import FilterError
+from rapidin.errors import FilterError, SettingError
 from rapidin.search.options import Options, Part
 from rapidin.service.settings import Limits
+from rapidin.storage.filters import parse
 
 Offsets = Annotated[list[Annotated[int, Field(ge=0, le=1 << 31)]], Field(min_length=2, max_length=2)]
 Condition = Annotated[str, Field(max_length=1_000)]
@@ -101,12 +102,11 @@ def limited_request(limits: Limits) -> type[SearchRequest]:
     fields: dict[str, Any] = {}
     for name, bound in bounds.items():
         info = SearchRequest.model_fields[name]
-        default = {} if info.is_required() else {"default": info.default}
-        least = next((entry.ge for entry in info.metadata if hasattr(entry, "ge")), None)
-        fields[name] = (
-            types[name],
-            Field(**default, ge=least, description=info.description, examples=info.examples, **bound),
-        )
+        field: dict[str, Any] = {"description": info.description, "examples": info.examples, **bound}
+        field["ge"] = next((entry.ge for entry in info.metadata if hasattr(entry, "ge")), None)
+        if not info.is_required():
+            field["default"] = info.default
+        fields[name] = (types[name], Field(**field))
     return create_model("SearchRequest", __base__=SearchRequest, __doc__=SearchRequest.__doc__, **fields)
 
 
@@ -116,8 +116,6 @@ def options_of(asked: SearchRequest, limits: Limits, regular_expressions: bool) 
     Raises:
         SettingError: something asked for contradicts something else, or goes beyond a limit.
     """
-    from rapidin.errors import SettingError
-
     if asked.tokens and asked.k > limits.token_k:
         raise SettingError(f"k: with tokens each of them has k samples; ask for at most {limits.token_k}")
     if not regular_expressions:
@@ -143,8 +141,6 @@ def _part(span: str | list[int]) -> Part:
 
 
 def _check_bounded(expression: str) -> None:
-    from rapidin.storage.filters import parse
-
     condition = parse(expression)
     if condition.operator == "~" and _UNBOUNDED.search(condition.text):
         raise FilterError(

@@ -37,7 +37,7 @@ def rapidin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["--host", "no such host"], "no address of this machine"),
         (["--host", "192.0.2.1", "--token-file", "TOKEN"], "cannot listen at 192.0.2.1"),
         (["--token-file", "absent"], "No such file"),
-        (["--port", "70000"], "70000"),
+        (["--port", "70000"], "65535"),
         (["--max-k", "0"], "max-k"),
     ],
 )
@@ -99,6 +99,7 @@ def started(store: Path, *options: str, **environment: str) -> Iterator[tuple[su
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_signal_ends_it_when_all_is_answered(store: Path) -> None:
     with started(store, "--host", "0.0.0.0", RAPIDIN_TOKEN=TOKEN) as (process, address):
         with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60) as client:
