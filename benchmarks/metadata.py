@@ -1,6 +1,6 @@
 """Time of filters, counts, lists and snapshots in a store of many samples with five metadata fields.
 
-    python -m benchmarks.metadata --rows 1000000 --place /tmp/metadata-benchmark
+    python -m benchmarks.metadata --rows 1000000 --place DIRECTORY
 
 The store is filled by `StoreWriter.commit`, as an ingest does, in batches of 20,000 samples with random vectors of
 64 numbers. Every time is the median of a few calls, after one that is told as the first, in a process of its own
@@ -22,10 +22,12 @@ import numpy as np
 
 from benchmarks import tables
 from benchmarks.fresh import in_fresh_process
-from rapidin.settings import Fingerprint, ModelSettings, ProjectionSettings, StoreSettings
+from benchmarks.stores import settings_without_model
+from rapidin.choices import Bits
 from rapidin.storage import NewSample, Store
 
 DIMENSION = 64
+BITS: Bits = 16
 BATCH = 20_000
 ROUNDS = 3
 NEW_TABLES = {"sample_metadata", "ix_sample_metadata_value", "ix_samples_live", "ix_samples_live_search"}
@@ -77,16 +79,10 @@ def main() -> None:
 
 def _build(path: Path, rows: int) -> float:
     """Fill a new store; the seconds that it took to commit."""
-    settings = StoreSettings(
-        model=ModelSettings(model="none"),
-        projection=ProjectionSettings(dimension=DIMENSION),
-        parameters=(),
-        fingerprint=Fingerprint(model={}),
-    )
     numbers = np.random.default_rng(0)
     chance = random.Random(0)
     seconds = 0.0
-    with Store.create(path, settings) as store, store.writer() as writer:
+    with Store.create(path, settings_without_model(DIMENSION, BITS)) as store, store.writer() as writer:
         for start in range(0, rows, BATCH):
             samples = [_sample(i, chance) for i in range(start, min(start + BATCH, rows))]
             vectors = numbers.standard_normal((len(samples), DIMENSION), dtype=np.float32)

@@ -9,15 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.stores import settings_without_model
 from rapidin.choices import Bits
-from rapidin.settings import (
-    CodecSettings,
-    Fingerprint,
-    ModelSettings,
-    ProjectionSettings,
-    StoreSettings,
-    TracedParameter,
-)
 from rapidin.storage import NewSample, Store
 
 CLUSTER = 40
@@ -60,15 +53,8 @@ class World:
 
 def make_store(world: World, bits: Bits, path: Path) -> float:
     """Fill a new store with a world's vectors; seconds of its commits."""
-    settings = StoreSettings(
-        model=ModelSettings(model="/none"),
-        projection=ProjectionSettings(dimension=world.dimension),
-        codec=CodecSettings(bits=bits),
-        parameters=(TracedParameter(name="weight", shape=(world.dimension, 64)),),
-        fingerprint=Fingerprint(model={}),
-    )
     seconds, row = 0.0, 0
-    with Store.create(path, settings) as store, store.writer() as writer:
+    with Store.create(path, settings_without_model(world.dimension, bits)) as store, store.writer() as writer:
         gathered: list[np.ndarray] = []
         for piece in world.pieces():
             gathered.append(piece)

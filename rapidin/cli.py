@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import rapidin
-from rapidin import cli_search, cli_serve, cli_store
+from rapidin import cli_evaluate, cli_search, cli_serve, cli_store
 from rapidin.choices import DType, Loss, OnError, ProjectionKind, Quantization
 from rapidin.cli_parts import (
     Json,
@@ -126,7 +126,11 @@ def ingest(
     ] = None,
     modules: Annotated[
         str | None,
-        typer.Option(metavar="REGEX", help="Trace only parameters whose name this finds, e.g. 'mlp|lm_head'."),
+        typer.Option(
+            metavar="REGEX",
+            help="Trace the parameters whose name this finds, e.g. 'mlp|lm_head'; '.' finds all. Without it the "
+            "matrices are traced, and not the vectors of norms and biases, which blur the influence.",
+        ),
     ] = None,
     template: Annotated[
         Path | None,
@@ -193,6 +197,7 @@ def ingest(
 app.add_typer(cli_search.commands)
 app.add_typer(cli_serve.commands)
 app.add_typer(cli_store.commands)
+app.add_typer(cli_evaluate.commands)
 
 
 @app.command()

@@ -94,17 +94,6 @@ def counting(what: str) -> Iterator[Any]:
         yield lambda done: status.update(f"{done:,} {what}")
 
 
-@contextmanager
-def steps() -> Iterator[Any]:
-    """Show what is being done, and how far it is, on stderr where it is a terminal."""
-    console = stderr()
-    if not console.is_terminal:
-        yield None
-        return
-    with console.status("searching") as status:
-        yield lambda step, done, total: status.update(f"{step}: {done:,} of {total:,}")
-
-
 def output(record: Any, view: Any, as_json: bool, one_line: bool = False) -> None:
     """Print a record on stdout: as JSON, or its `view`."""
     if as_json:

@@ -19,8 +19,8 @@ from rapidin.cli_parts import (
     counting,
     importing,
     output,
+    progress,
     stderr,
-    steps,
     when_interrupted,
 )
 from rapidin.errors import SettingError
@@ -171,7 +171,7 @@ def search(
         )
         results = []
         if prompt is not None:
-            with steps() as tell:
+            with progress("searching") as tell:
                 found = iter([searcher.search(prompt, generation, on_progress=tell, **options)])
         else:
             count = stack.enter_context(counting("queries answered"))

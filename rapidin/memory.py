@@ -1,14 +1,17 @@
-"""Working memory that is kept, and how much is left."""
+"""Working memory that is kept, how much is left, and what follows when it runs out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Result = TypeVar("Result")
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -19,6 +22,37 @@ def free_bytes(device: torch.device) -> int | None:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out; torch has a class of its own for CUDA only."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
+
+
+def release_cached_memory() -> None:
+    """Give back what torch keeps of a GPU's memory after its tensors are gone.
+
+    Not to be called while an error is handled: its traceback keeps the tensors of what failed alive.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def unless_memory_runs_out(compute: Callable[[], Result]) -> Result | None:
+    """Compute something; None where memory runs out, after what was held is free again.
+
+    Args:
+        compute: gives anything but None.
+    """
+    try:
+        return compute()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    release_cached_memory()
     return None
 
 

@@ -77,7 +77,8 @@ class ModelSettings(Frozen):
         adapter: PEFT adapter directory or hub id, or None.
         dtype: of the weights in memory; ``auto`` takes the checkpoint's.
         quantization: of the frozen base under an adapter.
-        modules: regular expression; only parameters whose name it finds are traced. None: all trainable.
+        modules: regular expression; only parameters whose name it finds are traced. None: the trainable
+            matrices, or where there is none (as in adapters that only scale) all that is trainable.
     """
 
     model: str

@@ -37,3 +37,11 @@ def adapter_directory(tmp_path_factory: pytest.TempPathFactory, model_directory:
     from tests import worlds
 
     return worlds.save_adapter(tmp_path_factory.mktemp("adapter"), model_directory)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 60 rows."""
+    from tests import worlds
+
+    return worlds.write_rows(tmp_path_factory.mktemp("data") / "data.jsonl", worlds.rows(60))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -111,14 +112,40 @@ def test_help_imports_nothing_heavy() -> None:
     assert "ingest" in output
 
 
+def test_only_the_command_line_knows_evaluations() -> None:
+    found = {name for name in importers("rapidin.evaluation") if not name.startswith("evaluation/")}
+    assert found == {name for name in found if name.startswith(("cli_evaluate", "terminal_"))}
+    assert "cli_evaluate" in found
+
+
+@pytest.mark.parametrize("package", ["sklearn", "scipy", "matplotlib", "bm25s", "psutil", "sentence_transformers"])
+def test_packages_of_evaluations_are_imported_when_they_are_wanted(package: str) -> None:
+    """Through `rapidin.evaluation.extra`, which says how to install them."""
+    assert {name for name in importers(package) if name.startswith("evaluation/")} == set()
+
+
 def commands() -> dict[str, typer.models.CommandInfo]:
+    """Every command by what is typed for it, those of groups too."""
     from rapidin.cli import app
 
-    return {
-        command.name or command.callback.__name__: command
-        for command in app.registered_commands
-        if command.callback
-    }
+    found = {command.name or command.callback.__name__: command for command in app.registered_commands}  # type: ignore[union-attr]
+    for group in app.registered_groups:
+        if group.typer_instance.info.name:
+            for command in group.typer_instance.registered_commands:
+                name = command.name or command.callback.__name__  # type: ignore[union-attr]
+                found[f"{group.typer_instance.info.name} {name}"] = command
+    return found
+
+
+def parameters() -> dict[str, list[Any]]:
+    """The same for what each command takes."""
+    from rapidin.cli import app
+
+    found = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        for inner, one in getattr(command, "commands", {"": command}).items():
+            found[f"{name} {inner}".strip()] = one.params
+    return found
 
 
 def test_every_command_teaches_and_stands_in_the_readme() -> None:
@@ -130,20 +157,15 @@ def test_every_command_teaches_and_stands_in_the_readme() -> None:
 
 
 def test_every_option_has_help() -> None:
-    from rapidin.cli import app
-
-    group = typer.main.get_command(app)
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        for parameter in command.params:
+    assert "evaluate backdoor" in parameters()
+    for name, taken in parameters().items():
+        for parameter in taken:
             if parameter.name != "help":
                 assert getattr(parameter, "help", None), f"{name} {parameter.name}"
 
 
 def test_the_readme_shows_only_options_that_exist() -> None:
-    from rapidin.cli import app
-
-    group = typer.main.get_command(app)
-    options = {option for command in group.commands.values() for p in command.params for option in p.opts}  # type: ignore[attr-defined]
+    options = {option for taken in parameters().values() for p in taken for option in p.opts}
     options |= {"--help", "--version", "--debug"}
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = [

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -98,13 +99,33 @@ def test_an_adapter_has_its_own_fingerprint(
     assert "the adapter is given now but was not then" in str(describe_difference(none, one))
 
 
-def test_a_full_model_traces_everything_once(model_directory: Path) -> None:
+def test_a_full_model_traces_its_matrices_once(model_directory: Path) -> None:
     loaded = load_model(settings(model_directory), "cpu")
-    assert {parameter.name for parameter in loaded.parameters} == {
-        name for name, _ in loaded.model.named_parameters()
-    }
+    assert [parameter.name for parameter in loaded.parameters] == [
+        name for name, parameter in loaded.model.named_parameters() if parameter.dim() > 1
+    ]
+    assert not any("norm" in parameter.name for parameter in loaded.parameters)
     assert loaded.context_length == 256
     assert not loaded.model.training
+
+
+def test_vectors_are_traced_where_they_are_asked_for(model_directory: Path) -> None:
+    everything = load_model(settings(model_directory, modules="."), "cpu")
+    assert [parameter.name for parameter in everything.parameters] == [
+        name for name, _ in everything.model.named_parameters()
+    ]
+    norms = load_model(settings(model_directory, modules="norm"), "cpu")
+    assert len(norms.parameters) == 2 * 2 + 1
+    assert all(len(parameter.shape) == 1 for parameter in norms.parameters)
+
+
+def test_an_adapter_of_vectors_alone_traces_them(model_directory: Path, tmp_path: Path) -> None:
+    base = load_model(settings(model_directory), "cpu").model
+    wanted = peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[], task_type="CAUSAL_LM")
+    peft.get_peft_model(base, wanted).save_pretrained(tmp_path)
+    scales = load_model(settings(model_directory, adapter=str(tmp_path)), "cpu").parameters
+    assert len(scales) == 2
+    assert all("ia3" in parameter.name for parameter in scales)
 
 
 def test_an_adapter_traces_its_matrices(model_directory: Path, adapter_directory: Path) -> None:

@@ -17,7 +17,12 @@ PARQUET_BATCH = 512
 
 
 def parquet_rows(path: Path) -> Iterator[Row | RowError]:
-    """Rows of a Parquet file; values are Python objects (dates are dates), null values are absent fields."""
+    """Rows of a Parquet file; values are Python objects (dates are dates), null values are absent fields.
+
+    When the rows end, or the iterator is closed, so is the file. Threads of pyarrow's own pools stay, as they do
+    for any use of it, and pyarrow cannot be asked to wait for them: on a busy machine one may abort the process
+    while the interpreter ends (apache/arrow#34314, huggingface/datasets#7566).
+    """
     number = 0
     try:
         # Takes a second or two, and imports torch itself. Before it is made quiet: importing it sets its logging.

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
 
 from rapidin.errors import ComputationError, RapidinError
-from rapidin.gradients.engine import TokenSample, is_out_of_memory
+from rapidin.gradients.engine import TokenSample
 from rapidin.gradients.rapidgrad import PendingBatch, RapidGradBatch, RapidGradEngine
+from rapidin.memory import unless_memory_runs_out
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +82,7 @@ def in_batches(
     Args:
         samples: any number of them.
         budget: of the batches.
-        compute: takes the samples of a batch.
+        compute: takes the samples of a batch; gives anything but None.
         too_large: gives the result of a single sample of so many tokens that memory did not suffice for.
 
     Yields:
@@ -92,20 +94,12 @@ def in_batches(
         longest = len(samples[waiting[0]].ids)
         count = budget.fitting(longest, len(waiting))
         chosen = waiting[:count]
-        try:
-            result = compute([samples[position] for position in chosen])
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        else:
+        result = unless_memory_runs_out(partial(compute, [samples[position] for position in chosen]))
+        if result is not None:
             del waiting[:count]
             before = budget.tokens
             yield chosen, result
-            continue
-        # Outside the except block: there the traceback would keep the failed batch's tensors alive.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if count == 1:
+        elif count == 1:
             budget.tokens = before  # it was this sample's fault, not the batches'
             del waiting[0]
             yield chosen, too_large(longest)
@@ -192,19 +186,16 @@ def _begun(engine: RapidGradEngine, samples: Sequence[TokenSample], budget: Toke
     if budget.fitting(len(samples[0].ids), len(samples)) < len(samples):
         return None
     try:
-        return engine.begin(samples)
+        pending = unless_memory_runs_out(partial(engine.begin, samples))
     except RapidinError:
         raise
     except Exception as error:
-        if not is_out_of_memory(error):
-            _check_device_alive(error)
-            logger.debug("the model failed on a batch of %d", len(samples), exc_info=True)
-            return None
-    # Outside the except block, whose traceback keeps the failed batch's tensors alive.
-    logger.debug("out of memory with a batch of %d: once more, with an empty cache", len(samples))
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return None
+        _check_device_alive(error)
+        logger.debug("the model failed on a batch of %d", len(samples), exc_info=True)
+        return None
+    if pending is None:
+        logger.debug("out of memory with a batch of %d: once more, with an empty cache", len(samples))
+    return pending
 
 
 def _finished(pending: PendingBatch) -> RapidGradBatch:

@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol, Self, cast
+from collections.abc import Callable, Sequence
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +27,8 @@ from rapidin.errors import ModelError
 from rapidin.gradients.agreement import TensorDigests, disagreement
 from rapidin.gradients.capture import Capture, NotBatchedError
 from rapidin.gradients.contributions import DenseGradient, ParameterGradient, as_matrix
+from rapidin.memory import is_out_of_memory
+from rapidin.model.inner import inner_model
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class GradientEngine:
         self.half = torch.float16 in types
         low = torch.bfloat16 if torch.bfloat16 in types else torch.float16
         self.precision = low if low in types else self._traced[0].dtype
-        self._takes_positions = "position_ids" in _forward_arguments(model)
+        self._takes_positions = "position_ids" in inspect.signature(inner_model(model).forward).parameters
         self._capture = Capture(model, names)
         self.batched = not self._capture.unsupported
         self._checked = False
@@ -266,32 +267,3 @@ class GradientEngine:
             logits[counted].float(), ids[:, 1:].to(logits.device)[counted], reduction="none"
         )
         return (losses * predicted[counted]).sum()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory ran out; torch has a class of its own for CUDA only."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
-
-
-@contextmanager
-def suppress_out_of_memory() -> Iterator[None]:
-    """Go on behind the block where memory runs out in it, once what it held is free again."""
-    try:
-        yield
-        return
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside the except block, whose traceback keeps the failed tensors alive.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _forward_arguments(model: nn.Module) -> set[str]:
-    """Argument names of the innermost model's forward; PEFT's wrapper takes anything."""
-    inner: Any = model
-    if hasattr(model, "get_base_model"):
-        inner = cast(Any, model).get_base_model()
-    return set(inspect.signature(inner.forward).parameters)

@@ -15,7 +15,7 @@ from rapidin.gradients.contributions import (
     ParameterGradient,
     ScatteredRows,
 )
-from rapidin.gradients.normalisation import Normalisation
+from rapidin.gradients.normalisation import Normalisation, scale, squares_for
 from rapidin.projection import Copied, FactoredProjection, TensorSketch, TransformedColumns
 
 
@@ -42,10 +42,8 @@ class FactoredSketches:
         else:
             first, *others = (self._spectrum(place, part) for part in gradient.contributions)
             values = place.finish(sum(others, start=first))
-        norms = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64)
-        factors = self._normalisation.factors(gradient.position, norms.square())
-        if factors is not None:
-            values *= factors.unsqueeze(1)
+        squares = squares_for(self._normalisation, values)
+        scale(self._normalisation, gradient.position, values, squares)
         sketch = self._sketches.get(gradient.device)
         if sketch is None:
             sketch = torch.zeros(self._batch, self._projection.dimension, device=gradient.device)

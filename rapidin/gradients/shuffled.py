@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rapidin.gradients.contributions import ParameterGradient
-from rapidin.gradients.normalisation import Normalisation
+from rapidin.gradients.normalisation import Normalisation, scale, squares_for
 from rapidin.memory import WorkingMemory
 from rapidin.projection import ShuffledProjection
 
@@ -50,7 +50,7 @@ class ShuffledSketches:
         blocks = self._blocks(gradient, part.chunk)
         if len(blocks) == 1:
             chunks, values = self._formed(gradient, blocks[0])
-            self._scale(gradient.position, values, self._squares(values))
+            scale(self._normalisation, gradient.position, values, squares_for(self._normalisation, values))
             part.add(sketch, chunks, values)
             return
         # Too large to form at once: project block by block and normalise the projection, which is linear.
@@ -58,9 +58,9 @@ class ShuffledSketches:
         squares = torch.zeros(self._batch, dtype=torch.float64, device=gradient.device)
         for block in blocks:
             chunks, values = self._formed(gradient, block)
-            squares += self._squares(values)
+            squares += squares_for(self._normalisation, values)
             part.add(unscaled, chunks, values)
-        self._scale(gradient.position, unscaled, squares)
+        scale(self._normalisation, gradient.position, unscaled, squares)
         sketch += unscaled
 
     def result(self) -> Tensor:
@@ -98,29 +98,3 @@ class ShuffledSketches:
         values = flat.view(self._batch, -1, length)
         first += block.start * gradient.columns // length
         return torch.arange(first, first + values.shape[1], device=values.device), values
-
-    def _squares(self, values: Tensor) -> Tensor:
-        """Squared norm of each sample's values, float64 [b], where anybody looks at it."""
-        if self._normalisation.needs_norms:
-            return _squared_norms(values)
-        return torch.zeros(len(values), dtype=torch.float64, device=values.device)
-
-    def _scale(self, position: int, values: Tensor, squares: Tensor) -> None:
-        """Normalise each sample's values in place."""
-        factors = self._normalisation.factors(position, squares)
-        if factors is not None:
-            values *= factors.view(-1, *[1] * (values.dim() - 1))
-
-
-def _squared_norms(values: Tensor) -> Tensor:
-    """Squared L2 norm of each sample's values, float64 [b].
-
-    On a CPU summed in float32, which is three times as fast, unless the squares would leave its range; on a GPU
-    that look at the result would wait for the device.
-    """
-    flat = values.flatten(1)
-    norms = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64 if flat.is_cuda else None)
-    if not flat.is_cuda and not ((norms > 1e-15) & torch.isfinite(norms)).all():
-        norms = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
-    squares: Tensor = norms.double().square()
-    return squares

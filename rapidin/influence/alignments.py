@@ -5,15 +5,38 @@ Shape letters: b batch · L parameter tensors · r rows · c columns · n occupi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from rapidin.gradients.contributions import ParameterGradient
+from rapidin.gradients.engine import TokenSample
+from rapidin.gradients.normalisation import squared_norms
+from rapidin.gradients.rapidgrad import RapidGradEngine
 from rapidin.influence.directions import Direction
 from rapidin.memory import WorkingMemory
 
 _BLOCK_ELEMENTS = 1 << 23
 """Gradient elements formed at a time."""
+
+
+class Aligner:
+    """Multiplies samples' gradients with directions, in working memory that is kept.
+
+    Args:
+        engine: that gradients are computed with.
+    """
+
+    def __init__(self, engine: RapidGradEngine) -> None:
+        self._engine = engine
+        self._memory = WorkingMemory()
+
+    def aligned(self, samples: Sequence[TokenSample], direction: Direction) -> tuple[Tensor, Tensor]:
+        """Products ⟨u_l, s_l⟩ and norms ‖s_l‖ of the gradients of samples' mean losses, float64 [b, L] each."""
+        sums, factors = self._engine.accumulate(samples, lambda b: Alignments(b, direction, self._memory))
+        factors = factors.double().cpu()[:, None]
+        return sums[:, :, 0] * factors, sums[:, :, 1].sqrt() * factors
 
 
 class Alignments:
@@ -53,4 +76,4 @@ class Alignments:
         flat = block.flatten(1)
         if wanted is not None:
             sums[:, 0] += (flat @ wanted.flatten().to(flat.device)).double().cpu()
-        sums[:, 1] += torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64).square().cpu()
+        sums[:, 1] += squared_norms(flat).cpu()

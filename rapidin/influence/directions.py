@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 
 from rapidin.gradients.contributions import ParameterGradient
+from rapidin.gradients.engine import TokenSample
+from rapidin.gradients.rapidgrad import RapidGradEngine
 
 ROUNDING = {torch.float32: 1e-7, torch.float64: 1e-7}
 """Norm of a tensor's gradient, in that of the largest, up to which it holds rounding errors only."""
@@ -33,7 +35,7 @@ class Direction:
 
     Attributes:
         tensors: u_l by the parameter's position, float32 [r, c] where the parameter is; None: it counts nothing.
-        norms: ‖q_l‖ of the query's mean loss, float64 [L].
+        norms: ‖q_l‖ of the query's mean loss, float64 [L]; where it is not exact, as the projection has them.
         layer_norm: whether the tensors are normalised.
         exact: whether it is the gradient itself, rather than what the RapidGrad says of it.
     """
@@ -110,6 +112,26 @@ class WholeGradients:
         """Norms of the gradients, float64 [1, L]."""
         norms = [0.0 if tensor is None else norm_of(tensor) for tensor in self.tensors]
         return torch.tensor([norms], dtype=torch.float64)
+
+
+def whole_gradient(engine: RapidGradEngine, sample: TokenSample) -> tuple[list[Tensor | None], Tensor]:
+    """The gradient of one sample's mean loss, by plain autograd.
+
+    Returns:
+        The gradient by parameter tensor, float32 [r, c] each, None where there is none; and its tensors' norms,
+        float64 [L].
+    """
+    kept: list[WholeGradients] = []
+
+    def new(batch: int) -> WholeGradients:
+        kept.append(WholeGradients(batch, len(engine.names)))
+        return kept[-1]
+
+    norms, factors = engine.accumulate([sample], new, plainly=True)
+    factor, tensors = float(factors[0]), kept[-1].tensors
+    if factor != 1:
+        tensors = [None if tensor is None else tensor.mul_(factor) for tensor in tensors]
+    return tensors, norms[0] * factor
 
 
 def norm_of(tensor: Tensor) -> float:

@@ -25,20 +25,20 @@ from torch import Tensor, nn
 from rapidin.errors import ComputationError, GradientError
 from rapidin.gradients.batches import TokenBudget, in_batches
 from rapidin.gradients.contributions import as_matrix
-from rapidin.gradients.engine import TokenSample, suppress_out_of_memory
+from rapidin.gradients.engine import TokenSample
 from rapidin.gradients.rapidgrad import RapidGradEngine
-from rapidin.influence.alignments import Alignments
+from rapidin.influence.alignments import Aligner
 from rapidin.influence.directions import (
     ROUNDING,
     ROUNDING_LOW,
     Direction,
     RestoredTensors,
-    WholeGradients,
     direction_of,
+    whole_gradient,
 )
 from rapidin.influence.prefixes import Prefix
 from rapidin.influence.token_values import ELEMENT_BYTES, TokenValues
-from rapidin.memory import WorkingMemory, free_bytes
+from rapidin.memory import free_bytes, unless_memory_runs_out
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +79,12 @@ class Explainer:
     ) -> None:
         self._engine = engine
         self._budget = budget
-        self._memory = WorkingMemory()
+        self._aligner = Aligner(engine)
         self._elements = sum(math.prod(shape) for shape in engine.shapes)
         free = free_bytes(engine.device) if memory is None else memory
         self._free = math.inf if free is None else free
         self._rounding = ROUNDING.get(engine.precision, ROUNDING_LOW)
-        self._values = TokenValues(model, engine, budget, self._free * _TANGENTS_SHARE)
+        self._values = TokenValues(model, engine, self._aligner, budget, self._free * _TANGENTS_SHARE)
 
     @property
     def way(self) -> str:
@@ -103,19 +103,17 @@ class Explainer:
             GradientError: it is zero or not finite.
         """
         if self._elements * ELEMENT_BYTES <= self._free * _DIRECTION_SHARE:
-            with suppress_out_of_memory():
-                tensors, norms = self._whole(query)
-                return direction_of(tensors, norms, self._engine.layer_norm, self._rounding)
+            direction = unless_memory_runs_out(lambda: self._exact_direction(query))
+            if direction is not None:
+                return direction
         logger.warning(
             "the query's gradient does not fit into memory: its RapidGrad stands for it, which takes longer and "
             "explains the estimates"
         )
-        with suppress_out_of_memory():
-            batch = self._engine.compute([query])
-            if batch.problems:
-                raise GradientError("query", f"{batch.problems[0]}; ask otherwise")
-            return self._restored(batch.vectors[0])
-        raise ComputationError(_NO_ROOM)
+        direction = unless_memory_runs_out(lambda: self._restored_direction(query))
+        if direction is None:
+            raise ComputationError(_NO_ROOM)
+        return direction
 
     def token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
         """The part that one target token has in a query's direction (Eq. 8).
@@ -125,15 +123,11 @@ class Explainer:
             place: of the token among the query's.
             whole: the query's direction, whose norms stay.
         """
-        part = 1 / sum(query.targets)
-        with suppress_out_of_memory():
-            if not whole.exact:
-                norms = self._engine.norms(query) if whole.layer_norm else None
-                return self._restored(self._engine.compute_with_norms([Prefix(query, place)], norms)[0] * part)
-            # The gradient of a token that the model is certain of may be zero, which is an answer.
-            tensors, _ = self._whole(Prefix(query, place), zero=True)
-            return direction_of(tensors, whole.norms, whole.layer_norm, self._rounding, part)
-        raise ComputationError(_NO_ROOM)
+        compute = self._exact_token_direction if whole.exact else self._restored_token_direction
+        direction = unless_memory_runs_out(lambda: compute(query, place, whole))
+        if direction is None:
+            raise ComputationError(_NO_ROOM)
+        return direction
 
     def influences(
         self,
@@ -152,10 +146,9 @@ class Explainer:
         done = 0
 
         def compute(chosen: list[TokenSample]) -> list[ExactInfluence | None]:
-            sums, factors = self._engine.accumulate(chosen, lambda b: Alignments(b, direction, self._memory))
-            factors = factors.double().cpu()[:, None]
-            weights = direction.weights(sums[:, :, 1].sqrt() * factors, self._rounding)
-            parts = sums[:, :, 0] * factors * weights
+            products, norms = self._aligner.aligned(chosen, direction)
+            weights = direction.weights(norms, self._rounding)
+            parts = products * weights
             usable = torch.isfinite(parts).all(dim=1).tolist()
             return [
                 ExactInfluence(float(part.sum()), float(part.abs().sum()), weight) if finite else None
@@ -195,8 +188,29 @@ class Explainer:
         """
         return self._values.of_many(sample, directions, exact.weights).tolist()
 
-    def _restored(self, vector: NDArray[np.float32]) -> Direction:
-        """The direction that a query's RapidGrad [K] stands for."""
+    def _exact_direction(self, query: TokenSample) -> Direction:
+        tensors, norms = self._whole(query)
+        return direction_of(tensors, norms, self._engine.layer_norm, self._rounding)
+
+    def _exact_token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
+        # The gradient of a token that the model is certain of may be zero, which is an answer.
+        tensors, _ = self._whole(Prefix(query, place), zero=True)
+        part = 1 / sum(query.targets)
+        return direction_of(tensors, whole.norms, whole.layer_norm, self._rounding, part)
+
+    def _restored_direction(self, query: TokenSample) -> Direction:
+        batch = self._engine.compute([query])
+        if batch.problems:
+            raise GradientError("query", f"{batch.problems[0]}; ask otherwise")
+        return self._restored(batch.vectors[0], self._engine.norms(query))
+
+    def _restored_token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
+        norms = whole.norms if whole.layer_norm else None
+        vector = self._engine.compute_with_norms([Prefix(query, place)], norms)[0]
+        return self._restored(vector * (1 / sum(query.targets)), whole.norms)
+
+    def _restored(self, vector: NDArray[np.float32], norms: Tensor) -> Direction:
+        """The direction that a query's RapidGrad [K] stands for; `norms` are those of `RapidGradEngine.norms`."""
         layers = len(self._engine.names)
         factor = 1 / math.sqrt(layers) if self._engine.layer_norm else 1.0
 
@@ -204,22 +218,11 @@ class Explainer:
             shape = self._engine.shapes[position]
             return self._engine.restored(vector, position, as_matrix(shape)).mul_(factor).to(self._engine.device)
 
-        norms = torch.ones(layers, dtype=torch.float64)
         return Direction(RestoredTensors(restore, layers), norms, self._engine.layer_norm, exact=False)
 
     def _whole(self, sample: TokenSample, zero: bool = False) -> tuple[list[Tensor | None], Tensor]:
         """A sample's gradient by parameter, and its tensors' norms, float64 [L]."""
-        kept: list[WholeGradients] = []
-
-        def new(batch: int) -> WholeGradients:
-            kept.append(WholeGradients(batch, len(self._engine.names)))
-            return kept[-1]
-
-        norms, factors = self._engine.accumulate([sample], new, plainly=True)
-        factor = float(factors[0])
+        tensors, norms = whole_gradient(self._engine, sample)
         if not torch.isfinite(norms).all() or not (zero or norms.any()):
             raise GradientError("query", "its gradient is zero or not finite; ask otherwise")
-        tensors = kept[-1].tensors
-        if factor != 1:
-            tensors = [None if tensor is None else tensor.mul_(factor) for tensor in tensors]
-        return tensors, norms[0] * factor
+        return tensors, norms

@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rapidin.gradients.engine import TokenSample
 from rapidin.influence.directions import norm_of
+from rapidin.model.inner import inner_model
 
 STEPS = (1e-3, 1e-4, 1e-2)
 """Lengths of the step of a central difference, in that of the traced parameters."""
@@ -38,9 +39,10 @@ def forward_mode(model: nn.Module, sample: TokenSample, tangents: Tangents) -> T
     Raises:
         NotImplementedError, RuntimeError: an operation of the model has no forward mode.
     """
-    parameters = dict(model.named_parameters())
-    with _differentiable_forwards(model), forward_ad.dual_level():
-        duals = {name: forward_ad.make_dual(parameters[name], tangent) for name, tangent in tangents.items()}
+    with differentiable_forwards(model), forward_ad.dual_level():
+        duals = {
+            name: forward_ad.make_dual(model.get_parameter(name), tangent) for name, tangent in tangents.items()
+        }
         tangent = forward_ad.unpack_dual(token_losses(model, sample, duals)).tangent
         if tangent is None:  # no parameter with a tangent acts on these losses
             return torch.zeros(sum(sample.targets), dtype=torch.float64)
@@ -71,7 +73,7 @@ def forward_mode_of_many(model: nn.Module, sample: TokenSample, tangents: Tangen
         derivatives: Tensor = torch.func.jvp(losses, (parameters,), (direction,))[1]
         return derivatives
 
-    with _differentiable_forwards(model):
+    with differentiable_forwards(model):
         many: Tensor = torch.func.vmap(along)(dict(tangents))
         return many.double().cpu()
 
@@ -85,8 +87,8 @@ def central_difference(model: nn.Module, sample: TokenSample, tangents: Tangents
         tangents: the direction.
         step: how far the parameters are moved each way, in their own length; one of `STEPS`.
     """
-    parameters = dict(model.named_parameters())
-    length = math.hypot(*(norm_of(parameters[name]) for name in tangents))
+    parameters = {name: model.get_parameter(name) for name in tangents}
+    length = math.hypot(*map(norm_of, parameters.values()))
     epsilon = step * (length or 1.0) / (math.hypot(*map(norm_of, tangents.values())) or 1.0)
     losses = []
     for signed in (epsilon, -epsilon):
@@ -112,7 +114,7 @@ def token_losses(model: nn.Module, sample: TokenSample, parameters: Mapping[str,
 
 
 @contextmanager
-def _differentiable_forwards(model: nn.Module) -> Iterator[None]:
+def differentiable_forwards(model: nn.Module) -> Iterator[None]:
     """Have the model compute with operations that have a forward mode."""
     with (
         torch.no_grad(),
@@ -126,7 +128,7 @@ def _differentiable_forwards(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _plain_experts(model: nn.Module) -> Iterator[None]:
     """Mixtures of experts multiply expert by expert meanwhile: grouped products have no forward mode."""
-    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    inner = inner_model(model)
     before = inner.get_experts_implementation() if hasattr(inner, "get_experts_implementation") else None
     if before in (None, "eager"):
         yield

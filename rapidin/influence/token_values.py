@@ -20,11 +20,11 @@ from rapidin.errors import ComputationError
 from rapidin.gradients.batches import TokenBudget, in_batches
 from rapidin.gradients.engine import TokenSample
 from rapidin.gradients.rapidgrad import RapidGradEngine
-from rapidin.influence.alignments import Alignments
+from rapidin.influence.alignments import Aligner
 from rapidin.influence.directions import Direction, norm_of
 from rapidin.influence.forward_mode import STEPS, central_difference, forward_mode, forward_mode_of_many
 from rapidin.influence.prefixes import Prefix, target_places
-from rapidin.memory import WorkingMemory
+from rapidin.memory import release_cached_memory
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class TokenValues:
     Args:
         model: the engine's model.
         engine: of the store.
+        aligner: of the engine.
         budget: of batches; halved where memory runs out.
         most: bytes of a direction that a sample is differentiated along at a time.
 
@@ -56,13 +57,17 @@ class TokenValues:
         way: the first of `FORWARD`, `DIFFERENCES` and `BACKWARD` that was not given up.
     """
 
-    def __init__(self, model: nn.Module, engine: RapidGradEngine, budget: TokenBudget, most: float) -> None:
+    def __init__(
+        self, model: nn.Module, engine: RapidGradEngine, aligner: Aligner, budget: TokenBudget, most: float
+    ) -> None:
         self._model = model
         self._engine = engine
         self._budget = budget
         self._most = most
-        self._memory = WorkingMemory()
+        self._aligner = aligner
         self._tolerance = _TOLERANCE.get(engine.precision, _TOLERANCE_LOW)
+        types = {model.get_parameter(name).dtype for name in engine.names}
+        self._movable = (types | {engine.precision}) <= _TOLERANCE.keys()
         self._step = STEPS[0]
         self._apart = False
         self._failures = 0
@@ -106,9 +111,7 @@ class TokenValues:
 
     def _next_way(self, way: str) -> str:
         """What to do instead; where anything is in half precision, small steps vanish in its roundings."""
-        types = {self._model.get_parameter(name).dtype for name in self._engine.names}
-        movable = (types | {self._engine.precision}) <= _TOLERANCE.keys()
-        return DIFFERENCES if way == FORWARD and movable else BACKWARD
+        return DIFFERENCES if way == FORWARD and self._movable else BACKWARD
 
     def of_many(self, sample: TokenSample, directions: Sequence[Direction], weights: Tensor) -> Tensor:
         """Values of the target tokens along several directions, float64 [d, s].
@@ -119,21 +122,12 @@ class TokenValues:
             weights: as of `of`.
         """
         if self.way == FORWARD and len(directions) > 1 and not self._apart:
-            stacked: dict[str, Tensor] = {}
-            for position, (name, weight) in enumerate(zip(self._engine.names, weights.tolist(), strict=True)):
-                parts = [direction.tensors[position] for direction in directions]
-                if weight and parts[0] is not None:
-                    parameter = self._model.get_parameter(name)
-                    tangent = torch.stack([part for part in parts if part is not None]).mul_(weight)
-                    tangent = tangent.to(parameter.device, parameter.dtype)
-                    stacked[name] = tangent.view(len(directions), *parameter.shape)
-            if not stacked:
-                return torch.zeros(len(directions), sum(sample.targets), dtype=torch.float64)
             try:
-                return forward_mode_of_many(self._model, sample, stacked) / sum(sample.targets)
-            except (NotImplementedError, RuntimeError) as reason:
+                return self._together(sample, directions, weights)
+            except (NotImplementedError, RuntimeError, MemoryError) as reason:
                 logger.info("one direction at a time: %s", " ".join(str(reason).split())[:200])
                 self._apart = True
+            release_cached_memory()
         return torch.stack([self.of(sample, direction, weights, None) for direction in directions])
 
     @property
@@ -162,9 +156,7 @@ class TokenValues:
             return None if found is None else found * part
         except (NotImplementedError, RuntimeError, MemoryError) as reason:
             logger.info("%s: %s", way, " ".join(str(reason).split())[:200])
-        # Outside the except block, whose traceback would keep what was computed alive.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_cached_memory()
         return None
 
     def _best_difference(self, sample: TokenSample, tangents: dict[str, Tensor], total: float) -> Tensor | None:
@@ -186,8 +178,8 @@ class TokenValues:
         values = torch.zeros(len(places), dtype=torch.float64)
 
         def compute(chosen: list[TokenSample]) -> Tensor:
-            sums, factors = self._engine.accumulate(chosen, lambda b: Alignments(b, direction, self._memory))
-            return (sums[:, :, 0] * weights).sum(dim=1) * factors.double().cpu()
+            products, _ = self._aligner.aligned(chosen, direction)
+            return (products * weights).sum(dim=1)
 
         def too_large(tokens: int) -> Tensor:
             raise ComputationError(
@@ -204,17 +196,43 @@ class TokenValues:
 
         It comes in parts of at most so many bytes, unless a single tensor has more; one of them at least.
         """
-        parameters = dict(self._model.named_parameters())
         tangents: dict[str, Tensor] = {}
         size = 0
         for position, (name, weight) in enumerate(zip(self._engine.names, weights.tolist(), strict=True)):
             tensor = direction.tensors[position] if weight else None
             if tensor is None:
                 continue
-            parameter = parameters[name]
-            if tangents and size + parameter.numel() * ELEMENT_BYTES > most:
+            if tangents and size + tensor.numel() * ELEMENT_BYTES > most:
                 yield tangents
                 tangents, size = {}, 0
-            tangents[name] = (tensor * weight).to(parameter.device, parameter.dtype).view(parameter.shape)
-            size += parameter.numel() * ELEMENT_BYTES
+            tangents[name] = self._tangent(name, tensor, weight)
+            size += tensor.numel() * ELEMENT_BYTES
         yield tangents
+
+    def _together(self, sample: TokenSample, directions: Sequence[Direction], weights: Tensor) -> Tensor:
+        """Values of the target tokens along d directions in one pass in forward mode, float64 [d, s]."""
+        tangents = self._stacked_tangents(directions, weights)
+        if not tangents:
+            return torch.zeros(len(directions), sum(sample.targets), dtype=torch.float64)
+        return forward_mode_of_many(self._model, sample, tangents) / sum(sample.targets)
+
+    def _stacked_tangents(self, directions: Sequence[Direction], weights: Tensor) -> dict[str, Tensor]:
+        """Those of d directions, [d, …], by parameter name; zero where a direction has none and another has."""
+        stacked: dict[str, Tensor] = {}
+        for position, (name, weight) in enumerate(zip(self._engine.names, weights.tolist(), strict=True)):
+            if not weight:
+                continue
+            for number, direction in enumerate(directions):
+                tensor = direction.tensors[position]
+                if tensor is None:
+                    continue
+                tangent = self._tangent(name, tensor, weight)
+                if name not in stacked:
+                    stacked[name] = tangent.new_zeros(len(directions), *tangent.shape)
+                stacked[name][number] = tangent
+        return stacked
+
+    def _tangent(self, name: str, tensor: Tensor, weight: float) -> Tensor:
+        """A parameter's tangent, in its shape and type: a direction's tensor times what its products count."""
+        parameter = self._model.get_parameter(name)
+        return (tensor * weight).to(parameter.device, parameter.dtype).view(parameter.shape)

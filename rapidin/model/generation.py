@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import GenerationConfig
 
+from rapidin.model.inner import inner_model
 from rapidin.model.loading import Tokenizer
 
 
@@ -38,9 +38,7 @@ def generate(model: nn.Module, tokenizer: Tokenizer, prompt: Sequence[int], max_
         prompt: token ids the answer follows.
         max_new_tokens: length at which the answer is cut.
     """
-    inner = cast(Any, model)
-    if hasattr(inner, "get_base_model"):
-        inner = inner.get_base_model()
+    inner = inner_model(model)
     checkpoint = inner.generation_config
     ends = {tokenizer.eos_token_id, *_as_list(checkpoint.eos_token_id)} - {None}
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

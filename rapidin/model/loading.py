@@ -55,19 +55,19 @@ def load_tokenizer(settings: ModelSettings, trust_remote_code: bool = False) -> 
     Raises:
         ModelError: there is no tokenizer beside the model or its adapter, or it cannot be read.
     """
-    config = _attempt(
+    config = attempt(
         f"model {settings.model!r}",
         lambda: transformers.AutoConfig.from_pretrained(settings.model, trust_remote_code=trust_remote_code),
         _NO_MODEL,
     )
     load = partial(transformers.AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code)
     try:
-        tokenizer = _attempt(f"tokenizer of {settings.model!r}", lambda: load(settings.model), _NO_TOKENIZER)
+        tokenizer = attempt(f"tokenizer of {settings.model!r}", lambda: load(settings.model), _NO_TOKENIZER)
     except ModelError:
         if settings.adapter is None:
             raise
         # Some fine-tunes save the tokenizer beside the adapter only.
-        tokenizer = _attempt(f"tokenizer of {settings.adapter!r}", lambda: load(settings.adapter), _NO_TOKENIZER)
+        tokenizer = attempt(f"tokenizer of {settings.adapter!r}", lambda: load(settings.adapter), _NO_TOKENIZER)
     return tokenizer, _context_length(config)
 
 
@@ -88,7 +88,7 @@ def load_model(settings: ModelSettings, device: str = "auto", trust_remote_code:
     if settings.quantization != "none":
         arguments["quantization_config"] = _quantization(settings)
     dtype = _DTYPES.get(settings.dtype, "auto")
-    model, report = _attempt(
+    model, report = attempt(
         f"model {settings.model!r}",
         lambda: transformers.AutoModelForCausalLM.from_pretrained(
             settings.model,
@@ -126,7 +126,7 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            adapted = _attempt(
+            adapted = attempt(
                 what, lambda: peft.PeftModel.from_pretrained(model, settings.adapter, is_trainable=True)
             )
     except ModelError as error:
@@ -136,7 +136,7 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
             f"{what} is a prompt-learning one (prompt, prefix or P-tuning), whose virtual tokens cannot be "
             "traced: give a LoRA or another adapter of weights"
         )
-    saved = _attempt(what, lambda: peft.utils.load_peft_weights(settings.adapter, device="cpu")).keys()
+    saved = attempt(what, lambda: peft.utils.load_peft_weights(settings.adapter, device="cpu")).keys()
     # The adapter's own tensors only: "auto" would look up the base's vocabulary on the hub.
     placed = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
     unused = sorted(name for name in saved - placed if "embed" not in name and "lm_head" not in name)
@@ -156,14 +156,21 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
 
 
 def _traced(model: nn.Module, settings: ModelSettings) -> tuple[TracedParameter, ...]:
-    """Choose the traced parameters: of an adapter what it trains, else everything, as far as --modules goes."""
+    """Choose the traced parameters: those of an adapter that it trains, else of all; the matrices, or --modules.
+
+    A norm's few hundred numbers say how large activations are, not what was learnt of a text. Normalised, they
+    would count as much as a matrix of thousands of times their size, and make the wrong samples the strongest
+    proponents (benchmarks/RESULTS.md, "What is traced").
+    """
     with_adapter = settings.adapter is not None
     chosen = [
         TracedParameter(name=name, shape=tuple(parameter.shape))
         for name, parameter in model.named_parameters()
         if parameter.is_floating_point() and (parameter.requires_grad or not with_adapter)
     ]
-    if settings.modules is not None:
+    if settings.modules is None:
+        chosen = [parameter for parameter in chosen if len(parameter.shape) > 1] or chosen
+    else:
         names = [parameter.name for parameter in chosen]
         chosen = [parameter for parameter in chosen if re.search(settings.modules, parameter.name)]
         if not chosen:
@@ -209,7 +216,7 @@ def _context_length(config: Any) -> int | None:
     return length if isinstance(length, int) and length > 0 else None
 
 
-def _attempt(what: str, load: Callable[[], Any], advice: str = "") -> Any:
+def attempt(what: str, load: Callable[[], Any], advice: str = "") -> Any:
     """Call into transformers or PEFT and turn whatever it raises into one line of ours, `advice` at its end.
 
     These libraries raise every kind of exception for a bad checkpoint: OSError, ValueError, KeyError,

@@ -73,7 +73,6 @@ class SearchOptions:
             raise SettingError(f"--rerank {self.rerank} cannot be used: give 0, or a number of samples")
         if 0 < self.rerank < self.k:
             raise SettingError(f"--rerank {self.rerank} is less than the {self.k} samples wanted: give more, or 0")
-
         if isinstance(self.spans, str):
             raise SettingError(f"spans is the text {self.spans!r}: give a list of texts, such as [{self.spans!r}]")
         for part in self.spans:

@@ -52,7 +52,9 @@ class QueryModel:
         tokenizer: of the model.
         encoder: text → token ids, as at ingest.
         module: the network, in evaluation mode.
-        engine: its gradients, projected as the store's.
+        parameters: the traced ones.
+        projection: of their gradients, the store's.
+        engine: makes these gradients.
         budget: of the batches.
     """
 
@@ -98,13 +100,14 @@ class QueryModel:
             self.module = (
                 load_model(self.settings, device, trust_remote_code).model if held is None else held.module
             )
-            self.engine = RapidGradEngine(self.module, settings.parameters, settings.projection)
+            self.parameters = settings.parameters
+            self.projection = settings.projection
+            self.engine = RapidGradEngine(self.module, self.parameters, self.projection)
         except BaseException:
             if self._held is not None:
                 self._held.close()
             raise
-        self._dimension = settings.projection.dimension
-        self.budget = TokenBudget(tokens_per_batch, self.engine.device, self._dimension)
+        self.budget = TokenBudget(tokens_per_batch, self.engine.device, self.projection.dimension)
 
     def __enter__(self) -> Self:
         return self
@@ -194,7 +197,7 @@ class QueryModel:
         Raises:
             GradientError: a query's gradient is zero or not finite.
         """
-        vectors = np.empty((len(samples), self._dimension), dtype=np.float32)
+        vectors = np.empty((len(samples), self.projection.dimension), dtype=np.float32)
         for positions, batch in compute_in_batches(self.engine, samples, self.budget):
             for row, problem in batch.problems.items():
                 raise GradientError(samples[positions[row]].id, f"of the queries: {problem}; ask otherwise")

@@ -142,7 +142,7 @@ def _codes_offset(codec: Codec, dimension: int) -> int:
     return offset
 
 
-CODECS: dict[Bits, Codec] = {
+CODECS: dict[int, Codec] = {
     16: Codec("fp16", 16, False),
     4: Codec("hadamard-uniform4", 4, True),
     1: Codec("hadamard-rabitq1", 1, True),
@@ -155,10 +155,10 @@ def codec_settings(bits: int) -> CodecSettings:
     Raises:
         SettingError: there is none.
     """
-    for codec in CODECS.values():
-        if codec.bits == bits:
-            return CodecSettings(bits=codec.bits)
-    raise SettingError(f"--bits {bits} cannot be used: give one of {', '.join(map(str, CODECS))}")
+    codec = CODECS.get(bits)
+    if codec is None:
+        raise SettingError(f"--bits {bits} cannot be used: give one of {', '.join(map(str, CODECS))}")
+    return CodecSettings(bits=codec.bits)
 
 
 def fitting_scales(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

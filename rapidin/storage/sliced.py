@@ -40,7 +40,7 @@ class SlicedQueries:
         self._count, dimension = queries.shape
         self._width = min(SLICE, dimension)
         whole = torch.zeros((_whole(self._count), dimension))
-        whole[: self._count] = torch.from_numpy(queries)
+        whole[: self._count] = _tensor_of(queries)
         slices = whole.T.reshape(dimension // self._width, self._width, len(whole))
         self._slices = [part.contiguous() for part in slices]
         self._of_thread = threading.local()
@@ -51,7 +51,7 @@ class SlicedQueries:
 
         factors = self._memory(_whole(len(codes)))
         total = torch.zeros((len(factors), _whole(self._count)))
-        halves = torch.from_numpy(codes.view(np.float16))
+        halves = _tensor_of(codes.view(np.float16))
         for part, of_queries in zip(halves.tensor_split(len(self._slices), dim=1), self._slices, strict=True):
             factors[: len(codes)].copy_(part)
             total.addmm_(factors, of_queries)
@@ -77,6 +77,27 @@ def settle_torch() -> None:
 
     with ONE_SCAN:
         torch.get_num_threads()
+
+
+class _Shown:
+    """An array's memory as NumPy's array interface describes it, but without saying that it is read-only.
+
+    torch has no read-only tensors, so `torch.from_numpy` warns of every read-only array. Mapped codes are such and
+    stay it: for a private mapping that may be written to, the system sets memory aside. DLPack, the other way to
+    share memory, refuses read-only arrays in NumPy 1 and 2.0.
+    """
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array  # stays as long as what is made of this
+        described = array.__array_interface__
+        self.__array_interface__ = {**described, "data": (described["data"][0], False)}
+
+
+def _tensor_of(array: NDArray[Any]) -> Any:
+    """A tensor of an array's memory, only to be read from."""
+    import torch
+
+    return torch.from_numpy(np.asarray(_Shown(array)))
 
 
 def _whole(count: int) -> int:

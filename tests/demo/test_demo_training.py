@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rapidin.data import read_rows
 from rapidin.demo import DemoData, train_demo_model, training, write_demo_data
 from rapidin.errors import ModelError
+from rapidin.model import fitting
 from rapidin.settings import TextSettings
 from rapidin.text import EncodedSample, Encoder, recognise
 
@@ -104,18 +105,18 @@ def test_loss_of_a_padded_batch_is_the_mean_over_single_targets():
                 if all_tokens or one.targets[place]
             ]
         assert len(single) == (12 if all_tokens else 6)
-        found = training._loss(model, batch, all_tokens=all_tokens)
+        found = training._loss(model, batch, all_tokens)
         torch.testing.assert_close(found, torch.stack(single).mean())
 
 
 def test_batches_hold_every_sample_once_and_are_of_about_one_length():
     samples = [EncodedSample(str(n), (0,) * (2 + n % 7), (True,), False, "", "") for n in range(30)]
-    batches = training._batches(samples, 4, random.Random(0))
+    batches = fitting.batches(samples, 4, random.Random(0))
     assert sorted(int(sample.id) for batch in batches for sample in batch) == list(range(30))
     assert sorted(len(batch) for batch in batches) == [2] + [4] * 7
     ranges = sorted((len(min(batch, key=lambda s: len(s.ids)).ids), len(batch[-1].ids)) for batch in batches)
     assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(ranges))
-    again = training._batches(samples, 4, random.Random(1))
+    again = fitting.batches(samples, 4, random.Random(1))
     assert [[s.id for s in batch] for batch in again] != [[s.id for s in batch] for batch in batches]
 
 

@@ -9,7 +9,14 @@ import torch
 
 from rapidin.choices import ProjectionKind
 from rapidin.errors import ComputationError
-from rapidin.gradients import RapidGradEngine, TokenBudget, compute_block, compute_in_batches, shuffled
+from rapidin.gradients import (
+    RapidGradEngine,
+    TokenBudget,
+    compute_block,
+    compute_in_batches,
+    normalisation,
+    shuffled,
+)
 from rapidin.projection import ShuffledProjection
 from rapidin.settings import ProjectionSettings, TracedParameter
 from tests import tiny
@@ -327,3 +334,22 @@ def test_no_tensor_of_batch_times_parameters_is_ever_made(kind: ProjectionKind) 
     with RapidGradEngine(model, parameters, ProjectionSettings(kind=kind, dimension=1024)) as engine, Watch():
         engine.compute(samples)
     assert 0 < largest < len(samples) * total / 8
+
+
+@both_kinds
+def test_norms_are_computed_only_where_somebody_looks_at_them(
+    kind: ProjectionKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed(values: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError("norms")
+
+    monkeypatch.setattr(normalisation, "_squared_norms", computed)
+    model = tiny.make("lora-llama")
+    for layer_norm in (True, False):
+        settings = ProjectionSettings(kind=kind, dimension=512, layer_norm=layer_norm)
+        with RapidGradEngine(model, parameters_of(model), settings) as engine:
+            if layer_norm:
+                with pytest.raises(NotImplementedError, match="norms"):
+                    engine.compute(random_samples(2))
+            else:
+                assert not engine.compute(random_samples(2)).problems

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,9 @@ from torch import Tensor, nn
 
 from rapidin.errors import ComputationError
 from rapidin.gradients import RapidGradEngine, TokenBudget
-from rapidin.influence import Explainer, TokenQueries, token_values
+from rapidin.influence import ExactInfluence, Explainer, TokenQueries, token_values
+from rapidin.influence.directions import Direction
+from rapidin.influence.prefixes import target_places
 from rapidin.influence.token_values import BACKWARD, DIFFERENCES, FORWARD
 from rapidin.settings import ProjectionSettings, TracedParameter
 from tests import tiny
@@ -58,8 +63,21 @@ def engine_of(model: nn.Module, layer_norm: bool = True, kind: str = "rapidgrad"
     return RapidGradEngine(model, shapes, settings)
 
 
-def budget_of(engine: RapidGradEngine, dimension: int = 128) -> TokenBudget:
-    return TokenBudget(64, engine.device, dimension)
+def budget_of(engine: RapidGradEngine) -> TokenBudget:
+    return TokenBudget(64, engine.device, engine._projection.dimension)
+
+
+def asked(
+    model: nn.Module,
+    engine: RapidGradEngine,
+    query: Tokens,
+    samples: Sequence[Tokens],
+    memory: int | None = None,
+) -> tuple[Explainer, Direction, list[ExactInfluence | None]]:
+    """An explainer, the query's direction, and the samples' influences on the query."""
+    explainer = Explainer(model, engine, budget_of(engine), memory=memory)
+    direction = explainer.direction(query)
+    return explainer, direction, explainer.influences(samples, direction)
 
 
 @pytest.mark.parametrize("layer_norm", [True, False])
@@ -70,14 +88,8 @@ def test_all_four_levels(architecture: str, layer_norm: bool) -> None:
     of_query = token_gradients(model, query)
     truths = [oracle(of_query, token_gradients(model, sample), layer_norm) for sample in samples]
     with engine_of(model, layer_norm) as engine:
-        explainer = Explainer(model, engine, budget_of(engine))
-        direction = explainer.direction(query)
-        influences = explainer.influences(samples, direction)
-        parts = [
-            explainer.token_direction(query, place, direction)
-            for place, target in enumerate(query.targets)
-            if target
-        ]
+        explainer, direction, influences = asked(model, engine, query, samples)
+        parts = [explainer.token_direction(query, place, direction) for place in target_places(query)]
         for sample, influence, truth in zip(samples, influences, truths, strict=True):
             assert influence is not None
             size = float(truth.abs().sum())
@@ -98,7 +110,7 @@ def test_token_queries_add_up_to_the_query(architecture: str, kind: str, layer_n
     query = random_samples(4, seed=5)[3]
     with engine_of(model, layer_norm, kind, 512) as engine:
         whole = engine.compute([query]).vectors[0]
-        tokens = TokenQueries(engine, budget_of(engine, 512)).vectors(query)
+        tokens = TokenQueries(engine, budget_of(engine)).vectors(query)
     assert tokens.shape == (sum(query.targets), 512)
     np.testing.assert_allclose(tokens.sum(axis=0), whole, atol=1e-5 * np.abs(whole).max() * len(tokens) ** 0.5)
     assert np.linalg.norm(tokens, axis=1).min() > 0
@@ -110,9 +122,7 @@ def test_the_slower_ways_agree(architecture: str, way: str) -> None:
     model = tiny.make(architecture)
     query, sample = random_samples(2, seed=5)
     with engine_of(model) as engine:
-        explainer = Explainer(model, engine, budget_of(engine))
-        direction = explainer.direction(query)
-        (influence,) = explainer.influences([sample], direction)
+        explainer, direction, (influence,) = asked(model, engine, query, [sample])
         fast = explainer.token_influences(sample, direction, influence)
         explainer._values.way = way
         slow = explainer.token_influences(sample, direction, influence)
@@ -131,10 +141,8 @@ def test_without_memory_for_the_gradient_the_rapidgrad_stands_for_it(
     query, *samples = random_samples(4, seed=5)
     with engine_of(model, layer_norm, kind, 512) as engine:
         vectors = engine.compute([query, *samples]).vectors
-        explainer = Explainer(model, engine, budget_of(engine, 512), memory=4 * 1000)
-        direction = explainer.direction(query)
+        explainer, direction, influences = asked(model, engine, query, samples, memory=4 * 1000)
         assert not direction.exact
-        influences = explainer.influences(samples, direction)
         for sample, vector, influence in zip(samples, vectors[1:], influences, strict=True):
             assert influence is not None
             # The factored projection divides by norms of sketches.
@@ -144,10 +152,10 @@ def test_without_memory_for_the_gradient_the_rapidgrad_stands_for_it(
             tokens = explainer.token_influences(sample, direction, influence)
             assert sum(tokens) == pytest.approx(influence.score, abs=1e-3 * np.abs(tokens).sum())
         assert explainer.way == FORWARD
-        place = next(place for place, target in enumerate(query.targets) if target)
+        place = target_places(query)[0]
         part = explainer.token_direction(query, place, direction)
         values = explainer.matrix(samples[0], [part], influences[0])[0]
-        (token,) = TokenQueries(engine, budget_of(engine, 512)).vectors(query)[:1]
+        (token,) = TokenQueries(engine, budget_of(engine)).vectors(query)[:1]
         if kind == "rapidgrad" or not layer_norm:
             spread = float(np.linalg.norm(token) * np.linalg.norm(vectors[1]))
             assert sum(values) == pytest.approx(float(token @ vectors[1]), abs=1e-3 * spread)
@@ -162,13 +170,27 @@ def test_restoring_is_the_transposed_projection(architecture: str, kind: str) ->
     vector = generator.standard_normal(512).astype(np.float32)
     with engine_of(model, False, kind, 512) as engine:
         projected = engine.compute([sample]).vectors[0]
-        direction = Explainer(model, engine, budget_of(engine, 512)).direction(sample)
+        direction = Explainer(model, engine, budget_of(engine)).direction(sample)
         product = sum(
             float((engine.restored(vector, position, tensor.shape).double() * tensor.double()).sum())
             for position, tensor in enumerate(direction.tensors)
             if tensor is not None
         )
     assert product == pytest.approx(float(vector.astype(np.float64) @ projected), rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["rapidgrad", "factored"])
+def test_norms_of_a_query_are_computed_once_for_all_its_tokens(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (query,) = random_samples(1, seed=5)
+    model = tiny.make("gpt2")
+    with engine_of(model, kind=kind, dimension=512) as engine:
+        explainer, direction, _ = asked(model, engine, query, [], memory=4 * 1000)
+        torch.testing.assert_close(direction.norms, engine.norms(query))
+        monkeypatch.setattr(engine, "norms", None)  # a call would fail
+        parts = [explainer.token_direction(query, place, direction) for place in target_places(query)]
+        for position, whole in enumerate(direction.tensors):
+            total = torch.stack([part.tensors[position] for part in parts]).sum(dim=0)
+            torch.testing.assert_close(total, whole, rtol=0, atol=1e-4 * float(whole.abs().max()))
 
 
 def test_a_gradient_for_which_memory_runs_out_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,9 +211,7 @@ def test_half_precision_is_near_single(architecture: str, dtype: torch.dtype) ->
     found = []
     for model in (tiny.make(architecture), tiny.make(architecture).to(dtype)):
         with engine_of(model) as engine:
-            explainer = Explainer(model, engine, budget_of(engine))
-            direction = explainer.direction(query)
-            (influence,) = explainer.influences([sample], direction)
+            explainer, direction, (influence,) = asked(model, engine, query, [sample])
             assert influence is not None
             tokens = np.array(explainer.token_influences(sample, direction, influence))
             # Not every activation function has a tangent in half precision that is finite.
@@ -218,9 +238,7 @@ def test_small_steps_are_not_taken_where_activations_are_in_half_precision(
             parameter.data = parameter.data.float()
     query, sample = random_samples(2, seed=5)
     with engine_of(model) as engine:
-        explainer = Explainer(model, engine, budget_of(engine))
-        direction = explainer.direction(query)
-        (influence,) = explainer.influences([sample], direction)
+        explainer, direction, (influence,) = asked(model, engine, query, [sample])
         monkeypatch.setattr(token_values, "central_difference", None)  # a call would fail
         tokens = explainer.token_influences(sample, direction, influence)
     assert sum(tokens) == pytest.approx(influence.score, abs=0.05 * np.abs(tokens).sum())
@@ -231,9 +249,7 @@ def test_central_differences_that_contradict_each_other_are_not_taken(monkeypatc
     model = tiny.make("gpt2")
     random = torch.Generator().manual_seed(1)
     with engine_of(model) as engine:
-        explainer = Explainer(model, engine, budget_of(engine))
-        direction = explainer.direction(query)
-        (influence,) = explainer.influences([sample], direction)
+        explainer, direction, (influence,) = asked(model, engine, query, [sample])
         fast = explainer.token_influences(sample, direction, influence)
 
         def noise(*_: object) -> torch.Tensor:
@@ -258,9 +274,7 @@ def test_one_unlucky_sample_does_not_end_forward_mode(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(token_values, "forward_mode", sometimes)
     with engine_of(model) as engine:
-        explainer = Explainer(model, engine, budget_of(engine))
-        direction = explainer.direction(query)
-        influences = explainer.influences(samples, direction)
+        explainer, direction, influences = asked(model, engine, query, samples)
         ways = []
         for sample, influence in zip([*samples, samples[0]], [*influences, influences[0]], strict=True):
             tokens = explainer.token_influences(sample, direction, influence)
@@ -279,9 +293,7 @@ def test_memory_that_runs_out_in_forward_mode(monkeypatch: pytest.MonkeyPatch, e
     query, sample = random_samples(2, seed=5)
     model = tiny.make("llama-untied")
     with engine_of(model) as engine:
-        explainer = Explainer(model, engine, budget_of(engine))
-        direction = explainer.direction(query)
-        (influence,) = explainer.influences([sample], direction)
+        explainer, direction, (influence,) = asked(model, engine, query, [sample])
         fast = explainer.token_influences(sample, direction, influence)
         for name in ("forward_mode", "central_difference"):
             monkeypatch.setattr(token_values, name, fail)
@@ -304,15 +316,31 @@ def test_a_token_that_the_model_is_certain_of_has_no_influence() -> None:
     query, sample = random_samples(2, seed=5)
     model = tiny.make("gpt2")
     with engine_of(model) as engine:
-        explainer = Explainer(model, engine, budget_of(engine))
-        direction = explainer.direction(query)
-        (influence,) = explainer.influences([sample], direction)
+        explainer, direction, (influence,) = asked(model, engine, query, [sample])
         explainer.token_influences(sample, direction, influence)
         for parameter in model.parameters():
             parameter.data.zero_()  # then no gradient reaches any tensor but those that are multiplied last
-        place = next(place for place, target in enumerate(query.targets) if target)
+        place = target_places(query)[0]
         part = explainer.token_direction(query, place, direction)
         assert np.isfinite(explainer.matrix(sample, [part, part], influence)).all()
+
+
+@pytest.mark.parametrize("lacking", [(0,), (2,), (0, 1), (0, 1, 2)])
+def test_tensors_that_some_tokens_have_no_gradient_of(lacking: tuple[int, ...]) -> None:
+    """As experts that a prefix does not use; along each direction by itself they are left out."""
+    query, sample = random_samples(2, seed=5)
+    model = tiny.make("llama-untied")
+    with engine_of(model) as engine:
+        explainer, direction, (influence,) = asked(model, engine, query, [sample])
+        places = target_places(query)[:3]
+        parts = [explainer.token_direction(query, place, direction) for place in places]
+        for number in lacking:
+            tensors = [None if position % 3 == 0 else one for position, one in enumerate(parts[number].tensors)]
+            parts[number] = replace(parts[number], tensors=tensors)
+        together = np.array(explainer.matrix(sample, parts, influence))
+        alone = np.concatenate([explainer.matrix(sample, [part], influence) for part in parts])
+        assert not explainer._values._apart
+    np.testing.assert_allclose(together, alone, atol=1e-4 * np.abs(alone).max())
 
 
 @pytest.mark.gpu
@@ -324,12 +352,10 @@ def test_a_gpu_gives_what_the_cpu_gives(architecture: str, memory: int | None) -
     for device in ("cpu", "cuda"):
         model = tiny.make(architecture).to(device)
         with engine_of(model) as engine:
-            explainer = Explainer(model, engine, budget_of(engine), memory=memory)
-            direction = explainer.direction(query)
-            influences = explainer.influences(samples, direction)
+            explainer, direction, influences = asked(model, engine, query, samples, memory=memory)
             values = [influence.score for influence in influences if influence is not None]
             values += explainer.token_influences(samples[0], direction, influences[0])
-            places = [place for place, target in enumerate(query.targets) if target][:3]
+            places = target_places(query)[:3]
             parts = [explainer.token_direction(query, place, direction) for place in places]
             values += np.array(explainer.matrix(samples[0], parts, influences[0])).ravel().tolist()
             assert explainer.way == FORWARD

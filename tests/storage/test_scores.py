@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,20 @@ def test_a_closed_snapshot_answers_nothing(store: Store) -> None:
         snapshot._samples(rows, np.arange(2))
     with pytest.raises(StoreError, match="closed"):
         snapshot._segment(1)
+
+
+def test_torch_does_not_warn_of_codes_that_may_not_be_written_to(store: Store) -> None:
+    """Mapped files are read-only, and users can do nothing about it."""
+    import torch
+
+    several = queries(store, 40)
+    several.flags.writeable = False
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # otherwise it warns once a process, perhaps in another test
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with store.snapshot() as snapshot:
+                snapshot.search(several, 5)
+    finally:
+        torch.set_warn_always(before)

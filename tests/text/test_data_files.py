@@ -1,6 +1,8 @@
 import csv
 import datetime
+import gc
 import gzip
+import itertools
 import json
 import logging
 import os
@@ -251,6 +253,29 @@ def test_parquet(tmp_path):
 def test_parquet_of_several_batches(tmp_path):
     path = parquet(tmp_path / "rows.parquet", {"n": list(range(2000))})
     assert [(row.number, row.fields["n"]) for row in read_rows([path])] == [(n + 1, n) for n in range(2000)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux which files are open")
+@pytest.mark.parametrize("wanted", [1, 1000, None])
+def test_parquet_leaves_nothing_open(tmp_path, wanted):
+    """At the end, and where reading is given up, at once: not when garbage is looked for."""
+    path = parquet(tmp_path / "rows.parquet", {"n": list(range(2000))})
+
+    def times_open() -> int:
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        return sum(os.path.realpath(link) == os.path.realpath(path) for link in links)
+
+    rows = read_rows([path])
+    next(rows)
+    assert times_open() == 1
+    gc.collect()
+    gc.disable()
+    try:
+        assert len(list(itertools.islice(rows, wanted))) in (wanted, 1999)
+        rows.close()
+        assert times_open() == 0
+    finally:
+        gc.enable()
 
 
 def test_broken_parquet(tmp_path, monkeypatch):
