@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving
 
-A server in a process of its own, asked over loopback by clients that each wait for an answer before they ask again.
+A server in a process of its own, asked over loopback by clients each of which waits for an answer before the next.
 What is measured is the service, not the model: that of the tests has 40,000 parameters. Estimates alone (rerank 0)
 and with exact influences of the ten best.
 """
@@ -68,7 +68,17 @@ def main() -> None:
         model = worlds.save_model(directory / "model")
         data = worlds.write_rows(directory / "data.jsonl", worlds.rows(arguments.samples))
         rapidin.ingest_files(directory / "store", [data], model=str(model), projection_dim=worlds.DIMENSION)
-        command = [sys.executable, "-m", "rapidin.cli", "serve", str(directory / "store"), "--port", "0", "--queue", "32"]
+        command = [
+            sys.executable,
+            "-m",
+            "rapidin.cli",
+            "serve",
+            str(directory / "store"),
+            "--port",
+            "0",
+            "--queue",
+            "32",
+        ]
         server = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ}
         )

@@ -21,17 +21,18 @@ def serve(
     store: StorePath,
     host: Annotated[
         str,
-        typer.Option(help="Address to listen at. One that others can reach needs a token; put TLS in front of it."),
+        typer.Option(help="Address to listen at. One that others can reach needs a token; put TLS before it."),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="Of the address; 0: any that is free, the first line tells which.")
+        int,
+        typer.Option(min=0, max=65_535, help="Of the address; 0: any that is free, the first line tells which."),
     ] = 8000,
     token_file: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="File with the token that clients must send (Authorization: Bearer TOKEN); at least 16 characters, "
-            "as of 'openssl rand -hex 32'. Or set RAPIDIN_TOKEN. Never a flag: others could see it.",
+            help="File with the token that clients must send (Authorization: Bearer TOKEN); at least 16 "
+            "characters, as of 'openssl rand -hex 32'. Or set RAPIDIN_TOKEN. Never a flag: others could see it.",
         ),
     ] = None,
     allow_host: Annotated[
@@ -47,7 +48,8 @@ def serve(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer that the model may write.")] = 512,
     max_body: Annotated[int, typer.Option(min=1, help="Largest request, in bytes.")] = 1 << 20,
     queue: Annotated[
-        int, typer.Option(min=0, help="Searches that may wait while one is computed; others are told to come again.")
+        int,
+        typer.Option(min=0, help="Searches that may wait while one is computed; others are to come again."),
     ] = 16,
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds in which a search is answered, waiting included, or given up.")
@@ -56,8 +58,8 @@ def serve(
         bool,
         typer.Option(
             "--allow-regular-expressions",
-            help="Take filters with ~ that have repetitions or groups. One made for it stops the service for ever, "
-            "so only for people you trust.",
+            help="Take filters with ~ that have repetitions or groups. One made for it stops the service for "
+            "ever, so only for people you trust.",
         ),
     ] = False,
     model: Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")] = None,

@@ -1,6 +1,6 @@
 """A store behind HTTP: searches, samples, a page to ask on; see `rapidin serve --help`.
 
-FastAPI, uvicorn and prometheus-client (``rapidin[serve]``) are imported here only, and this package by one command.
+FastAPI, uvicorn and prometheus-client (``rapidin[serve]``) are imported here only, this package by one command.
 """
 
 from rapidin.service.app import Application, create_app

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rapidin.service.problems import STATUSES, ProblemType, phrase
+
+Pair = Annotated[list[int], Field(min_length=2, max_length=2)]
+"""The first character of a part and the one behind its last."""
 
 
 class Answer(BaseModel):
@@ -50,7 +53,7 @@ class SampleAnswer(Answer):
     targets: int = Field(description="Tokens that are targets of the loss.")
     truncated: bool = Field(description="Whether tokens were cut off.")
     content_hash: str = Field(description="Digest of the text that the gradient was computed from.")
-    target_spans: list[tuple[int, int]] | None = Field(
+    target_spans: list[Pair] | None = Field(
         default=None, description="Of a chat: the parts of the text whose tokens are targets."
     )
 
@@ -86,7 +89,7 @@ class QueryAnswer(Answer):
     targets: int = Field(description="Tokens of the generation.")
     truncated: bool
     metadata: dict[str, Any]
-    spans: list[tuple[int, int]] = Field(description="Parts of the generation that alone were asked about.")
+    spans: list[Pair] = Field(description="Parts of the generation that alone were asked about.")
 
 
 class TokenAnswer(Answer):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Coroutine
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from fastapi import Body, FastAPI, Query, Request, Security
+from fastapi import Body, Depends, FastAPI, Query, Request, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from fastapi.security import HTTPBearer
@@ -31,7 +31,7 @@ from rapidin.service.answers import (
     Waiting,
     errors,
 )
-from rapidin.service.bodies import LimitedBody
+from rapidin.service.bodies import LimitedBody, only_json
 from rapidin.service.gate import Gate
 from rapidin.service.observing import Admission, Observed
 from rapidin.service.page import ask_page
@@ -54,7 +54,7 @@ _DESCRIPTION = """Which training samples made my language model say this?
 
 Searches run one at a time; a few may wait, others get 429 and are told when to come again. Errors have one shape:
 `{"error": {"type", "message"}}`."""
-_REFUSED = (401, 403, 408, 413, 415, 421, 503)
+_REFUSED = (401, 403, 408, 413, 421, 503)
 """Statuses of requests that reach no route."""
 
 
@@ -146,12 +146,20 @@ def _add_states(api: FastAPI, service: Service) -> None:
 def _add_store(api: FastAPI, service: Service) -> None:
     secured = _secured(service)
 
-    @api.get("/v1/info", tags=["store"], summary="What the store holds", response_model=StoreInfo, dependencies=secured)
+    @api.get(
+        "/v1/info", tags=["store"], summary="What the store holds", response_model=StoreInfo, dependencies=secured
+    )
     async def info() -> Response:
         """The object that `rapidin info --json` prints."""
         return json_response(to_json(await run_in_threadpool(service.store.info)))
 
-    @api.get("/v1/limits", tags=["store"], summary="How much may be asked", response_model=LimitsAnswer, dependencies=secured)
+    @api.get(
+        "/v1/limits",
+        tags=["store"],
+        summary="How much may be asked",
+        response_model=LimitsAnswer,
+        dependencies=secured,
+    )
     async def limits() -> Response:
         """What goes beyond gets 413 or 422."""
         every = asdict(service.settings.limits)
@@ -180,17 +188,19 @@ def _add_store(api: FastAPI, service: Service) -> None:
         responses=errors(404, 422),
         dependencies=secured,
     )
-    async def sample_by_query(id: Annotated[str, Query(description="Of the sample, for example `..`.")]) -> Response:
+    async def sample_by_query(
+        id: Annotated[str, Query(description="Of the sample, for example `..`.")],
+    ) -> Response:
         return await found(id)
 
 
 def _add_searches(api: FastAPI, service: Service) -> None:
-    secured = _secured(service)
-    failures = errors(400, 409, 422, 429, 504)
+    secured = [*_secured(service), Depends(only_json)]
+    failures = errors(400, 409, 415, 422, 429, 504)
     if TYPE_CHECKING:
-        Asked = SearchRequest  # noqa: N806
+        Asked = SearchRequest
     else:
-        Asked = limited_request(service.settings.limits)  # noqa: N806
+        Asked = limited_request(service.settings.limits)
     body = Body(openapi_examples=EXAMPLES)  # type: ignore[arg-type]
 
     @api.post(

@@ -5,10 +5,22 @@ from __future__ import annotations
 import asyncio
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rapidin.service.problems import Problem
 from rapidin.service.settings import Limits
+
+
+async def only_json(request: Request) -> None:
+    """A dependency of routes: a body must say that it is JSON, which a page of another origin cannot make it do.
+
+    Raises:
+        Problem: 415.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Problem(415, "send JSON, with the header Content-Type: application/json")
 
 
 class LimitedBody:
@@ -25,7 +37,7 @@ class LimitedBody:
             return
         try:
             headers = Headers(scope=scope)
-            self._check_headers(scope["method"], headers)
+            self._check_length(headers)
             body = await self._read(receive)
         except Problem as problem:
             # What is still to come is not read, so the connection cannot be used for another request.
@@ -45,13 +57,10 @@ class LimitedBody:
 
         await self._app(scope, replay, send)
 
-    def _check_headers(self, method: str, headers: Headers) -> None:
+    def _check_length(self, headers: Headers) -> None:
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._limits.body:
             raise self._too_large()
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if method == "POST" and kind != "application/json":
-            raise Problem(415, "send JSON, with the header Content-Type: application/json")
 
     async def _read(self, receive: Receive) -> bytes | None:
         """The body; None where the client has gone."""

@@ -48,7 +48,11 @@ ProblemType = Literal[
     "timeout",
 ]
 STATUSES: dict[int, ProblemType] = dict(
-    zip((400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422, 429, 500, 503, 504), get_args(ProblemType), strict=True)
+    zip(
+        (400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422, 429, 500, 503, 504),
+        get_args(ProblemType),
+        strict=True,
+    )
 )
 """What each status is called in an error."""
 CLIENT_GONE = 499
@@ -61,7 +65,7 @@ _LONGEST_MESSAGE = 1_000
 _FLAGS = re.compile(r"--(prompt|generation|where|tokens|rerank|index|nprobe|max-new-tokens)\b")
 
 
-class Problem(Exception):  # noqa: N818 - an answer rather than an error of the service
+class Problem(Exception):
     """An answer that is an error.
 
     Args:

@@ -42,12 +42,14 @@ class SearchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     prompt: str = Field(
-        description="What the model was asked; put into the template of the store's rows, unless it begins as that "
-        "does.",
+        description="What the model was asked; put into the template of the store's rows, unless it begins "
+        "as that does.",
         examples=["Who won the match?"],
     )
     generation: str | None = Field(
-        default=None, description="What it answered; without it the model answers now, greedily.", examples=["We did."]
+        default=None,
+        description="What it answered; without it the model answers now, greedily.",
+        examples=["We did."],
     )
     k: int = Field(default=10, ge=1, description="Samples wanted at each end.")
     opponents: bool = Field(default=False, description="Find the most negative influences, too.")
@@ -60,8 +62,8 @@ class SearchRequest(BaseModel):
     spans: list[Span | Offsets] = Field(
         default=[],
         max_length=20,
-        description="Parts of the generation that alone are asked about: texts, or the first character and the one "
-        "behind the last.",
+        description="Parts of the generation that alone are asked about: texts, or the first character and the "
+        "one behind the last.",
         examples=[["elixir"], [[4, 10]]],
     )
     tokens: bool = Field(
@@ -76,8 +78,8 @@ class SearchRequest(BaseModel):
         default=None,
         ge=0,
         description="Of so many samples at each end the exact influence is computed, which orders them, and the "
-        "influences of their words; 0: of none. At least k otherwise. Unless given, three times k, if the service's "
-        "limit allows.",
+        "influences of their words; 0: of none. At least k otherwise. Unless given, three times k, if the "
+        "service's limit allows.",
     )
     index: IndexChoice = Field(default="auto", description="exact, an index of the store, or auto.")
     nprobe: int | None = Field(
@@ -144,6 +146,6 @@ def _check_bounded(expression: str) -> None:
     condition = parse(expression)
     if condition.operator == "~" and _UNBOUNDED.search(condition.text):
         raise FilterError(
-            f"filter {expression!r}: a regular expression with * + ? {{ or ( can take for ever, so this service does "
-            "not take it unless it is started with --allow-regular-expressions"
+            f"filter {expression!r}: a regular expression with * + ? {{ or ( can take for ever, so this service "
+            "does not take it unless it is started with --allow-regular-expressions"
         )

@@ -36,7 +36,9 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=128)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise SettingError(f"cannot listen at {host}, port {port}: {reason}; give another --port or --host") from error
+        raise SettingError(
+            f"cannot listen at {host}, port {port}: {reason}; give another --port or --host"
+        ) from error
 
 
 def address_of(listening: socket.socket) -> str:
@@ -94,7 +96,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals begin the end. Uvicorn's own way raises them again, so that the exit code would tell of a kill."""
+        """Signals begin the end. Uvicorn's own way raises them again, and the exit code would tell of a kill."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -80,9 +80,7 @@ class Service:
             raise Problem(503, "the model is being loaded; try again in a few seconds", {"Retry-After": "5"})
         return self._searcher
 
-    async def search(
-        self, asked: SearchRequest, tell: Callable[[Step], None] | None = None
-    ) -> SearchResult:
+    async def search(self, asked: SearchRequest, tell: Callable[[Step], None] | None = None) -> SearchResult:
         """Search when it is this request's turn.
 
         Args:

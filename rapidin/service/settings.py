@@ -93,8 +93,8 @@ class ServiceSettings:
             _check_token(self.token)
         elif not self.is_loopback:
             raise SettingError(
-                f"--host {self.host} can be reached by others: give --token-file FILE, or set {TOKEN_VARIABLE}, so "
-                "that only those who know the token are answered"
+                f"--host {self.host} can be reached by others: give --token-file FILE, or set {TOKEN_VARIABLE}, "
+                "so that only those who know the token are answered"
             )
         elif self.allowed_hosts:
             raise SettingError(
@@ -138,8 +138,8 @@ def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
 def _check_token(token: str) -> None:
     if not (_SHORTEST_TOKEN <= len(token) <= _LONGEST_TOKEN and _TOKEN.fullmatch(token)):
         raise SettingError(
-            f"the token cannot be used: it needs {_SHORTEST_TOKEN} to {_LONGEST_TOKEN} letters, digits or . _ ~ + / = -; "
-            "'openssl rand -hex 32' makes one"
+            f"the token cannot be used: it needs {_SHORTEST_TOKEN} to {_LONGEST_TOKEN} letters, digits or "
+            ". _ ~ + / = -; 'openssl rand -hex 32' makes one"
         )
 
 

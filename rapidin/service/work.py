@@ -17,7 +17,7 @@ T = TypeVar("T")
 _WEIGHT = 0.2  # of the newest search in the mean that says when to come again
 
 
-class Stopped(Exception):  # noqa: N818 - nobody waits for the answer any longer, so nothing is wrong
+class Stopped(Exception):
     """Raised in the thread where it is told that its answer is no longer wanted."""
 
 
@@ -32,7 +32,7 @@ class WorkQueue:
         observe: told the seconds that each search took.
     """
 
-    def __init__(self, waiting: int, observe: Callable[[float], None] = lambda seconds: None) -> None:
+    def __init__(self, waiting: int, observe: Callable[[float], None] = lambda _: None) -> None:
         self._places = waiting
         self._observe = observe
         self._turn = asyncio.Semaphore(1)
@@ -78,7 +78,9 @@ class WorkQueue:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise Problem(504, f"no answer within {seconds:g} s; ask for less, or come when less is asked") from None
+            raise Problem(
+                504, f"no answer within {seconds:g} s; ask for less, or come when less is asked"
+            ) from None
         finally:
             stop.set()
 

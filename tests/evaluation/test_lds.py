@@ -174,7 +174,10 @@ def test_a_command_trains_on_the_rows_of_the_files(store: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("fail", r"--command failed with exit code 1, see .*log\.txt: training on 6 rows .* no such optimiser: adamx"),
+        (
+            "fail",
+            r"--command failed with exit code 1, see .*log\.txt: training on 6 rows .* no such optimiser: adamx",
+        ),
         ("nothing", r"left no checkpoint of transformers or PEFT in .* ends: training on 6 rows"),
     ],
 )

@@ -116,7 +116,13 @@ def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Pa
     directory = tmp_path_factory.mktemp("service")
     rows = worlds.rows(30)
     rows += [
-        {"id": id, "instruction": f"Say {SCRIPT}", "output": f"{SCRIPT} {number}", "source": SCRIPT, "number": 1000}
+        {
+            "id": id,
+            "instruction": f"Say {SCRIPT}",
+            "output": f"{SCRIPT} {number}",
+            "source": SCRIPT,
+            "number": 1000,
+        }
         for number, id in enumerate(ODD_IDS)
     ]
     data = worlds.write_rows(directory / "data.jsonl", rows)

@@ -230,7 +230,9 @@ def test_logs_and_metrics_hold_routes_and_no_prompts(
     assert not any("secret" in line.replace("SECRET", "") for line in own)
     assert "secret" not in text.lower()
     assert 'rapidin_requests_total{method="POST",route="/v1/search",status="200"}' in text
-    assert 'rapidin_requests_total{method="other",route="unknown",status="405"}' in text or 'method="other"' in text
+    assert (
+        'rapidin_requests_total{method="other",route="unknown",status="405"}' in text or 'method="other"' in text
+    )
     assert "rapidin_queue_length 0.0" in text
     assert "rapidin_ready 1.0" in text
     assert "rapidin_model_seconds_count" in text

@@ -227,7 +227,9 @@ def test_who_waits_is_told(store: Path, open_page: Open) -> None:
         )
         wait_for(lambda: any("again in" in page.locator("#error").inner_text() for page in (first, second, third)))
         wait_for(
-            lambda: any("Waiting for 1" in page.locator("#progress-text").inner_text() for page in (first, second, third))
+            lambda: any(
+                "Waiting for 1" in page.locator("#progress-text").inner_text() for page in (first, second, third)
+            )
         )
         server.searcher.let.release(9)
 

@@ -67,7 +67,9 @@ def test_a_port_that_is_taken(rapidin: CommandLine, store: Path) -> None:
     assert "give another --port or --host" in outcome.stderr
 
 
-def test_a_model_that_cannot_be_loaded_ends_it(rapidin: CommandLine, store: Path, other_model_directory: Path) -> None:
+def test_a_model_that_cannot_be_loaded_ends_it(
+    rapidin: CommandLine, store: Path, other_model_directory: Path
+) -> None:
     outcome = rapidin("serve", store, "--port", 0, "--model", other_model_directory)
     assert outcome.code == FAILED
     assert "not the model" in outcome.stderr or "another model" in outcome.stderr

@@ -1,4 +1,4 @@
-"""Requests made from the service's own OpenAPI, right and wrong ones: no 500, and answers as they are described."""
+"""Requests made from the service's own OpenAPI, right and wrong: no 500, and answers as they are described."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ CHECKS = ",".join(
 )
 """All but two: that right data are accepted (a filter's text is no schema's business), and that auth is enforced,
 which `test_gate` and `test_hostile` test."""
-
-
 
 
 SMALL = Limits(k=5, token_k=2, rerank=5, max_new_tokens=4, characters=200)
@@ -59,7 +57,9 @@ def test_its_own_description_breaks_nothing(store: Path) -> None:
             text = client.get("/metrics").text
     assert 'status="500"' not in text
     for route in ("/v1/search", "/v1/report", "/v1/samples/{id:anything}"):
-        assert f'rapidin_requests_total{{method="{"GET" if "samples" in route else "POST"}",route="{route}"' in text
+        assert (
+            f'rapidin_requests_total{{method="{"GET" if "samples" in route else "POST"}",route="{route}"' in text
+        )
 
 
 @pytest.mark.slow

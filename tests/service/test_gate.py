@@ -15,7 +15,9 @@ from rapidin.service.gate import Gate
 TOKEN = "0123456789abcdef"
 
 
-def status(settings: ServiceSettings, headers: dict[str, str] | list[tuple[str, str]], path: str = "/v1/info") -> Any:
+def status(
+    settings: ServiceSettings, headers: dict[str, str] | list[tuple[str, str]], path: str = "/v1/info"
+) -> Any:
     gate = Gate(PlainTextResponse("in"), settings)
 
     async def ask() -> httpx.Response:
@@ -38,8 +40,9 @@ def test_this_machine_by_its_own_names(host: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        "evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "127.0.0.1@evil.example",
-        "evil.example@127.0.0.1", "127.0.0.1/x", "localhost:x", "[::1", "", "2130706433", "127.0.0.1#", "localhost?a",
+        "evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example",
+        "127.0.0.1@evil.example", "evil.example@127.0.0.1", "127.0.0.1/x", "localhost:x", "[::1", "",
+        "2130706433", "127.0.0.1#", "localhost?a",
     ],
 )  # fmt: skip
 def test_by_other_names_nothing_is_told(host: str) -> None:
