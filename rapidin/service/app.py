@@ -4,9 +4,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Body, Depends, FastAPI, Query, Request, Security
 from fastapi.concurrency import run_in_threadpool
@@ -40,6 +40,7 @@ from rapidin.service.requests import EXAMPLES, SearchRequest, limited_request
 from rapidin.service.service import Service
 
 T = TypeVar("T")
+Route = TypeVar("Route", bound=Callable[..., Any])
 
 
 class _Anything(StringConvertor):
@@ -197,11 +198,13 @@ def _add_store(api: FastAPI, service: Service) -> None:
 def _add_searches(api: FastAPI, service: Service) -> None:
     secured = [*_secured(service), Depends(only_json)]
     failures = errors(400, 409, 415, 422, 429, 504)
-    if TYPE_CHECKING:
-        Asked = SearchRequest
-    else:
-        Asked = limited_request(service.settings.limits)
-    body = Body(openapi_examples=EXAMPLES)  # type: ignore[arg-type]
+    limited = limited_request(service.settings.limits)
+    body: Any = Annotated[limited, Body(openapi_examples=EXAMPLES)]  # type: ignore[arg-type,valid-type]
+
+    def within_limits(route: Route) -> Route:
+        """Let FastAPI read the request's type with the limits in it, which no annotation could name."""
+        route.__annotations__["asked"] = body
+        return route
 
     @api.post(
         "/v1/search",
@@ -211,7 +214,8 @@ def _add_searches(api: FastAPI, service: Service) -> None:
         responses=failures,
         dependencies=secured,
     )
-    async def search(asked: Annotated[Asked, body], request: Request) -> Response:
+    @within_limits
+    async def search(asked: SearchRequest, request: Request) -> Response:
         """The object that `rapidin search --json` prints."""
         result = await _unless_gone(request, service.search(asked))
         if result is None:
@@ -237,7 +241,8 @@ def _add_searches(api: FastAPI, service: Service) -> None:
         },
         dependencies=secured,
     )
-    async def report(asked: Annotated[Asked, body]) -> Response:
+    @within_limits
+    async def report(asked: SearchRequest) -> Response:
         """Token-wise influence with offsets as browsers count them. The shape follows the page and may change."""
         service.check_ready()
         service.queue.check_room()

@@ -11,7 +11,6 @@ from urllib.parse import quote
 import pytest
 
 from rapidin.service import Limits
-from tests.report.conftest import browser  # noqa: F401 - a fixture
 from tests.service.conftest import QUESTION, SCRIPT, GatedSearcher, Running, running, wait_for
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ Open = Callable[..., "Page"]
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:  # noqa: F811
+def open_page(browser: Browser) -> Iterator[Open]:
     """Opens the page of a server; at the end nothing else was asked for, and no script failed."""
     complaints: list[str] = []
     requests: list[str] = []
@@ -99,7 +98,7 @@ def test_a_second_search_replaces_the_first(server: Running, open_page: Open) ->
     assert page.locator("#generation").inner_text().startswith("It is green.")
     assert not page.locator("#selection").is_visible()
     page.locator(".word", has_text="green").click()
-    assert page.locator("#selected-words").inner_text() == "green"
+    assert page.locator("#selected-words").inner_text() == "green."
 
 
 def test_the_model_answers(server: Running, open_page: Open) -> None:
@@ -221,17 +220,16 @@ def test_a_search_can_be_given_up(store: Path, open_page: Open) -> None:
 
 def test_who_waits_is_told(store: Path, open_page: Open) -> None:
     with running(store, GatedSearcher, Limits(waiting=1)) as server:
-        first, second, third = (open_page(server, "#prompt=Name.&generation=Blue.&k=1") for _ in range(3))
-        second.locator("#progress-text", has_text="Waiting for 1 other search").or_(
-            third.locator("#progress-text", has_text="Waiting for 1 other search")
-        )
-        wait_for(lambda: any("again in" in page.locator("#error").inner_text() for page in (first, second, third)))
-        wait_for(
-            lambda: any(
-                "Waiting for 1" in page.locator("#progress-text").inner_text() for page in (first, second, third)
-            )
-        )
+        fragment = "#prompt=Name.&generation=Blue.&k=1"
+        open_page(server, fragment)
+        assert server.searcher.begun.acquire(timeout=60)
+        second = open_page(server, fragment)
+        second.locator("#progress-text", has_text="Waiting for 1 other search").wait_for()
+        third = open_page(server, fragment)
+        third.locator("#error", has_text="again in").wait_for()
+        assert third.locator("#search").is_enabled()
         server.searcher.let.release(9)
+        second.locator("#result").wait_for()
 
 
 def test_a_service_that_has_gone(store: Path, open_page: Open) -> None:
