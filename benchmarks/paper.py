@@ -5,10 +5,9 @@
     python -m benchmarks.paper --quick                     # does it run?
 
 `methods` compares RapidIn with everything that the paper does (Table 4, with Table 2's times). `causes`: what
-decides whether the right samples come first, by exact gradients, tensor by tensor. `dimensions`: K = 2^12 … 2^20 of
-both projections, and λ = 20 and 100. `choices`: stores with and without normalisation, of several choices of tensors,
-of all weights and LoRA. `tracing`: what a wrong word goes back to (Table 5). With --write each takes its place in
-RESULTS.md.
+decides whether the right samples come first, by exact gradients and tensor. `dimensions`: K = 2^12 … 2^20 of
+both projections, and λ = 20 and 100. `choices`: stores of other tensors, objectives, without normalisation, and of
+LoRA. `tracing`: what a wrong word goes back to (Table 5). --write puts each at its place in RESULTS.md.
 """
 
 from __future__ import annotations
@@ -66,11 +65,13 @@ def choice_variants(models: int, last_layer: str) -> list[Variant]:
         Variant("all weights: feed-forward only", {"modules": "mlp"}),
         Variant("all weights: the last layer only", {"modules": last_layer}),
         Variant("all weights: the matrices, not normalised", {"layer_norm": False}),
+        Variant("all weights: the matrices, log-odds", {"objective": "log-odds"}),
     ]
     if models > 1:
         variants += [
             Variant("LoRA", {}, tuned=1),
             Variant("LoRA, not normalised", {"layer_norm": False}, tuned=1),
+            Variant("LoRA, log-odds", {"objective": "log-odds"}, tuned=1),
         ]
     return variants
 

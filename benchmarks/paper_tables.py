@@ -66,7 +66,7 @@ class Kept:
         answers: file of the queries with the answers of the model of that number.
     """
 
-    exact: dict[tuple[int, str | None, bool], NDArray[np.float32]] = field(default_factory=dict)
+    exact: dict[tuple[int, str | None, bool, str], NDArray[np.float32]] = field(default_factory=dict)
     answers: dict[int, Questions] = field(default_factory=dict)
 
 
@@ -221,7 +221,7 @@ def _scored(
         training = training_set(opened, model, ())
         found = RapidinScorer(opened, model).scores(queries, training)
         layer_norm = model.projection.layer_norm
-        key = (variant.tuned, model.settings.modules, layer_norm)
+        key = (variant.tuned, model.settings.modules, layer_norm, model.projection.objective)
         if key not in kept.exact:
             kept.exact[key] = TracIn(model, layer_norm=layer_norm).scores(queries, training)
         marked = relevant(opened, training, label, ())

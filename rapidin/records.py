@@ -171,6 +171,7 @@ class StoreInfo:
     projection_dim: int
     shuffles: int
     seed: int
+    objective: str
     layer_norm: bool
     bits: int
     parameters: int

@@ -32,6 +32,7 @@ class RequestedSettings(TypedDict, total=False):
     projection_dim: int | None
     shuffles: int | None
     seed: int | None
+    objective: str | None
     layer_norm: bool | None
     bits: int | None
 
@@ -62,6 +63,7 @@ _PARTS: dict[str, dict[str, str]] = {
         "projection_dim": "dimension",
         "shuffles": "shuffles",
         "seed": "seed",
+        "objective": "objective",
         "layer_norm": "layer_norm",
     },
     "codec": {"bits": "bits"},

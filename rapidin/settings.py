@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from rapidin.choices import Bits, DType, Loss, ProjectionKind, Quantization, Shape
+from rapidin.choices import Bits, DType, Loss, Objective, ProjectionKind, Quantization, Shape
 from rapidin.errors import SettingError
 
 MINIMUM_PROJECTION_DIM = 64
@@ -36,6 +36,7 @@ class ProjectionSettings(Frozen):
         dimension: K, the numbers in a RapidGrad; a power of two.
         shuffles: λ, the rounds of random shuffling (Alg. 1); without meaning for ``factored``.
         seed: of shuffling and Rademacher signs.
+        objective: what of a target token is differentiated, see `rapidin.gradients.objectives`.
         layer_norm: whether each parameter tensor's gradient is divided by its L2 norm.
         version: of the map's definition; a store never mixes versions.
     """
@@ -44,6 +45,7 @@ class ProjectionSettings(Frozen):
     dimension: int = 65536
     shuffles: Annotated[int, Field(ge=1, le=10_000)] = 20
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    objective: Objective = "loss"
     layer_norm: bool = True
     version: Literal[1] = 1
 

@@ -165,6 +165,7 @@ def info_table(info: StoreInfo) -> RenderableType:
         + (f"{info.shuffles} shuffles, " if info.projection == "rapidgrad" else "")
         + f"seed {info.seed}, layer-wise normalisation {'on' if info.layer_norm else 'off'}",
         "weights as": f"{info.dtype}, quantization {info.quantization}",
+        "differentiated": f"the {info.objective} of every target token",
         "loss over": info.loss,
         "vectors": f"{bits(info.bits)} a number, {size(info.bytes_vectors)} in {len(info.segments)} segments, "
         f"{live:,} of {rows:,} rows live" + ("; 'rapidin compact' frees the others" if rows > 2 * live else ""),

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from rapidin.errors import ComputationError
 from rapidin.evaluation import vectors as algebra
 from rapidin.evaluation.vectors import Vectors
-from rapidin.gradients.engine import TokenSample, is_out_of_memory
+from rapidin.gradients.engine import TokenSample
 from rapidin.influence.forward_mode import differentiable_forwards
+from rapidin.memory import is_out_of_memory
 
 _WORKING_BYTES = 2**30
 """Memory that the tangents of one batch may take."""
@@ -73,7 +74,7 @@ class Curvature:
                 tangents: Tensor = torch.func.jvp(logits, (parameters,), (direction,))[1]
                 return tangents
 
-            values, backwards = torch.func.vjp(logits, parameters)
+            values, backwards, *_ = torch.func.vjp(logits, parameters)
             tangents = _precise(torch.func.vmap(along)(directions))  # [q, g, v]
             softmax = _precise(values).softmax(dim=-1)
             curved = softmax * (tangents - (softmax * tangents).sum(dim=-1, keepdim=True))

@@ -54,9 +54,9 @@ class GaussNewton:
     """
 
     damping: float = 0.01
-    samples: int = 32
+    samples: int = 16
     tolerance: float = 0.05
-    iterations: int = 12
+    iterations: int = 8
     seed: int = 0
 
     name = "influence-cg"

@@ -49,9 +49,9 @@ class Lissa:
 
     damping: float = 0.01
     scale: float | None = None
-    depth: int = 50
+    depth: int = 40
     repeats: int = 1
-    batch: int = 4
+    batch: int = 2
     seed: int = 0
 
     name = "influence-lissa"

@@ -43,11 +43,11 @@ def unstacked(vectors: Vectors) -> list[WholeGradient]:
 
 def inner(left: Vectors, right: Vectors) -> Tensor:
     """Inner products of the q pairs, float64 [q]."""
-    total = 0
+    total = torch.zeros(len(next(iter(left.values()))), dtype=torch.float64)
     for name, tensor in left.items():
         products = tensor.flatten(1) * right[name].flatten(1)
-        total = total + products.sum(dim=1, dtype=torch.float64).cpu()
-    return torch.as_tensor(total)
+        total += products.sum(dim=1, dtype=torch.float64).cpu()
+    return total
 
 
 def norms(vectors: Vectors) -> Tensor:

@@ -23,10 +23,12 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from rapidin.choices import Objective
 from rapidin.errors import ModelError
 from rapidin.gradients.agreement import TensorDigests, disagreement
 from rapidin.gradients.capture import Capture, NotBatchedError
 from rapidin.gradients.contributions import DenseGradient, ParameterGradient, as_matrix
+from rapidin.gradients.objectives import token_objectives
 from rapidin.memory import is_out_of_memory
 from rapidin.model.inner import inner_model
 
@@ -72,6 +74,7 @@ class GradientEngine:
     Args:
         model: a causal language model of transformers, or one wrapped by PEFT.
         names: of the traced parameters, in the order of the flattened gradient.
+        objective: what of a target token is differentiated; "loss" stands for it everywhere below.
 
     Raises:
         ModelError: a name is not a parameter of the model.
@@ -84,12 +87,13 @@ class GradientEngine:
         device: where the model's first layer is.
     """
 
-    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, names: Sequence[str], objective: Objective = "loss") -> None:
         parameters = dict(model.named_parameters())
         for name in names:
             if name not in parameters:
                 raise ModelError(f"the model has no parameter {name!r}, which this store traces")
         self._model = model
+        self._objective = objective
         self._traced = [parameters[name] for name in names]
         self._before = [(parameter, parameter.requires_grad) for parameter in parameters.values()]
         for parameter in parameters.values():
@@ -263,7 +267,5 @@ class GradientEngine:
         # step that writes zeros for all logits.
         predicted = weights[:, 1:].to(logits.device)
         counted = torch.nonzero(predicted, as_tuple=True)
-        losses = nn.functional.cross_entropy(
-            logits[counted].float(), ids[:, 1:].to(logits.device)[counted], reduction="none"
-        )
+        losses = token_objectives(logits[counted], ids[:, 1:].to(logits.device)[counted], self._objective)
         return (losses * predicted[counted]).sum()

@@ -98,6 +98,7 @@ class RapidGradEngine:
 
     Attributes:
         device: where the model's first layer is.
+        objective: what of a target token is differentiated.
         layer_norm: whether each layer's gradient is normalised.
         names: of the traced parameters.
         shapes: of these.
@@ -113,7 +114,8 @@ class RapidGradEngine:
         self.shapes = tuple(parameter.shape for parameter in parameters)
         self._layers = len(parameters)
         self._memory = WorkingMemory()
-        self._engine = GradientEngine(model, self.names)
+        self._engine = GradientEngine(model, self.names, settings.objective)
+        self.objective = settings.objective
         self.device = self._engine.device
         self.precision = self._engine.precision
 

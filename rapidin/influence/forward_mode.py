@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from rapidin.choices import Objective
 from rapidin.gradients.engine import TokenSample
+from rapidin.gradients.objectives import token_objectives
 from rapidin.influence.directions import norm_of
 from rapidin.model.inner import inner_model
 
@@ -33,7 +35,7 @@ Tangents = Mapping[str, Tensor]
 """A direction by parameter name, each in the parameter's shape and type."""
 
 
-def forward_mode(model: nn.Module, sample: TokenSample, tangents: Tangents) -> Tensor:
+def forward_mode(model: nn.Module, sample: TokenSample, tangents: Tangents, objective: Objective) -> Tensor:
     """Derivatives of the target tokens' losses, float64 [g].
 
     Raises:
@@ -43,20 +45,23 @@ def forward_mode(model: nn.Module, sample: TokenSample, tangents: Tangents) -> T
         duals = {
             name: forward_ad.make_dual(model.get_parameter(name), tangent) for name, tangent in tangents.items()
         }
-        tangent = forward_ad.unpack_dual(token_losses(model, sample, duals)).tangent
+        tangent = forward_ad.unpack_dual(token_losses(model, sample, duals, objective)).tangent
         if tangent is None:  # no parameter with a tangent acts on these losses
             return torch.zeros(sum(sample.targets), dtype=torch.float64)
         derivatives: Tensor = tangent.double().cpu()
         return derivatives
 
 
-def forward_mode_of_many(model: nn.Module, sample: TokenSample, tangents: Tangents) -> Tensor:
+def forward_mode_of_many(
+    model: nn.Module, sample: TokenSample, tangents: Tangents, objective: Objective
+) -> Tensor:
     """Derivatives along several directions, which share the forward pass itself.
 
     Args:
         model: the model.
         sample: the sample.
         tangents: d directions: by parameter name, [d, …].
+        objective: what stands for the loss.
 
     Returns:
         float64 [d, g].
@@ -67,7 +72,7 @@ def forward_mode_of_many(model: nn.Module, sample: TokenSample, tangents: Tangen
     parameters = {name: model.get_parameter(name).detach() for name in tangents}
 
     def losses(some: dict[str, Tensor]) -> Tensor:
-        return token_losses(model, sample, some)
+        return token_losses(model, sample, some, objective)
 
     def along(direction: dict[str, Tensor]) -> Tensor:
         derivatives: Tensor = torch.func.jvp(losses, (parameters,), (direction,))[1]
@@ -78,7 +83,9 @@ def forward_mode_of_many(model: nn.Module, sample: TokenSample, tangents: Tangen
         return many.double().cpu()
 
 
-def central_difference(model: nn.Module, sample: TokenSample, tangents: Tangents, step: float) -> Tensor:
+def central_difference(
+    model: nn.Module, sample: TokenSample, tangents: Tangents, step: float, objective: Objective
+) -> Tensor:
     """Derivatives of the target tokens' losses, float64 [g].
 
     Args:
@@ -86,6 +93,7 @@ def central_difference(model: nn.Module, sample: TokenSample, tangents: Tangents
         sample: the sample.
         tangents: the direction.
         step: how far the parameters are moved each way, in their own length; one of `STEPS`.
+        objective: what stands for the loss.
     """
     parameters = {name: model.get_parameter(name) for name in tangents}
     length = math.hypot(*map(norm_of, parameters.values()))
@@ -94,12 +102,14 @@ def central_difference(model: nn.Module, sample: TokenSample, tangents: Tangents
     for signed in (epsilon, -epsilon):
         moved = {name: parameters[name] + signed * tangent for name, tangent in tangents.items()}
         with torch.no_grad():
-            losses.append(token_losses(model, sample, moved).double().cpu())
+            losses.append(token_losses(model, sample, moved, objective).double().cpu())
     return (losses[0] - losses[1]) / (2 * epsilon)
 
 
-def token_losses(model: nn.Module, sample: TokenSample, parameters: Mapping[str, Tensor]) -> Tensor:
-    """Cross-entropies of the target tokens, float32 [g], with some parameters in place of the model's own."""
+def token_losses(
+    model: nn.Module, sample: TokenSample, parameters: Mapping[str, Tensor], objective: Objective = "loss"
+) -> Tensor:
+    """Losses of the target tokens, float32 [g], with some parameters in place of the model's own."""
     device = model.get_input_embeddings().weight.device  # type: ignore[operator]
     ids = torch.tensor([list(sample.ids)], device=device)
     arguments: dict[str, Any] = {
@@ -109,8 +119,8 @@ def token_losses(model: nn.Module, sample: TokenSample, parameters: Mapping[str,
     }
     logits: Tensor = torch.func.functional_call(model, dict(parameters), (), arguments).logits
     places = [place for place in range(1, len(sample.ids)) if sample.targets[place]]
-    predicted = logits[0, [place - 1 for place in places]].float()
-    return nn.functional.cross_entropy(predicted, ids[0, places].to(logits.device), reduction="none")
+    predicted = logits[0, [place - 1 for place in places]]
+    return token_objectives(predicted, ids[0, places].to(logits.device), objective)
 
 
 @contextmanager

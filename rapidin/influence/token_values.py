@@ -147,11 +147,13 @@ class TokenValues:
             if way == FORWARD:
                 # Derivatives along the parts of a direction add up to that along all of it.
                 parts = self._tangents(direction, weights, self._most)
-                derivatives = [forward_mode(self._model, sample, tangents) for tangents in parts]
+                derivatives = [
+                    forward_mode(self._model, sample, tangents, self._engine.objective) for tangents in parts
+                ]
                 return torch.stack(derivatives).sum(dim=0) * part
             (tangents,) = self._tangents(direction, weights, math.inf)
             if total is None:
-                return central_difference(self._model, sample, tangents, self._step) * part
+                return self._difference(sample, tangents, self._step) * part
             found = self._best_difference(sample, tangents, total / part)
             return None if found is None else found * part
         except (NotImplementedError, RuntimeError, MemoryError) as reason:
@@ -164,13 +166,16 @@ class TokenValues:
 
         None where no other step gives much the same: then they are rounding errors.
         """
-        found = {step: central_difference(self._model, sample, tangents, step) for step in STEPS}
+        found = {step: self._difference(sample, tangents, step) for step in STEPS}
         best, *others = sorted(STEPS, key=lambda step: abs(float(found[step].sum()) - total))
         nearest = min(norm_of(found[best] - found[step]) for step in others)
         if nearest > _MOST_DISAGREEMENT * norm_of(found[best]):
             return None
         self._step = best
         return found[best]
+
+    def _difference(self, sample: TokenSample, tangents: dict[str, Tensor], step: float) -> Tensor:
+        return central_difference(self._model, sample, tangents, step, self._engine.objective)
 
     def _one_by_one(self, sample: TokenSample, direction: Direction, weights: Tensor) -> Tensor:
         """Values of the target tokens by a backward pass for each, float64 [s]."""
@@ -214,7 +219,8 @@ class TokenValues:
         tangents = self._stacked_tangents(directions, weights)
         if not tangents:
             return torch.zeros(len(directions), sum(sample.targets), dtype=torch.float64)
-        return forward_mode_of_many(self._model, sample, tangents) / sum(sample.targets)
+        derivatives = forward_mode_of_many(self._model, sample, tangents, self._engine.objective)
+        return derivatives / sum(sample.targets)
 
     def _stacked_tangents(self, directions: Sequence[Direction], weights: Tensor) -> dict[str, Tensor]:
         """Those of d directions, [d, …], by parameter name; zero where a direction has none and another has."""

@@ -43,6 +43,7 @@ def store_info(
         projection_dim=projection.dimension,
         shuffles=projection.shuffles,
         seed=projection.seed,
+        objective=projection.objective,
         layer_norm=projection.layer_norm,
         bits=settings.codec.bits,
         parameters=sum(math.prod(parameter.shape) for parameter in settings.parameters),

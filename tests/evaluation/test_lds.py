@@ -108,6 +108,7 @@ def test_methods_are_judged_by_what_retraining_does(
     assert (report.samples, report.subsets, report.fraction) == (12, 40, 0.5)
 
 
+@pytest.mark.slow
 def test_retraining_is_resumed_and_gives_the_same_losses_by_any_number_of_processes(
     store: Path, tmp_path: Path
 ) -> None:
@@ -150,7 +151,8 @@ if "nothing" not in model:
 def command_of(tmp_path: Path, model: str) -> str:
     script = tmp_path / "a script.py"
     script.write_text(SCRIPT)
-    return f"{shlex.quote(sys.executable)} {shlex.quote(str(script))} {{data}} {{output}} {{seed}} {shlex.quote(model)}"
+    program = f"{shlex.quote(sys.executable)} {shlex.quote(str(script))}"
+    return f"{program} {{data}} {{output}} {{seed}} {shlex.quote(model)}"
 
 
 def test_a_command_trains_on_the_rows_of_the_files(store: Path, tmp_path: Path, model_directory: Path) -> None:
@@ -174,10 +176,7 @@ def test_a_command_trains_on_the_rows_of_the_files(store: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (
-            "fail",
-            r"--command failed with exit code 1, see .*log\.txt: training on 6 rows .* no such optimiser: adamx",
-        ),
+        ("fail", r"--command failed with exit code 1, see .*txt: training on 6 rows .* no such optimiser: adamx"),
         ("nothing", r"left no checkpoint of transformers or PEFT in .* ends: training on 6 rows"),
     ],
 )
@@ -205,6 +204,7 @@ def test_settings_that_cannot_work_are_refused_at_once(
         run(store, tmp_path, methods, retraining)
 
 
+@pytest.mark.slow
 def test_an_interruption_ends_all_that_was_started(store: Path, tmp_path: Path) -> None:
     """The command's own child sleeps; after Ctrl-C neither it nor the process that started it is there."""
     started = tmp_path / "started"
@@ -244,8 +244,10 @@ def alive(pid: int) -> bool:
     return not (status.exists() and "State:\tZ" in status.read_text())
 
 
-def test_a_process_that_dies_is_an_error_with_its_log(tmp_path: Path) -> None:
+def test_a_process_that_dies_is_an_error_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import sys; sys.stderr.write('Killed: too large'); sys.exit(3)"
+    monkeypatch.setattr("rapidin.evaluation.retraining.BOOT", program)
     job = Job(tmp_path / "lds", Training(), {"model": "nowhere"}, [], [{"ids": [1, 2], "targets": [False, True]}])
     members = np.ones((1, 1), dtype=bool)
-    with pytest.raises(ComputationError, match="subset 0: "):
+    with pytest.raises(ComputationError, match=r"subset 0: its process ended .* ends: Killed: too large"):
         retrained_losses(job, members, 1, lambda file, chosen: None)

@@ -343,7 +343,7 @@ def test_norms_are_computed_only_where_somebody_looks_at_them(
     def computed(values: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError("norms")
 
-    monkeypatch.setattr(normalisation, "_squared_norms", computed)
+    monkeypatch.setattr(normalisation, "squared_norms", computed)
     model = tiny.make("lora-llama")
     for layer_norm in (True, False):
         settings = ProjectionSettings(kind=kind, dimension=512, layer_norm=layer_norm)

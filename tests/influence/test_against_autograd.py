@@ -21,8 +21,8 @@ from tests import tiny
 from tests.gradients.test_against_autograd import Tokens, random_samples, traced
 
 
-def token_gradients(model: nn.Module, sample: Tokens) -> list[Tensor]:
-    """The oracle: of each target token's loss, by parameter tensor: [g, n] each."""
+def token_gradients(model: nn.Module, sample: Tokens, objective: str = "loss") -> list[Tensor]:
+    """The oracle: of each target token's loss (or log-odds), by parameter tensor: [g, n] each."""
     parameters = dict(model.named_parameters())
     ids = torch.tensor([sample.ids])
     log_probabilities = model(input_ids=ids).logits.double().log_softmax(dim=-1)
@@ -30,6 +30,8 @@ def token_gradients(model: nn.Module, sample: Tokens) -> list[Tensor]:
     for place in range(1, len(sample.ids)):
         if sample.targets[place]:
             loss = -log_probabilities[0, place - 1, sample.ids[place]]
+            if objective == "log-odds":
+                loss = loss + torch.log1p(-torch.exp(-loss))
             found = torch.autograd.grad(
                 loss, [parameters[name] for name in traced(model)], retain_graph=True, allow_unused=True
             )
@@ -56,10 +58,12 @@ def oracle(query: list[Tensor], sample: list[Tensor], layer_norm: bool) -> Tenso
     return total
 
 
-def engine_of(model: nn.Module, layer_norm: bool = True, kind: str = "rapidgrad", dimension: int = 128):
+def engine_of(
+    model: nn.Module, layer_norm: bool = True, kind: str = "rapidgrad", dimension: int = 128, **more: str
+):
     parameters = dict(model.named_parameters())
     shapes = [TracedParameter(name=name, shape=tuple(parameters[name].shape)) for name in traced(model)]
-    settings = ProjectionSettings(dimension=dimension, kind=kind, layer_norm=layer_norm)
+    settings = ProjectionSettings(dimension=dimension, kind=kind, layer_norm=layer_norm, **more)
     return RapidGradEngine(model, shapes, settings)
 
 
@@ -83,11 +87,20 @@ def asked(
 @pytest.mark.parametrize("layer_norm", [True, False])
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_all_four_levels(architecture: str, layer_norm: bool) -> None:
+    check_all_four_levels(architecture, layer_norm, "loss")
+
+
+@pytest.mark.parametrize("architecture", ["llama-tied", "gpt2", "mixtral", "lora-llama"])
+def test_all_four_levels_of_log_odds(architecture: str) -> None:
+    check_all_four_levels(architecture, True, "log-odds")
+
+
+def check_all_four_levels(architecture: str, layer_norm: bool, objective: str) -> None:
     model = tiny.make(architecture)
     query, *samples = random_samples(4, seed=5)
-    of_query = token_gradients(model, query)
-    truths = [oracle(of_query, token_gradients(model, sample), layer_norm) for sample in samples]
-    with engine_of(model, layer_norm) as engine:
+    of_query = token_gradients(model, query, objective)
+    truths = [oracle(of_query, token_gradients(model, sample, objective), layer_norm) for sample in samples]
+    with engine_of(model, layer_norm, objective=objective) as engine:
         explainer, direction, influences = asked(model, engine, query, samples)
         parts = [explainer.token_direction(query, place, direction) for place in target_places(query)]
         for sample, influence, truth in zip(samples, influences, truths, strict=True):
