@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import rapidin
-from rapidin import cli_evaluate, cli_mcp, cli_search, cli_store
+from rapidin import cli_evaluate, cli_mcp, cli_search, cli_serve, cli_store
 from rapidin.choices import DType, Loss, Objective, OnError, ProjectionKind, Quantization
 from rapidin.cli_parts import (
     Json,
@@ -204,6 +204,7 @@ def ingest(
 
 
 app.add_typer(cli_search.commands)
+app.add_typer(cli_serve.commands)
 app.add_typer(cli_store.commands)
 app.add_typer(cli_evaluate.commands)
 app.add_typer(cli_mcp.commands)

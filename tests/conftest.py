@@ -1,7 +1,12 @@
 """Settings of every test: few threads, no network, fixed seeds."""
 
+from __future__ import annotations
+
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -9,6 +14,11 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 torch.set_num_threads(1)
 
@@ -45,3 +55,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests import worlds
 
     return worlds.write_rows(tmp_path_factory.mktemp("data") / "data.jsonl", worlds.rows(60))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The one of the tests marked `browser`; Playwright can be started only once in a process."""
+    from playwright.sync_api import sync_playwright
+
+    path = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.fail(
+            f"none of {', '.join(_BROWSERS)} is installed; as root: apt-get install chromium", pytrace=False
+        )
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path)
+        yield started
+        started.close()

@@ -93,11 +93,19 @@ def test_storage_stands_alone() -> None:
         ("langchain_core", ("integrations/langchain",)),
         ("llama_index", ("integrations/llamaindex",)),
         ("mcp", ("integrations/mcp",)),
+        ("fastapi", ("service/",)),
+        ("starlette", ("service/",)),
+        ("uvicorn", ("service/",)),
+        ("prometheus_client", ("service/",)),
     ],
 )
 def test_every_library_has_one_home(package: str, homes: tuple[str, ...]) -> None:
     assert importers(package)
     assert {name for name in importers(package) if not name.startswith(homes)} == set()
+
+
+def test_only_its_command_knows_the_service() -> None:
+    assert {name for name in importers("rapidin.service") if not name.startswith("service/")} == {"cli_serve"}
 
 
 def test_every_public_name_is_there() -> None:
@@ -114,7 +122,7 @@ def test_help_imports_nothing_heavy() -> None:
         "from rapidin.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'faiss', 'sqlalchemy', 'numpy', 'pydantic', 'datasets'}\n"
+        "heavy = {'torch', 'transformers', 'faiss', 'sqlalchemy', 'numpy', 'pydantic', 'datasets', 'fastapi'}\n"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout

@@ -163,6 +163,19 @@ class Searcher:
         with self._gate.inside():
             return self.store.info()
 
+    def count_tokens(self, prompt: str | None, generation: str | None = None) -> int:
+        """Tokens of a query as the model sees it, after it was cut to the store's maximum length.
+
+        Raises:
+            RapidinError: as of `search`.
+        """
+        query = query_of_prompt(prompt, generation, self.store.settings.text)
+        encoder = self._model.encoder
+        with self._gate.inside(), self._model.lock:
+            if not query.has_response:
+                return len(encoder.encode_prompt(query))
+            return len(encoder.encode(query, query.response if query.turns else None).ids)
+
     def search(
         self,
         prompt: str | None = None,

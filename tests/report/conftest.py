@@ -1,8 +1,7 @@
-"""A real browser for the tests marked `browser`, and what is watched in each of them."""
+"""Reports in a real browser, and what is watched in each test."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,24 +14,7 @@ from rapidin.results import SearchResult
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
 Open = Callable[..., "Page"]
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    path = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.fail(
-            f"none of {', '.join(_BROWSERS)} is installed; as root: apt-get install chromium", pytrace=False
-        )
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path)
-        yield started
-        started.close()
 
 
 @pytest.fixture

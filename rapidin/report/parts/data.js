@@ -1,4 +1,4 @@
-// What the page was given.
+// What is shown: embedded in the page, or fetched.
 //
 // sample: { id, text, split: where the response begins, own: [start, end] of the prompt's own part,
 //           metadata: [[name, value]], file, row, tokens, targets, truncated }
@@ -7,8 +7,6 @@
 //           byToken: per token [[sample, score, influences on it or null]], or null,
 //           details: { sample: { rank, score, exact, parts: [[start, end]], influences, matrix } } }
 // All offsets count UTF-16 units.
-
-const readData = (id) => JSON.parse(document.getElementById(id).textContent);
 
 /** A matrix of 32-bit numbers from base64: rows of the generation's tokens, one after the other. */
 function unpack(packed) {
@@ -19,9 +17,8 @@ function unpack(packed) {
   return Float32Array.from({ length: bytes.length / 4 }, (_, i) => view.getFloat32(4 * i, true));
 }
 
-/** A query of the page, read when it is first shown. */
-function readQuery(number) {
-  const query = readData(`query-${number}`);
+/** A query as it was written, made ready to be shown. */
+function readQuery(query) {
   query.details = new Map(Object.entries(query.details).map(([sample, detail]) => [Number(sample), detail]));
   for (const detail of query.details.values()) {
     detail.matrix = detail.matrix === null ? null : unpack(detail.matrix);

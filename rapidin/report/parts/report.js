@@ -1,9 +1,6 @@
 // What is shown and what is pointed at: the only state of the page.
 
 const page = { tooltip: makeTooltip(), pick: () => {} };
-const samples = readData("samples");
-const picker = byId("query");
-const queries = new Map();
 let shown = null;
 
 const quoted = (text, most = 60) => (text.length > most ? `${text.slice(0, cut(text, 0, text.length, most))}…` : text);
@@ -18,10 +15,8 @@ function textOf(query, words) {
   }).join("").trim() || "end of the answer";
 }
 
-/** Show one query, and nothing of it selected. */
-function showQuery(number) {
-  if (!queries.has(number)) queries.set(number, readQuery(number));
-  const query = queries.get(number);
+/** Show one query of `readQuery` with the samples that it names by number, and nothing of it selected. */
+function showQuery(query, samples) {
   const lists = makeSampleLists(page, query, samples);
   page.tooltip.hide();
   let words = [];
@@ -98,22 +93,3 @@ byId("select-asked").addEventListener("click", () => {
   shown.choose(query.words.map((word, i) => (asked(word) ? i : -1)).filter((i) => i >= 0));
 });
 document.addEventListener("keydown", (event) => { if (event.key === "Escape" && shown) shown.clear(); });
-
-if (picker) {
-  const step = (by) => () => {
-    picker.selectedIndex = Math.min(Math.max(picker.selectedIndex + by, 0), picker.options.length - 1);
-    picker.dispatchEvent(new Event("change"));
-  };
-  const previous = byId("previous");
-  const next = byId("next");
-  const follow = () => {
-    previous.disabled = picker.selectedIndex === 0;
-    next.disabled = picker.selectedIndex === picker.options.length - 1;
-  };
-  picker.addEventListener("change", () => { showQuery(picker.selectedIndex); follow(); });
-  previous.addEventListener("click", step(-1));
-  next.addEventListener("click", step(1));
-  picker.selectedIndex = 0;
-  follow();
-}
-if (document.getElementById("query-0")) showQuery(0);

@@ -1,0 +1,129 @@
+"""A server: where it listens, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+
+from rapidin.errors import SettingError
+from rapidin.service.app import create_app
+from rapidin.service.service import Service
+
+logger = logging.getLogger("rapidin.service")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_GRACE = 5.0  # seconds for answers that are written but not sent when time is up
+_TICK = 0.05
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes one that is free.
+
+    Raises:
+        SettingError: the address cannot be had.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=family, backlog=128)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SettingError(
+            f"cannot listen at {host}, port {port}: {reason}; give another --port or --host"
+        ) from error
+
+
+def address_of(listening: socket.socket) -> str:
+    """Where a browser finds what listens."""
+    host, port = listening.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(service: Service, listening: socket.socket) -> int | None:
+    """Answer requests until a signal ends it, all that were taken by then included.
+
+    Returns:
+        the signal.
+
+    Raises:
+        RapidinError: the model cannot be loaded.
+    """
+    server = Server(service)
+    server.run(sockets=[listening])
+    if service.failure is not None:
+        raise service.failure
+    return server.signal
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, ended in three steps: no new requests, those that were taken answered, connections closed.
+
+    Attributes:
+        signal: that ended it.
+    """
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(
+            uvicorn.Config(
+                create_app(service),
+                http="h11",
+                loop="asyncio",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=int(_GRACE),
+            )
+        )
+        self.signal: int | None = None
+        self._service = service
+        self._ending: asyncio.Task[None] | None = None
+
+    async def on_tick(self, counter: int) -> bool:
+        """Every tenth of a second: whether it is to end."""
+        return await super().on_tick(counter) or self._service.failure is not None
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals begin the end. Uvicorn's own way raises them again, and the exit code would tell of a kill."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.begin_end, number)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def begin_end(self, number: int | None = None) -> None:
+        """Take no new requests and end when those that were taken are answered; a second signal kills."""
+        if self._ending is not None:
+            return
+        self.signal = number
+        logger.info("ending: %d requests are still answered, new ones are not", self._service.active)
+        self._service.draining = True
+        self._ending = asyncio.ensure_future(self._end())
+        if number is not None:
+            for other in _SIGNALS:
+                asyncio.get_running_loop().remove_signal_handler(other)
+
+    async def _end(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._service.settings.limits.seconds):
+                while self._service.active:
+                    await asyncio.sleep(_TICK)
+        self.should_exit = True
