@@ -204,7 +204,8 @@ def half(estimate: Estimate) -> str:
 
 def _cost(found: MethodQuality) -> list[str]:
     cost = found.cost
-    each = [f"{cost.preparation:,.1f}", f"{cost.seconds_alone:,.2f}", f"{cost.seconds_together:,.2f}"]
+    alone = "" if cost.seconds_alone is None else f"{cost.seconds_alone:,.2f}"
+    each = [f"{cost.preparation:,.1f}", alone, f"{cost.seconds_together:,.2f}"]
     pays = ["" if number is None else f"{number:,}" for number in (cost.pays_from, cost.pays_from_together)]
     return [*each, *pays, "" if cost.memory is None else f"{cost.memory / 2**20:,.0f}"]
 

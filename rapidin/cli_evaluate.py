@@ -23,6 +23,7 @@ from rapidin.cli_evaluate_parts import (
     Rerank,
     Seed,
     Settings,
+    Together,
     Work,
     check_packages,
     checkpoints_of,
@@ -86,6 +87,7 @@ def backdoor(
             help="What the ingest took; unless given, estimated by computing 64 samples' gradients anew.",
         ),
     ] = None,
+    together: Together = False,
     work: Work = None,
     model: Model = None,
     adapter: Adapter = None,
@@ -121,7 +123,10 @@ def backdoor(
     with Store.open(store) as opened:
         questions = read_questions(queries, opened, marks, answers, limit_queries)
         with opened_model(opened, model, adapter, device, tokens_per_batch, trust_remote_code) as loaded:
-            about = setting_of(opened, loaded, marks, questions, where, device, options, max_new_tokens, work)
+            about = setting_of(
+                *(opened, loaded, marks, questions, where, device, options, max_new_tokens, work),
+                alone=not together,
+            )
             with progress("asking") as show:
                 report = run(about, names, k or PAPER_KS, caching_seconds, show)
     output(report, backdoor_view(report), as_json)

@@ -77,6 +77,14 @@ Settings = Annotated[
         "influence-lissa: damping, scale, depth, repeats, batch.",
     ),
 ]
+Together = Annotated[
+    bool,
+    typer.Option(
+        "--together",
+        help="Ask all queries at once: what one by itself takes stays unknown, and methods that pass over all "
+        "samples each time take half as long.",
+    ),
+]
 Work = Annotated[
     Path | None,
     typer.Option(
@@ -132,6 +140,7 @@ def setting_of(
     options: Options,
     max_new_tokens: int,
     work: Path | None,
+    alone: bool = True,
 ) -> Setting:
     """What an experiment is about; scores are kept in the store unless `work` names another directory."""
     from rapidin.evaluation.experiments import Setting
@@ -147,6 +156,7 @@ def setting_of(
         options=options,
         max_new_tokens=max_new_tokens,
         work=store.path / DIRECTORY_NAME if work is None else work,
+        alone=alone,
     )
 
 

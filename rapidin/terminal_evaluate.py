@@ -113,7 +113,7 @@ def _costs(report: BackdoorReport) -> Group:
     table = Table(title="time and memory", title_justify="left", title_style="bold", box=None, pad_edge=False)
     columns: dict[str, Callable[[MethodCost], str]] = {
         "once": lambda cost: _seconds(cost.preparation),
-        "a query alone": lambda cost: _seconds(cost.seconds_alone),
+        "a query alone": lambda cost: "?" if cost.seconds_alone is None else _seconds(cost.seconds_alone),
         "of many": lambda cost: _seconds(cost.seconds_together),
         "memory": lambda cost: "?" if cost.memory is None else size(cost.memory),
         "caching pays from": _pays,

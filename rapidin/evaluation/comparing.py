@@ -133,7 +133,7 @@ def cost_of(found: MethodScores, own: MethodScores, caching: Caching) -> MethodC
         memory=found.memory,
         device_memory=found.device_memory,
         pays_from=None
-        if cached
+        if cached or found.seconds_alone is None or own.seconds_alone is None
         else pays_from(caching.seconds - preparation, found.seconds_alone - own.seconds_alone),
         pays_from_together=None
         if cached

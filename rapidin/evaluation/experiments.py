@@ -46,6 +46,7 @@ class Setting:
         options: of the methods.
         max_new_tokens: longest answer that the model may write.
         work: directory where scores are kept; None: they are not.
+        alone: whether the first query is asked by itself, see `ScoringRun`.
     """
 
     store: Store
@@ -57,6 +58,7 @@ class Setting:
     options: Options = field(default_factory=Options)
     max_new_tokens: int = 256
     work: Path | None = None
+    alone: bool = True
 
     @property
     def context(self) -> Context:
@@ -73,7 +75,7 @@ class Setting:
 
     def runner(self, training: TrainingSet, tell: Tell | None) -> ScoringRun:
         """Runs the methods on these samples."""
-        return ScoringRun(self.context, training, SavedScores(self.work), tell)
+        return ScoringRun(self.context, training, SavedScores(self.work), tell, self.alone)
 
 
 def backdoor(

@@ -171,7 +171,8 @@ def linear_datamodeling(
     found = []
     for method in scored:
         by_query = datamodeling_scores(method.scores, members, losses)
-        took = method.seconds_alone + method.seconds_together * (len(asked) - 1) + method.preparation
+        alone = method.seconds_together if method.seconds_alone is None else method.seconds_alone
+        took = alone + method.seconds_together * (len(asked) - 1) + method.preparation
         found.append(
             MethodLds(method.name, METHODS[method.name].summary, mean(by_query), tuple(by_query.tolist()), took)
         )

@@ -46,18 +46,18 @@ class MethodCost:
     Attributes:
         preparation: seconds of the work on the training samples that is done once: for a method of the store its
             caching, for others words, embeddings; 0 where nothing can be kept.
-        seconds_alone: of the first query, asked by itself.
+        seconds_alone: of the first query, asked by itself; None: it was not.
         seconds_together: of each query, when many are asked together.
         memory: by which the process grew at most; None: unknown.
         device_memory: the same of GPUs; None: none was used.
         pays_from: number of queries, asked one by one, from which rapidin's caching and searching takes less time
-            than this method; None: never, or it is a method of the store itself.
+            than this method; None: never, unknown, or it is a method of the store itself.
         pays_from_together: the same where all are asked together.
         resumed: whether the scores, and these figures, are of former runs.
     """
 
     preparation: float
-    seconds_alone: float
+    seconds_alone: float | None
     seconds_together: float
     memory: int | None
     device_memory: int | None

@@ -42,7 +42,7 @@ class MethodScores:
         name: of the method.
         scores: float32 [q, n].
         preparation: seconds of work on the training samples, done once; 0 where there is none.
-        seconds_alone: for the first query, asked by itself.
+        seconds_alone: for the first query, asked by itself; None: it was not.
         seconds_together: for each query, all asked in groups of `QUERIES_AT_ONCE`.
         memory: bytes by which the process grew, at most.
         device_memory: the same of GPUs; None: none was used.
@@ -52,7 +52,7 @@ class MethodScores:
     name: str
     scores: NDArray[np.float32]
     preparation: float
-    seconds_alone: float
+    seconds_alone: float | None
     seconds_together: float
     memory: int | None
     device_memory: int | None
@@ -67,11 +67,19 @@ class ScoringRun:
         training: n samples.
         saved: of former runs.
         tell: told of progress.
+        alone: whether the first query is asked by itself, which doubles the time of methods that pass over all
+            training samples each time they are asked.
     """
 
     def __init__(
-        self, context: Context, training: TrainingSet, saved: SavedScores, tell: Tell | None = None
+        self,
+        context: Context,
+        training: TrainingSet,
+        saved: SavedScores,
+        tell: Tell | None = None,
+        alone: bool = True,
     ) -> None:
+        self._alone = alone
         self._context = context
         self._training = training
         self._saved = saved
@@ -88,14 +96,14 @@ class ScoringRun:
         """
         settings = METHODS[name].settings(self._context.options)
         parts: list[Measured] = []
-        for group in _groups(queries):
+        for group in _groups(queries, self._alone):
             key = key_of(self._data, name, settings, group)
             found = self._saved.load(key, len(group), len(self._training))
             if found is None:
                 found = self._computed(name, group)
                 self._saved.save(key, found)
             parts.append(found)
-        return _joined(name, parts)
+        return _joined(name, parts, self._alone)
 
     def _computed(self, name: str, group: Sequence[AskedQuery]) -> Measured:
         scorer = self._scorer(name)
@@ -124,24 +132,25 @@ class ScoringRun:
         return self._scorers[name]
 
 
-def _groups(queries: Sequence[AskedQuery]) -> Iterator[Sequence[AskedQuery]]:
-    """The first query alone, then the others, some at a time."""
-    yield queries[:1]
-    for first in range(1, len(queries), QUERIES_AT_ONCE):
-        yield queries[first : first + QUERIES_AT_ONCE]
+def _groups(queries: Sequence[AskedQuery], alone: bool) -> Iterator[Sequence[AskedQuery]]:
+    """The first query alone where that is wanted, then the others, some at a time."""
+    first = 1 if alone else 0
+    if alone:
+        yield queries[:1]
+    for start in range(first, len(queries), QUERIES_AT_ONCE):
+        yield queries[start : start + QUERIES_AT_ONCE]
 
 
-def _joined(name: str, parts: Sequence[Measured]) -> MethodScores:
-    first, others = parts[0], parts[1:]
-    together = sum(part.seconds for part in others) / sum(len(part.scores) for part in others) if others else None
+def _joined(name: str, parts: Sequence[Measured], alone: bool) -> MethodScores:
+    others = parts[1:] if alone and len(parts) > 1 else parts
     memory = [part.memory for part in parts if part.memory is not None]
     devices = [part.device_memory for part in parts if part.device_memory is not None]
     return MethodScores(
         name=name,
         scores=np.concatenate([part.scores for part in parts]),
         preparation=max(part.preparation for part in parts),
-        seconds_alone=first.seconds,
-        seconds_together=first.seconds if together is None else together,
+        seconds_alone=parts[0].seconds if alone else None,
+        seconds_together=sum(part.seconds for part in others) / sum(len(part.scores) for part in others),
         memory=max(memory, default=None),
         device_memory=max(devices, default=None),
         resumed=all(part.resumed for part in parts),
