@@ -224,7 +224,9 @@ def _scored(
         layer_norm = model.projection.layer_norm
         key = (variant.tuned, model.settings.modules, layer_norm, model.projection.objective)
         if key not in kept.exact:
-            kept.exact[key] = TracIn(model, layer_norm=layer_norm).scores(queries, training)
+            kept.exact[key] = TracIn(model, layer_norm=layer_norm, objective=model.projection.objective).scores(
+                queries, training
+            )
         marked = relevant(opened, training, label, ())
         info = opened.info()
         size = f"{info.bytes_vectors // info.samples:,}"

@@ -71,7 +71,9 @@ def fidelity(
     estimated = model.vectors([query.encoded for query in queries])
     stored = _stored_scores(store, estimated, ranked.samples)
     uncoded = _uncoded_scores(model, estimated, list(ranked.encoded()))
-    exact = TracIn(model, layer_norm=store.settings.projection.layer_norm).scores(queries, ranked, tell)
+    exact = TracIn(
+        model, layer_norm=store.settings.projection.layer_norm, objective=store.settings.projection.objective
+    ).scores(queries, ranked, tell)
     return replace(
         compared(stored, uncoded, exact, [one.id for one in ranked.samples], store.settings),
         store=str(store.path),

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.errors import SettingError
 from rapidin.evaluation.curvature import Curvature, drawn
 from rapidin.evaluation.inverse import InverseCurvature
 from rapidin.evaluation.products import GradientProducts, WholeGradient, in_groups, query_gradient
@@ -33,17 +32,9 @@ class InfluenceFunction:
     Args:
         model: of the store.
         inverse: the way to multiply with the inverse.
-
-    Raises:
-        SettingError: the store's gradients are not of losses.
     """
 
     def __init__(self, model: QueryModel, inverse: InverseCurvature) -> None:
-        if model.projection.objective != "loss":
-            raise SettingError(
-                f"{inverse.name} asks about losses, and this store's objective is {model.projection.objective}: "
-                "evaluate a store of the loss"
-            )
         self.name = inverse.name
         self._model = model
         self._inverse = inverse
@@ -72,11 +63,12 @@ class InfluenceFunction:
             return unstacked(self._inverse.solve(curvature, draw, wanted, tell))
 
         together = max(1, products.together // _VECTORS_PER_QUERY)
-        for group, report in in_groups(products, len(queries), tell, self.name, len(training)):
-            directions: list[WholeGradient] = []
-            for first in range(group.start, group.stop, together):
-                directions += solved(queries[first : min(first + together, group.stop)])
-            scores[group.start : group.stop] = products.against(
-                directions, training.encoded(), on_progress=report
-            ).T
+        with model.engine.differentiating("loss"):  # of which the curvature is, too
+            for group, report in in_groups(products, len(queries), tell, self.name, len(training)):
+                directions: list[WholeGradient] = []
+                for first in range(group.start, group.stop, together):
+                    directions += solved(queries[first : min(first + together, group.stop)])
+                scores[group.start : group.stop] = products.against(
+                    directions, training.encoded(), on_progress=report
+                ).T
         return scores

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rapidin.choices import Objective
 from rapidin.evaluation.products import GradientProducts, WholeGradient, in_groups, over_tensors, query_gradient
 from rapidin.evaluation.scoring import AskedQuery, Tell, TrainingSet
 from rapidin.gradients import RapidGradEngine, TokenBudget
@@ -46,6 +47,7 @@ class TracIn:
         layer_norm: divide each tensor's gradient by its norm, so that a score is the mean over tensors of cosines.
         checkpoints: of the training; empty: the store's model alone.
         device: for the checkpoints.
+        objective: what of a token is differentiated; TracIn's own is the loss.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class TracIn:
         layer_norm: bool = False,
         checkpoints: Sequence[Checkpoint] = (),
         device: str = "auto",
+        objective: Objective = "loss",
     ) -> None:
         self.name = "tracin-ln" if layer_norm else "tracin"
         self._model = model
         self._layer_norm = layer_norm
         self._checkpoints = checkpoints
         self._device = device
+        self._objective = objective
 
     def scores(
         self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
@@ -106,10 +110,11 @@ class TracIn:
         products = GradientProducts(engine, budget)
         rounding = ROUNDING.get(engine.precision, ROUNDING_LOW)
         scores = np.empty((len(queries), len(training)), dtype=np.float32)
-        for group, report in in_groups(products, len(queries), tell, self.name, len(training)):
-            directions = [self._direction(engine, queries[number], rounding) for number in group]
-            found = products.against(directions, training.encoded(), self._reduce(rounding), report)
-            scores[group.start : group.stop] = found.T
+        with engine.differentiating(self._objective):
+            for group, report in in_groups(products, len(queries), tell, self.name, len(training)):
+                directions = [self._direction(engine, queries[number], rounding) for number in group]
+                found = products.against(directions, training.encoded(), self._reduce(rounding), report)
+                scores[group.start : group.stop] = found.T
         return scores
 
     def _direction(self, engine: RapidGradEngine, query: AskedQuery, rounding: float) -> WholeGradient:

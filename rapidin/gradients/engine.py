@@ -83,6 +83,7 @@ class GradientEngine:
         batched: whether samples are computed together.
         half: whether activations are in half precision, whose range a gradient easily leaves at either end; then
             losses are scaled, see `accumulate`.
+        objective: what of a target token is differentiated.
         precision: the coarsest type of the model's weights, and so of its gradients.
         device: where the model's first layer is.
     """
@@ -93,7 +94,7 @@ class GradientEngine:
             if name not in parameters:
                 raise ModelError(f"the model has no parameter {name!r}, which this store traces")
         self._model = model
-        self._objective = objective
+        self.objective = objective
         self._traced = [parameters[name] for name in names]
         self._before = [(parameter, parameter.requires_grad) for parameter in parameters.values()]
         for parameter in parameters.values():
@@ -267,5 +268,5 @@ class GradientEngine:
         # step that writes zeros for all logits.
         predicted = weights[:, 1:].to(logits.device)
         counted = torch.nonzero(predicted, as_tuple=True)
-        losses = token_objectives(logits[counted], ids[:, 1:].to(logits.device)[counted], self._objective)
+        losses = token_objectives(logits[counted], ids[:, 1:].to(logits.device)[counted], self.objective)
         return (losses * predicted[counted]).sum()

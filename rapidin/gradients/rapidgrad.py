@@ -6,7 +6,8 @@ Shape letters: b batch · r rows · c columns · n chunks · K projection dimens
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rapidin.choices import Objective
 from rapidin.gradients.contributions import as_matrix
 from rapidin.gradients.engine import Accumulator, GradientEngine, TokenSample
 from rapidin.gradients.factored import FactoredSketches
@@ -98,7 +100,6 @@ class RapidGradEngine:
 
     Attributes:
         device: where the model's first layer is.
-        objective: what of a target token is differentiated.
         layer_norm: whether each layer's gradient is normalised.
         names: of the traced parameters.
         shapes: of these.
@@ -115,7 +116,6 @@ class RapidGradEngine:
         self._layers = len(parameters)
         self._memory = WorkingMemory()
         self._engine = GradientEngine(model, self.names, settings.objective)
-        self.objective = settings.objective
         self.device = self._engine.device
         self.precision = self._engine.precision
 
@@ -128,6 +128,20 @@ class RapidGradEngine:
     def close(self) -> None:
         """Let go of the model."""
         self._engine.close()
+
+    @property
+    def objective(self) -> Objective:
+        """What of a target token is differentiated."""
+        return self._engine.objective
+
+    @contextmanager
+    def differentiating(self, objective: Objective) -> Iterator[None]:
+        """Differentiate something else meanwhile, as methods do that ask about losses whatever the store's is."""
+        before, self._engine.objective = self._engine.objective, objective
+        try:
+            yield
+        finally:
+            self._engine.objective = before
 
     def compute(self, samples: Sequence[TokenSample]) -> RapidGradBatch:
         """Compute the RapidGrad of every sample.
