@@ -199,7 +199,7 @@ def _add_searches(api: FastAPI, service: Service) -> None:
     secured = [*_secured(service), Depends(only_json)]
     failures = errors(400, 409, 415, 422, 429, 504)
     limited = limited_request(service.settings.limits)
-    body: Any = Annotated[limited, Body(openapi_examples=EXAMPLES)]  # type: ignore[arg-type,valid-type]
+    body: Any = Annotated[limited, Body(openapi_examples=EXAMPLES)]  # type: ignore[arg-type]
 
     def within_limits(route: Route) -> Route:
         """Let FastAPI read the request's type with the limits in it, which no annotation could name."""
