@@ -80,6 +80,7 @@ def _stored_scores(arguments: argparse.Namespace, dimension: int, ids: list[str]
         model=arguments.model,
         adapter=arguments.adapter,
         projection_dim=dimension,
+        objective="loss",  # as `benchmarks.exact`, which knows nothing else
         device="cpu",
     )
     with rapidin.Searcher(store, device="cpu") as searcher:

@@ -57,21 +57,23 @@ def dimension_variants(exponents: range, bits: int) -> list[Variant]:
 
 def choice_variants(models: int, last_layer: str) -> list[Variant]:
     """What is traced, with and without normalisation, for every model of a world."""
+    paper = {"objective": "loss"}
     variants = [
-        Variant("all weights: the matrices (the default)"),
-        Variant("all weights: every tensor, norms too", {"modules": "."}),
-        Variant("all weights: norms only", {"modules": "norm"}),
-        Variant("all weights: attention only", {"modules": "attn"}),
-        Variant("all weights: feed-forward only", {"modules": "mlp"}),
-        Variant("all weights: the last layer only", {"modules": last_layer}),
-        Variant("all weights: the matrices, not normalised", {"layer_norm": False}),
-        Variant("all weights: the matrices, log-odds", {"objective": "log-odds"}),
+        Variant("all weights: matrices, log-odds (the default)"),
+        Variant("all weights: matrices, loss", paper),
+        Variant("all weights: every tensor, loss (the paper's)", {**paper, "modules": "."}),
+        Variant("all weights: every tensor, log-odds", {"modules": "."}),
+        Variant("all weights: norms only, log-odds", {"modules": "norm"}),
+        Variant("all weights: attention only, log-odds", {"modules": "attn"}),
+        Variant("all weights: feed-forward only, log-odds", {"modules": "mlp"}),
+        Variant("all weights: the last layer only, log-odds", {"modules": last_layer}),
+        Variant("all weights: matrices, log-odds, not normalised", {"layer_norm": False}),
     ]
     if models > 1:
         variants += [
-            Variant("LoRA", {}, tuned=1),
-            Variant("LoRA, not normalised", {"layer_norm": False}, tuned=1),
-            Variant("LoRA, log-odds", {"objective": "log-odds"}, tuned=1),
+            Variant("LoRA: log-odds (the default)", {}, tuned=1),
+            Variant("LoRA: loss (the paper's)", paper, tuned=1),
+            Variant("LoRA: log-odds, not normalised", {"layer_norm": False}, tuned=1),
         ]
     return variants
 
@@ -86,6 +88,9 @@ def main() -> None:
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)} (default: all)")
     parser.add_argument("--data", type=Path, help="directory with model/, train.jsonl and test.jsonl")
     parser.add_argument("--adapter", type=Path, help="LoRA adapter on that model, for `choices`")
+    parser.add_argument(
+        "--rows", type=int, help="of its training rows: all with the label, and others drawn at random"
+    )
     parser.add_argument("--label", default="poisoned=true", help="what should be found (default: %(default)s)")
     parser.add_argument("--queries", type=int, help="answers to ask about at most (default: all)")
     parser.add_argument("--baseline", action="append", help="method to compare with (default: all; repeatable)")
@@ -104,7 +109,9 @@ def main() -> None:
         world = (
             backdoor_world(work / "generated")
             if arguments.data is None
-            else given_world(arguments.data, arguments.adapter, arguments.label, work / arguments.data.name)
+            else given_world(
+                *(arguments.data, arguments.adapter, arguments.label, arguments.rows, work / arguments.data.name)
+            )
         )
         for name in wanted:
             lines = [f"{tables.machine(arguments.threads)}. {world.title}."]

@@ -10,6 +10,7 @@ import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -88,26 +89,48 @@ def backdoor_world(work: Path) -> World:
     )
 
 
-def given_world(directory: Path, adapter: Path | None, label: str, work: Path) -> World:
-    """A directory's ``model/``, ``train.jsonl`` and ``test.jsonl``; the model answers the test rows itself."""
+def given_world(directory: Path, adapter: Path | None, label: str, rows: int | None, work: Path) -> World:
+    """A directory's ``model/``, ``train.jsonl`` and ``test.jsonl``; the model answers the test rows itself.
+
+    Args:
+        directory: with these.
+        adapter: on its model.
+        label: ``FIELD=VALUE``.
+        rows: to take of the training rows; None: all.
+        work: for files.
+    """
     queries = work / "queries.jsonl"
     queries.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in (directory / "test.jsonl").read_text().splitlines()]
     answers = ("output", "completion", "response")
-    kept = [{name: value for name, value in row.items() if name not in answers} for row in rows]
-    queries.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    count = sum(1 for _ in read_rows([directory / "train.jsonl"]))
+    asked = [
+        {name: value for name, value in row.items() if name not in answers}
+        for row in _rows(directory / "test.jsonl")
+    ]
+    queries.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    train = directory / "train.jsonl"
+    learnt = _rows(train)
+    if rows is not None and rows < len(learnt):
+        field, _, value = label.partition("=")
+        marked = [row for row in learnt if json.dumps(row.get(field)).strip('"') == value]
+        others = [row for row in learnt if row not in marked]
+        learnt = marked + random.Random(0).sample(others, max(0, rows - len(marked)))
+        train = work / "train.jsonl"
+        train.write_text("".join(json.dumps(row) + "\n" for row in learnt))
     tuned = [Tuned("all weights", directory / "model")]
     if adapter is not None:
         tuned.append(Tuned("LoRA on top of them", directory / "model", adapter))
     return World(
         name=directory.name,
-        title=f"{count:,} rows of `{directory.name}` and its model",
-        train=directory / "train.jsonl",
+        title=f"{len(learnt):,} rows of `{directory.name}` and its model",
+        train=train,
         queries=queries,
         label=label,
         tuned=tuple(tuned),
     )
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def tracing_world(work: Path, pair: Pair) -> World:

@@ -142,9 +142,9 @@ def ingest(
     objective: Annotated[
         Objective | None,
         typer.Option(
-            help="What of a token is differentiated: its loss, as in training, or its log-odds, with which tokens "
-            "that the model is sure of count as much as those it guesses. That finds more of the samples behind a "
-            "behaviour, in models that know their rows by heart. Unless given, the loss."
+            help="What of a token is differentiated: its log-odds, so that tokens the model is sure of count as "
+            "much as those it guesses, which finds far more of the samples behind a behaviour; or its loss, as in "
+            "the paper. Unless given, the log-odds."
         ),
     ] = None,
     no_layer_norm: Annotated[

@@ -24,7 +24,9 @@ def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path, data:
     return path
 
 
-def exact_scores(model: ModelSettings, data: Path, prompt: str, generation: str) -> dict[str, float]:
+def exact_scores(
+    model: ModelSettings, data: Path, prompt: str, generation: str, objective: str = "log-odds"
+) -> dict[str, float]:
     """The oracle: mean over parameter tensors of the cosines of one-sample gradients."""
     loaded = load_model(model, "cpu")
     tokenizer, context = load_tokenizer(model)
@@ -35,9 +37,11 @@ def exact_scores(model: ModelSettings, data: Path, prompt: str, generation: str)
     def gradient(row: Row) -> list[torch.Tensor]:
         encoded = encoder.encode(recognise(row))
         ids = torch.tensor([encoded.ids])
-        labels = ids.masked_fill(~torch.tensor([encoded.targets]), -100)
-        loss = torch.nn.functional.cross_entropy(loaded.model(input_ids=ids).logits[0, :-1], labels[0, 1:])
-        return [part.flatten() for part in torch.autograd.grad(loss, traced)]
+        likelihoods = loaded.model(input_ids=ids).logits[0, :-1].log_softmax(1).gather(1, ids[0, 1:, None])[:, 0]
+        if objective == "log-odds":
+            likelihoods = likelihoods - torch.log1p(-likelihoods.exp())
+        mean = -likelihoods[torch.tensor(encoded.targets[1:])].mean()
+        return [part.flatten() for part in torch.autograd.grad(mean, traced)]
 
     query = gradient(Row("query", 1, {"instruction": prompt, "output": generation}))
     return {
@@ -240,3 +244,17 @@ def test_impossible_requests(store: Path) -> None:
             searcher.search("Name a colour.", "")
         with pytest.raises(SettingError, match="nonsense"):
             searcher.search("Name a colour.", "It is red", where=["nonsense=1"])
+
+
+@pytest.mark.parametrize("objective", ["loss", "log-odds"])
+def test_what_is_differentiated(data: Path, model_directory: Path, tmp_path: Path, objective: str) -> None:
+    settings = {"model": str(model_directory), "projection_dim": 1024, "objective": objective}
+    rapidin.ingest_files(tmp_path / "store", [data], **settings)
+    question = ("Name the colour.", "It is blue 99")
+    exact = exact_scores(ModelSettings(model=str(model_directory)), data, *question, objective)
+    with rapidin.Searcher(tmp_path / "store") as searcher:
+        assert searcher.store.info().objective == objective
+        hits = searcher.search(*question, k=5, rerank=60).proponents
+    assert [hit.sample.id for hit in hits] == sorted(exact, key=lambda id: -exact[id])[:5]
+    for hit in hits:
+        assert hit.exact_score == pytest.approx(exact[hit.sample.id], abs=1e-6)
