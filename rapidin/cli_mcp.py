@@ -18,6 +18,14 @@ def mcp(
     adapter: Annotated[str | None, typer.Option(help="Where the adapter is now, if it moved.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, or cuda:0,1, as of search.")] = "auto",
     tokens_per_batch: TokensPerBatch = None,
+    allow_regular_expressions: Annotated[
+        bool,
+        typer.Option(
+            "--allow-regular-expressions",
+            help="Take filters with ~ that have repetitions or groups. One made for it keeps this command busy "
+            "for ever.",
+        ),
+    ] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Let an agent ask which training samples made the model say something, over MCP on stdin and stdout.
@@ -29,6 +37,7 @@ def mcp(
 
     serve_stdio(
         store,
+        regular_expressions=allow_regular_expressions,
         model=model,
         adapter=adapter,
         device=device,

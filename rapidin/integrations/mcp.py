@@ -23,6 +23,7 @@ from rapidin.integrations.asking import missing
 from rapidin.plain import to_json
 from rapidin.results import Hit
 from rapidin.storage import Store
+from rapidin.storage.filters import check_bounded
 
 try:
     from mcp.server.mcpserver import MCPServer
@@ -62,7 +63,7 @@ Filters = Annotated[
     list[Annotated[str, Field(max_length=1_000)]] | None,
     Field(
         max_length=20,
-        description="Only samples that meet all of these, such as 'source=web', 'tokens<100' or 'response~regex'.",
+        description="Only samples that meet all of these, such as 'source=web', 'tokens<100' or 'response~word'.",
     ),
 ]
 Explain = Annotated[
@@ -107,11 +108,12 @@ class _Model:
         return searcher
 
 
-def make_server(store: Store, **arguments: Any) -> MCPServer[None]:
+def make_server(store: Store, *, regular_expressions: bool = False, **arguments: Any) -> MCPServer[None]:
     """A server of an open store.
 
     Args:
         store: closed by the caller, after the server has ended.
+        regular_expressions: whether filters may hold any regular expression, also one that never ends.
         arguments: of `rapidin.Searcher`, how to load the model.
     """
     model = _Model(store, arguments)
@@ -139,6 +141,8 @@ def make_server(store: Store, **arguments: Any) -> MCPServer[None]:
         ordered by signed influence; long texts are cut, get_sample shows all of them.
         """
         with _tool_errors():
+            for expression in () if regular_expressions else where or ():
+                check_bounded(expression)
             searcher = await model.searcher()
             result = await searcher.asearch(
                 prompt,
@@ -181,18 +185,19 @@ def make_server(store: Store, **arguments: Any) -> MCPServer[None]:
     return server
 
 
-def serve_stdio(store: Path, **arguments: Any) -> None:
+def serve_stdio(store: Path, *, regular_expressions: bool = False, **arguments: Any) -> None:
     """Serve a store on stdin and stdout until stdin ends.
 
     Args:
         store: its path.
+        regular_expressions: as of `make_server`.
         arguments: of `rapidin.Searcher`.
 
     Raises:
         StoreError: the store cannot be opened.
     """
     with Store.open(store) as opened:
-        make_server(opened, **arguments).run("stdio")
+        make_server(opened, regular_expressions=regular_expressions, **arguments).run("stdio")
 
 
 @contextmanager

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from rapidin.choices import IndexChoice
-from rapidin.errors import FilterError, SettingError
+from rapidin.errors import SettingError
 from rapidin.search.options import Options, Part
 from rapidin.service.settings import Limits
-from rapidin.storage.filters import parse
+from rapidin.storage.filters import check_bounded
 
 Offsets = Annotated[list[Annotated[int, Field(ge=0, le=1 << 31)]], Field(min_length=2, max_length=2)]
 Condition = Annotated[str, Field(max_length=1_000)]
 Span = Annotated[str, Field(min_length=1, max_length=1_000)]
-
-# Repetition and groups are what a regular expression needs to take for ever.
-_UNBOUNDED = re.compile(r"[*+?{(]")
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "an answer": {
@@ -122,7 +118,7 @@ def options_of(asked: SearchRequest, limits: Limits, regular_expressions: bool) 
         raise SettingError(f"k: with tokens each of them has k samples; ask for at most {limits.token_k}")
     if not regular_expressions:
         for expression in asked.where:
-            _check_bounded(expression)
+            check_bounded(expression)
     new = min(256, limits.max_new_tokens) if asked.max_new_tokens is None else asked.max_new_tokens
     return {
         "k": asked.k,
@@ -140,12 +136,3 @@ def options_of(asked: SearchRequest, limits: Limits, regular_expressions: bool) 
 
 def _part(span: str | list[int]) -> Part:
     return span if isinstance(span, str) else (span[0], span[1])
-
-
-def _check_bounded(expression: str) -> None:
-    condition = parse(expression)
-    if condition.operator == "~" and _UNBOUNDED.search(condition.text):
-        raise FilterError(
-            f"filter {expression!r}: a regular expression with * + ? {{ or ( can take for ever, so this service "
-            "does not take it unless it is started with --allow-regular-expressions"
-        )

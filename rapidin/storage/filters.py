@@ -52,6 +52,7 @@ _EXPRESSION = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+_UNBOUNDED = re.compile(r"[*+?{(]")
 _LONGEST_NUMBER = 300
 """Characters; a longer integer fits no float, and Python refuses to read one of some thousand digits."""
 
@@ -161,6 +162,23 @@ def check_boolean(condition: Condition) -> None:
         raise FilterError(
             f"filter on {condition.field!r}: its values are true or false, not {condition.text!r}; write, for "
             f"example, '{condition.field}=true'"
+        )
+
+
+def check_bounded(expression: str) -> None:
+    """Check that a filter from someone who need not be trusted cannot keep Python busy for ever.
+
+    Repetition and groups are what a regular expression needs for that, and Python's cannot be interrupted: a
+    thread that is in one lets no other run.
+
+    Raises:
+        FilterError: the expression cannot be read, or its regular expression has one of them.
+    """
+    condition = parse(expression)
+    if condition.operator == "~" and _UNBOUNDED.search(condition.text):
+        raise FilterError(
+            f"filter {expression!r}: a regular expression with * + ? {{ or ( can take for ever, so this service "
+            "does not take it unless it is started with --allow-regular-expressions"
         )
 
 

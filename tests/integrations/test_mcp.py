@@ -132,9 +132,20 @@ def test_what_an_agent_may_not_ask_is_refused_clearly(store: Path) -> None:
         assert "fills the 256 tokens" in await refused(client, find, prompt="word " * 1000)
         assert "no sample has a field 'nonsense'" in await refused(client, find, prompt="A", where=["nonsense=1"])
         assert "at most 20 items" in await refused(client, find, prompt="A", where=["even=true"] * 21)
+        endless = await refused(client, find, prompt="A", where=["response~(a+)+$"])
+        assert "--allow-regular-expressions" in endless
         assert "Field required" in await refused(client, "get_sample")
 
     in_process(store, work)
+
+
+def test_any_regular_expression_from_agents_that_are_trusted(store: Path) -> None:
+    async def work(client: Client) -> None:
+        arguments = {"prompt": "A", "generation": "B", "where": ["source~(re)+d"]}
+        assert not (await client.call_tool("find_influential_samples", arguments)).is_error
+
+    with rapidin.Store.open(store) as opened:
+        asked(make_server(opened, regular_expressions=True, device="cpu"), work)
 
 
 def test_long_texts_are_cut_and_explanations_are_short(tmp_path: Path, model_directory: Path, store: Path) -> None:
