@@ -83,8 +83,9 @@ def _api(service: Service) -> FastAPI:
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
         loading = asyncio.ensure_future(service.load())
         yield
+        await asyncio.to_thread(service.queue.close)
+        await loading  # so that `close` knows of a model that was loaded just now
         await asyncio.to_thread(service.close)
-        await loading
 
     api = FastAPI(
         title="rapidin",
@@ -254,11 +255,12 @@ async def _lines(service: Service, asked: SearchRequest) -> AsyncIterator[bytes]
     try:
         if service.queue.running:
             yield _line(Waiting(ahead=service.queue.waiting + 1))
-        async for event in service.searching(asked):
-            if isinstance(event, SearchResult):
-                yield await run_in_threadpool(_report_line, event)
-            else:
-                yield _line(Progress(step=event[0], done=event[1], total=event[2]))
+        async with contextlib.aclosing(service.searching(asked)) as events:
+            async for event in events:
+                if isinstance(event, SearchResult):
+                    yield await run_in_threadpool(_report_line, event)
+                else:
+                    yield _line(Progress(step=event[0], done=event[1], total=event[2]))
     except Exception as error:  # noqa: BLE001 - the status has been sent, so the error is a line
         problem = problem_of(error, service.store.path)
         yield encoded({"event": "error", "status": problem.status, **problem.body}) + b"\n"

@@ -11,6 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rapidin.service.problems import Problem
 from rapidin.service.settings import Limits
 
+BODILESS = ("GET", "HEAD")
+"""Methods whose bodies mean nothing, so that nobody waits for them."""
+
 
 async def only_json(request: Request) -> None:
     """A dependency of routes: a body must say that it is JSON, which a page of another origin cannot make it do.
@@ -38,7 +41,7 @@ class LimitedBody:
         try:
             headers = Headers(scope=scope)
             self._check_length(headers)
-            body = await self._read(receive)
+            body = b"" if scope["method"] in BODILESS else await self._read(receive)
         except Problem as problem:
             # What is still to come is not read, so the connection cannot be used for another request.
             problem.headers["Connection"] = "close"

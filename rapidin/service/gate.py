@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from rapidin.service.bodies import BODILESS
 from rapidin.service.problems import Problem
 from rapidin.service.settings import ServiceSettings
 
 OPEN_ROUTES = frozenset(("/", "/health", "/ready", "/openapi.json"))
-"""What tells nothing of a store, so that it may be had without the token."""
+"""What tells nothing of a store, so that it may be fetched without the token."""
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9._:\[\]-]+")  # nothing that an address could have besides name and port
@@ -35,13 +36,13 @@ class Gate:
         """Pass a request on, or answer it."""
         if scope["type"] == "http":
             try:
-                self._check(scope["path"], Headers(scope=scope))
+                self._check(scope["method"], scope["path"], Headers(scope=scope))
             except Problem as problem:
                 await problem.response()(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _check(self, path: str, headers: Headers) -> None:
+    def _check(self, method: str, path: str, headers: Headers) -> None:
         hosts = headers.getlist("host")
         if self._names is not None and (len(hosts) != 1 or _name(f"//{hosts[0]}") not in self._names):
             raise Problem(
@@ -50,7 +51,7 @@ class Gate:
         origin = headers.get("origin")
         if origin is not None and not (hosts and _authority(origin) == hosts[0].lower()):
             raise Problem(403, "a page of another origin may not ask this service")
-        if self._token is not None and path not in OPEN_ROUTES:
+        if self._token is not None and not (path in OPEN_ROUTES and method in BODILESS):
             scheme, _, given = headers.get("authorization", "").partition(" ")
             # Compared even where the scheme is wrong, in a time that does not depend on what was given.
             known = hmac.compare_digest(given.strip().encode("utf-8", "replace"), self._token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
@@ -85,7 +86,17 @@ class Admission:
             return
         self._service.active += 1
         try:
-            await self._app(scope, receive, send)
+            async with asyncio.timeout(None) as limit:
+
+                async def in_time(message: Message) -> None:
+                    # Who asks and does not read would keep a place for ever.
+                    limit.reschedule(
+                        asyncio.get_running_loop().time() + self._service.settings.limits.send_seconds
+                    )
+                    await send(message)
+                    limit.reschedule(None)
+
+                await self._app(scope, receive, in_time)
         finally:
             self._service.active -= 1
 

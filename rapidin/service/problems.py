@@ -97,7 +97,7 @@ def problem_of(error: Exception, store: Path) -> Problem:
         error: any.
         store: whose directory a client need not know.
     """
-    hidden = str(error).replace(str(store), store.name)
+    hidden = str(error).replace(str(store), store.name) if store.name else str(error)  # "." hides nothing
     match error:
         case Problem():
             return error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -115,7 +115,7 @@ class Service:
 
         return await self.queue.run(work, limits.seconds)
 
-    async def searching(self, asked: SearchRequest) -> AsyncIterator[Step | SearchResult]:
+    async def searching(self, asked: SearchRequest) -> AsyncGenerator[Step | SearchResult, None]:
         """The same: steps as they are done, and in the end the result.
 
         Raises:

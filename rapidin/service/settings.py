@@ -26,6 +26,7 @@ class Limits:
     Attributes:
         body: bytes of a request.
         body_seconds: in which they must have come.
+        send_seconds: in which the client must take each part of an answer.
         characters: of a prompt, and of a generation.
         tokens: of both together, as the model sees them.
         max_new_tokens: of an answer that the model writes.
@@ -41,6 +42,7 @@ class Limits:
 
     body: int = 1 << 20
     body_seconds: float = 30.0
+    send_seconds: float = 30.0
     characters: int = 100_000
     tokens: int = 2_048
     max_new_tokens: int = 512

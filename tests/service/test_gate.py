@@ -16,14 +16,17 @@ TOKEN = "0123456789abcdef"
 
 
 def status(
-    settings: ServiceSettings, headers: dict[str, str] | list[tuple[str, str]], path: str = "/v1/info"
+    settings: ServiceSettings,
+    headers: dict[str, str] | list[tuple[str, str]],
+    path: str = "/v1/info",
+    method: str = "GET",
 ) -> Any:
     gate = Gate(PlainTextResponse("in"), settings)
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(gate)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
-            return await client.get(path, headers=headers)
+            return await client.request(method, path, headers=headers)
 
     response = asyncio.run(ask())
     assert (response.status_code == 200) == (response.text == "in")
@@ -95,6 +98,7 @@ def test_without_the_token_nothing_is_told(given: str | None) -> None:
         assert status(ServiceSettings(token=TOKEN), headers, path) == 401
     for path in ("/", "/health", "/ready", "/openapi.json"):
         assert status(ServiceSettings(token=TOKEN), headers, path) == 200
+        assert status(ServiceSettings(token=TOKEN), headers, path, "POST") == 401  # or it could keep a body coming
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
