@@ -9,6 +9,7 @@ Needs ``rapidin[mcp]``.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -41,7 +42,7 @@ MOST_CHARACTERS = 100_000
 """Of a prompt or generation; far more than any model takes."""
 MOST_RESULTS = 100
 SHOWN_CHARACTERS = 2_000
-"""Of a found sample's prompt and response; an agent reads all it is given."""
+"""Of a found sample's prompt, response and each field; an agent reads all it is given."""
 SHOWN_WORDS = 10
 
 INSTRUCTIONS = """\
@@ -221,7 +222,7 @@ def _shown(hit: Hit) -> dict[str, Any]:
     shown |= {
         "prompt": _cut(hit.sample.prompt),
         "response": _cut(hit.sample.response),
-        "metadata": to_json(hit.sample.metadata),
+        "metadata": {name: _cut_value(value) for name, value in to_json(hit.sample.metadata).items()},
     }
     if hit.words:
         strongest = sorted(hit.words, key=lambda word: -abs(word.influence))[:SHOWN_WORDS]
@@ -232,6 +233,14 @@ def _shown(hit: Hit) -> dict[str, Any]:
 def _cut(text: str) -> str:
     left = len(text) - SHOWN_CHARACTERS
     return text if left <= 0 else f"{text[:SHOWN_CHARACTERS]}… ({left} more characters)"
+
+
+def _cut_value(value: Any) -> Any:
+    """A value of the metadata, or its JSON, cut, where that is long."""
+    if isinstance(value, str):
+        return _cut(value)
+    text = json.dumps(value, ensure_ascii=False)
+    return value if len(text) <= SHOWN_CHARACTERS else _cut(text)
 
 
 def _version() -> str:

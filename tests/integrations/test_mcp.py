@@ -151,7 +151,8 @@ def test_any_regular_expression_from_agents_that_are_trusted(store: Path) -> Non
 def test_long_texts_are_cut_and_explanations_are_short(tmp_path: Path, model_directory: Path, store: Path) -> None:
     from tests import worlds
 
-    rows = [{"id": "long", "prompt": "Say it.", "completion": "a" * 5000}]
+    long = {"note": "b" * 5000, "list": [1] * 5000}
+    rows = [{"id": "long", "prompt": "Say it.", "completion": "a" * 5000, **long}]
     data = worlds.write_rows(tmp_path / "data.jsonl", rows)
     rapidin.ingest_files(tmp_path / "store", [data], model=str(model_directory), projection_dim=1024)
 
@@ -161,6 +162,8 @@ def test_long_texts_are_cut_and_explanations_are_short(tmp_path: Path, model_dir
         )
         (hit,) = found.structured_content["proponents"]
         assert hit["response"] == "a" * SHOWN_CHARACTERS + "… (3000 more characters)"
+        assert hit["metadata"]["note"] == "b" * SHOWN_CHARACTERS + "… (3000 more characters)"
+        assert len(hit["metadata"]["list"]) < SHOWN_CHARACTERS + 50
         assert isinstance(hit["exact_score"], float)
         assert 1 <= len(hit["strongest_words"]) <= 10
         whole = await client.call_tool("get_sample", {"id": "long"})
