@@ -183,6 +183,15 @@ def test_an_error_nobody_expected_tells_nothing(store: Path, caplog: pytest.LogC
     assert "secret" in caplog.text
 
 
+@pytest.mark.parametrize("store", ["/secret/here/store", ".", "store"])
+def test_an_error_names_the_store_by_its_last_part(store: str) -> None:
+    from rapidin.errors import SettingError
+    from rapidin.service.problems import problem_of
+
+    told = problem_of(SettingError(f"{store}: no. Really."), Path(store)).message
+    assert told == f"{store.rpartition('/')[2]}: no. Really."
+
+
 def test_a_row_with_half_a_character_can_be_sent(client: httpx.Client, server: Running) -> None:
     from rapidin.service.problems import encoded
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message
 
+from rapidin.search import Searcher
 from rapidin.service import Limits, ServiceSettings
 from rapidin.service.observing import Admission
 from tests.service.conftest import QUESTION, GatedSearcher, Running, running, wait_for
@@ -173,6 +175,28 @@ def test_before_the_model_is_there(store: Path) -> None:
     finally:
         let.set()
         server.stop()
+
+
+def test_ending_while_the_model_is_loaded_lets_go_of_it(store: Path) -> None:
+    begun, let = threading.Event(), threading.Event()
+
+    class Late(Searcher):
+        def __init__(self, *arguments: Any) -> None:
+            begun.set()
+            assert let.wait(30)
+            super().__init__(*arguments)
+
+    server = Running(store, Late, ServiceSettings(port=0))
+    try:
+        assert begun.wait(30)
+        with server.client() as client:  # it has come so far that it can be ended
+            assert client.get("/health").status_code == 200
+        server.server.should_exit = True
+        time.sleep(0.3)  # so that it mostly waits for the thread already; what is asserted holds either way
+    finally:
+        let.set()
+        server.stop()
+    assert server.searcher.closed
 
 
 def test_ending_answers_what_was_taken_and_nothing_else(store: Path) -> None:
