@@ -84,7 +84,7 @@ def causes_table(world: World, work: Path, limit: int | None, last_layer: str) -
     vectors = np.array([place for place in every if not parts.matrix[place]])
     ways = {
         "every tensor, each normalised (the paper's)": parts.scores(every),
-        "matrices, each normalised (the default)": parts.scores(matrices),
+        "matrices, each normalised": parts.scores(matrices),
         "vectors of norms alone, each normalised": parts.scores(vectors),
         "attention": parts.scores(parts.chosen(lambda name: "attn" in name)),
         "feed-forward": parts.scores(parts.chosen(lambda name: "mlp" in name)),
