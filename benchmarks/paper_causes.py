@@ -95,12 +95,10 @@ def causes_table(world: World, work: Path, limit: int | None, last_layer: str) -
         "matrices, as one vector, normalised": parts.whole(matrices, cosine=True),
         "matrices, not normalised (TracIn)": parts.whole(matrices, cosine=False),
     }
-    columns = ["exact gradients of", *(f"auPRC / auROC, top {k}" for k in SHOWN), "AP", "AP of |score|"]
+    columns = ["exact gradients of", *(f"auPRC / auROC, top {k}" for k in SHOWN), "AP", "AP of absolute scores"]
     columns.append("share to be found among the 100 strongest opponents")
     rows = [[title, *_quality(scores, parts)] for title, scores in ways.items()]
-    title = (
-        f"What decides: {len(parts.products)} answers, {parts.marked.sum()} of {len(parts.marked):,} to be found"
-    )
+    title = f"What decides, by exact gradients of the loss: {len(parts.products)} answers, {parts.marked.sum()} of {len(parts.marked):,} to be found"
     return table(title, columns, rows) + _where_missed(parts.scores(matrices), parts, matrices)
 
 
