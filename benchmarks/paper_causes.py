@@ -98,7 +98,8 @@ def causes_table(world: World, work: Path, limit: int | None, last_layer: str) -
     columns = ["exact gradients of", *(f"auPRC / auROC, top {k}" for k in SHOWN), "AP", "AP of absolute scores"]
     columns.append("share to be found among the 100 strongest opponents")
     rows = [[title, *_quality(scores, parts)] for title, scores in ways.items()]
-    title = f"What decides, by exact gradients of the loss: {len(parts.products)} answers, {parts.marked.sum()} of {len(parts.marked):,} to be found"
+    counts = f"{len(parts.products)} answers, {parts.marked.sum()} of {len(parts.marked):,} to be found"
+    title = f"What decides, by exact gradients of the loss: {counts}"
     return table(title, columns, rows) + _where_missed(parts.scores(matrices), parts, matrices)
 
 
