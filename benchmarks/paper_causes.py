@@ -84,7 +84,7 @@ def causes_table(world: World, work: Path, limit: int | None, last_layer: str) -
     vectors = np.array([place for place in every if not parts.matrix[place]])
     ways = {
         "every tensor, each normalised (the paper's)": parts.scores(every),
-        "matrices, each normalised (the default)": parts.scores(matrices),
+        "matrices, each normalised": parts.scores(matrices),
         "vectors of norms alone, each normalised": parts.scores(vectors),
         "attention": parts.scores(parts.chosen(lambda name: "attn" in name)),
         "feed-forward": parts.scores(parts.chosen(lambda name: "mlp" in name)),
@@ -95,12 +95,11 @@ def causes_table(world: World, work: Path, limit: int | None, last_layer: str) -
         "matrices, as one vector, normalised": parts.whole(matrices, cosine=True),
         "matrices, not normalised (TracIn)": parts.whole(matrices, cosine=False),
     }
-    columns = ["exact gradients of", *(f"auPRC / auROC, top {k}" for k in SHOWN), "AP", "AP of |score|"]
+    columns = ["exact gradients of", *(f"auPRC / auROC, top {k}" for k in SHOWN), "AP", "AP of absolute scores"]
     columns.append("share to be found among the 100 strongest opponents")
     rows = [[title, *_quality(scores, parts)] for title, scores in ways.items()]
-    title = (
-        f"What decides: {len(parts.products)} answers, {parts.marked.sum()} of {len(parts.marked):,} to be found"
-    )
+    counts = f"{len(parts.products)} answers, {parts.marked.sum()} of {len(parts.marked):,} to be found"
+    title = f"What decides, by exact gradients of the loss: {counts}"
     return table(title, columns, rows) + _where_missed(parts.scores(matrices), parts, matrices)
 
 
