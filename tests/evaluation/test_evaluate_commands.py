@@ -90,6 +90,8 @@ def test_fidelity(
         (("--label", "number"), "cannot be read"),
         (("--checkpoint", "nonsense"), "DIRECTORY=LEARNING_RATE"),
         (("--checkpoint", "/no/such/place=0.1"), "is no directory"),
+        (("--checkpoint", ".=nan"), "nan is no learning rate"),
+        (("--checkpoint", ".=0"), "0 is no learning rate"),
         (("--embedding-model", "/no/such/place"), "is no directory"),
         (("--plot", "/no/such/place/p.png"), "its directory does not exist"),
     ],
