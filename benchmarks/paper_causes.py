@@ -1,7 +1,8 @@
 """What decides whether the samples that should be found come first: layers, normalisation, length, memorisation.
 
-One pass over the training samples gives the inner products of whole gradients tensor by tensor. Every choice of
-tensors and every way of normalising is a sum of them.
+All of the loss, as in the paper, which a store differentiates with ``--objective loss`` only; `choices` of
+`benchmarks.paper` sets log-odds beside it. One pass over the training samples gives the inner products of whole
+gradients tensor by tensor. Every choice of tensors and every way of normalising is a sum of them.
 
 Shape letters: q queries · n samples · L parameter tensors.
 """
@@ -84,7 +85,7 @@ def causes_table(world: World, work: Path, limit: int | None, last_layer: str) -
     vectors = np.array([place for place in every if not parts.matrix[place]])
     ways = {
         "every tensor, each normalised (the paper's)": parts.scores(every),
-        "matrices, each normalised (the default)": parts.scores(matrices),
+        "matrices, each normalised (what a store traces by default)": parts.scores(matrices),
         "vectors of norms alone, each normalised": parts.scores(vectors),
         "attention": parts.scores(parts.chosen(lambda name: "attn" in name)),
         "feed-forward": parts.scores(parts.chosen(lambda name: "mlp" in name)),
