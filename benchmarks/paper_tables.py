@@ -166,12 +166,14 @@ def tracing_table(worlds: Iterable[tuple[World, Pair]], work: Path, baselines: S
 
 def _wrong_answers(world: World, model: QueryModel, store: Store, pair: Pair, file: Path) -> Path:
     """Let the model answer; write its answers that name the wrong country and not the right one to a file."""
+    field = world.label.partition("=")[0]  # of the question, which is not what the answer is about
     wrong = []
     questions = read_queries(world.queries, store.settings.text)
     for row, question in zip(read_rows([world.queries]), questions, strict=True):
         query, _ = model.prepared(question, MAX_NEW_TOKENS)
         if pair.wrong in query.generation and pair.right not in query.generation:
-            wrong.append({**row.fields, "output": query.generation})
+            kept = {name: value for name, value in row.fields.items() if name != field}
+            wrong.append({**kept, "output": query.generation})
     file.write_text("".join(json.dumps(row) + "\n" for row in wrong))
     return file
 
