@@ -1,7 +1,8 @@
 """What decides whether the samples that should be found come first: layers, normalisation, length, memorisation.
 
-One pass over the training samples gives the inner products of whole gradients tensor by tensor. Every choice of
-tensors and every way of normalising is a sum of them.
+All of the loss, as in the paper, which a store differentiates with ``--objective loss`` only; `choices` of
+`benchmarks.paper` sets log-odds beside it. One pass over the training samples gives the inner products of whole
+gradients tensor by tensor. Every choice of tensors and every way of normalising is a sum of them.
 
 Shape letters: q queries · n samples · L parameter tensors.
 """

@@ -20,6 +20,7 @@ from rapidin.demo.data import DemoData, write_demo_data
 from rapidin.demo.training import train_demo_model
 from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.settings import ModelSettings, TextSettings
+from rapidin.storage.filters import parse
 from rapidin.text import EncodedSample, Encoder, recognise
 
 _RANK = 16
@@ -110,9 +111,9 @@ def given_world(directory: Path, adapter: Path | None, label: str, rows: int | N
     train = directory / "train.jsonl"
     learnt = _rows(train)
     if rows is not None and rows < len(learnt):
-        field, _, value = label.partition("=")
-        marked = [row for row in learnt if json.dumps(row.get(field)).strip('"') == value]
-        others = [row for row in learnt if row not in marked]
+        wanted = parse(label)
+        marked = [row for row in learnt if wanted.matches(row.get(wanted.field))]
+        others = [row for row in learnt if not wanted.matches(row.get(wanted.field))]
         learnt = marked + random.Random(0).sample(others, max(0, rows - len(marked)))
         train = work / "train.jsonl"
         train.write_text("".join(json.dumps(row) + "\n" for row in learnt))

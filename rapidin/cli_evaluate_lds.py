@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rapidin.cli_evaluate_parts import Adapter, Model, Settings, check_packages, opened_model
 from rapidin.cli_parts import (
     Json,
     StorePath,
@@ -69,6 +70,7 @@ def lds(
             min=1, metavar="N", help="Models trained at a time; one per core unless given, one with --command."
         ),
     ] = None,
+    setting: Settings = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the checkpoints of the subsets.")] = False,
     work: Annotated[
         Path | None,
@@ -78,7 +80,8 @@ def lds(
             "unless given.",
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")] = None,
+    model: Model = None,
+    adapter: Adapter = None,
     device: Annotated[
         str, typer.Option(help="Of scores, and of losses after a --command: auto, cpu, cuda, cuda:0.")
     ] = "auto",
@@ -100,17 +103,16 @@ def lds(
     if initial is not None and not initial.is_dir():
         raise SettingError(f"--initial {initial} is no directory: give that of a checkpoint")
     with importing():
-        from rapidin.evaluation.extra import package
         from rapidin.evaluation.lds import Retraining, linear_datamodeling
-        from rapidin.evaluation.registry import QUICK, Options
+        from rapidin.evaluation.registry import QUICK, Options, method_settings
         from rapidin.evaluation.saved import DIRECTORY_NAME
         from rapidin.evaluation.trainer import Training
         from rapidin.model.fitting import Schedule
-        from rapidin.search.query_model import QueryModel
         from rapidin.storage import Store
         from rapidin.terminal_lds import lds_view
-    package("scipy.stats", "scipy")
-    package("psutil")
+    methods = method or ["rapidin", *QUICK]
+    check_packages(methods, False, False)
+    options = Options(seed, more=method_settings(setting or ()))
     schedule = Schedule(
         epochs_all=epochs_all, epochs_response=epochs, batch=batch_size, learning_rate=learning_rate
     )
@@ -120,24 +122,18 @@ def lds(
     retraining = Retraining(training, subsets, fraction, seed, jobs, tuple(data or ()), keep)
     with (
         Store.open(store) as opened,
-        QueryModel(
-            opened,
-            model=model,
-            device=device,
-            tokens_per_batch=tokens_per_batch,
-            trust_remote_code=trust_remote_code,
-        ) as loaded,
+        opened_model(opened, model, adapter, device, tokens_per_batch, trust_remote_code) as loaded,
         progress("asking") as show,
     ):
         report = linear_datamodeling(
             opened,
             loaded,
             queries,
-            method or ("rapidin", *QUICK),
+            methods,
             retraining,
             work=opened.path / DIRECTORY_NAME if work is None else work,
             device=device,
-            options=Options(seed),
+            options=options,
             max_new_tokens=max_new_tokens,
             trust_remote_code=trust_remote_code,
             tell=show,

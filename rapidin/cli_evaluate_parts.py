@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,7 +198,7 @@ def checkpoints_of(given: list[str] | None) -> tuple[tuple[str, float], ...]:
     """Directories and learning rates of ``--checkpoint``.
 
     Raises:
-        SettingError: one cannot be read, or is no directory.
+        SettingError: one cannot be read, is no directory, or has a rate that no training has.
     """
     found = []
     for one in given or ():
@@ -210,4 +211,6 @@ def checkpoints_of(given: list[str] | None) -> tuple[tuple[str, float], ...]:
             raise SettingError(f"--checkpoint {one!r} cannot be read: write DIRECTORY=LEARNING_RATE")
         if not Path(place).is_dir():
             raise SettingError(f"--checkpoint {one!r}: {place} is no directory")
+        if not 0 < found[-1][1] < math.inf:
+            raise SettingError(f"--checkpoint {one!r}: {rate} is no learning rate; give a number above 0")
     return tuple(found)

@@ -65,8 +65,11 @@ class Bm25Scorer:
 
     def prepare(self, training: TrainingSet, tell: Tell | None = None) -> None:
         """Count the words of every sample."""
-        self._index = self._library.BM25()
-        self._index.index(self._words([sample.text for sample in training.samples]), show_progress=False)
+        words = self._words([sample.text for sample in training.samples])
+        self._index = None
+        if any(words):  # bm25s cannot count none at all
+            self._index = self._library.BM25()
+            self._index.index(words, show_progress=False)
 
     def scores(
         self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
@@ -75,7 +78,7 @@ class Bm25Scorer:
         scores = np.zeros((len(queries), len(training)), dtype=np.float32)
         texts = [query.query.prompt + query.query.generation for query in queries]
         for row, words in enumerate(self._words(texts)):
-            if words:
+            if words and self._index is not None:
                 scores[row] = self._index.get_scores(words)
             if tell is not None:
                 tell(self.name, row + 1, len(queries))

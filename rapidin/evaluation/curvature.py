@@ -1,7 +1,7 @@
 """Products of several vectors at once with the training loss's curvature: Hessian or Gauss–Newton matrix.
 
-The loss is the mean over samples of each sample's mean cross-entropy over its targets, the one whose gradients a
-store holds. Its Gauss–Newton matrix is the mean of Jᵀ (diag(p) − p pᵀ) J over targets (J: derivative of the
+The loss is the mean over samples of each sample's mean cross-entropy over its targets, whatever a store
+differentiates. Its Gauss–Newton matrix is the mean of Jᵀ (diag(p) − p pᵀ) J over targets (J: derivative of the
 logits, p: the softmax of these; Schraudolph 2002), the Hessian without the curvature of the model itself, and so
 positive semi-definite wherever the model stands. Neither matrix is ever formed.
 

@@ -6,7 +6,9 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from pydantic import Field
 
 from rapidin.evaluation.conjugate_gradients import conjugate_gradients
 from rapidin.evaluation.curvature import Curvature, largest_eigenvalue
@@ -15,6 +17,10 @@ from rapidin.evaluation.vectors import Vectors
 from rapidin.gradients.engine import TokenSample
 
 logger = logging.getLogger(__name__)
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+"""Bounds that `registry.method_settings` checks; a dataclass made in Python is taken as it is."""
 
 Draw = Callable[[random.Random, int], Sequence[TokenSample]]
 """Draws so many training samples, or all where there are no more."""
@@ -53,10 +59,10 @@ class GaussNewton:
         seed: of the subset.
     """
 
-    damping: float = 0.01
-    samples: int = 16
-    tolerance: float = 0.05
-    iterations: int = 8
+    damping: Positive = 0.01
+    samples: Count = 16
+    tolerance: Positive = 0.05
+    iterations: Count = 8
     seed: int = 0
 
     name = "influence-cg"

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from rapidin.data import read_rows
 from rapidin.errors import DataFileError, SettingError
-from rapidin.evaluation.asking import training_set
+from rapidin.evaluation.asking import Questions, training_set
+from rapidin.evaluation.asking import asked as asked_of
+from rapidin.evaluation.inputs import inputs_digest
 from rapidin.evaluation.intervals import Bootstrap, Estimate
 from rapidin.evaluation.registry import METHODS, Context, Options
 from rapidin.evaluation.retraining import Job, WriteData, retrained_losses
@@ -206,13 +208,8 @@ def _asked(
     samples = list(read_queries(file, store.settings.text))
     if not samples:
         raise DataFileError(f"{file} has no rows: give queries")
-    report = _step(tell, "answering queries")
-    found = []
-    for number, sample in enumerate(samples, start=1):
-        found.append(AskedQuery(*model.prepared(sample, max_new_tokens)))
-        if report is not None:
-            report(number, len(samples))
-    return found
+    questions = Questions(tuple(samples), ((),) * len(samples), 0)
+    return asked_of(model, questions, max_new_tokens, _step(tell, "answering queries"))
 
 
 def _job(
@@ -231,7 +228,7 @@ def _job(
         data_digest(store.settings, training),
         queries,
         asdict(retraining.training),
-        [str(file.absolute()) for file in retraining.data],
+        inputs_digest(retraining.training, retraining.data),
         [retraining.fraction, retraining.seed],
     )
     by_command = retraining.training.command is not None

@@ -15,11 +15,14 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from rapidin.errors import ComputationError
 from rapidin.evaluation import vectors as algebra
 from rapidin.evaluation.curvature import Curvature, Product, largest_eigenvalue
-from rapidin.evaluation.inverse import Draw
+from rapidin.evaluation.inverse import Count, Draw, Positive
 from rapidin.evaluation.scoring import Tell
 from rapidin.evaluation.vectors import Vectors
 
@@ -47,11 +50,11 @@ class Lissa:
         seed: of the batches.
     """
 
-    damping: float = 0.01
-    scale: float | None = None
-    depth: int = 40
-    repeats: int = 1
-    batch: int = 2
+    damping: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    scale: Positive | None = None
+    depth: Count = 40
+    repeats: Count = 1
+    batch: Count = 2
     seed: int = 0
 
     name = "influence-lissa"

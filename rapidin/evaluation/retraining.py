@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from rapidin.environment import VARIABLES
 from rapidin.errors import ComputationError, SettingError
-from rapidin.evaluation.trainer import DATA, LOG, LOSSES, Training, last_lines
+from rapidin.evaluation.trainer import DATA, LOG, LOSSES, OUTPUT, Training, last_lines
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Job:
         model: settings of the store's model.
         samples: token ids and targets of all n, for the built-in training; empty for a command.
         queries: the same of all q.
-        keep: whether checkpoints and data files stay.
+        keep: whether checkpoints and data files stay; a subset whose checkpoint is gone is then trained again.
         device: for the losses after a command.
         trust_remote_code: whether a checkpoint's own Python code may run.
     """
@@ -97,7 +97,7 @@ def retrained_losses(
     found: dict[int, list[float]] = {}
     for number, place in enumerate(places):
         kept = _kept(place / LOSSES, len(job.queries))
-        if kept is not None:
+        if kept is not None and (not job.keep or (place / OUTPUT).is_dir()):
             found[number] = kept
     missing = [number for number in range(len(members)) if number not in found]
     if on_progress is not None:

@@ -1,7 +1,8 @@
 """TracIn with exact, uncompressed gradients (Pruthi et al. 2020), with and without layer-wise normalisation.
 
-What RapidIn approximates: the inner product of the whole gradients (Eq. 5 of Lin et al. 2024), summed over
-checkpoints of the training, each weighted by the learning rate that it had there.
+What RapidIn approximates: the inner product of the whole gradients (Eq. 5 of Lin et al. 2024; of the loss, where a
+store may differentiate the log-odds, see `TracIn`), summed over checkpoints of the training, each weighted by the
+learning rate that it had there.
 
 Shape letters: q queries · n samples · b batch · L parameter tensors.
 """
@@ -94,7 +95,7 @@ class TracIn:
         store = self._model.engine
         changed = "model" if self._model.settings.adapter is None else "adapter"
         settings = self._model.settings.model_copy(update={changed: checkpoint.place})
-        loaded = load_model(settings, self._device)
+        loaded = load_model(settings, self._device, self._model.trust_remote_code)
         engine = RapidGradEngine(loaded.model, self._model.parameters, self._model.projection)
         with engine:
             yield engine, TokenBudget(None, store.device, self._model.projection.dimension)

@@ -134,6 +134,9 @@ class _Worker:
     def subset(self, directory: Path, members: list[int]) -> None:
         """Train on a subset and write the queries' losses."""
         output = directory / OUTPUT
+        shutil.rmtree(
+            output, ignore_errors=True
+        )  # of a run that was cut off, or the model would be taken for ours
         if self._training.command is None:
             rows = [self._samples[member] for member in members]
             model = trained(self._training, self._settings.model, rows, self._trust)

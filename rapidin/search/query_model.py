@@ -56,6 +56,7 @@ class QueryModel:
         projection: of their gradients, the store's.
         engine: makes these gradients.
         budget: of the batches.
+        trust_remote_code: as given; for other checkpoints of the same model.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class QueryModel:
         trust_remote_code: bool = False,
     ) -> None:
         settings = store.settings
+        self.trust_remote_code = trust_remote_code
         self.lock = threading.RLock()
         self._of_thread = threading.local()
         self._held: HeldNetwork | None = None

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from rapidin.cli import main
+from rapidin.errors import SettingError
+from rapidin.evaluation.retraining import Job
 from tests.evaluation import worlds_of_colours
 
 LABEL = ("--label", worlds_of_colours.LABEL)
@@ -90,6 +94,8 @@ def test_fidelity(
         (("--label", "number"), "cannot be read"),
         (("--checkpoint", "nonsense"), "DIRECTORY=LEARNING_RATE"),
         (("--checkpoint", "/no/such/place=0.1"), "is no directory"),
+        (("--checkpoint", ".=nan"), "nan is no learning rate"),
+        (("--checkpoint", ".=0"), "0 is no learning rate"),
         (("--embedding-model", "/no/such/place"), "is no directory"),
         (("--plot", "/no/such/place/p.png"), "its directory does not exist"),
     ],
@@ -104,3 +110,53 @@ def test_wrong_usage(
     store, queries = places
     assert run(monkeypatch, "backdoor", store, "--queries", queries, *LABEL, *more) == 2
     assert message in capsys.readouterr().err
+
+
+def test_lds(
+    places: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Retraining itself is `test_lds`'s; here it is a table of losses."""
+    seen: dict[str, Any] = {}
+
+    def losses(job: Job, members: np.ndarray, jobs: int, write: object, tell: object) -> np.ndarray:
+        seen.update(training=job.training, jobs=jobs, members=members.shape)
+        return np.random.default_rng(0).normal(size=(len(members), len(job.queries)))
+
+    monkeypatch.setattr("rapidin.evaluation.lds.retrained_losses", losses)
+    store, queries = places
+    command = ("lds", store, "--queries", queries, "--work", str(tmp_path), "--device", "cpu", "--subsets", "6")
+    command += ("--method", "random", "--method", "rapidin", "--jobs", "3", "--epochs", "2", "--seed", "4")
+    assert run(monkeypatch, *command, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [method["name"] for method in found["methods"]] == ["random", "rapidin"]
+    assert all(-1 <= value <= 1 for method in found["methods"] for value in method["by_query"])
+    assert (found["subsets"], found["samples"], len(found["queries"])) == (6, 60, 4)
+    assert (seen["jobs"], seen["members"]) == (3, (6, 60))
+    assert (seen["training"].schedule.epochs_response, seen["training"].seed) == (2, 4)
+    assert run(monkeypatch, *command) == 0
+    assert "6 models, each of 50% of 60 samples; 4 queries" in capsys.readouterr().out
+
+    for more, message in (
+        (("--setting", "influence-cg.depth=3"), "influence-cg has no setting 'depth'"),
+        (("--data", queries), "--data is for --command"),
+        (("--initial", "/no/such/place"), "is no directory"),
+        (("--method", "chance"), "--method 'chance' is unknown"),
+    ):
+        assert run(monkeypatch, *command, *more) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_settings_of_influence_functions_reach_lds(
+    places: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def evaluated(*arguments: object, **named: Any) -> None:
+        seen.update(named)
+        raise SettingError("enough")
+
+    monkeypatch.setattr("rapidin.evaluation.lds.linear_datamodeling", evaluated)
+    store, queries = places
+    command = ("lds", store, "--queries", queries, "--work", str(tmp_path), "--setting", "influence-cg.samples=3")
+    assert run(monkeypatch, *command) == 2
+    assert seen["options"].more == {"influence-cg": {"samples": "3"}}

@@ -131,6 +131,11 @@ def test_settings_of_the_command_line_reach_the_methods() -> None:
         ("bm25.depth=3", "write METHOD.NAME=NUMBER"),
         ("influence-cg.depth=3", "influence-cg has no setting 'depth': give one of damping"),
         ("influence-lissa.depth=many", "influence-lissa.depth=many: "),
+        ("influence-lissa.scale=0", "influence-lissa.scale=0: Input should be greater than 0"),
+        ("influence-lissa.damping=1", "influence-lissa.damping=1: Input should be less than 1"),
+        ("influence-lissa.repeats=0", "influence-lissa.repeats=0: Input should be greater than or equal to 1"),
+        ("influence-cg.samples=0", "influence-cg.samples=0: Input should be greater than or equal to 1"),
+        ("influence-cg.damping=nan", "influence-cg.damping=nan: "),
     ],
 )
 def test_settings_that_cannot_be_used(text: str, message: str) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ import pytest
 
 import rapidin
 from rapidin.errors import ComputationError, SettingError
+from rapidin.evaluation.inputs import inputs_digest
 from rapidin.evaluation.lds import LdsReport, Retraining, linear_datamodeling
 from rapidin.evaluation.retraining import Job, retrained_losses
 from rapidin.evaluation.subsets import datamodeling_scores, subset
-from rapidin.evaluation.trainer import LOSSES, Tokens, Training, losses_of, trained
+from rapidin.evaluation.trainer import LOSSES, OUTPUT, Tokens, Training, _Worker, losses_of, trained
 from rapidin.model.fitting import Schedule
 from rapidin.search.query_model import QueryModel
 from tests import worlds
@@ -251,3 +253,55 @@ def test_a_process_that_dies_is_an_error_with_its_log(tmp_path: Path, monkeypatc
     members = np.ones((1, 1), dtype=bool)
     with pytest.raises(ComputationError, match=r"subset 0: its process ended .* ends: Killed: too large"):
         retrained_losses(job, members, 1, lambda file, chosen: None)
+
+
+def test_what_a_retraining_reads_decides_where_its_losses_are_kept(
+    tmp_path: Path, model_directory: Path, other_model_directory: Path
+) -> None:
+    script, data, initial = tmp_path / "train.py", tmp_path / "rows.jsonl", tmp_path / "initial"
+    script.write_text("first")
+    data.write_text("{}")
+    initial.symlink_to(model_directory)
+    command, begun = Training(f"python '{script}' {{data}} {{output}}"), Training(initial=str(initial))
+
+    def digests() -> list[object]:
+        return [inputs_digest(command, ()), inputs_digest(Training(), (data,)), inputs_digest(begun, ())]
+
+    before = digests()
+    assert digests() == before
+    script.write_text("other")
+    data.write_text("[]")
+    initial.unlink()
+    initial.symlink_to(other_model_directory)
+    assert all(new != old for new, old in zip(digests(), before, strict=True))
+
+
+def test_kept_losses_do_not_stand_for_checkpoints_that_should_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rapidin.evaluation.retraining.BOOT", "raise SystemExit(3)")
+    (tmp_path / "0000").mkdir()
+    (tmp_path / "0000" / LOSSES).write_text("[1.5]")
+    queries = [{"ids": [1, 2], "targets": [False, True]}]
+    members = np.ones((1, 1), dtype=bool)
+
+    def losses(keep: bool) -> list[list[float]]:
+        job = Job(tmp_path, Training(), {"model": "nowhere"}, [], queries, keep)
+        return retrained_losses(job, members, 1, lambda file, chosen: None).tolist()
+
+    assert losses(keep=False) == [[1.5]]
+    with pytest.raises(ComputationError, match="its process ended"):
+        losses(keep=True)
+    (tmp_path / "0000" / OUTPUT).mkdir()
+    assert losses(keep=True) == [[1.5]]
+
+
+def test_a_checkpoint_of_a_run_that_was_cut_off_is_not_taken_for_the_new_one(tmp_path: Path) -> None:
+    (tmp_path / OUTPUT).mkdir()
+    (tmp_path / OUTPUT / "config.json").write_text("{}")
+    settings = {"training": asdict(Training("true {data} {output}")), "model": {"model": "nowhere"}}
+    worker = _Worker(
+        {**settings, "samples": [], "queries": [], "keep": False, "device": "cpu", "trust_remote_code": False}
+    )
+    with pytest.raises(ComputationError, match="left no checkpoint"):
+        worker.subset(tmp_path, [])

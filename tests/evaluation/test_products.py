@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import rapidin
-from rapidin.errors import GradientError
+from rapidin.errors import GradientError, ModelError
 from rapidin.evaluation.products import GradientProducts, query_gradient
 from rapidin.evaluation.scoring import AskedQuery, TrainingSet
 from rapidin.evaluation.tracin import Checkpoint, TracIn
@@ -105,6 +105,23 @@ def test_scores_are_sums_over_checkpoints(store: Path, other_model_directory: Pa
     np.testing.assert_allclose(scores, wanted, rtol=1e-3, atol=1e-5)
     assert seen[-1] == (2 * len(encoded), 2 * len(encoded))
     assert seen == sorted(seen)
+
+
+def test_checkpoints_are_trusted_as_the_model_is(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def load(settings: ModelSettings, device: str, trust: bool = False) -> None:
+        seen.append(trust)
+        raise ModelError("enough")
+
+    with rapidin.Store.open(store) as opened:
+        for trust in (False, True):
+            with QueryModel(opened, trust_remote_code=trust) as model, monkeypatch.context() as patched:
+                patched.setattr("rapidin.evaluation.tracin.load_model", load)
+                scorer = TracIn(model, checkpoints=[Checkpoint(model.settings.model, 1.0)])
+                with pytest.raises(ModelError, match="enough"):
+                    scorer.scores([], TrainingSet([], model.encoder))
+    assert seen == [False, True]
 
 
 def score(query: list[Tensor], sample: list[Tensor], layer_norm: bool) -> float:

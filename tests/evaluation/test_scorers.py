@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import bm25s
@@ -78,6 +79,14 @@ def test_bm25_against_its_formula(world: World) -> None:
                     saturation = document[word] + 1.5 * (0.25 + 0.75 * lengths[column] / mean)
                     wanted += idf * document[word] / saturation
             assert found[row, column] == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+
+
+def test_bm25_of_samples_without_words_says_nothing(world: World) -> None:
+    scorer = Bm25Scorer()
+    silent = [replace(sample, prompt="", response="the") for sample in world.training.samples[:2]]
+    training = TrainingSet(silent, world.model.encoder)
+    scorer.prepare(training)
+    assert not scorer.scores(world.queries, training).any()
 
 
 def test_embeddings_are_means_of_last_hidden_states(world: World) -> None:
