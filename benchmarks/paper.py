@@ -57,23 +57,24 @@ def dimension_variants(exponents: range, bits: int) -> list[Variant]:
 
 def choice_variants(models: int, last_layer: str) -> list[Variant]:
     """What is traced, with and without normalisation, for every model of a world."""
-    paper = {"objective": "loss"}
+    odds = {"objective": "log-odds"}
     variants = [
-        Variant("all weights: matrices, log-odds (the default)"),
-        Variant("all weights: matrices, loss", paper),
-        Variant("all weights: every tensor, loss (the paper's)", {**paper, "modules": "."}),
-        Variant("all weights: every tensor, log-odds", {"modules": "."}),
-        Variant("all weights: norms only, log-odds", {"modules": "norm"}),
-        Variant("all weights: attention only, log-odds", {"modules": "attn"}),
-        Variant("all weights: feed-forward only, log-odds", {"modules": "mlp"}),
-        Variant("all weights: the last layer only, log-odds", {"modules": last_layer}),
-        Variant("all weights: matrices, log-odds, not normalised", {"layer_norm": False}),
+        Variant("all weights: matrices, loss (the default)"),
+        Variant("all weights: every tensor, loss (the paper's)", {"modules": "."}),
+        Variant("all weights: matrices, log-odds", odds),
+        Variant("all weights: every tensor, log-odds", {**odds, "modules": "."}),
+        Variant("all weights: norms only, log-odds", {**odds, "modules": "norm"}),
+        Variant("all weights: attention only, log-odds", {**odds, "modules": "attn"}),
+        Variant("all weights: feed-forward only, log-odds", {**odds, "modules": "mlp"}),
+        Variant("all weights: the last layer only, log-odds", {**odds, "modules": last_layer}),
+        Variant("all weights: matrices, loss, not normalised", {"layer_norm": False}),
+        Variant("all weights: matrices, log-odds, not normalised", {**odds, "layer_norm": False}),
     ]
     if models > 1:
         variants += [
-            Variant("LoRA: log-odds (the default)", {}, tuned=1),
-            Variant("LoRA: loss (the paper's)", paper, tuned=1),
-            Variant("LoRA: log-odds, not normalised", {"layer_norm": False}, tuned=1),
+            Variant("LoRA: loss (the default)", {}, tuned=1),
+            Variant("LoRA: log-odds", odds, tuned=1),
+            Variant("LoRA: log-odds, not normalised", {**odds, "layer_norm": False}, tuned=1),
         ]
     return variants
 

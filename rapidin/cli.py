@@ -142,9 +142,9 @@ def ingest(
     objective: Annotated[
         Objective | None,
         typer.Option(
-            help="What of a token is differentiated: its log-odds, so that tokens the model is sure of count as "
-            "much as those it guesses, which finds far more of the samples behind a behaviour; or its loss, as in "
-            "the paper. Unless given, the log-odds."
+            help="What of a token is differentiated: its loss, as in training, which tells facts and errors apart "
+            "best; or its log-odds, so that tokens the model is sure of count as much as those it guesses, which "
+            "finds far more of the samples behind a behaviour, such as a backdoor. Unless given, the loss."
         ),
     ] = None,
     no_layer_norm: Annotated[

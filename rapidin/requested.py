@@ -73,9 +73,6 @@ _PARTS: dict[str, dict[str, str]] = {
 _BITS_OF_NEW_STORES = 4
 """A quarter of half precision's bytes, sooner searched, and hardly noisier (benchmarks/RESULTS.md)."""
 
-_OBJECTIVE_OF_NEW_STORES = "log-odds"
-"""Finds far more of the samples behind a behaviour than the loss (benchmarks/RESULTS.md, "What is traced")."""
-
 _PLACES = ("model", "adapter")
 """A model may move; its fingerprint is compared instead of its path."""
 
@@ -107,9 +104,7 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
         return ResolvedSettings(
             model=_validated(ModelSettings, given["model"]),
             text=_validated(TextSettings, given["text"]),
-            projection=_validated(
-                ProjectionSettings, {"objective": _OBJECTIVE_OF_NEW_STORES, **given["projection"]}
-            ),
+            projection=_validated(ProjectionSettings, given["projection"]),
             codec=_validated(CodecSettings, {"bits": _BITS_OF_NEW_STORES, **given["codec"]}),
             kind_given="kind" in given["projection"],
             dimension_given="dimension" in given["projection"],

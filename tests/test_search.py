@@ -25,7 +25,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path, data:
 
 
 def exact_scores(
-    model: ModelSettings, data: Path, prompt: str, generation: str, objective: str = "log-odds"
+    model: ModelSettings, data: Path, prompt: str, generation: str, objective: str = "loss"
 ) -> dict[str, float]:
     """The oracle: mean over parameter tensors of the cosines of one-sample gradients."""
     loaded = load_model(model, "cpu")
