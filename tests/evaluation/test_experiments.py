@@ -109,8 +109,9 @@ def test_what_decides_scores_decides_their_key(setting: Setting) -> None:
     other = settings.model_copy(update={"codec": settings.codec.model_copy(update={"bits": 1})})
     assert data_digest(other, training) != data
     traced = settings.model_copy(update={"parameters": settings.parameters[1:]})
-    loss = settings.model_copy(update={"projection": settings.projection.model_copy(update={"objective": "loss"})})
-    assert len({data, data_digest(traced, training), data_digest(loss, training)}) == 3
+    other_objective = settings.projection.model_copy(update={"objective": "log-odds"})
+    odds = settings.model_copy(update={"projection": other_objective})
+    assert len({data, data_digest(traced, training), data_digest(odds, training)}) == 3
     training.samples = [replace(training.samples[0], content_hash="other"), *training.samples[1:]]
     assert data_digest(settings, training) != data
     asked = queries[0]
