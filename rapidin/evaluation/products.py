@@ -24,6 +24,7 @@ from rapidin.gradients.batches import in_batches
 from rapidin.gradients.contributions import ParameterGradient, as_matrix
 from rapidin.gradients.engine import TokenSample
 from rapidin.gradients.normalisation import squared_norms
+from rapidin.influence.alignments import BLOCK_ELEMENTS
 from rapidin.influence.directions import whole_gradient
 from rapidin.memory import WorkingMemory, free_bytes
 from rapidin.text import EncodedSample
@@ -35,8 +36,6 @@ Reduce = Callable[[Tensor, Tensor], Tensor]
 """Makes scores [b, …] of products [b, L, q] and norms ‖s_l‖ [b, L], both float64."""
 
 _ENCODED_AT_ONCE = 512
-_BLOCK_ELEMENTS = 1 << 23
-"""Gradient elements formed at a time."""
 _DIRECTIONS_SHARE = 0.4
 """Of the free memory, that directions may take."""
 
@@ -198,22 +197,12 @@ class _Products:
         """Multiply one parameter's gradients with all directions."""
         wanted = self._directions[gradient.position]
         sums = self._sums[:, gradient.position]
-        most = max(1, _BLOCK_ELEMENTS // (gradient.batch * gradient.columns))
-        occupied = gradient.occupied_rows()
-        if occupied is not None:
-            for rows in occupied.split(most):
-                self._add(sums, gradient.chosen_rows(rows), wanted[:, rows.to(wanted.device)])
-            return
-        for first in range(0, gradient.rows, most):
-            count = min(most, gradient.rows - first)
-            block = gradient.block(first, count, self._memory)
-            self._add(sums, block, wanted[:, first : first + count])
+        for rows, piece in gradient.pieces(BLOCK_ELEMENTS, self._memory):
+            flat = piece.flatten(1)
+            of_rows = wanted[:, rows if isinstance(rows, slice) else rows.to(wanted.device)]
+            sums[:, : self._count] += (flat @ of_rows.flatten(1).to(flat.device).T).double().cpu()
+            sums[:, self._count] += squared_norms(flat).cpu()
 
     def result(self) -> Tensor:
         """See the class."""
         return self._sums
-
-    def _add(self, sums: Tensor, block: Tensor, wanted: Tensor) -> None:
-        flat = block.flatten(1)
-        sums[:, : self._count] += (flat @ wanted.flatten(1).to(flat.device).T).double().cpu()
-        sums[:, self._count] += squared_norms(flat).cpu()

@@ -10,6 +10,7 @@ Shape letters: b batch · t tokens · r rows · c columns of the parameter seen 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -159,6 +160,26 @@ class ParameterGradient:
             return None
         rows: Tensor = torch.unique(torch.cat([part.index[part.index >= 0] for part in scattered]))
         return rows
+
+    def pieces(self, elements: int, memory: WorkingMemory) -> Iterator[tuple[slice | Tensor, Tensor]]:
+        """Form the whole gradient, some rows at a time; only those that some sample touches, if it is sparse.
+
+        Args:
+            elements: formed at a time, unless a single row has more.
+            memory: to form dense pieces in, so each must be used up before the next.
+
+        Yields:
+            Which rows, and their gradients, float32 [b, rows, c].
+        """
+        most = max(1, elements // (self.batch * self.columns))
+        occupied = self.occupied_rows()
+        if occupied is not None:
+            for rows in occupied.split(most):
+                yield rows, self.chosen_rows(rows)
+            return
+        for first in range(0, self.rows, most):
+            count = min(most, self.rows - first)
+            yield slice(first, first + count), self.block(first, count, memory)
 
     def chosen_rows(self, rows: Tensor) -> Tensor:
         """Form some rows of a sparse gradient, float32 [b, n, c].

@@ -17,7 +17,7 @@ from rapidin.gradients.rapidgrad import RapidGradEngine
 from rapidin.influence.directions import Direction
 from rapidin.memory import WorkingMemory
 
-_BLOCK_ELEMENTS = 1 << 23
+BLOCK_ELEMENTS = 1 << 23
 """Gradient elements formed at a time."""
 
 
@@ -57,23 +57,12 @@ class Alignments:
         """Multiply one parameter's gradients with the direction's tensor."""
         wanted = self._direction.tensors[gradient.position]
         sums = self._sums[:, gradient.position]
-        most = max(1, _BLOCK_ELEMENTS // (gradient.batch * gradient.columns))
-        occupied = gradient.occupied_rows()
-        if occupied is not None:
-            for rows in occupied.split(most):
-                self._add(sums, gradient.chosen_rows(rows), None if wanted is None else wanted[rows])
-            return
-        for first in range(0, gradient.rows, most):
-            count = min(most, gradient.rows - first)
-            block = gradient.block(first, count, self._memory)
-            self._add(sums, block, None if wanted is None else wanted[first : first + count])
+        for rows, piece in gradient.pieces(BLOCK_ELEMENTS, self._memory):
+            flat = piece.flatten(1)
+            if wanted is not None:
+                sums[:, 0] += (flat @ wanted[rows].flatten().to(flat.device)).double().cpu()
+            sums[:, 1] += squared_norms(flat).cpu()
 
     def result(self) -> Tensor:
         """Return float64 [b, L, 2]: products and squared norms."""
         return self._sums
-
-    def _add(self, sums: Tensor, block: Tensor, wanted: Tensor | None) -> None:
-        flat = block.flatten(1)
-        if wanted is not None:
-            sums[:, 0] += (flat @ wanted.flatten().to(flat.device)).double().cpu()
-        sums[:, 1] += squared_norms(flat).cpu()
