@@ -18,10 +18,11 @@ from benchmarks.tracing_data import Pair, write_tracing_data
 from rapidin.data import read_rows
 from rapidin.demo.data import DemoData, write_demo_data
 from rapidin.demo.training import train_demo_model
+from rapidin.model.fitting import padded
 from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.settings import ModelSettings, TextSettings
 from rapidin.storage.filters import parse
-from rapidin.text import EncodedSample, Encoder, recognise
+from rapidin.text import Encoder, recognise
 
 _RANK = 16
 _ADAPTER_STEPS = 600
@@ -170,19 +171,9 @@ def train_adapter(base: Path, train: Path, directory: Path) -> None:
     for step in range(_ADAPTER_STEPS):
         for group in optimizer.param_groups:
             group["lr"] = _ADAPTER_RATE * (1 - step / _ADAPTER_STEPS)
-        loss = adapted(**_batch(numbers.sample(encoded, _ADAPTER_BATCH))).loss
+        ids, labels = padded(numbers.sample(encoded, _ADAPTER_BATCH), all_tokens=False)
+        loss = adapted(input_ids=ids, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     adapted.save_pretrained(directory)
-
-
-def _batch(samples: list[EncodedSample]) -> dict[str, torch.Tensor]:
-    length = max(len(sample.ids) for sample in samples)
-    ids = torch.zeros(len(samples), length, dtype=torch.int64)
-    labels = torch.full((len(samples), length), -100)
-    for row, sample in enumerate(samples):
-        tokens = torch.tensor(sample.ids)
-        ids[row, : len(tokens)] = tokens
-        labels[row, : len(tokens)] = torch.where(torch.tensor(sample.targets), tokens, -100)
-    return {"input_ids": ids, "labels": labels}

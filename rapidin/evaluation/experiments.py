@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from rapidin.evaluation.measures import average_precision, precision, ranking, t
 from rapidin.evaluation.registry import METHODS, Context, Options, chosen
 from rapidin.evaluation.reports import BackdoorReport, Caching, MethodTracing, TracedAt, TraceReport
 from rapidin.evaluation.saved import SavedScores
-from rapidin.evaluation.scoring import AskedQuery, Tell, TrainingSet
+from rapidin.evaluation.scoring import AskedQuery, Tell, TrainingSet, step_of
 from rapidin.evaluation.scoring_run import ScoringRun
 from rapidin.search.query_model import QueryModel
 from rapidin.storage import Store
@@ -71,7 +71,7 @@ class Setting:
         Raises:
             RowError: a row cannot be used.
         """
-        return asked(self.model, self.questions, self.max_new_tokens, _step(tell, "answering queries"))
+        return asked(self.model, self.questions, self.max_new_tokens, step_of(tell, "answering queries"))
 
     def runner(self, training: TrainingSet, tell: Tell | None) -> ScoringRun:
         """Runs the methods on these samples."""
@@ -103,7 +103,7 @@ def backdoor(
     marked = relevant(setting.store, training, setting.label, setting.where)
     queries = setting.answered(tell)
     caching = (
-        estimated_caching(setting.model, training, on_progress=_step(tell, "caching some samples"))
+        estimated_caching(setting.model, training, on_progress=step_of(tell, "caching some samples"))
         if caching_seconds is None
         else Caching(caching_seconds, 0)
     )
@@ -182,8 +182,3 @@ def trace(
         left_out=setting.questions.left_out,
         methods=tuple(methods),
     )
-
-
-def _step(tell: Tell | None, name: str) -> Callable[[int, int], None] | None:
-    """Reports of one step."""
-    return None if tell is None else lambda done, total: tell(name, done, total)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from rapidin.evaluation.intervals import Bootstrap, Estimate
 from rapidin.evaluation.registry import METHODS, Context, Options
 from rapidin.evaluation.retraining import Job, WriteData, retrained_losses
 from rapidin.evaluation.saved import SavedScores, data_digest, digest_of
-from rapidin.evaluation.scoring import AskedQuery, Tell, TrainingSet
+from rapidin.evaluation.scoring import AskedQuery, Tell, TrainingSet, step_of
 from rapidin.evaluation.scoring_run import ScoringRun
 from rapidin.evaluation.subsets import datamodeling_scores, subset
 from rapidin.evaluation.trainer import Training
@@ -167,7 +167,7 @@ def linear_datamodeling(
     )
     job = _job(store, model, training, asked, retraining, work, device, trust_remote_code)
     started = time.perf_counter()
-    losses = retrained_losses(job, members, retraining.jobs, write_data, _step(tell, "training on subsets"))
+    losses = retrained_losses(job, members, retraining.jobs, write_data, step_of(tell, "training on subsets"))
     seconds = time.perf_counter() - started
     mean = Bootstrap(len(asked), retraining.seed).mean
     found = []
@@ -209,7 +209,7 @@ def _asked(
     if not samples:
         raise DataFileError(f"{file} has no rows: give queries")
     questions = Questions(tuple(samples), ((),) * len(samples), 0)
-    return asked_of(model, questions, max_new_tokens, _step(tell, "answering queries"))
+    return asked_of(model, questions, max_new_tokens, step_of(tell, "answering queries"))
 
 
 def _job(
@@ -276,8 +276,3 @@ def _writer(training: TrainingSet, store: Store, files: Sequence[Path]) -> Write
         file.write_text("".join(rows), encoding="utf-8")
 
     return write
-
-
-def _step(tell: Tell | None, name: str) -> Callable[[int, int], None] | None:
-    """Reports of one step."""
-    return None if tell is None else lambda done, total: tell(name, done, total)

@@ -20,6 +20,11 @@ Tell = Callable[[str, int, int], None]
 """Told a step's name, how much of it is done, and of how much."""
 
 
+def step_of(tell: Tell | None, name: str) -> Callable[[int, int], None] | None:
+    """Reports of one step: told how much of it is done, and of how much."""
+    return None if tell is None else lambda done, total: tell(name, done, total)
+
+
 @dataclass(frozen=True, slots=True)
 class AskedQuery:
     """A generation whose training samples are asked for.

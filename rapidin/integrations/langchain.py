@@ -132,8 +132,7 @@ class WithProponents(RunnableSerializable[dict[str, Any], dict[str, Any]]):
             run_manager: CallbackManagerForChainRun,  # noqa: ARG001
             config: RunnableConfig,
         ) -> dict[str, Any]:
-            prompt, answer = self._texts(given)
-            changes = {"query_is": "prompt", "prompt": None, "generation": answer, **kwargs}
+            prompt, changes = self._call(given, kwargs)
             return {**given, self.output_key: self.retriever.invoke(prompt, config, **changes)}
 
         return self._call_with_config(add, input, config)
@@ -148,20 +147,20 @@ class WithProponents(RunnableSerializable[dict[str, Any], dict[str, Any]]):
             run_manager: AsyncCallbackManagerForChainRun,  # noqa: ARG001
             config: RunnableConfig,
         ) -> dict[str, Any]:
-            prompt, answer = self._texts(given)
-            changes = {"query_is": "prompt", "prompt": None, "generation": answer, **kwargs}
+            prompt, changes = self._call(given, kwargs)
             return {**given, self.output_key: await self.retriever.ainvoke(prompt, config, **changes)}
 
         return await self._acall_with_config(add, input, config)
 
-    def _texts(self, given: dict[str, Any]) -> tuple[str, str]:
+    def _call(self, given: dict[str, Any], changes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """What the retriever is called with: the chain's prompt, and its answer among the changes."""
         if not isinstance(given, dict):
             raise SettingError(f"a chain's {type(given).__name__} has no keys: put a dictionary before this step")
         prompt, answer = (
             _text(given, key, name)
             for key, name in ((self.prompt_key, "prompt_key"), (self.answer_key, "answer_key"))
         )
-        return prompt, answer
+        return prompt, {"query_is": "prompt", "prompt": None, "generation": answer, **changes}
 
 
 def _text(given: dict[str, Any], key: str, name: str) -> str:
