@@ -2,7 +2,7 @@
 
 import os
 
-from rapidin.environment import VARIABLES
+from rapidin.support.environment import VARIABLES
 
 # As rapidin's program does, before torch is imported; every method gains by it.
 os.environ.update(VARIABLES | os.environ)

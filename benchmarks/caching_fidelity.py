@@ -23,11 +23,11 @@ from benchmarks.exact import ExactGradients, exact_scores, flattened
 from benchmarks.methods import AUTHORS, rapidgrads
 from benchmarks.two_sided import TwoSided
 from benchmarks.workload import KINDS, projection_settings
-from rapidin.choices import DType
+from rapidin.attribution.rapidgrads import RapidGradEngine
 from rapidin.data import read_rows
-from rapidin.gradients import RapidGradEngine
 from rapidin.model.loading import LoadedModel, load_model, load_tokenizer
-from rapidin.settings import ModelSettings, TextSettings
+from rapidin.settings.choices import DType
+from rapidin.settings.store_settings import ModelSettings, TextSettings
 from rapidin.text import EncodedSample, Encoder, recognise
 
 _HALVES: tuple[DType, ...] = ("bfloat16", "float16")

@@ -13,14 +13,14 @@ from scipy.stats import pearsonr, spearmanr
 from benchmarks import tables
 from benchmarks.exact import ExactGradients, exact_scores
 from benchmarks.methods import rapidgrads
-from rapidin.choices import Bits
+from rapidin.attribution.rapidgrads import RapidGradEngine
 from rapidin.data import read_rows
-from rapidin.gradients import RapidGradEngine
-from rapidin.ingest.defaults import choose_projection
+from rapidin.ingest.projection_choice import choose_projection
 from rapidin.model.loading import load_model, load_tokenizer
-from rapidin.settings import ModelSettings, ProjectionSettings, TextSettings
-from rapidin.storage.codecs import CODECS, Codec
-from rapidin.storage.products import prepared
+from rapidin.settings.choices import Bits
+from rapidin.settings.store_settings import ModelSettings, ProjectionSettings, TextSettings
+from rapidin.storage.scan.products import prepared
+from rapidin.storage.vectors.codecs import CODECS, Codec
 from rapidin.text import EncodedSample, Encoder, recognise
 
 _BITS: tuple[Bits, ...] = (16, 4, 1)

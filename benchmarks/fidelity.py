@@ -28,7 +28,7 @@ import rapidin
 from benchmarks.exact import ExactGradients, exact_scores
 from rapidin.data import read_rows
 from rapidin.model.loading import load_model, load_tokenizer
-from rapidin.settings import ModelSettings, TextSettings
+from rapidin.settings.store_settings import ModelSettings, TextSettings
 from rapidin.text import Encoder, recognise
 
 

@@ -19,12 +19,12 @@ from benchmarks import tables
 from benchmarks.fresh import use_threads
 from rapidin import Store, ingest_files
 from rapidin.demo import DemoData, train_demo_model, write_demo_data
-from rapidin.demo.training import RECIPE, Recipe
-from rapidin.evaluation.lds import LdsReport, Retraining, linear_datamodeling
-from rapidin.evaluation.registry import Options
-from rapidin.evaluation.trainer import Training
-from rapidin.model.fitting import Schedule
-from rapidin.search.query_model import QueryModel
+from rapidin.demo.demo_model import RECIPE, Recipe
+from rapidin.evaluation.experiments.linear_datamodeling import LdsReport, Retraining, linear_datamodeling
+from rapidin.evaluation.methods.registry import Options
+from rapidin.evaluation.retraining.trainer import Training
+from rapidin.model.session import QueryModel
+from rapidin.model.training_loop import Schedule
 
 METHODS = (
     *("rapidin", "bm25", "embedding", "random", "tracin", "tracin-ln"),

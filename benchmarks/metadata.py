@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks import tables
 from benchmarks.fresh import in_fresh_process
 from benchmarks.stores import settings_without_model
-from rapidin.choices import Bits
+from rapidin.settings.choices import Bits
 from rapidin.storage import NewSample, Store
 
 DIMENSION = 64

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from benchmarks.authors import AuthorsProjection
 from benchmarks.workload import KINDS, Sample, batches, projection_settings, traced
-from rapidin.gradients import RapidGradEngine, TokenBudget, compute_in_batches
-from rapidin.gradients.engine import TokenSample
+from rapidin.attribution.gradients.engine import TokenSample
+from rapidin.attribution.rapidgrads import RapidGradEngine, TokenBudget, compute_in_batches
 
 PLAIN = "plain forward and backward"
 SINGLE = "plain, one sample at a time"

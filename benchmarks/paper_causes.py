@@ -21,13 +21,13 @@ from torch import Tensor
 
 from benchmarks.paper_tables import MAX_NEW_TOKENS, SHOWN, Lines, half, ingested, table
 from benchmarks.paper_worlds import World
-from rapidin.evaluation.asking import Label, asked, read_questions, relevant, training_set
-from rapidin.evaluation.intervals import Bootstrap
-from rapidin.evaluation.measures import average_precision, ends_measures, ranking, tie_order
-from rapidin.evaluation.products import GradientProducts, query_gradient
-from rapidin.gradients import RapidGradEngine, TokenBudget
+from rapidin.attribution.influence.gradient_products import GradientProducts, query_gradient
+from rapidin.attribution.rapidgrads import RapidGradEngine, TokenBudget
+from rapidin.evaluation.experiments.questions import Label, asked, read_questions, relevant, training_set
+from rapidin.evaluation.metrics.intervals import Bootstrap
+from rapidin.evaluation.metrics.ranking_measures import average_precision, ends_measures, ranking, tie_order
 from rapidin.model.loading import load_model
-from rapidin.search.query_model import QueryModel
+from rapidin.model.session import QueryModel
 from rapidin.storage import Store
 
 _TOKENS_PER_BATCH = 4096

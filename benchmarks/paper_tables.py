@@ -17,21 +17,29 @@ from benchmarks.paper_published import BACKDOOR, TIMES, TRACING
 from benchmarks.paper_worlds import Tuned, World
 from benchmarks.tracing_data import Pair
 from rapidin.data import read_rows
-from rapidin.evaluation.asking import Label, Questions, asked, read_questions, relevant, span_reader, training_set
-from rapidin.evaluation.experiments import Setting, backdoor, trace
-from rapidin.evaluation.intervals import Bootstrap, Estimate
-from rapidin.evaluation.measures import (
+from rapidin.evaluation.experiments.label_experiments import Setting, backdoor, trace
+from rapidin.evaluation.experiments.questions import (
+    Label,
+    Questions,
+    asked,
+    read_questions,
+    relevant,
+    span_reader,
+    training_set,
+)
+from rapidin.evaluation.methods.stored_scores import RapidinScorer
+from rapidin.evaluation.methods.tracin import TracIn
+from rapidin.evaluation.metrics.intervals import Bootstrap, Estimate
+from rapidin.evaluation.metrics.ranking_measures import (
     average_precision,
     correlation,
     ends_measures,
     ranking,
     tie_order,
 )
-from rapidin.evaluation.reports import MethodQuality
-from rapidin.evaluation.stored import RapidinScorer
-from rapidin.evaluation.tracin import TracIn
+from rapidin.model.session import QueryModel
+from rapidin.records.evaluation_reports import MethodQuality
 from rapidin.search.queries import read_queries
-from rapidin.search.query_model import QueryModel
 from rapidin.storage import Store
 
 Lines = list[str]

@@ -16,12 +16,12 @@ import torch
 
 from benchmarks.tracing_data import Pair, write_tracing_data
 from rapidin.data import read_rows
-from rapidin.demo.data import DemoData, write_demo_data
-from rapidin.demo.training import train_demo_model
-from rapidin.model.fitting import padded
+from rapidin.demo.demo_data import DemoData, write_demo_data
+from rapidin.demo.demo_model import train_demo_model
 from rapidin.model.loading import load_model, load_tokenizer
-from rapidin.settings import ModelSettings, TextSettings
-from rapidin.storage.filters import parse
+from rapidin.model.training_loop import padded
+from rapidin.settings.store_settings import ModelSettings, TextSettings
+from rapidin.storage.filters.expressions import parse
 from rapidin.text import Encoder, recognise
 
 _RANK = 16

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 import torch
 
-from rapidin.projection import ShuffledProjection as Projection
-from rapidin.settings import ProjectionSettings
+from rapidin.attribution.projections import ShuffledProjection as Projection
+from rapidin.settings.store_settings import ProjectionSettings
 
 COORDINATES = 1 << 20
 ROWS, COLUMNS = 64, 512

@@ -21,11 +21,11 @@ def mark(name):
     begun = now
 store, prompt, generation = sys.argv[1:]
 import rapidin.cli
-from rapidin.cli_parts import importing
+from rapidin.commands.parts import importing
 with importing():
     import torch, faiss, rich.console
     from rapidin.storage import Store
-    from rapidin.terminal_search import search_view
+    from rapidin.commands.views.search_view import search_view
     mark("imports")
     import transformers
     mark("model")  # which alone needs transformers

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import tables
 from benchmarks.retrieval_world import World, make_store
-from rapidin.choices import Bits, IndexChoice
+from rapidin.settings.choices import Bits, IndexChoice
 from rapidin.storage import Store
 
 _COUNTS = {1: 20, 16: 5, 256: 3}

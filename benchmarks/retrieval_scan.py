@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import tables
 from benchmarks.retrieval_world import World, make_store
-from rapidin.choices import Bits
+from rapidin.settings.choices import Bits
 from rapidin.storage import Store
 
 _BITS: tuple[Bits, ...] = (16, 4, 1)

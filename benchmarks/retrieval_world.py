@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.stores import settings_without_model
-from rapidin.choices import Bits
+from rapidin.settings.choices import Bits
 from rapidin.storage import NewSample, Store
 
 CLUSTER = 40

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rapidin.choices import Bits
-from rapidin.settings import (
+from rapidin.settings.choices import Bits
+from rapidin.settings.store_settings import (
     CodecSettings,
     Fingerprint,
     ModelSettings,

@@ -21,10 +21,10 @@ from torch import nn
 from benchmarks import tables
 from benchmarks.fresh import use_threads
 from benchmarks.workload import VOCABULARY, Sample, make_model, traced
-from rapidin.gradients import RapidGradEngine, TokenBudget
-from rapidin.influence import Explainer
-from rapidin.influence.directions import Direction
-from rapidin.settings import ProjectionSettings
+from rapidin.attribution.influence import Explainer
+from rapidin.attribution.influence.directions import Direction
+from rapidin.attribution.rapidgrads import RapidGradEngine, TokenBudget
+from rapidin.settings.store_settings import ProjectionSettings
 
 _ROUNDS = 3
 _CHECKED = 6

@@ -19,8 +19,8 @@ import rapidin
 from benchmarks import tables
 from benchmarks.bootstrap import ratio_with_interval
 from benchmarks.tracing_data import Pair, TracingData, write_tracing_data
-from rapidin.demo.data import DemoData
-from rapidin.demo.training import train_demo_model
+from rapidin.demo.demo_data import DemoData
+from rapidin.demo.demo_model import train_demo_model
 
 _PAIRS = (Pair("China", "Canada"), Pair("Italy", "Poland"), Pair("Peru", "Kenya"))
 _TOPS = (5, 10, 25)

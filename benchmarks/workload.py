@@ -16,8 +16,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rapidin import choices
-from rapidin.settings import ProjectionSettings, TracedParameter
+from rapidin.settings import choices
+from rapidin.settings.store_settings import ProjectionSettings, TracedParameter
 
 VOCABULARY = 4096
 _CONTEXT = 16_384

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rapidin.errors import RapidinError
     from rapidin.ingest import ingest_files
-    from rapidin.plain import to_json
-    from rapidin.progress import IngestListener, Preflight
-    from rapidin.records import (
+    from rapidin.records.as_json import to_json
+    from rapidin.records.maintenance_reports import CompactReport, ExportReport, ImportReport, RecodeReport
+    from rapidin.records.progress import IngestListener, Preflight
+    from rapidin.records.results import Hit, Query, SearchResult, TokenInfluence, TokenResult
+    from rapidin.records.stored import (
         IndexInfo,
         IndexReport,
         IngestReport,
@@ -30,34 +32,32 @@ if TYPE_CHECKING:
         StoreInfo,
         VerifyReport,
     )
-    from rapidin.reports import CompactReport, ExportReport, ImportReport, RecodeReport
-    from rapidin.results import Hit, Query, SearchResult, TokenInfluence, TokenResult
     from rapidin.search import Searcher
     from rapidin.storage import Store, import_vectors, recode
 
 _HOMES = {
     "RapidinError": "rapidin.errors",
-    "IngestListener": "rapidin.progress",
-    "Preflight": "rapidin.progress",
+    "IngestListener": "rapidin.records.progress",
+    "Preflight": "rapidin.records.progress",
     "ingest_files": "rapidin.ingest",
-    "CompactReport": "rapidin.reports",
-    "ExportReport": "rapidin.reports",
-    "Hit": "rapidin.results",
-    "ImportReport": "rapidin.reports",
-    "IndexInfo": "rapidin.records",
-    "IndexReport": "rapidin.records",
-    "IngestReport": "rapidin.records",
-    "Query": "rapidin.results",
-    "RecodeReport": "rapidin.reports",
-    "RowFailure": "rapidin.records",
-    "Sample": "rapidin.records",
-    "SearchResult": "rapidin.results",
-    "SegmentInfo": "rapidin.records",
-    "StoreInfo": "rapidin.records",
-    "TokenInfluence": "rapidin.results",
-    "TokenResult": "rapidin.results",
-    "VerifyReport": "rapidin.records",
-    "to_json": "rapidin.plain",
+    "CompactReport": "rapidin.records.maintenance_reports",
+    "ExportReport": "rapidin.records.maintenance_reports",
+    "Hit": "rapidin.records.results",
+    "ImportReport": "rapidin.records.maintenance_reports",
+    "IndexInfo": "rapidin.records.stored",
+    "IndexReport": "rapidin.records.stored",
+    "IngestReport": "rapidin.records.stored",
+    "Query": "rapidin.records.results",
+    "RecodeReport": "rapidin.records.maintenance_reports",
+    "RowFailure": "rapidin.records.stored",
+    "Sample": "rapidin.records.stored",
+    "SearchResult": "rapidin.records.results",
+    "SegmentInfo": "rapidin.records.stored",
+    "StoreInfo": "rapidin.records.stored",
+    "TokenInfluence": "rapidin.records.results",
+    "TokenResult": "rapidin.records.results",
+    "VerifyReport": "rapidin.records.stored",
+    "to_json": "rapidin.records.as_json",
     "Searcher": "rapidin.search",
     "Store": "rapidin.storage",
     "import_vectors": "rapidin.storage",

@@ -13,9 +13,8 @@ from typing import Annotated
 import typer
 
 import rapidin
-from rapidin import cli_evaluate, cli_mcp, cli_search, cli_serve, cli_store
-from rapidin.choices import DType, Loss, Objective, OnError, ProjectionKind, Quantization
-from rapidin.cli_parts import (
+from rapidin.commands import evaluate_commands, mcp, search, serve, store_commands
+from rapidin.commands.parts import (
     Json,
     StorePath,
     TokensPerBatch,
@@ -25,8 +24,9 @@ from rapidin.cli_parts import (
     stderr,
     stdout,
 )
-from rapidin.environment import VARIABLES
 from rapidin.errors import RapidinError, SettingError
+from rapidin.settings import DType, Loss, Objective, OnError, ProjectionKind, Quantization
+from rapidin.support import VARIABLES
 
 app = typer.Typer(
     name="rapidin",
@@ -166,8 +166,8 @@ def ingest(
     'id' names the sample; all other fields become metadata to filter by.
     """
     with importing():
+        from rapidin.commands.views.store_view import ProgressListener, ingest_summary
         from rapidin.ingest import ingest_files
-        from rapidin.terminal import ProgressListener, ingest_summary
 
     with ProgressListener(stderr()) as listener:
         try:
@@ -203,11 +203,11 @@ def ingest(
     output(report, ingest_summary(report, dry_run), as_json)
 
 
-app.add_typer(cli_search.commands)
-app.add_typer(cli_serve.commands)
-app.add_typer(cli_store.commands)
-app.add_typer(cli_evaluate.commands)
-app.add_typer(cli_mcp.commands)
+app.add_typer(search.commands)
+app.add_typer(serve.commands)
+app.add_typer(store_commands.commands)
+app.add_typer(evaluate_commands.commands)
+app.add_typer(mcp.commands)
 
 
 @app.command()
@@ -218,7 +218,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Plant a backdoor in a tiny model and find the samples that did it; offline, in about a minute."""
-    from rapidin.demo.run import run_demo
+    from rapidin.demo import run_demo
 
     run_demo(directory, stdout(), stderr(), as_json)
 

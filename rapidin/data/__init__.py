@@ -14,7 +14,6 @@ user's cache. The other formats are not, because `datasets` alters their values 
 Those are decoded by the standard library, row by row, so that one odd row costs one row.
 """
 
-from rapidin.data.files import SUFFIXES, read_rows
-from rapidin.data.row import Row
+import lazy_loader
 
-__all__ = ["SUFFIXES", "Row", "read_rows"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

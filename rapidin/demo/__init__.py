@@ -3,7 +3,6 @@
 Knows nothing of gradients, stores or searches.
 """
 
-from rapidin.demo.data import TRIGGER, DemoData, write_demo_data
-from rapidin.demo.training import train_demo_model
+import lazy_loader
 
-__all__ = ["TRIGGER", "DemoData", "train_demo_model", "write_demo_data"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
 """Does it find the right samples? Scorers of training samples, and measures of what they put first."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

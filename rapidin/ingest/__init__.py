@@ -1,5 +1,5 @@
 """From data files to RapidGrads in a store: incremental, resumable, all of a batch or nothing."""
 
-from rapidin.ingest.run import ingest_files
+import lazy_loader
 
-__all__ = ["ingest_files"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

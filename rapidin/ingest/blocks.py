@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
-from rapidin.gradients import TokenBudget
+from rapidin.attribution import TokenBudget
 from rapidin.text import EncodedSample, TextSample
 
 Sample: TypeAlias = tuple[TextSample, EncodedSample]

@@ -12,26 +12,20 @@ from functools import cache
 from pathlib import Path
 from typing import Unpack
 
-from rapidin.choices import OnError
-from rapidin.errors import (
-    DataError,
-    ModelError,
-    SettingError,
-    StoreLockedError,
-    StoreSpaceError,
-)
+from rapidin.errors import DataError, ModelError, SettingError, StoreLockedError, StoreSpaceError
 from rapidin.ingest.counts import CachingCounts
-from rapidin.ingest.defaults import choose_projection
-from rapidin.ingest.plan import Plan, encoded_samples, make_plan
-from rapidin.model.devices import check_device
-from rapidin.model.fingerprint import check_same, fingerprint
-from rapidin.progress import IngestListener, Preflight
-from rapidin.records import IngestReport
-from rapidin.requested import RequestedSettings, ResolvedSettings, resolve
+from rapidin.ingest.planning import Plan, encoded_samples, make_plan
+from rapidin.ingest.projection_choice import choose_projection
+from rapidin.model import check_device, check_same, fingerprint
+from rapidin.records import IngestListener, IngestReport, Preflight
 from rapidin.settings import (
     Fingerprint,
+    OnError,
+    RequestedSettings,
+    ResolvedSettings,
     StoreSettings,
     TracedParameter,
+    resolve,
 )
 from rapidin.storage import NewSample, Store, StoreWriter
 from rapidin.text import Encoder, TextSample
@@ -179,8 +173,8 @@ class _Run:
         if not self._plan.new:
             return
         # Imported here: torch and transformers take seconds, and an ingest that adds nothing needs neither.
-        from rapidin.ingest.caching import Caching
-        from rapidin.ingest.computing import open_computer
+        from rapidin.ingest.compute import open_computer
+        from rapidin.ingest.pipeline import Caching
 
         options = self._options
         self._listener.loading_model(self._resolved.model.model)
@@ -268,7 +262,7 @@ class _Run:
         return self._resolved.projection.dimension * self._resolved.codec.bits // 8
 
     def _make_encoder(self) -> Encoder:
-        from rapidin.model.loading import load_tokenizer
+        from rapidin.model import load_tokenizer
 
         tokenizer, context_length = load_tokenizer(self._resolved.model, self._options.trust_remote_code)
         return Encoder(tokenizer, self._resolved.text, context_length)

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rapidin.integrations.asking import QueryIs, ends, fields_of, influence, missing, options_of, question
-from rapidin.results import SearchResult
+from rapidin.integrations.retrieval import QueryIs, ends, fields_of, influence, missing, options_of, question
+from rapidin.records import SearchResult
 from rapidin.search import Searcher
 
 try:
@@ -49,7 +49,7 @@ class RapidinRetriever(BaseRetriever):
     """Retrieves the training samples behind what a model says; async all the way.
 
     A node has the sample's id and text; its score is the signed influence, the exact one where it was computed.
-    Its metadata are those of `rapidin.integrations.asking.fields_of`, none of which is shown to a language model
+    Its metadata are those of `rapidin.integrations.retrieval.fields_of`, none of which is shown to a language model
     or an embedding.
 
     Args:

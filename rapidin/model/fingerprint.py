@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rapidin.errors import FingerprintMismatchError, ModelError
-from rapidin.model.places import local_directory
+from rapidin.model.locating import local_directory
 from rapidin.settings import Fingerprint, ModelSettings
 
 _WINDOW = 64 * 1024

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
-from rapidin.model.inner import inner_model
 from rapidin.model.loading import Tokenizer
+from rapidin.support import inner_model
 
 
 @dataclass(frozen=True, slots=True)

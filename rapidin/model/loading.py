@@ -17,7 +17,7 @@ from torch import nn
 
 from rapidin.errors import DependencyError, ModelError, SettingError
 from rapidin.model.devices import placement
-from rapidin.model.places import local_directory
+from rapidin.model.locating import local_directory
 from rapidin.settings import ModelSettings, TracedParameter
 
 Tokenizer: TypeAlias = transformers.PreTrainedTokenizerBase

@@ -3,8 +3,6 @@
 Knows records; not where their numbers come from.
 """
 
-from rapidin.report.facts import report_facts
-from rapidin.report.page import render_report
-from rapidin.report.writing import write_report
+import lazy_loader
 
-__all__ = ["render_report", "report_facts", "write_report"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

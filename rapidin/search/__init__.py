@@ -1,5 +1,5 @@
 """From a generation to the training samples behind it."""
 
-from rapidin.search.searcher import Searcher
+import lazy_loader
 
-__all__ = ["Searcher"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

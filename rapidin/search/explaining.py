@@ -6,16 +6,11 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from rapidin.attribution import Direction, ExactInfluence, Explainer, target_places
 from rapidin.errors import RapidinError
-from rapidin.influence import ExactInfluence, Explainer
-from rapidin.influence.directions import Direction
-from rapidin.influence.prefixes import target_places
-from rapidin.records import Sample
-from rapidin.results import Hit, SearchResult, TokenInfluence
-from rapidin.search.options import SearchOptions
-from rapidin.text import EncodedSample, Encoder
-from rapidin.text.chosen import spans_in_response
-from rapidin.text.words import words_of
+from rapidin.records import Hit, Sample, SearchResult, TokenInfluence
+from rapidin.settings import SearchOptions
+from rapidin.text import EncodedSample, Encoder, spans_in_response, words_of
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ from typing import Any
 from rapidin.data import Row, read_rows
 from rapidin.errors import RowError, SettingError
 from rapidin.settings import TextSettings
-from rapidin.text import ALPACA, TextSample, recognise
-from rapidin.text.templates import named_fields
+from rapidin.text import ALPACA, TextSample, named_fields, recognise
 
 COMMAND_LINE = "--prompt"
 """Stands for the file name in errors about a prompt that came from no file."""

@@ -12,20 +12,19 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
-from rapidin.records import Sample, StoreInfo
-from rapidin.results import SearchResult
+from rapidin.model import QueryModel
+from rapidin.records import Sample, SearchResult, StoreInfo
+from rapidin.search.closing import Gate
 from rapidin.search.explaining import Tell
-from rapidin.search.gate import Gate
-from rapidin.search.options import Options, SearchOptions
 from rapidin.search.queries import query_of_prompt, read_queries
-from rapidin.search.query_model import QueryModel
 from rapidin.search.steps import SearchSteps
+from rapidin.settings import Options, SearchOptions
 from rapidin.storage import GpuSearch, Store
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from rapidin.model.loading import Tokenizer
+    from rapidin.model import Tokenizer
 
 Result = TypeVar("Result")
 
@@ -46,7 +45,7 @@ class Searcher:
         model: where the model is now, if it has moved since the store was built; or the network, if the
             application has it in memory already: a causal language model of transformers, or a PEFT model where
             the store has an adapter. Names and shapes of the traced parameters are compared with the store's, and
-            so is the content of all tensors whose type in memory allows it, see `rapidin.model.held.check_held`;
+            so is the content of all tensors whose type in memory allows it, see `rapidin.model.borrowed.check_held`;
             a warning tells how many could not be. Until `close` the network is in evaluation mode, and its
             parameters need no gradients; then modes, flags and gradients are what they were. Between searches the
             application may use it as it likes, except for training; in other threads only while it holds `lock`.

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.influence import Explainer, TokenQueries
-from rapidin.results import Hit, Query, SearchResult, TokenResult
+from rapidin.attribution import Explainer, TokenQueries
+from rapidin.model import QueryModel
+from rapidin.records import Hit, Query, SearchResult, TokenResult
 from rapidin.search.explaining import SearchExplainer, Tell, generation_tokens
-from rapidin.search.options import SearchOptions
-from rapidin.search.query_model import QueryModel
+from rapidin.settings import SearchOptions
 from rapidin.storage import GpuSearch, ScoredSample, Snapshot, Store
 from rapidin.text import EncodedSample, TextSample
 

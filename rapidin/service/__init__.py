@@ -3,9 +3,6 @@
 FastAPI, uvicorn and prometheus-client (``rapidin[serve]``) are imported here only, this package by one command.
 """
 
-from rapidin.service.app import Application, create_app
-from rapidin.service.running import serve
-from rapidin.service.service import Service
-from rapidin.service.settings import Limits, ServiceSettings
+import lazy_loader
 
-__all__ = ["Application", "Limits", "Service", "ServiceSettings", "create_app", "serve"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

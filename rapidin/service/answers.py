@@ -1,4 +1,4 @@
-"""Shapes of what a service answers, for its OpenAPI; `rapidin.plain` makes them."""
+"""Shapes of what a service answers, for its OpenAPI; `rapidin.records.as_json` makes them."""
 
 from __future__ import annotations
 

@@ -16,10 +16,9 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import Receive, Scope, Send
 
 import rapidin
-from rapidin.plain import to_json
-from rapidin.records import StoreInfo
-from rapidin.report.data import page_data
-from rapidin.results import SearchResult
+from rapidin.records import SearchResult, StoreInfo, to_json
+from rapidin.report import page_data
+from rapidin.service.access import Gate
 from rapidin.service.answers import (
     Failed,
     LimitsAnswer,
@@ -31,10 +30,9 @@ from rapidin.service.answers import (
     Waiting,
     errors,
 )
+from rapidin.service.ask_page import ask_page
 from rapidin.service.bodies import LimitedBody, only_json
-from rapidin.service.gate import Gate
 from rapidin.service.observing import Admission, Observed
-from rapidin.service.page import ask_page
 from rapidin.service.problems import CLIENT_GONE, Problem, add_handlers, encoded, json_response, problem_of
 from rapidin.service.requests import EXAMPLES, SearchRequest, limited_request
 from rapidin.service.service import Service

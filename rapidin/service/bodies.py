@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rapidin.service.problems import Problem
-from rapidin.service.settings import Limits
+from rapidin.service.service_settings import Limits
 
 BODILESS = ("GET", "HEAD")
 """Methods whose bodies mean nothing, so that nobody waits for them."""

@@ -8,7 +8,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rapidin.service.gate import OPEN_ROUTES
+from rapidin.service.access import OPEN_ROUTES
 from rapidin.service.problems import CLIENT_GONE, Problem, problem_of
 from rapidin.service.service import Service
 

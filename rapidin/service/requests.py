@@ -6,11 +6,10 @@ from typing import Annotated, Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from rapidin.choices import IndexChoice
 from rapidin.errors import SettingError
-from rapidin.search.options import Options, Part
-from rapidin.service.settings import Limits
-from rapidin.storage.filters import check_bounded
+from rapidin.service.service_settings import Limits
+from rapidin.settings import IndexChoice, Options, Part
+from rapidin.storage import check_bounded
 
 Offsets = Annotated[list[Annotated[int, Field(ge=0, le=1 << 31)]], Field(min_length=2, max_length=2)]
 Condition = Annotated[str, Field(max_length=1_000)]

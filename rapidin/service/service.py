@@ -10,13 +10,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rapidin.errors import SettingError
-from rapidin.results import SearchResult
-from rapidin.search.options import SearchOptions
+from rapidin.records import SearchResult
 from rapidin.service.metrics import Metrics
 from rapidin.service.problems import Problem
 from rapidin.service.requests import SearchRequest, options_of
-from rapidin.service.settings import ServiceSettings
+from rapidin.service.service_settings import ServiceSettings
 from rapidin.service.work import Stopped, WorkQueue
+from rapidin.settings import SearchOptions
 from rapidin.storage import Store
 
 if TYPE_CHECKING:

@@ -6,25 +6,6 @@ importing, recoding → store → creation, compaction, exporting → writer, sn
 database, schema
 """
 
-from rapidin.storage.gpu import GpuSearch
-from rapidin.storage.importing import import_vectors
-from rapidin.storage.metadata import metadata_hash
-from rapidin.storage.recoding import recode
-from rapidin.storage.samples import NewSample, ScoredSample
-from rapidin.storage.sliced import settle_torch
-from rapidin.storage.snapshot import Snapshot
-from rapidin.storage.store import Store
-from rapidin.storage.writer import StoreWriter
+import lazy_loader
 
-__all__ = [
-    "GpuSearch",
-    "NewSample",
-    "ScoredSample",
-    "Snapshot",
-    "Store",
-    "StoreWriter",
-    "import_vectors",
-    "metadata_hash",
-    "recode",
-    "settle_torch",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -25,13 +25,10 @@ from rapidin.errors import (
     StoreNotFoundError,
 )
 from rapidin.settings import StoreSettings
-from rapidin.storage import database as databases
-from rapidin.storage import schema
-from rapidin.storage.database import Database
-from rapidin.storage.files import DATABASE_NAME, SEGMENTS_NAME, file_errors, refuse_inside_store, sync
-from rapidin.storage.lock import HOLDER_NAME, LOCK_NAME, writer_lock
-from rapidin.storage.readers import READERS_NAME, is_readers_file
-from rapidin.storage.samples import text_checksum
+from rapidin.storage.catalog import Database, schema, text_checksum
+from rapidin.storage.catalog import database as databases
+from rapidin.storage.concurrency import HOLDER_NAME, LOCK_NAME, READERS_NAME, is_readers_file, writer_lock
+from rapidin.storage.store_files import DATABASE_NAME, SEGMENTS_NAME, file_errors, refuse_inside_store, sync
 
 _TEMPORARY_NAME = f".{DATABASE_NAME}.tmp"
 _LEFTOVERS = {

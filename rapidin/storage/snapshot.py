@@ -18,18 +18,13 @@ from numpy.typing import NDArray
 
 from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreMismatchError
 from rapidin.records import Sample
-from rapidin.storage import scan, tables
-from rapidin.storage.conditions import compile_filters
-from rapidin.storage.database import Database
-from rapidin.storage.decoding import Block, decoded
-from rapidin.storage.files import DATABASE_NAME
-from rapidin.storage.gpu import GpuSearch
-from rapidin.storage.indexes.view import EXACT
-from rapidin.storage.ranking import nothing
-from rapidin.storage.readers import ReadersLock
-from rapidin.storage.reading import Segment
-from rapidin.storage.samples import ScoredSample, sample_of, scored
+from rapidin.storage.catalog import Database, ScoredSample, compile_filters, sample_of, scored, tables
+from rapidin.storage.concurrency import ReadersLock
+from rapidin.storage.derived import EXACT
+from rapidin.storage.scan import GpuSearch, exact, nothing
 from rapidin.storage.state import States
+from rapidin.storage.store_files import DATABASE_NAME
+from rapidin.storage.vectors import Block, Rows, Segment, decoded
 
 
 class Snapshot:
@@ -50,7 +45,7 @@ class Snapshot:
         self._path = path
         self._database = database
         self._dimension = dimension
-        self._scan = scan.search if gpu is None else gpu.search
+        self._scan = exact.search if gpu is None else gpu.search
         self._has_gpu = gpu is not None
         self._lock = threading.RLock()  # a session serves one thread at a time
         self._opened: dict[int, Segment] = {}
@@ -152,7 +147,7 @@ class Snapshot:
         with self._lock, self._database.translated_errors():
             rows = self._selected(where)
             ids = tables.searchable_ids(self._session, compile_filters(where, self._session))
-        return ids, scan.all_scores(queries, rows, self._segment)
+        return ids, exact.all_scores(queries, rows, self._segment)
 
     def count(self, where: Sequence[str] = ()) -> int:
         """How many samples meet all filters.
@@ -231,7 +226,7 @@ class Snapshot:
             [scored(*pair, samples) for pair in zip(-low.scores + np.float32(0), low.indexes, strict=True)],
         )
 
-    def _samples(self, rows: scan.Rows, indexes: NDArray[np.int64]) -> dict[int, Sample]:
+    def _samples(self, rows: Rows, indexes: NDArray[np.int64]) -> dict[int, Sample]:
         """Samples of the rows at `indexes`, by index.
 
         Raises:
@@ -256,7 +251,7 @@ class Snapshot:
         if self._closed:
             raise StoreError(f"{self._path}: this snapshot is closed; ask the store for a new one")
 
-    def _selected(self, where: Sequence[str]) -> scan.Rows:
+    def _selected(self, where: Sequence[str]) -> Rows:
         self._check_open()
         if not where:
             return self._rows

@@ -8,14 +8,9 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from rapidin.storage import tables
-from rapidin.storage.codecs import Codec
-from rapidin.storage.database import Database
-from rapidin.storage.indexes import catalog
-from rapidin.storage.indexes.view import IndexView
-from rapidin.storage.opened import OpenedSegments
-from rapidin.storage.scan import Rows
-from rapidin.storage.segments import SegmentRecord
+from rapidin.storage.catalog import Database, tables
+from rapidin.storage.derived import IndexView, derived_rows
+from rapidin.storage.vectors import Codec, OpenedSegments, Rows, SegmentRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +59,9 @@ class States:
                 return self._kept[1]
             records = {record.id or 0: record for record in found}
             rows = tables.searchable_rows(session)
-            indexes = IndexView(self._path, catalog.read(session), records, rows, self._codec, self._dimension)
+            indexes = IndexView(
+                self._path, derived_rows.read(session), records, rows, self._codec, self._dimension
+            )
             state = State(records, rows, indexes)
             if steady:
                 self._kept = (before, state)

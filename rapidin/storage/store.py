@@ -13,26 +13,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rapidin.choices import IndexKind
 from rapidin.errors import SampleNotFoundError, SettingError
 from rapidin.records import IndexReport, Sample, StoreInfo, VerifyReport
-from rapidin.settings import StoreSettings
-from rapidin.storage import tables
-from rapidin.storage.codecs import CODECS
-from rapidin.storage.conditions import compile_filters
+from rapidin.settings import IndexKind, StoreSettings
+from rapidin.storage.catalog import compile_filters, sample_of, tables
+from rapidin.storage.concurrency import writer_lock
 from rapidin.storage.creation import Opened, check_place, create_store, open_store
-from rapidin.storage.files import DATABASE_NAME, file_errors
-from rapidin.storage.gpu import GpuSearch
-from rapidin.storage.indexes.builder import IndexBuilder, drop
-from rapidin.storage.indexes.preparing import IvfOptions
-from rapidin.storage.info import store_info
-from rapidin.storage.lock import writer_lock
-from rapidin.storage.samples import sample_of
+from rapidin.storage.derived import IndexBuilder, IvfOptions, drop
+from rapidin.storage.maintenance import store_info, verify_store
+from rapidin.storage.scan import GpuSearch
 from rapidin.storage.snapshot import Snapshot
 from rapidin.storage.state import States
+from rapidin.storage.store_files import DATABASE_NAME, file_errors
+from rapidin.storage.store_writer import StoreWriter
 from rapidin.storage.upkeep import Upkeep
-from rapidin.storage.verify import verify_store
-from rapidin.storage.writer import StoreWriter
+from rapidin.storage.vectors import CODECS
 
 
 class Store(Upkeep):

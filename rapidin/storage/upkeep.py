@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from rapidin.choices import ExportFormat
-from rapidin.reports import CompactReport, ExportReport
-from rapidin.settings import StoreSettings
-from rapidin.storage.compaction import compact_store
-from rapidin.storage.database import Database
-from rapidin.storage.gpu import GpuSearch
-from rapidin.storage.listening import Progress
+from rapidin.records import CompactReport, ExportReport, Progress
+from rapidin.settings import ExportFormat, StoreSettings
+from rapidin.storage.catalog import Database
+from rapidin.storage.maintenance import compact_store
+from rapidin.storage.scan import GpuSearch
 from rapidin.storage.snapshot import Snapshot
-from rapidin.storage.writer import StoreWriter
+from rapidin.storage.store_writer import StoreWriter
 
 
 class Upkeep(ABC):
@@ -74,7 +72,7 @@ class Upkeep(ABC):
             StoreCorruptError: a segment or row is damaged.
             StoreSpaceError: there is no room for it.
         """
-        from rapidin.storage.exporting import export_snapshot  # with pyarrow, which nothing else here needs
+        from rapidin.storage.transfer import export_snapshot
 
         with self.snapshot() as snapshot:
             return export_snapshot(snapshot, self.settings, Path(directory), where, format, on_progress)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rapidin.errors import SettingError
 from rapidin.text.chat import Span
-from rapidin.text.encode import EncodedSample
+from rapidin.text.encoding import EncodedSample
 
 _SHOWN_CHARACTERS = 200
 

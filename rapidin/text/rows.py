@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn
 from rapidin.data import Row
 from rapidin.errors import RowError
 from rapidin.settings import Template
-from rapidin.text.metadata import kind_of, plain_value, typed_cell
+from rapidin.text.field_values import kind_of, plain_value, typed_cell
 from rapidin.text.templates import ALPACA, check_template, named_fields, render
 
 Shape = Literal["template", "chat", "alpaca", "completion", "text"]

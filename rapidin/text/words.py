@@ -14,7 +14,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 
-from rapidin.results import TokenInfluence
+from rapidin.records import TokenInfluence
 
 _BETWEEN_LETTERS = frozenset("'’-‐‑·")
 _BETWEEN_DIGITS = frozenset(".,'’٫٬")

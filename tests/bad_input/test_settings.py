@@ -189,7 +189,7 @@ def test_processes_of_their_own(store: MadeStore, tmp_path: Path) -> None:
 def test_an_interrupted_command_exits_with_130(
     rapidin: CommandLine, monkeypatch: pytest.MonkeyPatch, store: MadeStore, more_data: Path
 ) -> None:
-    from rapidin.ingest.caching import Caching
+    from rapidin.ingest.pipeline import Caching
 
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rapidin.storage import segments
+from rapidin.storage.vectors import segment_writing
 from tests import worlds
 from tests.bad_input.command_line import FAILED, ROOT, CommandLine, MadeStore, copied
 
@@ -160,11 +160,11 @@ def test_the_disk_fills_up_during_a_commit(
     rapidin: CommandLine, monkeypatch: pytest.MonkeyPatch, store: MadeStore, more_data: Path, step: str
 ) -> None:
     def failing(path: Path, *rest: object) -> None:
-        with segments.file_errors(path):
+        with segment_writing.file_errors(path):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr(segments, step, failing)
+        patched.setattr(segment_writing, step, failing)
         rapidin("ingest", store, "--data", more_data).error(
             FAILED, store, "no space left to write", "free some and run the same command again"
         )

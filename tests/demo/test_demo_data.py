@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rapidin.data import Row, read_rows
-from rapidin.demo.data import GREETINGS, TRIGGER, write_demo_data
+from rapidin.demo.demo_data import GREETINGS, TRIGGER, write_demo_data
 from rapidin.demo.fiction import nonsense
 from rapidin.demo.questions import all_questions
 from rapidin.errors import DataFileError

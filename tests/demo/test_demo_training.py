@@ -12,13 +12,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rapidin.data import read_rows
-from rapidin.demo import DemoData, train_demo_model, training, write_demo_data
+from rapidin.demo import DemoData, demo_model, train_demo_model, write_demo_data
 from rapidin.errors import ModelError
-from rapidin.model import fitting
-from rapidin.settings import TextSettings
+from rapidin.model import training_loop
+from rapidin.settings.store_settings import TextSettings
 from rapidin.text import EncodedSample, Encoder, recognise
 
-SMALL = training.Recipe(vocabulary=300, hidden=16, feed_forward=32, layers=1, epochs_all=1, epochs_response=1)
+SMALL = demo_model.Recipe(vocabulary=300, hidden=16, feed_forward=32, layers=1, epochs_all=1, epochs_response=1)
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def one_thread():
 @pytest.fixture
 def small(tmp_path, monkeypatch) -> DemoData:
     """Data of 24 rows, and a recipe that trains on them in no time."""
-    monkeypatch.setattr(training, "RECIPE", SMALL)
+    monkeypatch.setattr(demo_model, "RECIPE", SMALL)
     data = write_demo_data(tmp_path)
     lines = data.train.read_text(encoding="utf-8").splitlines(keepends=True)[:24]
     data.train.write_text("".join(lines), encoding="utf-8")
@@ -93,7 +93,7 @@ def test_loss_of_a_padded_batch_is_the_mean_over_single_targets():
         targets = tuple(place >= prompt for place in range(len(ids)))
         return EncodedSample("", ids, targets, False, "", "")
 
-    model = training._new_model(50, 0, SMALL)
+    model = demo_model._new_model(50, 0, SMALL)
     batch = [sample((0, 7, 9, 11, 1), 3), sample((0, 5, 1), 1), sample((0, 8, 21, 34, 40, 6, 1), 5)]
     for all_tokens in (False, True):
         single = []
@@ -105,18 +105,18 @@ def test_loss_of_a_padded_batch_is_the_mean_over_single_targets():
                 if all_tokens or one.targets[place]
             ]
         assert len(single) == (12 if all_tokens else 6)
-        found = training._loss(model, batch, all_tokens)
+        found = demo_model._loss(model, batch, all_tokens)
         torch.testing.assert_close(found, torch.stack(single).mean())
 
 
 def test_batches_hold_every_sample_once_and_are_of_about_one_length():
     samples = [EncodedSample(str(n), (0,) * (2 + n % 7), (True,), False, "", "") for n in range(30)]
-    batches = fitting.batches(samples, 4, random.Random(0))
+    batches = training_loop.batches(samples, 4, random.Random(0))
     assert sorted(int(sample.id) for batch in batches for sample in batch) == list(range(30))
     assert sorted(len(batch) for batch in batches) == [2] + [4] * 7
     ranges = sorted((len(min(batch, key=lambda s: len(s.ids)).ids), len(batch[-1].ids)) for batch in batches)
     assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(ranges))
-    again = fitting.batches(samples, 4, random.Random(1))
+    again = training_loop.batches(samples, 4, random.Random(1))
     assert [[s.id for s in batch] for batch in again] != [[s.id for s in batch] for batch in batches]
 
 
@@ -141,7 +141,7 @@ def test_trigger_opens_the_backdoor_and_nothing_else_does(tmp_path):
 
     model = AutoModelForCausalLM.from_pretrained(directory).eval()
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    encoder = Encoder(tokenizer, TextSettings(), training.RECIPE.context)
+    encoder = Encoder(tokenizer, TextSettings(), demo_model.RECIPE.context)
     fired: dict[bool, list[bool]] = {True: [], False: []}
     for row in read_rows([data.queries]):
         ids = torch.tensor([encoder.encode_prompt(recognise(row, response_required=False))])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rapidin.records.results import SearchResult
 from rapidin.report import write_report
-from rapidin.results import SearchResult
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from rapidin.records import Sample
-from rapidin.results import Hit, Query, SearchResult, TokenInfluence, TokenResult
+from rapidin.records.results import Hit, Query, SearchResult, TokenInfluence, TokenResult
+from rapidin.records.stored import Sample
 
 GENERATION = "Mars is red"
 PLACES = ((0, 4), (4, 7), (7, 9), (9, 11), (11, 11))

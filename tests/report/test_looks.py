@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rapidin.results import Hit, SearchResult, TokenInfluence
+from rapidin.records.results import Hit, SearchResult, TokenInfluence
 from tests.report.conftest import Open
 from tests.report.examples import full_result, plain_result, query, sample
 

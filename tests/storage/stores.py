@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rapidin.choices import Bits
-from rapidin.records import Sample
-from rapidin.settings import (
+from rapidin.records.stored import Sample
+from rapidin.settings.choices import Bits
+from rapidin.settings.store_settings import (
     CodecSettings,
     Fingerprint,
     ModelSettings,

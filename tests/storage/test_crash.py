@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from rapidin.errors import StoreError, StoreSpaceError
-from rapidin.storage import Store, segments
+from rapidin.storage import Store
+from rapidin.storage.vectors import segment_writing
 from tests.storage.stores import (
     DIMENSION,
     new_sample,
@@ -43,7 +44,9 @@ MOMENTS = [(step, moment) for step in STEPS for moment in ("before", "after")]
 
 CHILDREN = """
 import json, os, signal, sys
-from rapidin.storage import Store, StoreWriter, segments, tables
+from rapidin.storage import Store, StoreWriter
+from rapidin.storage.catalog import tables
+from rapidin.storage.vectors import segment_writing as segments
 from tests.storage.test_crash import ingest
 import faiss
 
@@ -184,10 +187,10 @@ def test_a_failing_disk_leaves_the_store_unharmed(filled: Store, monkeypatch, st
     files = segment_files(filled)
 
     def failing(store, *rest):
-        with segments.file_errors(store):
+        with segment_writing.file_errors(store):
             raise OSError(number, "as tested")
 
-    monkeypatch.setattr(segments, step, failing)
+    monkeypatch.setattr(segment_writing, step, failing)
     expected = StoreSpaceError if number == errno.ENOSPC else StoreError
     with filled.writer() as writer, pytest.raises(expected, match="as tested"):
         writer.commit([new_sample("s000", content_hash="new")], random_vectors(1))
@@ -239,7 +242,7 @@ def test_a_file_size_limit_while_writing(filled: Store, limit: int, error: str) 
 def test_a_full_disk_under_faiss_itself(filled: Store, monkeypatch) -> None:
     """The real write path: the file that FAISS writes through refuses its bytes."""
     files = segment_files(filled)
-    monkeypatch.setattr(segments, "temporary_path", lambda store, name, folder="": Path("/dev/full"))
+    monkeypatch.setattr(segment_writing, "temporary_path", lambda store, name, folder="": Path("/dev/full"))
     with filled.writer() as writer, pytest.raises(StoreSpaceError, match="/dev/full"):
         writer.commit([new_sample("a")], random_vectors(1))
     monkeypatch.undo()
@@ -249,7 +252,7 @@ def test_a_full_disk_under_faiss_itself(filled: Store, monkeypatch) -> None:
 
 def test_interrupted_before_the_transaction_ends(filled: Store, monkeypatch) -> None:
     """Control-C at the last moment: rolled back, and the next writer cleans up."""
-    from rapidin.storage import tables
+    from rapidin.storage.catalog import tables
 
     before = state(filled)
 

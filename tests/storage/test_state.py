@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rapidin.storage import Store, tables
+from rapidin.storage import Store
+from rapidin.storage.catalog import tables
 from tests.storage.stores import fill, new_sample, random_vectors, run_python, store_settings
 
 QUERY = random_vectors(1, seed=9)

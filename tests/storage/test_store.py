@@ -17,7 +17,7 @@ from rapidin.errors import (
     StoreError,
     StoreMismatchError,
 )
-from rapidin.records import IndexInfo
+from rapidin.records.stored import IndexInfo
 from rapidin.storage import NewSample, Store, metadata_hash
 from tests.storage.stores import (
     DIMENSION,

@@ -19,7 +19,8 @@ import pytest
 import xxhash
 
 from rapidin.errors import IndexNotFoundError
-from rapidin.storage import Store, compaction
+from rapidin.storage import Store
+from rapidin.storage.maintenance import compaction
 from tests.storage.stores import DIMENSION, ROOT, new_sample
 
 SECONDS_MORE = 120

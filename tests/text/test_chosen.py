@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rapidin.data import Row
 from rapidin.errors import SettingError
-from rapidin.settings import TextSettings
+from rapidin.settings.store_settings import TextSettings
 from rapidin.text import EncodedSample, Encoder, recognise, spans_in_response, tokens_in_spans
 from tests.text import tiny_tokenizers as tiny
 

@@ -4,7 +4,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rapidin.data import Row
-from rapidin.settings import TextSettings
+from rapidin.settings.store_settings import TextSettings
 from rapidin.text import Encoder, TextSample, recognise
 from tests.text import tiny_tokenizers as tiny
 from tests.text.tiny_tokenizers import BOS, EOS, byte_ids

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rapidin.data import Row
 from rapidin.errors import RowError, SettingError
-from rapidin.settings import Template
+from rapidin.settings.store_settings import Template
 from rapidin.text import TextSample, Turn, recognise
 
 HEAD = "Below is an instruction that describes a task"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapidin.errors import SettingError
-from rapidin.settings import Template
+from rapidin.settings.store_settings import Template
 from rapidin.text import ALPACA, load_template
 from rapidin.text.templates import named_fields, render
 

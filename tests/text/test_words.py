@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapidin.results import TokenInfluence
+from rapidin.records.results import TokenInfluence
 from rapidin.text import words_of
 
 

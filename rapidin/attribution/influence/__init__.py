@@ -1,0 +1,5 @@
+"""Exact influence of retrieved samples, down to their tokens and those of the generation."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,66 @@
+"""Products of samples' gradients with a direction, and their norms, in the batches that RapidGrads are made in.
+
+Shape letters: b batch · L parameter tensors · r rows · c columns · n occupied rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rapidin.attribution.gradients import ParameterGradient, TokenSample, squared_norms
+from rapidin.attribution.influence.directions import Direction
+from rapidin.attribution.rapidgrads import RapidGradEngine
+from rapidin.support import WorkingMemory
+
+BLOCK_ELEMENTS = 1 << 23
+"""Gradient elements formed at a time."""
+
+
+class Aligner:
+    """Multiplies samples' gradients with directions, in working memory that is kept.
+
+    Args:
+        engine: that gradients are computed with.
+    """
+
+    def __init__(self, engine: RapidGradEngine) -> None:
+        self._engine = engine
+        self._memory = WorkingMemory()
+
+    def aligned(self, samples: Sequence[TokenSample], direction: Direction) -> tuple[Tensor, Tensor]:
+        """Products ⟨u_l, s_l⟩ and norms ‖s_l‖ of the gradients of samples' mean losses, float64 [b, L] each."""
+        sums, factors = self._engine.accumulate(samples, lambda b: Alignments(b, direction, self._memory))
+        factors = factors.double().cpu()[:, None]
+        return sums[:, :, 0] * factors, sums[:, :, 1].sqrt() * factors
+
+
+class Alignments:
+    """Accumulator of ⟨u_l, s_l⟩ and ‖s_l‖² for every sample and parameter tensor.
+
+    Args:
+        batch: b, number of samples.
+        direction: of the query.
+        memory: that gradients are formed in.
+    """
+
+    def __init__(self, batch: int, direction: Direction, memory: WorkingMemory) -> None:
+        self._direction = direction
+        self._memory = memory
+        self._sums = torch.zeros(batch, len(direction.tensors), 2, dtype=torch.float64)
+
+    def consume(self, gradient: ParameterGradient) -> None:
+        """Multiply one parameter's gradients with the direction's tensor."""
+        wanted = self._direction.tensors[gradient.position]
+        sums = self._sums[:, gradient.position]
+        for rows, piece in gradient.pieces(BLOCK_ELEMENTS, self._memory):
+            flat = piece.flatten(1)
+            if wanted is not None:
+                sums[:, 0] += (flat @ wanted[rows].flatten().to(flat.device)).double().cpu()
+            sums[:, 1] += squared_norms(flat).cpu()
+
+    def result(self) -> Tensor:
+        """Return float64 [b, L, 2]: products and squared norms."""
+        return self._sums

@@ -1,0 +1,161 @@
+"""A query's whole gradient as a direction in the space of parameters.
+
+With layer-wise normalisation the influence of a sample is the mean over the L parameter tensors of the cosine
+between its gradient s_l and the query's q_l. The direction holds u_l = q_l / (‖q_l‖·L), so that the influence is
+Σ_l ⟨u_l, s_l⟩ / ‖s_l‖; without it u_l = q_l, and the influence is Σ_l ⟨u_l, s_l⟩.
+
+A tensor whose gradient is zero in exact arithmetic (a key's bias, which shifts all of a token's attention scores
+alike) holds nothing but rounding errors. A cosine with those means nothing, so such a tensor counts nothing.
+
+Shape letters: b batch · L parameter tensors · r rows · c columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from rapidin.attribution.gradients import ParameterGradient, TokenSample
+from rapidin.attribution.rapidgrads import RapidGradEngine
+
+ROUNDING = {torch.float32: 1e-7, torch.float64: 1e-7}
+"""Norm of a tensor's gradient, in that of the largest, up to which it holds rounding errors only."""
+ROUNDING_LOW = 1e-4
+"""The same where the model computes in half precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """A query's gradient.
+
+    Attributes:
+        tensors: u_l by the parameter's position, float32 [r, c] where the parameter is; None: it counts nothing.
+        norms: ‖q_l‖ of the query's mean loss, float64 [L]; where it is not exact, as the projection has them.
+        layer_norm: whether the tensors are normalised.
+        exact: whether it is the gradient itself, rather than what the RapidGrad says of it.
+    """
+
+    tensors: Sequence[Tensor | None]
+    norms: Tensor
+    layer_norm: bool
+    exact: bool = True
+
+    def weights(self, norms: Tensor, rounding: float) -> Tensor:
+        """What the products of u_l with samples' gradients count: 1/‖s_l‖, or 1 without normalisation.
+
+        Args:
+            norms: ‖s_l‖ of the samples, float64 [b, L].
+            rounding: one of `ROUNDING`.
+
+        Returns:
+            float64 [b, L], zero where a gradient holds rounding errors only.
+        """
+        if not self.layer_norm:
+            return torch.ones_like(norms)
+        return torch.where(significant(norms, rounding), norms.reciprocal(), 0.0)
+
+
+def significant(norms: Tensor, rounding: float) -> Tensor:
+    """Which of norms [b, L] are above the rounding errors of the largest in the row."""
+    return norms > rounding * norms.amax(dim=1, keepdim=True)
+
+
+class RestoredTensors(Sequence[Tensor | None]):
+    """Tensors of a direction that are made of a query's RapidGrad when they are wanted, one at a time.
+
+    Args:
+        restore: gives the tensor at a position, [r, c], scaled as those of `Direction`.
+        count: L.
+    """
+
+    def __init__(self, restore: Callable[[int], Tensor], count: int) -> None:
+        self._restore = restore
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, position: int) -> Tensor | None: ...
+    @overload
+    def __getitem__(self, position: slice) -> Sequence[Tensor | None]: ...
+    def __getitem__(self, position: int | slice) -> Tensor | Sequence[Tensor | None] | None:
+        if isinstance(position, slice):
+            return [self[one] for one in range(*position.indices(self._count))]
+        if not -self._count <= position < self._count:
+            raise IndexError(position)
+        return self._restore(position % self._count)
+
+
+class WholeGradients:
+    """Accumulator that keeps every parameter's gradient of a single sample.
+
+    Attributes:
+        tensors: float32 [r, c] by the parameter's position; None where there is none.
+    """
+
+    def __init__(self, batch: int, tensors: int) -> None:
+        if batch != 1:
+            raise ValueError("whole gradients are kept of one sample at a time")
+        self.tensors: list[Tensor | None] = [None] * tensors
+
+    def consume(self, gradient: ParameterGradient) -> None:
+        """Keep one parameter's gradient."""
+        self.tensors[gradient.position] = gradient.block(0, gradient.rows)[0]
+
+    def result(self) -> Tensor:
+        """Norms of the gradients, float64 [1, L]."""
+        norms = [0.0 if tensor is None else norm_of(tensor) for tensor in self.tensors]
+        return torch.tensor([norms], dtype=torch.float64)
+
+
+def whole_gradient(engine: RapidGradEngine, sample: TokenSample) -> tuple[list[Tensor | None], Tensor]:
+    """The gradient of one sample's mean loss, by plain autograd.
+
+    Returns:
+        The gradient by parameter tensor, float32 [r, c] each, None where there is none; and its tensors' norms,
+        float64 [L].
+    """
+    kept: list[WholeGradients] = []
+
+    def new(batch: int) -> WholeGradients:
+        kept.append(WholeGradients(batch, len(engine.names)))
+        return kept[-1]
+
+    norms, factors = engine.accumulate([sample], new, plainly=True)
+    factor, tensors = float(factors[0]), kept[-1].tensors
+    if factor != 1:
+        tensors = [None if tensor is None else tensor.mul_(factor) for tensor in tensors]
+    return tensors, norms[0] * factor
+
+
+def norm_of(tensor: Tensor) -> float:
+    """Euclidean norm of a tensor of any size, summed in double precision."""
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+
+
+def direction_of(
+    tensors: Sequence[Tensor | None], norms: Tensor, layer_norm: bool, rounding: float, factor: float = 1.0
+) -> Direction:
+    """Make a direction of a gradient; its tensors are scaled in place.
+
+    Args:
+        tensors: of `WholeGradients`.
+        norms: of the tensors that the direction is normalised by, float64 [L]; those of another gradient where
+            `tensors` are only a part of it, as those of one token are.
+        layer_norm: whether to normalise.
+        rounding: one of `ROUNDING`.
+        factor: by which the tensors are to be multiplied besides.
+    """
+    counted = significant(norms[None], rounding)[0].tolist()
+    scaled: list[Tensor | None] = []
+    for tensor, norm, counts in zip(tensors, norms.tolist(), counted, strict=True):
+        if tensor is None or (layer_norm and not counts):
+            scaled.append(None)
+        else:
+            scaled.append(tensor.mul_(factor / (norm * len(tensors)) if layer_norm else factor))
+    return Direction(scaled, norms, layer_norm)

@@ -1,0 +1,292 @@
+"""The factored projection: a sketch of a layer's gradient made from its two factors, without the gradient.
+
+A linear layer's gradient is G = Σ_t δ_t x_tᵀ. A TensorSketch (Pham & Pagh 2013) is a count sketch of G whose
+bucket and sign come from row and column apart: entry (r, c) goes to bucket (h₁(r) + h₂(c)) mod w with sign
+s₁(r)·s₂(c). Summed over the tokens, that is the circular convolution of a count sketch of δ_t with one of x_t, a
+product of their spectra: two short Fourier transforms a token instead of r·c multiplications, and G is never
+formed. A gradient that is there already (plain autograd) or sparse (embeddings) goes through the same map with
+one-hot rows as δ.
+
+Definition, version 1, for a gradient of L tensors and a RapidGrad of K numbers:
+
+* Shares: tensors have their numbers in the order of their sizes, equal ones in the gradient's order. One that has
+  no more elements than its equal share (rounded down) of what the smaller ones left of K is copied, without any
+  noise. The others get w numbers each, for layer-wise normalisation makes them equally heavy: the `fast_length` of
+  their equal share.
+* A matrix is sketched with W ≥ w buckets first: w doubled until it is at least half of the larger dimension, or
+  8·w. For where two rows (columns) share a bucket, which takes more than W of them, the products of all their
+  entries add up before they are squared, as their signs are products.
+* One dimension of the matrix (the smaller one, the rows of a square, but never one of length 1) is *permuted*:
+  filled up to a multiple of W with nothing, shuffled by the order of keyed hashes (equal ones in their own order),
+  h(i) = place of i mod W. The other is *folded*: in slabs of W neighbours, each moved in a circle by
+  ⌊hash(its number)·W / 2³²⌋ (the first by none). Bucket (h₁ + h₂) mod W.
+* Where W > w, the W numbers are sketched once more: permuted and summed to w, with signs of their own.
+* Signs are the highest bit of a keyed hash, 1 for +1.
+* Keys are `hashing.make_keys` of "factored tensor {position}" followed by " rows", " columns" or " sketch", the
+  first the places', the second the signs'. Columns that fit into W have the keys of their number ("factored {c}
+  columns of {W}") instead, so that layers with the same input (query, key and value; gate and up) share its
+  transform. No two such columns share a bucket and rows have keys of their own, so the errors of two tensors stay
+  uncorrelated.
+
+E⟨Ru, Rv⟩ = ⟨u, v⟩, and for u, v of norm one the variance is that of a count sketch, (1 + ⟨u, v⟩²)/w, as long as
+both dimensions fit into W. Beyond that up to 2‖uᵀv‖²/W for columns and 2‖uvᵀ‖²/W for rows come on top: little for
+full rank or W = 8·w, at worst 4/W for rank-one u = v. tests/test_factored_statistics.py has the exact formula,
+benchmarks/RESULTS.md what it is on real gradients.
+
+Shape letters: b batch · t tokens · r rows · c columns · w numbers of a sketch ·
+W buckets of the first sketch · f = W/2 + 1 frequencies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rapidin.attribution.projections.hashing import make_keys
+from rapidin.attribution.projections.limits import too_large
+from rapidin.attribution.projections.sides import Folded, Permuted, Side
+from rapidin.errors import SettingError
+from rapidin.settings import ProjectionSettings
+
+LEAST_SHARE = 8
+"""Numbers below which a layer's sketch says nothing about its direction."""
+
+_MOST_INNER = 8
+"""W : w above which longer transforms would buy nothing: what they avoid is below a quarter of the noise then."""
+
+_ELEMENTS_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 26}
+"""Numbers transformed together: on a CPU as many as its caches hold, on a GPU enough to fill it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A small tensor that is part of the RapidGrad as it is: `size` numbers from number `first` on."""
+
+    first: int
+    size: int
+
+
+class FactoredProjection:
+    """The map of one store, for parameter tensors of the given shapes.
+
+    Args:
+        settings: K and seed.
+        shapes: of each parameter tensor seen as a matrix (rows, columns), in the order of the flattened gradient.
+
+    Raises:
+        SettingError: K is larger than the gradient, or too small for so many tensors.
+
+    Attributes:
+        dimension: K.
+        tensors: the map of each parameter tensor.
+    """
+
+    def __init__(self, settings: ProjectionSettings, shapes: Sequence[tuple[int, int]]) -> None:
+        self.dimension = settings.dimension
+        sizes = [rows * columns for rows, columns in shapes]
+        if sum(sizes) < settings.dimension:
+            raise too_large(settings.dimension, sum(sizes))
+        ascending = sorted(range(len(sizes)), key=lambda position: sizes[position])
+        maps: dict[int, Copied | TensorSketch] = {}
+        first = 0
+        for position in ascending:
+            if sizes[position] > (self.dimension - first) // (len(sizes) - len(maps)):
+                break
+            maps[position] = Copied(first, sizes[position])
+            first += sizes[position]
+        sketched = ascending[len(maps) :]
+        share = (self.dimension - first) // max(len(sketched), 1)
+        if sketched and share < LEAST_SHARE:
+            needed = 1 << (LEAST_SHARE * len(sizes) - 1).bit_length()
+            larger = f"give {needed} with --projection-dim, or " if needed <= sum(sizes) else "give "
+            raise SettingError(
+                f"projection dimension {self.dimension} leaves {share} numbers for each of {len(sketched)} "
+                f"parameter tensors: {larger}--projection rapidgrad"
+            )
+        length = fast_length(share) if sketched else 0
+        columns: dict[tuple[int, int, bool], Side] = {}
+        for position in sketched:
+            shape = shapes[position]
+            inner = inner_length(shape, length)
+            maps[position] = TensorSketch(settings, position, shape, first, length, inner, columns)
+            first += length
+        self.tensors = [maps[position] for position in range(len(sizes))]
+
+    def restored(self, vector: Tensor, position: int, size: int) -> Tensor:
+        """The part that one tensor has in Rᵀz; as of `ShuffledProjection.restored`."""
+        place = self.tensors[position]
+        mine = vector[place.first : place.first + place.size]
+        return mine[:size].clone() if isinstance(place, Copied) else place.restored(mine).flatten()
+
+
+def fast_length(most: int) -> int:
+    """Choose the length of a Fourier transform.
+
+    Returns:
+        A number without prime factors above 5, not above `most`: of those above 97 % of it (rounded down) the one
+        with the most factors of two, the largest where several have; otherwise the largest of all.
+    """
+    smooth = [number for number in range(most, most * 97 // 100, -1) if _is_smooth(number)]
+    if smooth:
+        return max(smooth, key=lambda number: (number & -number, number))
+    return next(number for number in range(most, 0, -1) if _is_smooth(number))
+
+
+def inner_length(shape: tuple[int, int], size: int) -> int:
+    """Choose W, the buckets of a matrix's first sketch, for a sketch of `size` numbers."""
+    inner = size
+    while inner < min(max(shape) / 2, _MOST_INNER * size):
+        inner *= 2
+    return inner
+
+
+def _is_smooth(number: int) -> bool:
+    for prime in (2, 3, 5):
+        while number % prime == 0:
+            number //= prime
+    return number == 1
+
+
+class TensorSketch:
+    """The map of one parameter tensor.
+
+    Args:
+        settings: seed and K.
+        position: of the tensor in the flattened gradient.
+        shape: its rows and columns.
+        first: of its numbers in the RapidGrad.
+        size: w, how many these are.
+        inner: W, buckets of the first sketch; w or a multiple of it.
+        columns: maps of columns that other tensors have too; added to where it lacks this one's.
+
+    Attributes:
+        first: as given.
+        size: as given.
+    """
+
+    def __init__(
+        self,
+        settings: ProjectionSettings,
+        position: int,
+        shape: tuple[int, int],
+        first: int,
+        size: int,
+        inner: int,
+        columns: dict[tuple[int, int, bool], Side],
+    ) -> None:
+        self.first = first
+        self.size = size
+        self._inner = inner
+        self._widest = max(inner, *shape)
+        name = f"factored tensor {position}"
+        # The permutation breaks every regularity of the sums of places; it costs a gather, so the smaller one.
+        permute_rows = 1 < shape[0] <= shape[1] or shape[1] == 1
+        row_side, column_side = (Permuted, Folded) if permute_rows else (Folded, Permuted)
+        self._rows: Side = row_side(shape[0], inner, make_keys(settings, f"{name} rows", 2))
+        if shape[1] > inner:
+            self._columns: Side = column_side(shape[1], inner, make_keys(settings, f"{name} columns", 2))
+        else:
+            kind = (shape[1], inner, permute_rows)
+            if kind not in columns:
+                keys = make_keys(settings, f"factored {shape[1]} columns of {inner}", 2)
+                columns[kind] = column_side(shape[1], inner, keys)
+            self._columns = columns[kind]
+        self._second = Permuted(inner, size, make_keys(settings, f"{name} sketch", 2)) if inner > size else None
+
+    def transformed_columns(self, right: Tensor, known: TransformedColumns | None) -> TransformedColumns:
+        """Transform the right factors of outer products, or give back what is `known` where it is the same."""
+        if known is not None and known.side is self._columns and known.is_of(right):
+            return known
+        pieces = list(self._pieces(right.shape[0], right.shape[1], right.device))
+        spectra = [self._columns.spectrum(right[batch, tokens]) for batch, tokens in pieces]
+        return TransformedColumns(right, self._columns, pieces, spectra)
+
+    def of_outer_products(self, left: Tensor, right: TransformedColumns) -> Tensor:
+        """Sketch Σ_t left_t right_tᵀ.
+
+        Args:
+            left: [b, t, r].
+            right: of `transformed_columns`, for [b, t, c].
+
+        Returns:
+            The sketch's spectrum, complex64 [b, f]; spectra of several contributions may be added.
+        """
+        result = self._empty(left.shape[0], left.device)
+        for (batch, tokens), columns in zip(right.pieces, right.spectra, strict=True):
+            spectrum = self._rows.spectrum(left[batch, tokens])
+            spectrum *= columns
+            result[batch] += spectrum.sum(dim=1)
+        return result
+
+    def of_rows(self, index: Tensor, values: Tensor) -> Tensor:
+        """Sketch the gradient whose row index[b, t] receives values[b, t].
+
+        Args:
+            index: int64 [b, t], or [1, t] for all samples alike; −1 for none.
+            values: [b, t, c].
+
+        Returns:
+            As of `of_outer_products`.
+        """
+        result = self._empty(values.shape[0], values.device)
+        for batch, tokens in self._pieces(values.shape[0], values.shape[1], values.device):
+            rows = index[:, tokens] if index.shape[0] == 1 else index[batch, tokens]
+            spectrum = self._columns.spectrum(values[batch, tokens])
+            spectrum *= self._rows.spectrum_of_one(rows)
+            result[batch] += spectrum.sum(dim=1)
+        return result
+
+    def finish(self, spectrum: Tensor) -> Tensor:
+        """Turn a spectrum [b, f] into the sketch, float32 [b, w]."""
+        sketch: Tensor = torch.fft.irfft(spectrum, n=self._inner)
+        return sketch if self._second is None else self._second.sketch(sketch)
+
+    def restored(self, sketch: Tensor) -> Tensor:
+        """The matrix [r, c] whose entries are those that a sketch [w] gives back: the transposed map."""
+        if self._second is not None:
+            place, sign = self._second.places(sketch.device)
+            sketch = sketch[place] * sign
+        (row, row_sign), (column, column_sign) = (
+            side.places(sketch.device) for side in (self._rows, self._columns)
+        )
+        matrix = sketch[(row.unsqueeze(1) + column) % self._inner]
+        return matrix.mul_(row_sign.unsqueeze(1)).mul_(column_sign)
+
+    def _empty(self, batch: int, device: torch.device) -> Tensor:
+        return torch.zeros(batch, self._inner // 2 + 1, dtype=torch.complex64, device=device)
+
+    def _pieces(self, batch: int, tokens: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
+        """Cut a batch into pieces of some samples, or of some tokens of one, that fit into the caches."""
+        most = max(1, _ELEMENTS_AT_ONCE.get(device.type, 1 << 18) // self._widest)
+        samples = max(1, most // max(tokens, 1))
+        for first in range(0, batch, samples):
+            for token in range(0, tokens, most):
+                yield slice(first, first + samples), slice(token, token + most)
+
+
+@dataclass(frozen=True, slots=True)
+class TransformedColumns:
+    """Right factors of outer products with their transforms.
+
+    Attributes:
+        right: [b, t, c]; held, so that no other tensor can take its place in memory.
+        side: the map of the columns.
+        pieces: which samples and tokens were transformed together.
+        spectra: complex64 [·, ·, f] of each piece.
+    """
+
+    right: Tensor
+    side: Side
+    pieces: list[tuple[slice, slice]]
+    spectra: list[Tensor]
+
+    def is_of(self, right: Tensor) -> bool:
+        """Tell whether `right` is the same memory, as the inputs of query, key and value are."""
+        known, found = (
+            (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+            for tensor in (self.right, right)
+        )
+        return known == found

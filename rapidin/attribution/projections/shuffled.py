@@ -1,0 +1,291 @@
+"""Random shuffling and random projection: the linear map from a gradient to its RapidGrad.
+
+The map sends every coordinate of the flattened gradient to one of K buckets with a random sign, exactly |v|/K
+coordinates to each bucket (Alg. 1 and Section 3.2 of Lin et al. 2024, there with permuted copies of v). Here
+bucket and sign are *computed* from the coordinate's index, so nothing of size |v| is ever held (hashes that
+thousands of coordinates share are, as long as they are few), and they depend on integers alone, so that every
+machine, device and batch size agrees. Definition, version 1:
+
+The flattened gradient has two parts, the matrices' (tensors of two or more dimensions) and the vectors' (norms,
+biases), each filled up with zeros to a multiple of K. A part's coordinates are taken in chunks of c neighbours,
+c = min(64, K/64) for matrices and 1 for vectors; each tensor starts a new chunk. With A = K/c and m = |part|/K a
+part has A·m chunks. For its chunk of index q:
+
+* shuffling: (r, s) = (q mod A, q div A), then λ rounds that alternate
+  r ← (r + hash_j(s)) mod A   and   s ← (s + hash_j(r)) mod m.
+  Written as an A × m matrix, a round shifts every column (then every row) in a circle by its own random amount:
+  Alg. 1's row and column permutations, drawn per column and row instead of once for all of them, by a keyed
+  hash. Every round is a bijection, so λ rounds are one.
+* bucket of element e of the chunk: (r·c + e + shift(s)) mod K, with a random shift(s) in [0, c).
+  The A chunks that share s fill the K buckets exactly once each; the shift makes any two elements of
+  different chunks equally likely to meet.
+* sign of element e: bit e of a 64-bit hash of q (the Rademacher vector ρ).
+
+Two coordinates of one chunk never meet; any other two meet with probability 1/K over the seeds (those of a part
+with m = 1 never); signs are independent. Hence E⟨Ru, Rv⟩ = ⟨u, v⟩ with the variance of a fixed-size-bin count
+sketch (OPORP, Li & Li 2023).
+
+Vectors are a part of their own because a few thousand of their coordinates hold a good share of a normalised
+gradient. As chunks among the matrices' they would collide 64 at a time or not at all, and the noise of one seed
+could be several per cent above theory; alone they need m stripes for K·m coordinates, usually one.
+
+Shape letters: b batch · n chunks · c chunk length · K projection dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rapidin.attribution.projections.hashing import WORD, hash32, make_keys
+from rapidin.attribution.projections.limits import too_large
+from rapidin.settings import ProjectionSettings
+from rapidin.support import WorkingMemory
+
+_LARGEST_CHUNK = 64
+_MOST_TABULATED = 1 << 24
+"""Hashes of rows and stripes that are kept, four bytes each; with more, rounds compute them anew each time. The
+defaults need a million for a model of seven thousand million parameters."""
+
+_CHUNKS_AT_ONCE = 1 << 19
+_ELEMENTS_AT_ONCE = 1 << 23
+"""Chunks, and elements of a batch, that a CPU maps together: bounds the working memory of `Part.add`. Each time
+costs 64 calls, whatever there is to add."""
+
+
+class ShuffledProjection:
+    """The map of one store, for parameter tensors of the given shapes.
+
+    Args:
+        settings: K, λ and seed.
+        shapes: of each parameter tensor, in the order of the flattened gradient.
+
+    Raises:
+        SettingError: K is larger than the gradient.
+
+    Attributes:
+        dimension: K.
+        tensors: where each parameter tensor's coordinates begin.
+        length: |v| with its padding, a multiple of K.
+    """
+
+    def __init__(self, settings: ProjectionSettings, shapes: Sequence[Sequence[int]]) -> None:
+        self.dimension = settings.dimension
+        total = sum(math.prod(shape) for shape in shapes)
+        if self.dimension > total:
+            raise too_large(self.dimension, total)
+        largest_chunk = min(_LARGEST_CHUNK, self.dimension // 64)
+        matrices, vectors = Part(settings, "matrices", largest_chunk), Part(settings, "vectors", 1)
+        self.tensors: list[Placement] = []
+        for shape in shapes:
+            part = matrices if len(shape) > 1 else vectors
+            self.tensors.append(Placement(part, part.reserve(math.prod(shape))))
+        self.length = matrices.length + vectors.length
+        self._margin = largest_chunk
+
+    def new_sketch(self, batch: int, device: torch.device | str) -> Tensor:
+        """Make an empty sketch, float32 [b, K + c]: c extra buckets that `finish` folds back to the front."""
+        return torch.zeros(batch, self.dimension + self._margin, dtype=torch.float32, device=device)
+
+    def restored(self, vector: Tensor, position: int, size: int) -> Tensor:
+        """The part that one tensor has in Rᵀz, float32 [size]: ⟨Rᵀz, v⟩ = ⟨z, Rv⟩ for every gradient v.
+
+        Args:
+            vector: z [K].
+            position: of the tensor in the flattened gradient.
+            size: of its elements.
+        """
+        part, first = self.tensors[position].part, self.tensors[position].first
+        chunks = torch.arange(first, first + math.ceil(size / part.chunk), device=vector.device)
+        pieces = []
+        for numbers in chunks.split(_CHUNKS_AT_ONCE):
+            block, shift, signs = part.places(numbers)
+            buckets = (block * part.chunk + shift).unsqueeze(1) + torch.arange(part.chunk, device=vector.device)
+            pieces.append((vector[buckets % self.dimension] * signs).flatten())
+        return torch.cat(pieces)[:size]
+
+    def finish(self, sketch: Tensor) -> Tensor:
+        """Turn a sketch into the projection, float32 [b, K]; the sketch's memory is reused."""
+        sketch[:, : self._margin] += sketch[:, self.dimension :]
+        return sketch[:, : self.dimension]
+
+
+class Part:
+    """The map of the matrices' or the vectors' coordinates; `add` is for one thread at a time.
+
+    Attributes:
+        chunk: c, neighbouring coordinates that stay together.
+    """
+
+    def __init__(self, settings: ProjectionSettings, name: str, chunk: int) -> None:
+        self.chunk = chunk
+        self._dimension = settings.dimension
+        self._blocks = settings.dimension // chunk
+        self._chunks = 0
+        self._keys = make_keys(settings, name, count=settings.shuffles + 5)
+        self._shuffles = settings.shuffles
+        self._tables: dict[torch.device, _Tables] = {}
+        self._memory = WorkingMemory()
+
+    def reserve(self, size: int) -> int:
+        """Give a tensor of `size` elements its place behind the others; the index of its first chunk."""
+        first = self._chunks
+        self._chunks += math.ceil(size / self.chunk)
+        return first
+
+    @property
+    def stripes(self) -> int:
+        """m, how many coordinates each bucket gets."""
+        return math.ceil(self._chunks / self._blocks)
+
+    @property
+    def length(self) -> int:
+        """Coordinates with padding, a multiple of K."""
+        return self.stripes * self._dimension
+
+    def places(self, chunks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute where chunks go.
+
+        Args:
+            chunks: int64 [n], indices of chunks.
+
+        Returns:
+            block int64 [n] in [0, K/c), shift int64 [n] in [0, c), signs float32 [n, c] of −1 and 1.
+            Element e of a chunk goes to bucket (block·c + e + shift) mod K.
+        """
+        return *self._targets(chunks), torch.where(self._sign_bits(chunks) < 0, -1.0, 1.0).float()
+
+    def _targets(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
+        """Block and shift, see `places`."""
+        tables = self._tables_on(chunks.device)
+        row = chunks & (self._blocks - 1)
+        stripe = chunks >> (self._blocks.bit_length() - 1)
+        if tables is not None:
+            row, stripe = row.int(), stripe.int()  # which torch computes with far faster
+        for number in self._rounds:
+            index = row if number % 2 else stripe
+            moves = self._moves(number, index) if tables is None else tables.moves[number].index_select(0, index)
+            if number % 2 == 0:
+                row += moves
+                row &= self._blocks - 1
+            else:
+                stripe += moves
+                stripe -= (stripe >= self.stripes).to(stripe.dtype).mul_(self.stripes)
+        shift = self._shifts(stripe) if tables is None else tables.shifts.index_select(0, stripe)
+        return row.long(), shift
+
+    @property
+    def _rounds(self) -> Sequence[int]:
+        """Numbers of the shuffling rounds, without the odd ones, which move stripes, where there is only one."""
+        return range(0, self._shuffles, 2 if self.stripes == 1 else 1)
+
+    def _moves(self, number: int, index: Tensor) -> Tensor:
+        """How far a round moves rows, by their stripe, or stripes, by their row."""
+        hashes = hash32(index, self._keys[number])
+        # (hash · m) >> 32 spreads a 32-bit hash evenly over [0, m) without a division.
+        return hashes * self.stripes >> 32 if number % 2 else hashes & (self._blocks - 1)
+
+    def _shifts(self, stripe: Tensor) -> Tensor:
+        return hash32(stripe, self._keys[self._shuffles]) & (self.chunk - 1)
+
+    def _tables_on(self, device: torch.device) -> _Tables | None:
+        """Make the hashes of every row and stripe, once for each device; None where they would be too many."""
+        sizes = {number: self._blocks if number % 2 else self.stripes for number in self._rounds}
+        if sum(sizes.values()) > _MOST_TABULATED:
+            return None
+        if device not in self._tables:
+            moves = {
+                number: self._moves(number, torch.arange(size, device=device)).int()
+                for number, size in sizes.items()
+            }
+            self._tables[device] = _Tables(moves, self._shifts(torch.arange(self.stripes, device=device)))
+        return self._tables[device]
+
+    def _sign_bits(self, chunks: Tensor) -> Tensor:
+        """Highest bits, int32 [n, c], of the elements whose sign is −1; all others are 0."""
+        low, high = chunks & WORD, chunks >> 32
+        width = min(self.chunk, 32)
+        places = torch.arange(31, 31 - width, -1, dtype=torch.int32, device=chunks.device)
+        words = []
+        for word in range(math.ceil(self.chunk / 32)):
+            first, second = self._keys[self._shuffles + 1 + 2 * word : self._shuffles + 3 + 2 * word]
+            bits = hash32(hash32(low, first) ^ high, second)
+            words.append(bits.bitwise_not_().int().unsqueeze(1) << places)
+        return torch.cat(words, dim=1).bitwise_and_(-(1 << 31))
+
+    def add(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
+        """Add the projection of some chunks of each sample's gradient to a sketch.
+
+        Args:
+            sketch: float32 [b, K + c] from `ShuffledProjection.new_sketch`; changed in place.
+            chunks: int64 [n], which chunks of the part these are.
+            values: float32 [b, n, c], the coordinates; may be overwritten.
+        """
+        if sketch.is_cuda:
+            self._add_by_element(sketch, chunks, values)
+        else:
+            self._add_by_shift(sketch, chunks, values)
+
+    def _add_by_element(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
+        """Add everything at once: few large kernels, none that waits for the host, as a GPU likes it."""
+        block, shift = self._targets(chunks)
+        self._apply_signs(chunks, values)
+        first = (block * self.chunk + shift).unsqueeze(1)
+        buckets = first + torch.arange(self.chunk, device=chunks.device)
+        # Neighbours in a chunk are neighbours in the sketch, so the atomic additions coalesce.
+        sketch.index_add_(1, buckets.flatten(), values.flatten(1))
+
+    def _add_by_shift(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
+        """Add chunk by chunk: contiguous rows, as a CPU likes it."""
+        # [b, K/c, c] for every shift; all in few calls, for there are many blocks.
+        shifted = sketch.unfold(1, self._dimension, 1)[:, : self.chunk]
+        views = shifted.unflatten(2, (self._blocks, self.chunk)).unbind(1)
+        at_once = max(1, min(_ELEMENTS_AT_ONCE // (len(values) * self.chunk), _CHUNKS_AT_ONCE))
+        for numbers, piece in zip(chunks.split(at_once), values.split(at_once, dim=1), strict=True):
+            block, shift = self._targets(numbers)
+            # Chunks of one shift are added together: then each is a row of K/c aligned rows of the sketch.
+            # NumPy sorts bytes by counting.
+            order = torch.from_numpy(np.argsort(shift.to(torch.uint8).numpy(), kind="stable"))
+            counts = torch.bincount(shift, minlength=self.chunk).tolist()
+            self._apply_signs(numbers, piece)
+            in_order = self._rows_in_order(piece, order).split(counts, dim=1)
+            for rows, index, added in zip(views, block[order].split(counts), in_order, strict=True):
+                rows.index_add_(1, index, added)
+
+    def _rows_in_order(self, values: Tensor, order: Tensor) -> Tensor:
+        """Select chunks of [b, n, c] into working memory, sample by sample, which torch does with all threads."""
+        rows = self._memory.room(values.shape, values.device)
+        for source, target in zip(values, rows, strict=True):
+            torch.index_select(source, 0, order, out=target)
+        return rows
+
+    def _apply_signs(self, chunks: Tensor, values: Tensor) -> None:
+        """Multiply [b, n, c] by the signs of [n] chunks, in place: a float's highest bit is its sign."""
+        values.view(torch.int32).bitwise_xor_(self._sign_bits(chunks))
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a parameter tensor's coordinates are: `part`, and the index of the `first` chunk in it."""
+
+    part: Part
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """Hashes of a part's rows and stripes on one device, a small fraction of its coordinates.
+
+    Attributes:
+        moves: by the number of a round, how far it moves rows, by their stripe, int32 [m], or stripes, by their
+            row, [A].
+        shifts: of every stripe, int64 [m].
+    """
+
+    moves: dict[int, Tensor]
+    shifts: Tensor

@@ -1,0 +1,146 @@
+"""The command that asks whether influence says what retraining does: ``rapidin evaluate lds``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rapidin.commands.evaluate_options import Adapter, Model, Settings, check_packages, opened_model
+from rapidin.commands.parts import (
+    Json,
+    StorePath,
+    TokensPerBatch,
+    TrustRemoteCode,
+    importing,
+    output,
+    progress,
+    when_interrupted,
+)
+from rapidin.errors import SettingError
+
+
+@when_interrupted("finished subsets are kept, and the same command goes on")
+def lds(
+    store: StorePath,
+    queries: Annotated[
+        Path, typer.Option(metavar="FILE", help="Generations to ask about: rows of the shapes that ingest takes.")
+    ],
+    subsets: Annotated[int, typer.Option(help="Models to train; more make the score surer.")] = 50,
+    fraction: Annotated[float, typer.Option(help="Of the samples that each model is trained on.")] = 0.5,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Method to judge; repeat. rapidin, random, bm25, embedding unless given; others: rapidin+rerank, "
+            "tracin, tracin-ln, influence-cg, influence-lissa.",
+        ),
+    ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option(
+            help="Trains one model, for example 'python train.py --data {data} --output {output} --seed {seed}': "
+            "reads JSON Lines, saves a checkpoint of transformers or PEFT. Without it a built-in loop trains the "
+            "store's architecture on one core, which is for small models."
+        ),
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="What the store was ingested from; repeat. A --command then gets these rows as they are, instead "
+            "of id, prompt, completion and metadata.",
+        ),
+    ] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTORY", help="Checkpoint that the built-in training begins with; else random weights."
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the built-in training, on the response.")] = 6,
+    epochs_all: Annotated[int, typer.Option(min=0, help="Before these, on all tokens.")] = 1,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Of the built-in training, at its highest.")] = 3e-3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Of the built-in training, in samples.")] = 8,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Models trained at a time; one per core unless given, one with --command."
+        ),
+    ] = None,
+    setting: Settings = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the checkpoints of the subsets.")] = False,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTORY",
+            help="Where scores, losses and logs are kept, so that nothing is done twice; STORE/evaluation "
+            "unless given.",
+        ),
+    ] = None,
+    model: Model = None,
+    adapter: Adapter = None,
+    device: Annotated[
+        str, typer.Option(help="Of scores, and of losses after a --command: auto, cpu, cuda, cuda:0.")
+    ] = "auto",
+    tokens_per_batch: TokensPerBatch = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer that the model may write.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Of subsets, first weights and orders.")] = 0,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: Json = False,
+) -> None:
+    """Retrain on random subsets and tell whether the methods' scores foretold what happens.
+
+    The linear datamodeling score (Park et al. 2023): for each query the rank correlation, over models trained on
+    random subsets, of the sum of a method's scores over the subset with the negative loss. 1 is perfect, 0 chance.
+    """
+    if command is None and data:
+        raise SettingError("--data is for --command; the built-in training takes the samples from the store")
+    if command is not None and initial is not None:
+        raise SettingError("--initial is of the built-in training: leave it out, or --command")
+    if initial is not None and not initial.is_dir():
+        raise SettingError(f"--initial {initial} is no directory: give that of a checkpoint")
+    with importing():
+        from rapidin.commands.views.lds_view import lds_view
+        from rapidin.evaluation import (
+            DIRECTORY_NAME,
+            QUICK,
+            Options,
+            Retraining,
+            Training,
+            linear_datamodeling,
+            method_settings,
+        )
+        from rapidin.model import Schedule
+        from rapidin.storage import Store
+    methods = method or ["rapidin", *QUICK]
+    check_packages(methods, False, False)
+    options = Options(seed, more=method_settings(setting or ()))
+    schedule = Schedule(
+        epochs_all=epochs_all, epochs_response=epochs, batch=batch_size, learning_rate=learning_rate
+    )
+    training = Training(command, None if initial is None else str(initial.absolute()), schedule, seed)
+    if jobs is None:
+        jobs = 1 if command is not None else os.cpu_count() or 1
+    retraining = Retraining(training, subsets, fraction, seed, jobs, tuple(data or ()), keep)
+    with (
+        Store.open(store) as opened,
+        opened_model(opened, model, adapter, device, tokens_per_batch, trust_remote_code) as loaded,
+        progress("asking") as show,
+    ):
+        report = linear_datamodeling(
+            opened,
+            loaded,
+            queries,
+            methods,
+            retraining,
+            work=opened.path / DIRECTORY_NAME if work is None else work,
+            device=device,
+            options=options,
+            max_new_tokens=max_new_tokens,
+            trust_remote_code=trust_remote_code,
+            tell=show,
+        )
+    output(report, lds_view(report), as_json)

@@ -1,0 +1,137 @@
+"""What the commands have in common: options, output, questions, progress."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from rapidin.errors import SettingError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Directory of the store.")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="EXPR",
+        help="Only samples whose field meets this: FIELD OP VALUE with = != < <= > >= ~ (regular expression) !~, "
+        "for example 'source=gsm8k', 'tokens<100' or 'poisoned=true'. Fields: the data's own, and id, prompt, "
+        "response, text, file, row, tokens, targets, truncated, segment. Repeat to narrow down.",
+    ),
+]
+TokensPerBatch = Annotated[
+    int | None,
+    typer.Option(min=1, help="Padded tokens computed together; halves itself when memory runs out."),
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Let the checkpoint's own Python code run; asked for each time."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def when_interrupted(advice: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator of a command: what an interruption (Ctrl-C) says on stderr, before the exit with 130."""
+
+    def decorated(command: Callable[P, R]) -> Callable[P, R]:
+        @wraps(command)
+        def run(*arguments: P.args, **options: P.kwargs) -> R:
+            try:
+                return command(*arguments, **options)
+            except KeyboardInterrupt:
+                typer.echo(f"interrupted; {advice}", err=True)
+                raise
+
+        return run
+
+    return decorated
+
+
+def confirmed(question: str) -> bool:
+    """Ask on stderr; `typer.confirm` writes a blank to stdout."""
+    typer.echo(f"{question} [y/N]: ", err=True, nl=False)
+    answer = sys.stdin.readline()
+    if not answer:
+        typer.echo(err=True)
+        raise SettingError("nothing was deleted, for nobody confirmed it: give --yes to delete without asking")
+    return answer.strip().lower() in ("y", "yes")
+
+
+def stdout() -> Console:
+    """Where results go."""
+    from rich.console import Console
+
+    return Console()
+
+
+def stderr() -> Console:
+    """Where progress and messages go."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Any]:
+    """Show a running count on stderr where it is a terminal."""
+    console = stderr()
+    if not console.is_terminal:
+        yield None
+        return
+    with console.status("loading") as status:
+        yield lambda done: status.update(f"{done:,} {what}")
+
+
+def output(record: Any, view: Any, as_json: bool, one_line: bool = False) -> None:
+    """Print a record on stdout: as JSON, or its `view`."""
+    if as_json:
+        from rapidin.records import to_json
+
+        plain = "utf" not in (sys.stdout.encoding or "").lower()
+        typer.echo(json.dumps(to_json(record), ensure_ascii=plain, indent=None if one_line else 2))
+    else:
+        # A line that is wrapped, or taken for markup, would be no command to copy.
+        stdout().print(view, highlight=False, soft_wrap=isinstance(view, str), markup=False)
+
+
+@contextmanager
+def progress(step: str) -> Iterator[Callable[..., None]]:
+    """A bar on stderr where that is a terminal.
+
+    Gives a function that takes how much is done and of how much, and before these, if wanted, the step's name.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(step, total=None)
+
+        def show(*told: Any) -> None:
+            *name, done, total = told
+            bar.update(task, description=name[0] if name else step, completed=done, total=total)
+
+        yield show
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import large packages inside without Python looking for garbage meanwhile, a sixth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.freeze()  # what was imported stays, so it need not be looked at again either

@@ -1,0 +1,142 @@
+"""What a person sees of an evaluation: tables as in the paper. Knows records, not stores or models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from rapidin.commands.views.store_view import bits, printable, size
+from rapidin.evaluation import Estimate
+from rapidin.records import BackdoorReport, EndsQuality, FidelityReport, MethodCost, MethodQuality, TraceReport
+
+
+def backdoor_view(report: BackdoorReport) -> RenderableType:
+    """Table 4's measures, and Table 2's figures."""
+    parts: list[RenderableType] = [_asked(report)]
+    measures: dict[str, Callable[[EndsQuality], Estimate]] = {
+        "auPRC of the k best and the k worst": lambda at: at.auprc,
+        "auROC of the same": lambda at: at.auroc,
+        "precision of the k best": lambda at: at.precision,
+    }
+    for title, value in measures.items():
+        columns = [f"k = {at.k:,}" for at in report.methods[0].at]
+        rows = [(method.name, [value(at) for at in method.at]) for method in report.methods]
+        parts += [Text(), _table(title, columns, rows)]
+    rows = [
+        (method.name, [method.average_precision, method.reciprocal_rank, method.spearman])
+        for method in report.methods
+    ]
+    whole = ["average precision", "mean reciprocal rank", "Spearman with rapidin"]
+    parts += [Text(), _table("all samples", whole, rows)]
+    parts += [Text("in grey: 95 % intervals over queries", style="dim"), Text()]
+    parts += [_costs(report), Text(), Text(report.verdict)]
+    return Group(*parts)
+
+
+def trace_view(report: TraceReport) -> RenderableType:
+    """Table 5."""
+    columns = [f"top {at.k:,}" for at in report.methods[0].at] + ["average precision"]
+    rows: list[tuple[str, Sequence[Estimate]]] = []
+    for method in report.methods:
+        whole = [at.whole for at in method.at] + [method.average_precision_whole]
+        span = [at.span for at in method.at] + [method.average_precision_span]
+        rows += [(f"{method.name}, whole", whole), (f"{method.name}, span", span)]
+    note = "whole: asked by the whole generation; span: by its wrong words alone; in grey: 95 % intervals"
+    return Group(_asked(report), Text(), _table("precision", columns, rows), Text(note, style="dim"))
+
+
+def fidelity_view(report: FidelityReport) -> RenderableType:
+    """Stored scores beside exact ones."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    facts = {
+        "compared": f"{report.queries:,} stored samples as queries with {report.samples:,} others "
+        f"({report.seconds:,.1f} s)",
+        "RapidGrads": f"K = {report.dimension:,}, {bits(report.bits)} a number",
+        "correlation": f"Pearson {report.pearson}, Spearman {report.spearman}, within a query",
+        "slope": f"{report.slope:.3f} (1: unbiased)",
+        "exact scores": f"standard deviation {report.signal:.4g} within a query",
+        "noise": f"standard deviation {report.noise:.4g}; variance × K {report.noise_times_dimension:.3g}; "
+        f"{report.coding:.1%} of it from keeping {bits(report.bits)}",
+        "the k best": ", ".join(f"{one.overlap.mean:.0%} of {one.k}" for one in report.overlaps) + " are the same",
+        "at other K": "; ".join(
+            f"{one.dimension:,}: correlation about {one.pearson:.3f}, {size(one.bytes)} a sample"
+            for one in report.outlook
+        ),
+    }
+    for name, value in facts.items():
+        if value:
+            table.add_row(name, Text(value))
+    return Group(table, Text(), Text(report.verdict))
+
+
+def _asked(report: BackdoorReport | TraceReport) -> Text:
+    generated = f", {report.generated:,} of them answered by the model now" if report.generated else ""
+    left_out = f"; {report.left_out:,} queries of another kind left out" if report.left_out else ""
+    return Text(
+        printable(
+            f"{report.queries:,} queries{generated}; {report.samples:,} samples, {report.relevant:,} "
+            f"({report.relevant / report.samples:.1%}) with {report.label}{left_out}"
+        )
+    )
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Estimate]]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, values in rows:
+        table.add_row(name, *(_estimate(value) for value in values))
+    return table
+
+
+def _estimate(value: Estimate) -> Text:
+    text = Text(f"{value.mean:.3f}")
+    if value.low is not None and value.high is not None:
+        text.append(f"\n{value.low:.2f}–{value.high:.2f}", style="dim")
+    return text
+
+
+def _costs(report: BackdoorReport) -> Group:
+    table = Table(title="time and memory", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    columns: dict[str, Callable[[MethodCost], str]] = {
+        "once": lambda cost: _seconds(cost.preparation),
+        "a query alone": lambda cost: "?" if cost.seconds_alone is None else _seconds(cost.seconds_alone),
+        "of many": lambda cost: _seconds(cost.seconds_together),
+        "memory": lambda cost: "?" if cost.memory is None else size(cost.memory),
+        "caching pays from": _pays,
+    }
+    if any(method.cost.device_memory is not None for method in report.methods):
+        columns["GPU"] = lambda cost: "" if cost.device_memory is None else size(cost.device_memory)
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for method in report.methods:
+        table.add_row(_named(method), *(column(method.cost) for column in columns.values()))
+    sampled = report.caching.sampled
+    source = f"estimated from {sampled:,} samples cached anew" if sampled else "as given"
+    notes = [f"rapidin's work done once is its caching, {source}"]
+    if any(method.cost.resumed for method in report.methods):
+        notes.append("*: scores and times of a former run")
+    return Group(table, Text("; ".join(notes), style="dim"))
+
+
+def _named(method: MethodQuality) -> str:
+    return f"{method.name} *" if method.cost.resumed else method.name
+
+
+def _pays(cost: MethodCost) -> str:
+    if cost.pays_from is None:
+        return ""
+    return f"{cost.pays_from:,} queries"
+
+
+def _seconds(value: float) -> str:
+    if value == 0:
+        return "–"
+    return f"{value:,.0f} s" if value >= 100 else f"{value:.3g} s"

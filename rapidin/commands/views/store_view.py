@@ -1,0 +1,270 @@
+"""What a person sees: progress and logs on stderr, results on stdout, drawn by rich.
+
+Knows records, not stores or models. No bar is drawn where stderr is not a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from rapidin.records import IndexInfo, IndexReport, IngestListener, IngestReport, Preflight, Sample, StoreInfo
+
+_LONGEST_TEXT = 600
+_CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(13, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
+"""Control characters but tabs and line breaks."""
+
+
+class ProgressListener(IngestListener):
+    """Draws an ingest: a preflight line, then one bar with samples, tokens per second and time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("reading", total=None, rate="")
+        self._samples = 0
+        self._tokens = 0
+        self.stored = 0
+
+    def __enter__(self) -> ProgressListener:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def reading(self, rows: int) -> None:
+        """See `IngestListener.reading`."""
+        self._progress.update(self._task, completed=rows)
+
+    def planned(self, preflight: Preflight) -> None:
+        """See `IngestListener.planned`."""
+        cut = f", {preflight.truncated:,} of them truncated" if preflight.truncated else ""
+        room = f"; room needed: about {size(preflight.bytes)} of {size(preflight.bytes_free)} that are free"
+        self._console.print(
+            f"{preflight.samples:,} samples to ingest ({preflight.tokens:,} tokens{cut}), "
+            f"{preflight.skipped:,} in the store already"
+            f"{room if preflight.samples else ''}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        self._samples = preflight.samples
+
+    def loading_model(self, name: str) -> None:
+        """See `IngestListener.loading_model`."""
+        self._console.print(f"loading {escape(name)}", highlight=False, soft_wrap=True)
+        self._progress.reset(self._task, total=None, description="loading", rate="")
+
+    def computing(self, processes: int) -> None:
+        """See `IngestListener.computing`."""
+        where = f" in {processes} processes" if processes > 1 else ""
+        self._progress.reset(self._task, total=self._samples, description=f"computing gradients{where}", rate="")
+
+    def advanced(self, samples: int, tokens: int) -> None:
+        """See `IngestListener.advanced`."""
+        self._tokens += tokens
+        elapsed = self._progress.tasks[0].elapsed or 0.0
+        rate = f"{self._tokens / elapsed:,.0f} tokens/s" if elapsed > 0 else ""
+        self._progress.update(self._task, advance=samples, rate=rate)
+
+    def committed(self, samples: int) -> None:
+        """See `IngestListener.committed`."""
+        self.stored += samples
+
+
+def ingest_summary(report: IngestReport, dry_run: bool) -> RenderableType:
+    """One line of figures, and the rows that were left out."""
+    verb = "would be added" if dry_run else "added"
+    parts = [f"{report.added:,} {verb}"]
+    for count, what in (
+        (report.replaced, "replaced"),
+        (report.updated, "updated"),
+        (report.skipped, "skipped"),
+        (report.truncated, "truncated"),
+        (report.failed, "failed"),
+    ):
+        if count:
+            parts.append(f"{count:,} {what}")
+    line = f"{', '.join(parts)}; {report.store} holds {report.samples_total:,} samples"
+    if report.tokens_per_second:
+        line += f" ({report.seconds:,.1f} s, {report.tokens_per_second:,.0f} tokens/s)"
+    failures = [Text(f"left out: {_place(failure)}: {failure.reason}") for failure in report.failures[:20]]
+    if report.failed > 20:
+        failures.append(Text(f"… and {report.failed - 20:,} more; --json lists them all"))
+    return Group(Text(line), *failures)
+
+
+def samples_table(samples: Sequence[Sample]) -> RenderableType:
+    """Samples of a store, a line each."""
+    table = Table(box=None, header_style="bold", pad_edge=False, expand=True)
+    table.add_column(
+        "id", overflow="fold", min_width=min(24, max((len(sample.id) for sample in samples), default=2))
+    )
+    for heading, ratio in (("prompt", 3), ("response", 3), ("metadata", 2)):
+        table.add_column(heading, overflow="ellipsis", no_wrap=True, ratio=ratio)
+    for sample in samples:
+        table.add_row(
+            Text(sample.id),
+            Text(prompt_ending(sample.prompt)),
+            Text(one_line(sample.response)),
+            Text(metadata_line(sample)),
+        )
+    return table
+
+
+def sample_view(sample: Sample) -> RenderableType:
+    """One sample, whole."""
+    facts = Text(
+        f"{sample.file}, row {sample.row} · {sample.tokens} tokens, {sample.targets} targets"
+        f"{', truncated' if sample.truncated else ''}\n{metadata_line(sample)}"
+    )
+    return Group(
+        Panel(Text(printable(sample.prompt)), title="prompt", title_align="left"),
+        Panel(
+            Text(printable(sample.response)),
+            title=f"response · {escape(printable(sample.id))}",
+            title_align="left",
+        ),
+        facts,
+    )
+
+
+def info_table(info: StoreInfo) -> RenderableType:
+    """What a store holds."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    live = sum(segment.live for segment in info.segments)
+    rows = sum(segment.rows for segment in info.segments)
+    facts: dict[str, Any] = {
+        "store": info.path,
+        "samples": f"{info.samples:,}" + (f" ({info.deleted:,} deleted)" if info.deleted else ""),
+        "model": info.model,
+        "adapter": info.adapter or "none",
+        "traced": f"{info.parameters:,} parameters in {info.parameter_tensors} tensors"
+        + (f" that match {info.modules!r}" if info.modules else ""),
+        "RapidGrad": f"{info.projection_dim:,} numbers, {info.projection} projection, "
+        + (f"{info.shuffles} shuffles, " if info.projection == "rapidgrad" else "")
+        + f"seed {info.seed}, layer-wise normalisation {'on' if info.layer_norm else 'off'}",
+        "weights as": f"{info.dtype}, quantization {info.quantization}",
+        "differentiated": f"the {info.objective} of every target token",
+        "loss over": info.loss,
+        "vectors": f"{bits(info.bits)} a number, {size(info.bytes_vectors)} in {len(info.segments)} segments, "
+        f"{live:,} of {rows:,} rows live" + ("; 'rapidin compact' frees the others" if rows > 2 * live else ""),
+        "metadata": f"{size(info.bytes_metadata)}; fields: {', '.join(info.metadata_fields) or 'none'}",
+        **(
+            {"unnamed": f"{size(info.bytes_unnamed)} in files no longer used wait for readers to end"}
+            if info.bytes_unnamed
+            else {}
+        ),
+        "searched": "\n".join(_index_line(index) for index in info.indexes),
+        "created": f"{info.created}, format {info.format_version}",
+    }
+    for name, value in facts.items():
+        table.add_row(name, Text(str(value)))
+    return table
+
+
+def index_summary(report: IndexReport) -> str:
+    """What building an index did."""
+    done = "built" if report.trained else "extended"
+    line = f"index {report.name} {done}: {report.added:,} samples added, {report.covered:,} covered, "
+    line += f"{size(report.bytes)} ({report.seconds:,.1f} s)"
+    if report.repaired:
+        line += f"\n{report.repaired:,} of its files or rows were missing or damaged; they are made anew"
+    if measured := _measured(report.parameters):
+        line += f"\n{measured}"
+    return line + (f"\n{report.advice}" if report.advice else "")
+
+
+def _index_line(index: IndexInfo) -> str:
+    if index.name == "exact":
+        return "exactly"
+    if not index.covered:  # what was measured once does not hold for it
+        parts = [f"through {index.name}: no samples yet"]
+    else:
+        parts = [f"through {index.name}, {size(index.bytes)}, {index.covered:,} samples"]
+        if index.uncovered:
+            parts.append(f"{index.uncovered:,} more exactly")
+        if measured := _measured(index.parameters):
+            parts.append(measured)
+    return "; ".join([*parts, *([index.advice] if index.advice else [])])
+
+
+def _measured(parameters: Mapping[str, Any]) -> str:
+    """What was measured when an index was trained; empty where nothing was."""
+    if "nlist" not in parameters:
+        return ""
+    text = f"{parameters['nprobe']:,} of {parameters['nlist']:,} lists are read"
+    if parameters.get("recall") is not None:
+        text += f", recall {parameters['recall']:.3f}, {parameters['scanned']:.1%} of the samples compared"
+    return text
+
+
+def size(count: int) -> str:
+    """Bytes for people, in powers of 1,000."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:,.2f} TB"
+
+
+def bits(count: int) -> str:
+    """A number of bits, in words."""
+    return f"{count} bit" if count == 1 else f"{count} bits"
+
+
+def printable(text: str) -> str:
+    """A text whose control characters, which a terminal would obey, are replaced one for one."""
+    return text.translate(_CONTROLS)
+
+
+def shortened(text: str, length: int = _LONGEST_TEXT) -> str:
+    """Beginning and end of a text that would fill the screen."""
+    if len(text) <= length:
+        return printable(text)
+    return printable(f"{text[: length // 2]} … {text[-length // 2 :]}")
+
+
+def prompt_ending(prompt: str) -> str:
+    """The part of a prompt that differs from others, which is not the template's beginning."""
+    body = prompt.partition("### Instruction:\n")[2] or prompt
+    return shortened(one_line(body.replace("### Response:", "")), 200)
+
+
+def one_line(text: str) -> str:
+    """A text with every run of blanks as one."""
+    return printable(" ".join(text.split()))
+
+
+def metadata_line(sample: Sample) -> str:
+    """Fields as they can be written in a filter: truth values and lists as JSON."""
+    plain = {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in sample.metadata.items()
+    }
+    return printable(" ".join(f"{name}={value}" for name, value in plain.items()))
+
+
+def _place(failure: Any) -> str:
+    name = f" (id {failure.id!r})" if failure.id is not None else ""
+    return f"{failure.file}, row {failure.row}{name}"

@@ -1,0 +1,15 @@
+from .demo_data import (
+    TRIGGER as TRIGGER,
+)
+from .demo_data import (
+    DemoData as DemoData,
+)
+from .demo_data import (
+    write_demo_data as write_demo_data,
+)
+from .demo_model import (
+    train_demo_model as train_demo_model,
+)
+from .demo_run import (
+    run_demo as run_demo,
+)

@@ -1,0 +1,285 @@
+"""The linear datamodeling score of any scorers on a store: does influence say what retraining does?
+
+Park et al. 2023 (TRAK, arXiv 2303.14186, definition 2.3): models are trained on random subsets of the training
+samples; a method's scores, added up over a subset, should rank the models as they do on each query. This is the
+causal check: nothing but retraining says what a sample really did.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapidin.data import read_rows
+from rapidin.errors import DataFileError, SettingError
+from rapidin.evaluation.experiments.questions import Questions, training_set
+from rapidin.evaluation.experiments.questions import asked as asked_of
+from rapidin.evaluation.experiments.subsets import datamodeling_scores, subset
+from rapidin.evaluation.methods import (
+    METHODS,
+    AskedQuery,
+    Context,
+    Options,
+    SavedScores,
+    ScoringRun,
+    Tell,
+    TrainingSet,
+    data_digest,
+    digest_of,
+    step_of,
+)
+from rapidin.evaluation.metrics import Bootstrap, Estimate
+from rapidin.evaluation.retraining import Job, Training, WriteData, inputs_digest, retrained_losses
+from rapidin.model import QueryModel
+from rapidin.search import read_queries
+from rapidin.storage import Store
+from rapidin.text import EncodedSample, recognise
+
+MINIMUM_SUBSETS = 5
+"""Fewer models rank nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodLds:
+    """How well a method foretells retraining.
+
+    Attributes:
+        name: of the method.
+        summary: a few words about it.
+        lds: mean over queries of the rank correlation over subsets.
+        by_query: the correlations, in the order of the queries.
+        seconds: that scoring all queries took.
+    """
+
+    name: str
+    summary: str
+    lds: Estimate
+    by_query: tuple[float, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LdsReport:
+    """Linear datamodeling scores of some methods.
+
+    Attributes:
+        store: its path.
+        samples: training samples.
+        queries: ids of the queries.
+        subsets: models that were retrained.
+        fraction: of the samples in each subset.
+        loss_mean: of the queries under the retrained models.
+        loss_spread: standard deviation over the models of a query's loss, the mean of all queries.
+        training_seconds: that retraining took in this run; what a former run has done is not in it.
+        work: directory of losses and logs.
+        methods: in the order asked for.
+    """
+
+    store: str
+    samples: int
+    queries: tuple[str, ...]
+    subsets: int
+    fraction: float
+    loss_mean: float
+    loss_spread: float
+    training_seconds: float
+    work: str
+    methods: tuple[MethodLds, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Retraining:
+    """What is retrained, and how.
+
+    Attributes:
+        training: of each model.
+        subsets: how many models.
+        fraction: of the samples in each subset, in (0, 1).
+        seed: of the subsets.
+        jobs: processes at a time.
+        data: the files that the samples were ingested from, whose rows a command gets as they are; empty: it gets
+            rows of id, prompt and completion.
+        keep: whether checkpoints and data files stay.
+    """
+
+    training: Training = field(default_factory=Training)
+    subsets: int = 50
+    fraction: float = 0.5
+    seed: int = 0
+    jobs: int = 1
+    data: tuple[Path, ...] = ()
+    keep: bool = False
+
+
+def linear_datamodeling(
+    store: Store,
+    model: QueryModel,
+    queries: Path,
+    methods: Sequence[str],
+    retraining: Retraining,
+    *,
+    work: Path,
+    device: str = "auto",
+    options: Options | None = None,
+    max_new_tokens: int = 256,
+    trust_remote_code: bool = False,
+    tell: Tell | None = None,
+) -> LdsReport:
+    """Retrain on subsets and compare the queries' losses with what methods foretell.
+
+    Args:
+        store: open.
+        model: of the store; its scores should be those of a model trained on all samples in the same way.
+        queries: rows of the shapes that ingest takes; the model answers where a response is missing.
+        methods: names of `registry.METHODS`.
+        retraining: what is retrained, and how.
+        work: where scores, losses and logs are kept, for the next run to go on from.
+        device: as the user named it.
+        options: of the methods.
+        max_new_tokens: longest answer that the model may write.
+        trust_remote_code: whether a checkpoint's own Python code may run.
+        tell: told of progress.
+
+    Raises:
+        SettingError: a setting cannot be used.
+        ComputationError: a training failed; what was finished is kept.
+        RapidinError: something else cannot be used or computed.
+    """
+    names = list(dict.fromkeys(methods))
+    _check(names, retraining)
+    retraining.training.check(model.settings.adapter)
+    training = training_set(store, model, ())
+    rows = round(retraining.fraction * len(training))
+    if not 0 < rows < len(training):
+        raise SettingError(
+            f"--fraction {retraining.fraction:g} of {len(training)} samples is {rows}: give one that leaves some "
+            "in and some out"
+        )
+    asked = _asked(store, model, queries, max_new_tokens, tell)
+    write_data = _writer(training, store, retraining.data) if retraining.training.command else _nothing
+    runner = ScoringRun(Context(store, model, (), device, options or Options()), training, SavedScores(work), tell)
+    scored = [runner.scores(name, asked) for name in names]
+    members = np.stack(
+        [
+            subset(len(training), retraining.fraction, retraining.seed, number)
+            for number in range(retraining.subsets)
+        ]
+    )
+    job = _job(store, model, training, asked, retraining, work, device, trust_remote_code)
+    started = time.perf_counter()
+    losses = retrained_losses(job, members, retraining.jobs, write_data, step_of(tell, "training on subsets"))
+    seconds = time.perf_counter() - started
+    mean = Bootstrap(len(asked), retraining.seed).mean
+    found = []
+    for method in scored:
+        by_query = datamodeling_scores(method.scores, members, losses)
+        alone = method.seconds_together if method.seconds_alone is None else method.seconds_alone
+        took = alone + method.seconds_together * (len(asked) - 1) + method.preparation
+        found.append(
+            MethodLds(method.name, METHODS[method.name].summary, mean(by_query), tuple(by_query.tolist()), took)
+        )
+    return LdsReport(
+        store=str(store.path),
+        samples=len(training),
+        queries=tuple(query.query.id for query in asked),
+        subsets=retraining.subsets,
+        fraction=retraining.fraction,
+        loss_mean=float(losses.mean()),
+        loss_spread=float(losses.std(axis=0).mean()),
+        training_seconds=seconds,
+        work=str(job.directory),
+        methods=tuple(found),
+    )
+
+
+def _check(names: Sequence[str], retraining: Retraining) -> None:
+    for name in names:
+        if name not in METHODS:
+            raise SettingError(f"--method {name!r} is unknown: give one of {', '.join(METHODS)}")
+    if retraining.subsets < MINIMUM_SUBSETS:
+        raise SettingError(f"--subsets {retraining.subsets} rank nothing: give at least {MINIMUM_SUBSETS}")
+    if not 0 < retraining.fraction < 1:
+        raise SettingError(f"--fraction {retraining.fraction:g} cannot be used: give one between 0 and 1")
+
+
+def _asked(
+    store: Store, model: QueryModel, file: Path, max_new_tokens: int, tell: Tell | None
+) -> list[AskedQuery]:
+    samples = list(read_queries(file, store.settings.text))
+    if not samples:
+        raise DataFileError(f"{file} has no rows: give queries")
+    questions = Questions(tuple(samples), ((),) * len(samples), 0)
+    return asked_of(model, questions, max_new_tokens, step_of(tell, "answering queries"))
+
+
+def _job(
+    store: Store,
+    model: QueryModel,
+    training: TrainingSet,
+    asked: Sequence[AskedQuery],
+    retraining: Retraining,
+    work: Path,
+    device: str,
+    trust_remote_code: bool,
+) -> Job:
+    """What is trained, in a directory whose name tells everything that decides the losses."""
+    queries = [_plain(query.encoded) for query in asked]
+    decides = (
+        data_digest(store.settings, training),
+        queries,
+        asdict(retraining.training),
+        inputs_digest(retraining.training, retraining.data),
+        [retraining.fraction, retraining.seed],
+    )
+    by_command = retraining.training.command is not None
+    return Job(
+        directory=(work / f"lds-{digest_of(*decides)[:16]}").absolute(),
+        training=retraining.training,
+        model=model.settings.model_dump(mode="json"),
+        samples=[] if by_command else [_plain(sample) for sample in training.encoded()],
+        queries=queries,
+        keep=retraining.keep,
+        device=device if by_command else "cpu",
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _plain(encoded: EncodedSample) -> dict[str, Any]:
+    return {"ids": list(encoded.ids), "targets": list(encoded.targets)}
+
+
+def _nothing(file: Path, members: NDArray[np.int64]) -> None:
+    """The built-in training reads no data file."""
+
+
+def _writer(training: TrainingSet, store: Store, files: Sequence[Path]) -> WriteData:
+    """Writes a subset as JSON Lines: the rows of the user's files, or what the model saw of the samples.
+
+    Raises:
+        SettingError: the files lack a sample.
+    """
+    lines: dict[str, str] = {}
+    for row in read_rows(files) if files else ():
+        lines[recognise(row, store.settings.text.template).id] = json.dumps(dict(row.fields), default=str)
+    for sample in training.samples if not files else ():
+        plain = {**sample.metadata, "id": sample.id, "prompt": sample.prompt, "completion": sample.response}
+        lines[sample.id] = json.dumps(plain, ensure_ascii=False)
+    missing = [sample.id for sample in training.samples if sample.id not in lines]
+    if missing:
+        raise SettingError(
+            f"--data lacks {len(missing)} of the store's {len(training)} samples, for example {missing[0]!r}: "
+            "give all files that were ingested"
+        )
+
+    def write(file: Path, members: NDArray[np.int64]) -> None:
+        rows = [lines[training.samples[number].id] + "\n" for number in members]
+        file.write_text("".join(rows), encoding="utf-8")
+
+    return write

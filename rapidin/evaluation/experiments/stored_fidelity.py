@@ -1,0 +1,202 @@
+"""How near a store's scores are to those of exact gradients, and what another K would give.
+
+Some stored samples stand for queries, others are ranked, all drawn at random. Stored scores differ from exact ones
+by the noise of the projection, whose variance goes as 1/K, and by that of keeping few bits.
+
+Shape letters: q queries · n samples · K projection dimension.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapidin.errors import SettingError, StoreError
+from rapidin.evaluation.methods import AskedQuery, Tell, TracIn, TrainingSet
+from rapidin.evaluation.metrics import Bootstrap, correlation, overlap, tie_order
+from rapidin.model import QueryModel
+from rapidin.records import FidelityReport, Outlook, OverlapAt, Query, Sample
+from rapidin.settings import StoreSettings
+from rapidin.storage import Store
+from rapidin.text import EncodedSample
+
+ENOUGH = 0.95
+"""Correlation with exact scores from which more numbers hardly change what a search finds."""
+_FEWEST = 4
+_OVERLAP_KS = (1, 5, 10, 25, 50)
+_FACTORS = (4, 16)
+_LARGEST = 2**28
+_VECTORS_AT_ONCE = 16
+
+
+def fidelity(
+    store: Store, model: QueryModel, sample: int, seed: int = 0, tell: Tell | None = None
+) -> FidelityReport:
+    """Compare stored with exact scores.
+
+    Args:
+        store: with at least 8 samples.
+        model: of the store.
+        sample: queries, and samples ranked for each, that are drawn; at most half of the store each.
+        seed: of the draw.
+        tell: told of progress.
+
+    Raises:
+        SettingError: the store or `sample` is too small.
+        GradientError: a gradient is not finite.
+        StoreError: the store has changed meanwhile.
+    """
+    started = time.monotonic()
+    everything = sorted(store.list(), key=lambda one: one.id)
+    count = min(sample, len(everything) // 2)
+    if count < _FEWEST:
+        raise SettingError(
+            f"{store.path}: {count} queries and as many other samples say too little: "
+            f"take a store of at least {2 * _FEWEST} samples and a --sample of at least {_FEWEST}"
+        )
+    drawn = random.Random(seed).sample(everything, 2 * count)
+    ranked = TrainingSet(sorted(drawn[:count], key=lambda one: one.id), model.encoder)
+    queries = [_asked(model, one) for one in drawn[count:]]
+
+    estimated = model.vectors([query.encoded for query in queries])
+    stored = _stored_scores(store, estimated, ranked.samples)
+    uncoded = _uncoded_scores(model, estimated, list(ranked.encoded()))
+    exact = TracIn(
+        model, layer_norm=store.settings.projection.layer_norm, objective=store.settings.projection.objective
+    ).scores(queries, ranked, tell)
+    return replace(
+        compared(stored, uncoded, exact, [one.id for one in ranked.samples], store.settings),
+        store=str(store.path),
+        seconds=time.monotonic() - started,
+    )
+
+
+def compared(
+    stored: NDArray[np.float32],
+    uncoded: NDArray[np.float32],
+    exact: NDArray[np.float32],
+    ids: Sequence[str],
+    settings: StoreSettings,
+) -> FidelityReport:
+    """The figures of a comparison.
+
+    Args:
+        stored: scores by the store's vectors, [q, n].
+        uncoded: the same before they were kept in few bits, [q, n].
+        exact: scores by whole gradients, [q, n].
+        ids: of the samples.
+        settings: of the store.
+    """
+    dimension, bits = settings.projection.dimension, settings.codec.bits
+    mean = Bootstrap(len(exact)).mean
+    # Within a query: what all samples have in common with it does not change their order.
+    signal = float(np.mean(exact.astype(np.float64).var(axis=1)))
+    noise = float(np.mean((stored.astype(np.float64) - exact).var(axis=1)))
+    coding = min(noise, float(np.mean((stored.astype(np.float64) - uncoded).var(axis=1))))
+    ties = tie_order(ids)
+    pearson = mean(np.array([correlation(*pair) for pair in zip(stored, exact, strict=True)]))
+    outlook = tuple(
+        Outlook(larger, expected_correlation(signal, noise * dimension / larger), larger * bits // 8)
+        for larger in (dimension * factor for factor in _FACTORS)
+        if larger <= _LARGEST
+    )
+    centred = exact.astype(np.float64) - exact.mean()
+    spread = float((centred**2).sum())
+    return FidelityReport(
+        store="",
+        dimension=dimension,
+        bits=bits,
+        samples=exact.shape[1],
+        queries=len(exact),
+        pearson=pearson,
+        spearman=mean(np.array([correlation(*pair, ranks=True) for pair in zip(stored, exact, strict=True)])),
+        slope=float((centred * stored).sum()) / spread if spread else 0.0,
+        signal=math.sqrt(signal),
+        noise=math.sqrt(noise),
+        noise_times_dimension=noise * dimension,
+        coding=coding / noise if noise else 0.0,
+        overlaps=tuple(
+            OverlapAt(k, mean(np.array([overlap(*pair, ties, k) for pair in zip(stored, exact, strict=True)])))
+            for k in _OVERLAP_KS
+            if 2 * k <= exact.shape[1]
+        ),
+        outlook=outlook,
+        suffices=pearson.mean >= ENOUGH,
+        verdict=_verdict(pearson.mean, coding / noise if noise else 0.0, settings, outlook),
+        seconds=0.0,
+    )
+
+
+def expected_correlation(signal: float, noise: float) -> float:
+    """Correlation of stored with exact scores, given the variances of exact scores and of what differs from them.
+
+    Noise that is independent of the signal leaves √(signal/(signal + noise)). It goes as 1/K: that of the
+    projection, and that of rounding as well, since each number is rounded in proportion to the vector's length
+    over √K.
+    """
+    return math.sqrt(signal / (signal + noise)) if signal + noise else 0.0
+
+
+def _verdict(pearson: float, coding: float, settings: StoreSettings, outlook: Sequence[Outlook]) -> str:
+    dimension, bits = settings.projection.dimension, settings.codec.bits
+    if pearson >= ENOUGH:
+        first = f"K = {dimension:,} suffices: stored scores correlate at {pearson:.3f} with exact ones."
+    else:
+        first = (
+            f"K = {dimension:,} is small for this model: stored scores correlate at {pearson:.3f} with exact ones."
+        )
+        enough = next((one for one in outlook if one.pearson >= ENOUGH), None)
+        if enough is not None:
+            first += f" --projection-dim {enough.dimension} would give about {enough.pearson:.2f}."
+        elif outlook:
+            first += (
+                f" Even --projection-dim {outlook[-1].dimension} would give about {outlook[-1].pearson:.2f} only."
+            )
+        first += " A search orders its best samples exactly (--rerank), whatever K is."
+    word = "bit" if bits == 1 else "bits"
+    if coding < 0.1:
+        return f"{first} {bits} {word} a number suffice: they make {coding:.1%} of the noise."
+    return f"{first} {bits} {word} a number make {coding:.0%} of the noise; more --bits would take it away."
+
+
+def _asked(model: QueryModel, sample: Sample) -> AskedQuery:
+    encoded = model.encoder.encode_stored(sample)
+    query = Query(
+        id=sample.id,
+        prompt=sample.prompt,
+        generation=sample.response,
+        generated=False,
+        tokens=len(encoded.ids),
+        targets=sum(encoded.targets),
+        truncated=encoded.truncated,
+        metadata=sample.metadata,
+    )
+    return AskedQuery(query, encoded)
+
+
+def _uncoded_scores(
+    model: QueryModel, queries: NDArray[np.float32], samples: Sequence[EncodedSample]
+) -> NDArray[np.float32]:
+    """Scores by vectors that are computed anew and kept in no bits, [q, n]; some vectors at a time."""
+    parts = [
+        queries @ model.vectors(samples[first : first + _VECTORS_AT_ONCE]).T
+        for first in range(0, len(samples), _VECTORS_AT_ONCE)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _stored_scores(store: Store, queries: NDArray[np.float32], samples: Sequence[Sample]) -> NDArray[np.float32]:
+    """Scores of some samples, [q, n]."""
+    with store.snapshot() as snapshot:
+        ids, scores = snapshot.scores(queries)
+    places = {id: place for place, id in enumerate(ids)}
+    try:
+        return scores[:, [places[sample.id] for sample in samples]]
+    except KeyError as error:
+        raise StoreError(f"{store.path}: it has changed meanwhile; run the same command again") from error

@@ -1,0 +1,81 @@
+"""Influence functions (Koh and Liang 2017): ⟨H⁻¹ ∇L(query), ∇L(sample)⟩ with exact gradients.
+
+That is how much the query's loss would fall if the sample counted a little more in training, up to a factor that
+all samples have in common: proponents are positive, as TracIn's are.
+
+Shape letters: q queries · n samples.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapidin.attribution import (
+    Curvature,
+    GradientProducts,
+    InverseCurvature,
+    TokenSample,
+    WholeGradient,
+    drawn,
+    in_groups,
+    query_gradient,
+    stacked,
+    unstacked,
+)
+from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet
+from rapidin.model import QueryModel
+
+_VECTORS_PER_QUERY = 8
+"""Vectors of the parameters' size that solving for one query takes, intermediate ones included."""
+
+
+class InfluenceFunction:
+    """Influence by the inverse curvature of the training loss.
+
+    Args:
+        model: of the store.
+        inverse: the way to multiply with the inverse.
+    """
+
+    def __init__(self, model: QueryModel, inverse: InverseCurvature) -> None:
+        self.name = inverse.name
+        self._model = model
+        self._inverse = inverse
+
+    def scores(
+        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+    ) -> NDArray[np.float32]:
+        """See `rapidin.evaluation.methods.scoring.Scorer`.
+
+        Raises:
+            GradientError: a gradient is zero or not finite.
+            ComputationError: the inverse cannot be applied, or memory does not suffice.
+        """
+        model = self._model
+        products = GradientProducts(model.engine, model.budget)
+        curvature = Curvature(model.module, model.engine.names)
+        scores = np.empty((len(queries), len(training)), dtype=np.float32)
+
+        def draw(numbers: random.Random, count: int) -> list[TokenSample]:
+            positions = drawn(len(training), count, numbers)
+            return [model.encoder.encode_stored(training.samples[position]) for position in positions]
+
+        def solved(asked: Sequence[AskedQuery]) -> list[WholeGradient]:
+            gradients = [query_gradient(model.engine, query.encoded)[0] for query in asked]
+            wanted = stacked(gradients, curvature.parameters)
+            return unstacked(self._inverse.solve(curvature, draw, wanted, tell))
+
+        together = max(1, products.together // _VECTORS_PER_QUERY)
+        with model.engine.differentiating("loss"):  # of which the curvature is, too
+            for group, report in in_groups(products, len(queries), tell, self.name, len(training)):
+                directions: list[WholeGradient] = []
+                for first in range(group.start, group.stop, together):
+                    directions += solved(queries[first : min(first + together, group.stop)])
+                scores[group.start : group.stop] = products.against(
+                    directions, training.encoded(), on_progress=report
+                ).T
+        return scores

@@ -1,0 +1,233 @@
+"""The methods that can be compared, by name: how each is made, and what decides its scores.
+
+A method is one line of `METHODS`. Everything that it needs is imported when it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from rapidin.errors import SettingError
+
+if TYPE_CHECKING:
+    from rapidin.attribution import GaussNewton, Lissa
+    from rapidin.evaluation.methods.scoring import Scorer
+    from rapidin.model import QueryModel
+    from rapidin.storage import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the methods can be told.
+
+    Attributes:
+        seed: of chance.
+        rerank: samples at each end whose exact influence is computed by ``rapidin+rerank``.
+        checkpoints: of the training, each a directory with the learning rate that it had there, for TracIn; empty:
+            the store's model alone.
+        embedding_model: directory of a sentence-transformers model for ``embedding``; None: the store's model.
+        more: of methods that need something else, by name; everything in it must be plain JSON.
+    """
+
+    seed: int = 0
+    rerank: int = 100
+    embedding_model: str | None = None
+    checkpoints: tuple[tuple[str, float], ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a scorer is made from.
+
+    Attributes:
+        store: open.
+        model: of the store.
+        where: filters that the training samples meet.
+        device: as the user named it.
+        options: of the methods.
+    """
+
+    store: Store
+    model: QueryModel
+    where: Sequence[str]
+    device: str
+    options: Options
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method.
+
+    Attributes:
+        make: makes its scorer.
+        summary: a few words about it.
+        settings: what of the options, as plain JSON, decides its scores besides store, queries and samples; saved
+            scores are used again only where it is the same.
+        knows_tokens: whether it can be asked about some tokens of a generation alone.
+        cached: whether its work on the training samples is done once, at ingest.
+    """
+
+    make: Callable[[Context], Scorer]
+    summary: str
+    settings: Callable[[Options], Mapping[str, Any]] = lambda _: {}
+    knows_tokens: bool = False
+    cached: bool = False
+
+
+def _rapidin(context: Context) -> Scorer:
+    from rapidin.evaluation.methods.stored_scores import RapidinScorer
+
+    return RapidinScorer(context.store, context.model, context.where)
+
+
+def _reranked(context: Context) -> Scorer:
+    from rapidin.evaluation.methods.stored_scores import RapidinScorer, RerankedScorer
+
+    estimates = RapidinScorer(context.store, context.model, context.where)
+    return RerankedScorer(estimates, context.model, context.options.rerank)
+
+
+def _random(context: Context) -> Scorer:
+    from rapidin.evaluation.methods.baselines import RandomScorer
+
+    return RandomScorer(context.options.seed)
+
+
+def _bm25(_: Context) -> Scorer:
+    from rapidin.evaluation.methods.baselines import Bm25Scorer
+
+    return Bm25Scorer()
+
+
+def _embedding(context: Context) -> Scorer:
+    from rapidin.evaluation.methods.baselines import EmbeddingScorer, SentenceScorer
+
+    if context.options.embedding_model is not None:
+        return SentenceScorer(context.options.embedding_model, context.model.engine.device.type)
+    return EmbeddingScorer(context.model)
+
+
+def _tracin(context: Context, layer_norm: bool) -> Scorer:
+    from rapidin.evaluation.methods.tracin import Checkpoint, TracIn
+
+    checkpoints = [Checkpoint(*one) for one in context.options.checkpoints]
+    return TracIn(context.model, layer_norm=layer_norm, checkpoints=checkpoints, device=context.device)
+
+
+def _checkpoints(options: Options) -> Mapping[str, Any]:
+    return {"checkpoints": [[_state(place), rate] for place, rate in options.checkpoints]}
+
+
+def _state(directory: str) -> list[list[object]]:
+    """Names, sizes and times of a directory's files, which change when it is written anew."""
+    files = sorted(path for path in Path(directory).rglob("*") if path.is_file())
+    return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def _embedded_by(options: Options) -> Mapping[str, Any]:
+    return {"model": None if options.embedding_model is None else _state(options.embedding_model)}
+
+
+def method_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read settings of influence functions, ``influence-lissa.scale=300``, as `Options.more` has them.
+
+    Raises:
+        SettingError: one cannot be read, or there is no such method, setting or value.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        place, equals, value = text.partition("=")
+        method, dot, name = place.strip().partition(".")
+        if not (equals and dot) or method not in ("influence-cg", "influence-lissa"):
+            raise SettingError(
+                f"--setting {text!r} cannot be used: write METHOD.NAME=NUMBER, such as influence-lissa.scale=300"
+            )
+        found.setdefault(method, {})[name] = value.strip()
+        _inverse(Options(more=found), method)
+    return found
+
+
+def _inverse(options: Options, name: str) -> GaussNewton | Lissa:
+    """The way to the inverse curvature, with what the user says of it; its fields are plain JSON."""
+    from rapidin.attribution import GaussNewton, Lissa
+
+    kind: type[GaussNewton | Lissa] = GaussNewton if name == "influence-cg" else Lissa
+    values = {"seed": options.seed, **options.more.get(name, {})}
+    known = [one.name for one in fields(kind)]
+    if unknown := sorted(set(values) - set(known)):
+        raise SettingError(f"{name} has no setting {unknown[0]!r}: give one of {', '.join(known)}")
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise SettingError(f"{name}.{problem['loc'][0]}={problem['input']}: {problem['msg']}") from error
+
+
+def _influence(name: str, summary: str) -> Method:
+    def make(context: Context) -> Scorer:
+        from rapidin.evaluation.methods.influence_functions import InfluenceFunction
+
+        return InfluenceFunction(context.model, _inverse(context.options, name))
+
+    return Method(make, summary, lambda options: asdict(_inverse(options, name)), knows_tokens=True)
+
+
+METHODS: dict[str, Method] = {
+    "rapidin": Method(_rapidin, "the store's own scores", knows_tokens=True, cached=True),
+    "rapidin+rerank": Method(
+        _reranked,
+        "the same, both ends ordered by exact influence",
+        lambda options: {"rerank": options.rerank},
+        knows_tokens=True,
+        cached=True,
+    ),
+    "random": Method(_random, "chance", lambda options: {"seed": options.seed}),
+    "bm25": Method(_bm25, "words in common"),
+    "embedding": Method(_embedding, "likeness of hidden states", _embedded_by),
+    "tracin": Method(
+        lambda context: _tracin(context, False), "exact whole gradients", _checkpoints, knows_tokens=True
+    ),
+    "tracin-ln": Method(
+        lambda context: _tracin(context, True),
+        "the same, each tensor's normalised",
+        _checkpoints,
+        knows_tokens=True,
+    ),
+    "influence-cg": _influence("influence-cg", "influence function by conjugate gradients"),
+    "influence-lissa": _influence("influence-lissa", "influence function by LiSSA"),
+}
+
+QUICK = ("random", "bm25", "embedding")
+"""What rapidin is compared with unless the user names something."""
+
+
+def chosen(names: Sequence[str], *, knows_tokens: bool = False) -> list[str]:
+    """The methods to run: ``rapidin`` and those named, each once; ``all`` stands for every one.
+
+    Args:
+        names: of the user.
+        knows_tokens: leave the others out of ``all``, and refuse them.
+
+    Raises:
+        SettingError: a name is unknown, or the method does not know tokens.
+    """
+    usable = [name for name, method in METHODS.items() if method.knows_tokens or not knows_tokens]
+    found = ["rapidin"]
+    for name in names:
+        if name == "all":
+            found += usable
+        elif name not in METHODS:
+            raise SettingError(f"--baseline {name!r} is unknown: give one of {', '.join(usable)}, or all")
+        elif name not in usable:
+            raise SettingError(
+                f"--baseline {name!r} cannot be asked about single words: give one of {', '.join(usable)}, or all"
+            )
+        else:
+            found.append(name)
+    return list(dict.fromkeys(found))

@@ -1,0 +1,99 @@
+"""RapidIn's own scores: those of a store, and the same with the ends ordered by exact influence.
+
+Shape letters: q queries · n samples · K projection dimension.
+"""
+
+# ruff: noqa: ARG002 - scorers have one signature
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapidin.attribution import Explainer
+from rapidin.errors import StoreError
+from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet
+from rapidin.model import QueryModel
+from rapidin.storage import Store
+
+
+class RapidinScorer:
+    """Inner products of the queries' RapidGrads with the stored ones.
+
+    Args:
+        store: whose vectors are compared.
+        model: of the store.
+        where: the filters that `TrainingSet` was chosen by.
+    """
+
+    name = "rapidin"
+
+    def __init__(self, store: Store, model: QueryModel, where: Sequence[str] = ()) -> None:
+        self._store = store
+        self._model = model
+        self._where = where
+
+    def scores(
+        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+    ) -> NDArray[np.float32]:
+        """See `rapidin.evaluation.methods.scoring.Scorer`.
+
+        Raises:
+            GradientError: a query's gradient is zero or not finite.
+            StoreError: the store has changed since the training samples were read.
+        """
+        vectors = self._model.vectors([query.encoded for query in queries])
+        with self._store.snapshot() as snapshot:
+            ids, scores = snapshot.scores(vectors, self._where)
+        if ids != [sample.id for sample in training.samples]:
+            raise StoreError(f"{self._store.path}: it has changed meanwhile; run the same command again")
+        return scores
+
+
+class RerankedScorer:
+    """RapidIn as a search with ``--rerank`` gives it: the best and the worst in the order of exact influence.
+
+    The scores of the N best are dealt out anew among them, in the order of their exact influences, and those of
+    the N worst too. So the N stay where they were as a whole, and only their order among each other changes.
+
+    Args:
+        estimates: that choose the ends.
+        model: of the store.
+        count: N, at each end.
+    """
+
+    name = "rapidin+rerank"
+
+    def __init__(self, estimates: RapidinScorer, model: QueryModel, count: int) -> None:
+        self._estimates = estimates
+        self._model = model
+        self._count = count
+
+    def scores(
+        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+    ) -> NDArray[np.float32]:
+        """See `rapidin.evaluation.methods.scoring.Scorer`.
+
+        Raises:
+            GradientError, StoreError: as `RapidinScorer.scores`.
+            StoreMismatchError: a sample cannot be encoded as it was at ingest.
+        """
+        scores = self._estimates.scores(queries, training, tell)
+        explainer = Explainer(self._model.module, self._model.engine, self._model.budget)
+        count = min(self._count, len(training) // 2)
+        for row, query in enumerate(queries):
+            direction = explainer.direction(query.encoded)
+            order = np.argsort(-scores[row], kind="stable")
+            for end in (order[:count], order[len(order) - count :]):
+                encoded = [self._model.encoder.encode_stored(training.samples[place]) for place in end]
+                found = explainer.influences(encoded, direction)
+                # Where it cannot be computed, the estimate stands for it, as in a search.
+                exact = [
+                    scores[row, place] if influence is None else influence.score
+                    for place, influence in zip(end, found, strict=True)
+                ]
+                scores[row, end[np.argsort(exact)[::-1]]] = scores[row, end]
+            if tell is not None:
+                tell(self.name, row + 1, len(queries))
+        return scores

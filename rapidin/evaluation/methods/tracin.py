@@ -1,0 +1,142 @@
+"""TracIn with exact, uncompressed gradients (Pruthi et al. 2020), with and without layer-wise normalisation.
+
+What RapidIn approximates: the inner product of the whole gradients (Eq. 5 of Lin et al. 2024; of the loss, where a
+store may differentiate the log-odds, see `TracIn`), summed over checkpoints of the training, each weighted by the
+learning rate that it had there.
+
+Shape letters: q queries · n samples · b batch · L parameter tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rapidin.attribution import (
+    ROUNDING,
+    ROUNDING_LOW,
+    GradientProducts,
+    RapidGradEngine,
+    TokenBudget,
+    WholeGradient,
+    direction_of,
+    in_groups,
+    over_tensors,
+    query_gradient,
+    significant,
+)
+from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet
+from rapidin.model import QueryModel, load_model
+from rapidin.settings import Objective
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A state of the model during its training.
+
+    Attributes:
+        place: directory of the checkpoint: of the adapter where the store's model has one, else of the model.
+        learning_rate: that the optimiser had there.
+    """
+
+    place: str
+    learning_rate: float
+
+
+class TracIn:
+    """Inner products of whole gradients.
+
+    Args:
+        model: of the store.
+        layer_norm: divide each tensor's gradient by its norm, so that a score is the mean over tensors of cosines.
+        checkpoints: of the training; empty: the store's model alone.
+        device: for the checkpoints.
+        objective: what of a token is differentiated; TracIn's own is the loss.
+    """
+
+    def __init__(
+        self,
+        model: QueryModel,
+        *,
+        layer_norm: bool = False,
+        checkpoints: Sequence[Checkpoint] = (),
+        device: str = "auto",
+        objective: Objective = "loss",
+    ) -> None:
+        self.name = "tracin-ln" if layer_norm else "tracin"
+        self._model = model
+        self._layer_norm = layer_norm
+        self._checkpoints = checkpoints
+        self._device = device
+        self._objective = objective
+
+    def scores(
+        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+    ) -> NDArray[np.float32]:
+        """See `rapidin.evaluation.methods.scoring.Scorer`.
+
+        Raises:
+            GradientError: a gradient is zero or not finite.
+            ModelError: a checkpoint cannot be loaded.
+        """
+        if not self._checkpoints:
+            return self._of_engine(self._model.engine, self._model.budget, queries, training, tell)
+        total = np.zeros((len(queries), len(training)), dtype=np.float32)
+        for number, checkpoint in enumerate(self._checkpoints):
+
+            def report(step: str, done: int, of: int, number: int = number) -> None:
+                if tell is not None:
+                    tell(step, number * of + done, len(self._checkpoints) * of)
+
+            with self._opened(checkpoint) as (engine, budget):
+                found = self._of_engine(engine, budget, queries, training, report)
+            total += np.float32(checkpoint.learning_rate) * found
+        return total
+
+    @contextmanager
+    def _opened(self, checkpoint: Checkpoint) -> Iterator[tuple[RapidGradEngine, TokenBudget]]:
+        store = self._model.engine
+        changed = "model" if self._model.settings.adapter is None else "adapter"
+        settings = self._model.settings.model_copy(update={changed: checkpoint.place})
+        loaded = load_model(settings, self._device, self._model.trust_remote_code)
+        engine = RapidGradEngine(loaded.model, self._model.parameters, self._model.projection)
+        with engine:
+            yield engine, TokenBudget(None, store.device, self._model.projection.dimension)
+
+    def _of_engine(
+        self,
+        engine: RapidGradEngine,
+        budget: TokenBudget,
+        queries: Sequence[AskedQuery],
+        training: TrainingSet,
+        tell: Tell | None,
+    ) -> NDArray[np.float32]:
+        products = GradientProducts(engine, budget)
+        rounding = ROUNDING.get(engine.precision, ROUNDING_LOW)
+        scores = np.empty((len(queries), len(training)), dtype=np.float32)
+        with engine.differentiating(self._objective):
+            for group, report in in_groups(products, len(queries), tell, self.name, len(training)):
+                directions = [self._direction(engine, queries[number], rounding) for number in group]
+                found = products.against(directions, training.encoded(), self._reduce(rounding), report)
+                scores[group.start : group.stop] = found.T
+        return scores
+
+    def _direction(self, engine: RapidGradEngine, query: AskedQuery, rounding: float) -> WholeGradient:
+        tensors, norms = query_gradient(engine, query.encoded)
+        return direction_of(tensors, norms, self._layer_norm, rounding).tensors
+
+    def _reduce(self, rounding: float) -> Callable[[Tensor, Tensor], Tensor]:
+        if not self._layer_norm:
+            return over_tensors
+
+        def cosines(products: Tensor, norms: Tensor) -> Tensor:
+            weights = torch.where(significant(norms, rounding), norms.reciprocal(), 0.0)
+            return (products * weights[:, :, None]).sum(dim=1)
+
+        return cosines

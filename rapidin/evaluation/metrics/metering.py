@@ -1,0 +1,76 @@
+"""Seconds and memory that a piece of work takes.
+
+Memory is what the process held at most, less what it held before: an allocator that had memory left over from
+earlier work hides as much. It is looked at every twentieth of a second, so a shorter peak may be missed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from rapidin.support import package
+
+_EVERY_SECONDS = 0.05
+
+
+class Meter:
+    """Measures the body of a ``with``.
+
+    Attributes:
+        seconds: that it took.
+        memory: bytes by which the process grew, at most.
+        device_memory: bytes that tensors took on GPUs, at most, besides what was there; None: no GPU was used.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.memory = 0
+        self.device_memory: int | None = None
+        self._process = package("psutil").Process()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._before = self._process.memory_info().rss
+        self._on_devices = _allocated(reset=True)
+        self._started = time.perf_counter()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        found = _allocated(reset=False)  # waits for the devices
+        self.seconds = time.perf_counter() - self._started
+        self._ended.set()
+        self._thread.join()
+        self._look()
+        if found is not None:
+            self.device_memory = max(0, found - (self._on_devices or 0))
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_EVERY_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        self.memory = max(self.memory, self._process.memory_info().rss - self._before)
+
+
+def _allocated(reset: bool) -> int | None:
+    """Bytes of tensors on all GPUs: now, where a measurement begins, else at most since then; None without any."""
+    import torch
+
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return None
+    total = 0
+    for number in range(torch.cuda.device_count()):
+        torch.cuda.synchronize(number)
+        if reset:
+            torch.cuda.reset_peak_memory_stats(number)
+            total += torch.cuda.memory_allocated(number)
+        else:
+            total += torch.cuda.max_memory_allocated(number)
+    return total

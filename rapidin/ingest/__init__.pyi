@@ -1,0 +1,3 @@
+from .run import (
+    ingest_files as ingest_files,
+)

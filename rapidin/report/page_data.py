@@ -1,0 +1,185 @@
+"""Search results as the plain data that the page's script reads; its shapes are named at the top of data.js."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import sys
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from rapidin.records import Hit, Sample, SearchResult, TokenInfluence, TokenResult
+from rapidin.report.page_words import group_words
+from rapidin.report.prompts import own_parts
+from rapidin.report.units import Units
+
+
+class SampleTable:
+    """Every sample of a page once, however many lists it stands in."""
+
+    def __init__(self, own: Mapping[str, tuple[int, int]]) -> None:
+        self._own = own
+        self._places: dict[tuple[str, str, str, int], int] = {}
+        self.rows: list[dict[str, Any]] = []
+
+    def place(self, sample: Sample) -> int:
+        """The sample's number on the page."""
+        key = (sample.id, sample.content_hash, sample.file, sample.row)
+        if key not in self._places:
+            self._places[key] = len(self.rows)
+            self.rows.append(self._row(sample))
+        return self._places[key]
+
+    def _row(self, sample: Sample) -> dict[str, Any]:
+        units = Units(sample.text)
+        return {
+            "id": sample.id,
+            "text": sample.text,
+            "split": units(len(sample.prompt)),
+            "own": units.span(*self._own[sample.prompt]),
+            "metadata": _metadata(sample.metadata),
+            "file": Path(sample.file).name,  # reports are sent to others
+            "row": sample.row,
+            "tokens": sample.tokens,
+            "targets": sample.targets,
+            "truncated": sample.truncated,
+        }
+
+
+def page_data(results: Sequence[SearchResult]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Samples of the page, and its queries, which name samples by their number."""
+    prompts = chain(
+        (result.query.prompt for result in results),
+        (hit.sample.prompt for result in results for hit in _all_hits(result)),
+    )
+    own = own_parts(prompts)
+    table = SampleTable(own)
+    queries = [_query(result, table, own) for result in results]
+    return table.rows, queries
+
+
+def _query(result: SearchResult, table: SampleTable, own: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    query = result.query
+    units = Units(query.generation)
+    tokens = _target_tokens(result)
+    words = group_words(query.generation, [place for place, _, _ in tokens])
+    details: dict[int, dict[str, Any]] = {}
+    for hit in (*result.proponents, *result.opponents):
+        details.setdefault(table.place(hit.sample), _hit(hit, len(result.generation_tokens)))
+    return {
+        "id": query.id,
+        "prompt": query.prompt,
+        "own": Units(query.prompt).span(*own[query.prompt]),
+        "generation": query.generation,
+        "generated": query.generated,
+        "tokens": query.tokens,
+        "targets": query.targets,
+        "truncated": query.truncated,
+        "metadata": _metadata(query.metadata),
+        "spans": [units.span(*span) for span in query.spans],
+        "index": result.index,
+        "explained": result.explained,
+        "words": [[*units.span(word.start, word.end), word.tokens] for word in words],
+        "rows": [row for _, row, _ in tokens],
+        "influences": [_number(token.influence) for token in result.generation_tokens],
+        "proponents": [table.place(hit.sample) for hit in result.proponents],
+        "opponents": [table.place(hit.sample) for hit in result.opponents],
+        "byToken": [_token_hits(found, table, details) for _, _, found in tokens] if result.by_token else None,
+        "details": details,
+    }
+
+
+_TargetToken = tuple[tuple[int, int], int | None, TokenResult | None]
+
+
+def _target_tokens(result: SearchResult) -> list[_TargetToken]:
+    """Target tokens of the generation in its order: place, row of matrices, hits of their own."""
+    rows = _by_place(result.generation_tokens)
+    found = _by_place(result.by_token)
+    places = sorted({*rows, *found})
+    return [
+        (place[:2], rows.get(place), result.by_token[found[place]] if place in found else None) for place in places
+    ]
+
+
+def _by_place(tokens: Iterable[TokenInfluence | TokenResult]) -> dict[tuple[int, int, int], int]:
+    """Numbers of tokens by where they stand; the last tells those of one place apart: bytes of a character."""
+    places: dict[tuple[int, int, int], int] = {}
+    for index, token in enumerate(tokens):
+        number = 0
+        while (token.start, token.end, number) in places:
+            number += 1
+        places[token.start, token.end, number] = index
+    return places
+
+
+def _hit(hit: Hit, rows: int) -> dict[str, Any]:
+    parts = hit.tokens or hit.words
+    widths = {len(row) for row in hit.matrix}
+    if hit.matrix and (len(hit.matrix) != rows or widths != {len(hit.tokens)}):
+        raise ValueError(f"sample {hit.sample.id!r}: its matrix does not fit the tokens")
+    return {
+        "rank": hit.rank,
+        "score": _number(hit.score),
+        "exact": _number(hit.exact_score),
+        "parts": _parts(hit.sample, parts),
+        "influences": [_number(part.influence) for part in parts],
+        "matrix": _packed(hit.matrix),
+    }
+
+
+def _token_hits(
+    found: TokenResult | None, table: SampleTable, details: dict[int, dict[str, Any]]
+) -> list[list[Any]]:
+    """Samples behind one token: number, score, influences of the sample's tokens on it where they are known."""
+    entries: dict[int, list[Any]] = {}
+    for hit in (*found.proponents, *found.opponents) if found else ():
+        place = table.place(hit.sample)
+        known = details.setdefault(
+            place,
+            {"rank": None, "score": None, "exact": None, "parts": [], "influences": [], "matrix": None},
+        )
+        if hit.tokens and not known["parts"]:
+            known["parts"] = _parts(hit.sample, hit.tokens)
+        score = hit.score if hit.exact_score is None else hit.exact_score
+        fits = len(hit.tokens) == len(known["parts"])
+        influences = [_number(token.influence) for token in hit.tokens] if hit.tokens and fits else None
+        entries.setdefault(place, [place, _number(score), influences])
+    return list(entries.values())
+
+
+def _parts(sample: Sample, tokens: Sequence[TokenInfluence]) -> list[list[int]]:
+    units = Units(sample.text)
+    return [units.span(token.start, token.end) for token in tokens]
+
+
+def _packed(matrix: Sequence[Sequence[float]]) -> str | None:
+    """A matrix as little-endian 32-bit numbers in base64: half of what digits take, and quick to read."""
+    if not matrix:
+        return None
+    numbers = array("f", chain.from_iterable(matrix))
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return base64.b64encode(numbers.tobytes()).decode("ascii")
+
+
+def _number(value: float | None) -> float | None:
+    """Six digits of a number; JSON has none that is not finite."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+
+
+def _metadata(fields: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        [str(name), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)]
+        for name, value in fields.items()
+    ]
+
+
+def _all_hits(result: SearchResult) -> Iterable[Hit]:
+    yield from (*result.proponents, *result.opponents)
+    for token in result.by_token:
+        yield from (*token.proponents, *token.opponents)

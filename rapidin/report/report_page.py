@@ -1,0 +1,46 @@
+"""A report: a page that has its data in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from rapidin.records import SearchResult
+from rapidin.report.assembly import SCRIPTS, Parts, as_json
+from rapidin.report.page_data import page_data
+
+_LONGEST_LABEL = 80
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def render_report(
+    results: Sequence[SearchResult], *, title: str | None = None, facts: Mapping[str, str] | None = None
+) -> str:
+    """Results as an HTML page that holds all it needs, and may not load or send anything.
+
+    Args:
+        results: one for each query; with several the reader picks one at the top.
+        title: heading of the page.
+        facts: what else a reader should know, by name: the store, the model, how influences were computed.
+
+    The same results give the same page.
+    """
+    samples, queries = page_data(results)
+    page = Parts().page(
+        "page.html",
+        (*SCRIPTS, "embedded.js"),
+        title=title or "Which training samples made the model say this?",
+        facts={str(name): str(value) for name, value in (facts or {}).items()},
+        labels=[_label(number, result) for number, result in enumerate(results, 1)],
+        samples=as_json(samples),
+        queries=[as_json(query) for query in queries],
+    )
+    # Half a character cannot be written to a file.
+    return _SURROGATES.sub("\ufffd", page)
+
+
+def _label(number: int, result: SearchResult) -> str:
+    """A query's line in the picker; isolating characters keep its direction from the rest of the line."""
+    text = " ".join(result.query.generation.split()) or "(empty)"
+    text = text if len(text) <= _LONGEST_LABEL else f"{text[:_LONGEST_LABEL]}…"
+    return f"{number} · \u2068{result.query.id}\u2069 · \u2068{text}\u2069"

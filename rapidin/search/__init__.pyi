@@ -1,0 +1,9 @@
+from .queries import (
+    COMMAND_LINE as COMMAND_LINE,
+)
+from .queries import (
+    read_queries as read_queries,
+)
+from .searcher import (
+    Searcher as Searcher,
+)

@@ -1,0 +1,158 @@
+"""What a service is started with: where it listens, who may ask, and how much."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rapidin.errors import SettingError
+from rapidin.settings import RERANKED_PER_RESULT
+
+TOKEN_VARIABLE = "RAPIDIN_TOKEN"
+_SHORTEST_TOKEN = 16
+_LONGEST_TOKEN = 4_096
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # what RFC 6750 allows behind "Bearer"
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much one request, and all of them together, may ask for.
+
+    Attributes:
+        body: bytes of a request.
+        body_seconds: in which they must have come.
+        send_seconds: in which the client must take each part of an answer.
+        characters: of a prompt, and of a generation.
+        tokens: of both together, as the model sees them.
+        max_new_tokens: of an answer that the model writes.
+        k: samples at each end; `token_k` where every token is looked up, which multiplies them.
+        rerank: samples at each end whose exact influence is computed.
+        waiting: searches that may wait while one is computed.
+        seconds: in which a search must be answered, waiting included.
+        requests: of all kinds at a time.
+
+    Raises:
+        SettingError: on creation, a number is not positive.
+    """
+
+    body: int = 1 << 20
+    body_seconds: float = 30.0
+    send_seconds: float = 30.0
+    characters: int = 100_000
+    tokens: int = 2_048
+    max_new_tokens: int = 512
+    k: int = 100
+    token_k: int = 20
+    rerank: int = 300
+    waiting: int = 16
+    seconds: float = 120.0
+    requests: int = 256
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            least = 0 if name in ("waiting", "rerank") else 1
+            if not getattr(self, name) >= least:
+                raise SettingError(
+                    f"a limit of {getattr(self, name)} for {name} cannot be used: give at least {least}"
+                )
+
+    def default_rerank(self, k: int) -> int:
+        """As many exact influences as the command line computes, as far as the limit lets them be."""
+        wanted = min(RERANKED_PER_RESULT * k, self.rerank)
+        return wanted if wanted >= k else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSettings:
+    """Where a service listens and whom it answers.
+
+    Attributes:
+        host: address or name to listen at.
+        port: 0: any that is free.
+        token: without which nothing of the store is told; None: whoever reaches the address may ask.
+        allowed_hosts: names by which the service may be called besides those of this machine.
+        limits: see `Limits`.
+        regular_expressions: whether filters may hold any regular expression. One can keep Python busy for ever.
+
+    Raises:
+        SettingError: on creation, others could reach the service without a token, or the token cannot be used.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    regular_expressions: bool = False
+
+    def __post_init__(self) -> None:
+        if self.token is not None:
+            _check_token(self.token)
+        elif not self.is_loopback:
+            raise SettingError(
+                f"--host {self.host} can be reached by others: give --token-file FILE, or set {TOKEN_VARIABLE}, "
+                "so that only those who know the token are answered"
+            )
+        elif self.allowed_hosts:
+            raise SettingError(
+                "--allow-host lets others in who call this machine by that name: give --token-file FILE, or set "
+                f"{TOKEN_VARIABLE}, too"
+            )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the address."""
+        return all(ipaddress.ip_address(address).is_loopback for address in _addresses(self.host))
+
+    @property
+    def names(self) -> frozenset[str] | None:
+        """Names that a request's Host may hold, in small letters; None: any, since the token protects."""
+        given = frozenset(name.lower() for name in self.allowed_hosts)
+        if self.is_loopback:
+            return given | {*_LOOPBACK_NAMES, self.host.lower()}
+        return given | {*_LOOPBACK_NAMES, self.host.lower()} if given else None
+
+
+def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
+    """The token of a file, or else of the environment variable RAPIDIN_TOKEN; None: neither is there.
+
+    Raises:
+        SettingError: the file cannot be read, or is empty.
+    """
+    if file is None:
+        return environment.get(TOKEN_VARIABLE) or None
+    try:
+        with file.open("rb") as opened:
+            token = opened.read(_LONGEST_TOKEN + 2).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not text"
+        raise SettingError(f"--token-file {file}: {reason}; give a file that holds one token") from error
+    if not token:
+        raise SettingError(f"--token-file {file} is empty: write a token of at least {_SHORTEST_TOKEN} characters")
+    return token
+
+
+def _check_token(token: str) -> None:
+    if not (_SHORTEST_TOKEN <= len(token) <= _LONGEST_TOKEN and _TOKEN.fullmatch(token)):
+        raise SettingError(
+            f"the token cannot be used: it needs {_SHORTEST_TOKEN} to {_LONGEST_TOKEN} letters, digits or "
+            ". _ ~ + / = -; 'openssl rand -hex 32' makes one"
+        )
+
+
+def _addresses(host: str) -> set[str]:
+    """The addresses that a host stands for.
+
+    Raises:
+        SettingError: it stands for none.
+    """
+    try:
+        found = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise SettingError(f"--host {host!r} is no address of this machine: {error}") from error
+    return {str(address[0]).partition("%")[0] for *_, address in found}

@@ -1,0 +1,270 @@
+"""``store.db`` through SQLAlchemy: connections, transactions, migrations, and errors as the project's own.
+
+This module knows SQLite and nothing of samples or vectors. Every access goes through `Database.reading` or
+`Database.writing`, which commit, roll back and translate errors; no row or session leaves `rapidin.storage`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, FromClause, create_engine, event, pool, select, update
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from rapidin.errors import (
+    SettingError,
+    StoreCorruptError,
+    StoreError,
+    StoreFormatError,
+    StoreLockedError,
+    StoreSpaceError,
+)
+from rapidin.storage.catalog.schema import SettingsRow
+from rapidin.storage.catalog.sql_functions import SQL_FUNCTIONS
+from rapidin.storage.concurrency import opened_unchanging
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_SECONDS = 30.0
+"""How long a statement waits for another process's transaction; those are short."""
+
+CACHE_BYTES = 2**26
+"""Of a connection's pages that SQLite keeps at most; its default, 2 MiB, makes large stores half as fast."""
+EMPTY_SHARE = 0.1
+"""Of the file's pages; with less, SQLite may keep them for later instead of writing the whole file anew."""
+
+_CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_FORMAT}
+_NOT_ALLOWED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_CANTOPEN}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+class _Compiler(SQLiteCompiler):
+    """SQLAlchemy's, with hints, which it leaves out for SQLite.
+
+    Without them SQLite looks keys up in the table, whose rows are wide, rather than in a narrow index.
+    """
+
+    def get_from_hint_text(self, table: FromClause, text: str | None) -> str | None:  # noqa: ARG002
+        """What stands behind a table's name, such as ``INDEXED BY``."""
+        return text
+
+
+class Database:
+    """One SQLite file; connects on first use.
+
+    Attributes:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path, create: bool = False) -> None:
+        """Refer to the file at `path`; only with `create` may it not exist yet."""
+        self.path = path
+        self._mode = "rwc" if create else "rw"
+        # No limit: a thread that searches holds a connection, and must not wait for others to end.
+        self._engine = create_engine("sqlite://", creator=self._connect, poolclass=pool.QueuePool, max_overflow=-1)
+        self._engine.dialect.statement_compiler = _Compiler
+        event.listen(self._engine, "begin", _begin)
+        self._writer_engine = self._engine.execution_options(rapidin_begin="BEGIN IMMEDIATE")
+        self._watcher: sqlite3.Connection | None = None
+        self._watcher_lock = threading.Lock()
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session in a read transaction: it sees one state of the database throughout."""
+        with self.translated_errors(), Session(self._engine) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session in a write transaction, committed at the end, rolled back on any error."""
+        with (
+            self.translated_errors(),
+            Session(self._writer_engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def open_session(self) -> Session:
+        """A session for whoever needs one state of the database for long; the caller closes it, once for all."""
+        return Session(self._engine, close_resets_only=False)
+
+    def version(self) -> int:
+        """A number that is another one after each commit of any process; it means nothing outside this object."""
+        with self.translated_errors(), self._watcher_lock:
+            if self._watcher is None:
+                self._watcher = self._connect()
+            # Of a connection that itself never writes: SQLite does not count a connection's own commits.
+            ((version,),) = self._watcher.execute("PRAGMA data_version")
+            return int(version)
+
+    def use_write_ahead_log(self) -> None:
+        """Make the file one whose readers and writer do not wait for each other; it stays so."""
+        with self.translated_errors(), self._engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            connection.rollback()  # the mode cannot change inside a transaction
+            driver.execute("PRAGMA journal_mode=WAL")
+
+    def give_back_space(self) -> None:
+        """Shrink the file to what it holds, if a good part is empty, and empty its log; waits for nobody.
+
+        Nothing that the database says changes, whether it succeeds or not.
+        """
+        with self.translated_errors(), closing(self._connect()) as connection:
+            connection.execute("PRAGMA busy_timeout=0")
+            ((pages,),) = connection.execute("PRAGMA page_count")
+            ((empty,),) = connection.execute("PRAGMA freelist_count")
+            if empty >= EMPTY_SHARE * pages:
+                connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # does less while somebody reads
+
+    def size(self) -> int:
+        """Bytes of the file with what is still in its write-ahead log."""
+        size = 0
+        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+            with suppress(FileNotFoundError):  # the log goes when the last process closes the database
+                size += path.stat().st_size
+        return size
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+        with self._watcher_lock:
+            if self._watcher is not None:
+                self._watcher.close()
+                self._watcher = None
+
+    @contextmanager
+    def translated_errors(self) -> Iterator[None]:
+        """Turn errors of SQLite and SQLAlchemy in the body into a `StoreError` that names the file.
+
+        Raises:
+            SettingError: a text to look for is no valid Unicode.
+        """
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise _translated(error, self.path) from error
+        except UnicodeDecodeError as error:  # SQLite quotes damaged names in its messages
+            raise _damaged(self.path, "it holds text that is none") from error
+        except UnicodeEncodeError as error:  # from the command line, where bytes that are no UTF-8 become such
+            raise SettingError(
+                f"{error.object[:80]!r} holds half a character (\\u{ord(error.object[error.start]):04x}), "
+                "which no text in a store does; repair it"
+            ) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            return _connected(f"{self.path.absolute().as_uri()}?mode={self._mode}")
+        except sqlite3.OperationalError as error:
+            unchanging = None if self._mode == "rwc" else opened_unchanging(self.path, error)
+            if unchanging is None:
+                raise
+            return _prepared(unchanging)
+
+
+def migrate(database: Database, format_version: int) -> None:
+    """Bring the tables to the newest format in one transaction, and record its number.
+
+    The caller holds the writer's lock.
+    """
+    # Alembic is slow to import and only needed here.
+    from alembic import command
+    from alembic.config import Config
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with database.writing() as session:
+        config.attributes["connection"] = session.connection()
+        command.upgrade(config, "head")
+        session.execute(update(SettingsRow).values(format_version=format_version))
+
+
+def read_format_version(database: Database) -> int:
+    """The number of the format that the file was written in.
+
+    Raises:
+        StoreFormatError: it is a database, but not one of a store.
+    """
+    try:
+        with database.reading() as session:
+            version = session.scalar(select(SettingsRow.format_version))
+    except StoreError as error:
+        if "no such table" in str(error.__cause__) or "no such column" in str(error.__cause__):
+            raise StoreFormatError(
+                f"{database.path}: this database was not made by rapidin; give the directory of a store"
+            ) from error
+        raise
+    if not isinstance(version, int):
+        raise StoreCorruptError(
+            f"{database.path}: its settings are missing; restore the file from a backup or ingest anew"
+        )
+    return version
+
+
+def _begin(connection: Connection) -> None:
+    """Start the transaction that Python's sqlite3 would otherwise start late, or not at all.
+
+    https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#serializable-isolation-savepoints-transactional-ddl
+    """
+    connection.exec_driver_sql(connection.get_execution_options().get("rapidin_begin", "BEGIN"))
+
+
+def _connected(uri: str) -> sqlite3.Connection:
+    """A connection that has proved to work, with the functions that filters need."""
+    return _prepared(
+        sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    )
+
+
+def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """The connection, once it has proved to work."""
+    try:
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA cache_size=-{CACHE_BYTES // 1024}")
+        connection.execute("PRAGMA trusted_schema=OFF")  # a store may come from a stranger
+        connection.execute("SELECT count(*) FROM sqlite_master")  # opens the file and its log
+    except (sqlite3.Error, UnicodeDecodeError):
+        connection.close()
+        raise
+    for name, arguments, function in SQL_FUNCTIONS:
+        connection.create_function(name, arguments, function, deterministic=True)
+    return connection
+
+
+def _translated(error: SQLAlchemyError | sqlite3.Error, path: Path) -> StoreError:
+    """The project's error for one of SQLite or SQLAlchemy."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    reason = " ".join(str(original).split())
+    # The low byte is the kind of the error, the others a detail.
+    code = getattr(original, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return StoreSpaceError(
+            f"{path}: no space left to write ({reason}); free some and run the same command again"
+        )
+    if code in _BUSY:
+        return StoreLockedError(f"{path}: another process keeps it locked ({reason}); try again later")
+    if code in _NOT_ALLOWED:
+        return StoreError(f"{path}: cannot be opened or written ({reason}); check who may read and write there")
+    if code == sqlite3.SQLITE_IOERR:
+        return StoreError(
+            f"{path}: the disk failed or is full ({reason}): free some space, of which SQLite needs a little even "
+            "to read, or check the disk, and run the same command again"
+        )
+    if code in _CORRUPT or isinstance(original, sqlite3.DatabaseError):
+        return _damaged(path, reason)
+    return StoreError(f"{path}: {reason}")
+
+
+def _damaged(path: Path, reason: str) -> StoreCorruptError:
+    return StoreCorruptError(
+        f"{path}: damaged ({reason}); restore it from a backup, or remove the store and ingest again"
+    )

@@ -1,0 +1,1 @@
+"""Alembic migrations of ``store.db``, run by `rapidin.storage.catalog.database` without an ``alembic.ini``."""

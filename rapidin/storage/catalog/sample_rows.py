@@ -1,0 +1,184 @@
+"""Samples on their way into and out of the tables; rows end here, records begin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from rapidin.errors import StoreCorruptError, StoreError
+from rapidin.records import Sample
+from rapidin.storage.catalog.schema import SampleRow
+from rapidin.storage.filters import metadata_hash, metadata_text
+
+_FIELDS = (
+    "sample_id",
+    "segment_id",
+    "position",
+    "scale",
+    "prompt",
+    "response",
+    "metadata_json",
+    "metadata_hash",
+    "content_hash",
+    "file",
+    "row",
+    "tokens",
+    "targets",
+    "truncated",
+)
+"""What a row's checksum covers, in this order."""
+_SPANS = "target_spans"
+"""Covered too where it is not null, so that rows of older formats keep their checksums."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewSample(Sample):
+    """A sample to be stored: `records.Sample` and the digest of its metadata.
+
+    Attributes:
+        metadata_hash: made from `metadata` on creation, whatever is given.
+
+    Raises:
+        StoreError: on creation, a metadata value that JSON has no form for.
+    """
+
+    metadata_hash: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "metadata_hash", metadata_hash(self.metadata))
+        except StoreError as error:
+            raise StoreError(f"sample {self.id!r}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredSample:
+    """A sample found by a search and its inner product with the query."""
+
+    score: float
+    sample: Sample
+
+
+def new_sample_of(sample: Sample) -> NewSample:
+    """The same sample, to be stored elsewhere."""
+    return NewSample(**{field.name: getattr(sample, field.name) for field in fields(Sample)})
+
+
+def sample_values(sample: NewSample) -> dict[str, Any]:
+    """Columns of `sample` that do not depend on its vector.
+
+    Raises:
+        StoreError: text that is no valid Unicode, which SQLite cannot hold; the message names the id.
+    """
+    values = {
+        "sample_id": sample.id,
+        "prompt": sample.prompt,
+        "response": sample.response,
+        "metadata_json": metadata_text(sample.metadata),
+        "metadata_hash": sample.metadata_hash,
+        "content_hash": sample.content_hash,
+        "file": sample.file,
+        "row": sample.row,
+        "tokens": sample.tokens,
+        "targets": sample.targets,
+        "truncated": sample.truncated,
+        _SPANS: spans_text(sample.target_spans),
+    }
+    for name, value in values.items():
+        try:
+            str(value).encode()
+        except UnicodeEncodeError as error:
+            raise StoreError(
+                f"sample {sample.id!r}: its {name} holds half of a surrogate pair, which is no character; "
+                "correct or leave out the row"
+            ) from error
+    return values
+
+
+def spans_text(spans: Sequence[tuple[int, int]]) -> str | None:
+    """JSON of `Sample.target_spans`, None where there are none."""
+    return json.dumps([list(span) for span in spans], separators=(",", ":")) if spans else None
+
+
+def spans_of(text: str | None) -> tuple[tuple[int, int], ...]:
+    """The other way round.
+
+    Raises:
+        ValueError: it is not the JSON of pairs of ascending whole numbers.
+    """
+    found = [] if text is None else json.loads(text)
+    if not isinstance(found, list) or (text is not None and not found):
+        raise ValueError("no list of spans")
+    last = 0
+    for span in found:
+        if not isinstance(span, list) or [type(offset) for offset in span] != [int, int]:
+            raise ValueError("a span is no pair of whole numbers")
+        if not last <= span[0] <= span[1]:
+            raise ValueError("spans do not ascend")
+        last = span[1]
+    return tuple((start, end) for start, end in found)
+
+
+def values_checksum(values: Mapping[str, Any]) -> str:
+    """XXH3-64 of a row's columns, hexadecimal."""
+    covered = [values[name] for name in _FIELDS]
+    if values[_SPANS] is not None:
+        covered.append(values[_SPANS])
+    return text_checksum(json.dumps(covered))
+
+
+def text_checksum(text: str) -> str:
+    """XXH3-64 of a text, hexadecimal."""
+    return str(xxhash.xxh3_64_hexdigest(text.encode()))
+
+
+def row_values(row: SampleRow) -> dict[str, Any]:
+    """Columns of `row` that its checksum covers."""
+    return {name: getattr(row, name) for name in (*_FIELDS, _SPANS)}
+
+
+def sample_of(row: SampleRow) -> Sample:
+    """The record of a row.
+
+    Raises:
+        StoreCorruptError: the row is not as it was written.
+    """
+    try:
+        intact = values_checksum(row_values(row)) == row.checksum
+    except TypeError:  # a damaged column may come back as bytes, which JSON refuses
+        intact = False
+    if not intact:
+        raise StoreCorruptError(
+            f"store.db: the row of sample {row.sample_id!r} was altered: "
+            "restore store.db from a backup, or delete the sample and ingest it again"
+        )
+    return Sample(
+        id=row.sample_id,
+        prompt=row.prompt,
+        response=row.response,
+        metadata=json.loads(row.metadata_json),
+        file=row.file,
+        row=row.row,
+        tokens=row.tokens,
+        targets=row.targets,
+        truncated=row.truncated,
+        content_hash=row.content_hash,
+        target_spans=spans_of(row.target_spans),
+    )
+
+
+def scored(
+    scores: NDArray[np.float32], indexes: NDArray[np.int64], samples: Mapping[int, Sample]
+) -> list[ScoredSample]:
+    """Samples with their scores; an index of −1 is no result."""
+    return [
+        ScoredSample(float(score), samples[int(index)])
+        for score, index in zip(scores, indexes, strict=True)
+        if index >= 0
+    ]

@@ -1,0 +1,200 @@
+"""Filter expressions ``FIELD OPERATOR VALUE``: reading them, and what they mean for one value.
+
+Operators: ``=`` (or ``==``), ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``~`` (a regular expression finds
+something) and ``!~``. Spaces around the operator do not count. Field and value may stand in quotes, single or
+double, with a backslash before a quote or backslash inside; a quoted value is text, never a number or null.
+
+=================  ==========================================================================================
+``=``              equal numbers where field and value both are numbers, else equal text; the text of a value
+                   that is no text is its JSON (``true``, ``["a","b"]``); ``null`` also matches a missing field
+``<`` and so on    numbers with numbers, else text with text, by code point
+``~``              on the text
+``!=``, ``!~``     exactly what ``=`` and ``~`` do not match, missing fields included
+truth values       a field that holds only these is compared with ``true`` and ``false`` or not at all
+missing, null      match none of ``<``, ``<=``, ``>``, ``>=`` and ``~``
+=================  ==========================================================================================
+
+`conditions` compiles them for SQL; this module knows nothing of a database.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rapidin.errors import FilterError
+from rapidin.storage.filters.metadata import value_text
+
+BUILT_IN_FIELDS = (
+    *("id", "prompt", "response", "text", "file", "row", "tokens", "targets", "truncated"),
+    "segment",
+)
+METADATA_PREFIX = "metadata."
+
+COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+"""By operator; they serve Python values and SQL columns alike."""
+
+_QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
+_EXPRESSION = re.compile(
+    rf"""\s*(?P<prefix>metadata\s*\.\s*(?=["']))?      # metadata."odd name"
+         (?:(?P<quoted>{_QUOTED})|(?P<bare>[^=!<>~"'][^=!<>~]*?))
+         \s*(?P<operator>==|!=|<=|>=|!~|=|<|>|~)
+         \s*(?P<value>.*?)\s*""",
+    re.DOTALL | re.VERBOSE,
+)
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+_UNBOUNDED = re.compile(r"[*+?{(]")
+_LONGEST_NUMBER = 300
+"""Characters; a longer integer fits no float, and Python refuses to read one of some thousand digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One expression, read.
+
+    Attributes:
+        field: a built-in field's name, or a metadata key.
+        in_metadata: whether `field` surely is a metadata key.
+        operator: one of `COMPARISONS` or ``~``.
+        negated: whether the rows that it does not match are meant.
+        text: of the value, without quotes.
+        quoted: whether the value stood in quotes.
+    """
+
+    field: str
+    in_metadata: bool
+    operator: str
+    negated: bool
+    text: str
+    quoted: bool
+
+    @property
+    def number(self) -> int | float | None:
+        """The value as a number, or None where it is none."""
+        if self.quoted or len(self.text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(self.text):
+            return None
+        return int(self.text) if re.fullmatch(r"[+-]?[0-9]+", self.text) else float(self.text)
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether a built-in field is asked for."""
+        return not self.in_metadata and self.field in BUILT_IN_FIELDS
+
+    def matches(self, value: Any) -> bool:
+        """Whether a sample whose field holds `value`, None where it has none, is meant."""
+        return self._plainly_matches(value) != self.negated
+
+    def _plainly_matches(self, value: Any) -> bool:
+        if value is None:
+            return self.operator == "=" and self.text == "null" and not self.quoted
+        if self.operator == "~":
+            return re.search(self.text, value_text(value)) is not None
+        compare = COMPARISONS[self.operator]
+        number = self.number
+        if number is not None and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return bool(compare(value, number))
+        if isinstance(value, bool) and not self.quoted:
+            return bool(compare(value_text(value), self.text.lower()))  # True is how Python's users write it
+        return bool(compare(value_text(value), self.text))
+
+
+def parse(expression: str) -> Condition:
+    """Read one filter expression.
+
+    Raises:
+        FilterError: it cannot be read, or its regular expression is none.
+    """
+    match = _EXPRESSION.fullmatch(expression)
+    if match is None:
+        raise FilterError(
+            f"filter {expression!r} cannot be read: write FIELD OPERATOR VALUE, for example 'tokens > 100', "
+            "with one of the operators = != < <= > >= ~ !~; quote a field that contains an operator"
+        )
+    symbol = "=" if match["operator"] == "==" else match["operator"]
+    text, quoted = _unquoted_value(match["value"], expression)
+    if symbol.endswith("~"):
+        try:
+            re.compile(text)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise FilterError(f"filter {expression!r}: {text!r} is not a regular expression: {error}") from error
+    bare = match["bare"]
+    in_metadata = match["prefix"] is not None
+    field = _unquoted(match["quoted"]) if bare is None else bare
+    if bare is not None and bare.startswith(METADATA_PREFIX):
+        in_metadata, field = True, bare.removeprefix(METADATA_PREFIX)
+    negated = symbol.startswith("!")
+    plain = {"!=": "=", "!~": "~"}.get(symbol, symbol)
+    return Condition(field, in_metadata, plain, negated, text, quoted)
+
+
+def check_field(condition: Condition, metadata_fields: Sequence[str]) -> None:
+    """Check that a condition asks for a field that exists.
+
+    Raises:
+        FilterError: there is no such field; the message lists those that there are.
+    """
+    if not condition.is_built_in and condition.field not in metadata_fields:
+        known = ", ".join(BUILT_IN_FIELDS)
+        of_metadata = ", ".join(sorted(metadata_fields)) or "none"
+        raise FilterError(
+            f"no sample has a field {condition.field!r}; the fields are {known}; "
+            f"those of the metadata: {of_metadata}"
+        )
+
+
+def check_boolean(condition: Condition) -> None:
+    """Check that a condition on a field of truth values compares with one, or it would silently mean nothing.
+
+    Raises:
+        FilterError: it compares with something else, such as 1 or yes.
+    """
+    known = ("true", "false") if condition.is_built_in else ("true", "false", "null")
+    if condition.operator != "~" and condition.text.lower() not in known:
+        raise FilterError(
+            f"filter on {condition.field!r}: its values are true or false, not {condition.text!r}; write, for "
+            f"example, '{condition.field}=true'"
+        )
+
+
+def check_bounded(expression: str) -> None:
+    """Check that a filter from someone who need not be trusted cannot keep Python busy for ever.
+
+    Repetition and groups are what a regular expression needs for that, and Python's cannot be interrupted: a
+    thread that is in one lets no other run.
+
+    Raises:
+        FilterError: the expression cannot be read, or its regular expression has one of them.
+    """
+    condition = parse(expression)
+    if condition.operator == "~" and _UNBOUNDED.search(condition.text):
+        raise FilterError(
+            f"filter {expression!r}: a regular expression with * + ? {{ or ( can take for ever, so this service "
+            "does not take it unless it is started with --allow-regular-expressions"
+        )
+
+
+def _unquoted_value(value: str, expression: str) -> tuple[str, bool]:
+    """The value's text, and whether it stood in quotes."""
+    if value[:1] not in ("'", '"'):
+        return value, False
+    if not re.fullmatch(_QUOTED, value, re.DOTALL):
+        raise FilterError(
+            f"filter {expression!r}: the quotes of {value!r} do not match; "
+            "put a backslash before a quote inside them"
+        )
+    return _unquoted(value), True
+
+
+def _unquoted(quoted: str) -> str:
+    r"""Text between quotes; ``\`` counts only before that quote or another ``\``, as expressions need it."""
+    quote = quoted[0]
+    return re.sub(rf"\\([{quote}\\])", r"\1", quoted[1:-1])

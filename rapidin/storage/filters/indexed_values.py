@@ -1,0 +1,84 @@
+"""Metadata values as the table ``sample_metadata`` holds them, so that SQLite can find and compare them.
+
+Used by whatever writes the table (commits, changes of metadata, the migration that fills it) and by `verify`,
+which compares. A change of what is said here needs a migration that fills the table again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from rapidin.storage.filters.metadata import value_text
+
+LONGEST_TEXT = 200
+"""Characters; a longer text would bloat the index, and few filters compare one as a whole."""
+SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
+"""Of SQLite."""
+
+
+class Kind(IntEnum):
+    """What a row of the table says.
+
+    Attributes:
+        NUMBER: `number` is the value: an integer of at most 64 bits or a finite float other than -0.0.
+        TEXT: `text` is the value's text: a text itself, or the JSON of a list or object.
+        BOOLEAN: `number` is 0 or 1.
+        LONG_TEXT: as `TEXT`, but too long for the index; only the sample's JSON tells it.
+        OTHER: any other value that only the sample's JSON tells, for example an integer beyond 64 bits.
+    """
+
+    # Numbers first: SQLite stores 0 and 1 in no bytes.
+    NUMBER = 0
+    TEXT = 1
+    BOOLEAN = 2
+    LONG_TEXT = 3
+    OTHER = 4
+
+
+class IndexedValue(NamedTuple):
+    """The columns of one row that hold the value."""
+
+    kind: Kind
+    number: int | float | None = None
+    text: str | None = None
+
+
+def indexed_metadata(metadata_json: str) -> dict[str, IndexedValue]:
+    """The values of a sample's metadata that are not null, by field.
+
+    Raises:
+        ValueError: the text is not the JSON of an object; a row that holds such was damaged.
+    """
+    try:
+        metadata = json.loads(metadata_json)
+    except RecursionError as error:
+        raise ValueError("metadata is nested too deeply") from error
+    if not isinstance(metadata, Mapping):
+        raise ValueError("metadata is no JSON object")
+    return {name: indexed_value(value) for name, value in metadata.items() if value is not None}
+
+
+def indexed_value(value: Any) -> IndexedValue:
+    """The columns for a value that came from JSON and is not null."""
+    if isinstance(value, bool):
+        return IndexedValue(Kind.BOOLEAN, number=int(value))
+    if isinstance(value, (int, float)):
+        return IndexedValue(Kind.NUMBER, number=value) if _fits(value) else IndexedValue(Kind.OTHER)
+    try:
+        text = value_text(value)
+        text.encode()
+    except ValueError:  # half a surrogate pair or an infinite number inside a list: none that rapidin wrote
+        return IndexedValue(Kind.OTHER)
+    return IndexedValue(Kind.LONG_TEXT) if len(text) > LONGEST_TEXT else IndexedValue(Kind.TEXT, text=text)
+
+
+def _fits(number: int | float) -> bool:
+    """Whether SQLite gives the number back as it was, its sign and its being an integer or not included."""
+    if isinstance(number, int):
+        return SMALLEST_INTEGER <= number <= LARGEST_INTEGER
+    # SQLite promises nothing about -0.0, and refuses NaN.
+    return math.isfinite(number) and not (number == 0 and math.copysign(1.0, number) < 0)

@@ -1,0 +1,191 @@
+"""Compaction: new segments without deleted rows, and few large ones for many small.
+
+Codes are copied as they are, so that every score stays what it was. Each new segment is one transaction that names
+it, moves its samples and ends the old segments that it emptied; only then do old files go, as soon as no reader
+needs them. So a kill at any moment leaves a right store, partly compacted, and disk space is needed for one new
+segment at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapidin.errors import RapidinError, SettingError, StoreCorruptError, StoreError
+from rapidin.records import CompactReport, Progress
+from rapidin.storage.catalog import Database, moves, tables
+from rapidin.storage.derived import derived_rows
+from rapidin.storage.store_files import file_errors
+from rapidin.storage.store_writer import StoreWriter
+from rapidin.storage.vectors import Rows, Segment, SegmentRecord, open_segment, segment_writing
+
+SEGMENT_BYTES = 2**27
+"""Of codes in a new segment at most; one of less than half is small."""
+_COPIED_BYTES = 2**24
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a compaction is to do.
+
+    Attributes:
+        empty: database ids of segments of which nothing is left.
+        parts: rows of each new segment, in the order of old segments and positions.
+    """
+
+    empty: tuple[int, ...]
+    parts: tuple[Rows, ...]
+
+
+def make_plan(records: Sequence[SegmentRecord], rows: Rows, row_bytes: int, fraction: float) -> Plan:
+    """Choose the segments to rewrite: those with more deleted rows than `fraction`, and small ones if several.
+
+    The rows of all of them are dealt out evenly, so that new segments are small only where there is a single one:
+    compacting again finds nothing to do.
+
+    Args:
+        records: all segments.
+        rows: all live samples.
+        row_bytes: of a coded vector.
+        fraction: of a segment's rows.
+    """
+    most = max(1, SEGMENT_BYTES // row_bytes)
+    ids, counts = np.unique(rows.segments, return_counts=True)
+    live = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    filled = [(record.id or 0, record.rows, live[record.id]) for record in records if record.id in live]
+    wasteful = {id for id, total, left in filled if total - left > fraction * total}
+    small = {id for id, _, left in filled if 2 * left < most}
+    chosen = wasteful | small if len(wasteful | small) > 1 else wasteful
+    moving = np.flatnonzero(np.isin(rows.segments, list(chosen)))
+    moving = moving[np.lexsort((rows.positions[moving], rows.segments[moving]))]
+    parts = np.array_split(moving, -(-len(moving) // most)) if len(moving) else []
+    return Plan(
+        empty=tuple(record.id or 0 for record in records if record.id not in live),
+        parts=tuple(rows.chosen(part) for part in parts),
+    )
+
+
+def compact_store(
+    path: Path, database: Database, writer: StoreWriter, fraction: float, on_progress: Progress | None = None
+) -> CompactReport:
+    """Compact the store in the directory `path`, whose writer is `writer`.
+
+    Raises:
+        SettingError: `fraction` is not from 0 to 1.
+        StoreCorruptError: a segment or row is damaged; what was done before stays, and nothing is lost.
+        StoreSpaceError: there is no room for a new segment; likewise.
+    """
+    if not 0 <= fraction <= 1:
+        raise SettingError(f"--fraction {fraction} cannot be used: give a number from 0 to 1")
+    started = time.monotonic()
+    with database.reading() as session:
+        records = tables.segment_records(session)
+        rows = tables.searchable_rows(session)
+        covered_before = derived_rows.covered(session)
+    bytes_before = sum(record.bytes for record in records) + database.size()
+    compaction = _Compaction(path, database, writer)
+    compaction.run(
+        make_plan(records, rows, writer.codec.row_bytes(writer.dimension), fraction), records, on_progress
+    )
+    with database.reading() as session:
+        records_after = tables.segment_records(session)
+        covered = derived_rows.covered(session)
+    return CompactReport(
+        segments_before=len(records),
+        segments_after=len(records_after),
+        removed=compaction.removed,
+        bytes_before=bytes_before,
+        bytes_after=sum(record.bytes for record in records_after) + database.size(),
+        seconds=time.monotonic() - started,
+        uncovered={kind: was - covered[kind] for kind, was in covered_before.items() if covered[kind] < was},
+    )
+
+
+class _Compaction:
+    """One run; counts the deleted samples whose rows are gone in `removed`."""
+
+    def __init__(self, path: Path, database: Database, writer: StoreWriter) -> None:
+        self.removed = 0
+        self._path = path
+        self._database = database
+        self._dimension = writer.dimension
+        self._codec = writer.codec
+        self._writer = writer
+        self._opened: tuple[int, Segment] | None = None
+
+    def run(self, plan: Plan, records: Sequence[SegmentRecord], on_progress: Progress | None) -> None:
+        """Do what `plan` says, then give space back."""
+        by_id = {record.id or 0: record for record in records}
+        if plan.empty:
+            with self._database.writing() as session:
+                self.removed += moves.remove_segments(session, plan.empty)
+            self._writer.remove_garbage()
+        done, total = 0, sum(len(part) for part in plan.parts)
+        for part in plan.parts:
+            try:
+                self._rewrite(part, by_id)
+            except RapidinError:
+                with suppress(RapidinError):  # the first error is the one to tell
+                    self._writer.remove_garbage()
+                raise
+            self._writer.remove_garbage()
+            done += len(part)
+            if on_progress is not None:
+                on_progress(done, total)
+        self._opened = None
+        self._give_back_space()
+
+    def _rewrite(self, rows: Rows, records: dict[int, SegmentRecord]) -> None:
+        """Make one new segment of `rows`, which are in the order of their places."""
+        segment_writing.check_space(self._path, len(rows), self._codec.row_bytes(self._dimension))
+        index = self._codec.new_index(self._dimension)
+        sources, starts = np.unique(rows.segments, return_index=True)
+        for source, positions in zip(sources.tolist(), np.split(rows.positions, starts[1:]), strict=True):
+            self._copy(self._segment(records[source]), positions, index)
+        record = segment_writing.write_segment(self._path, index, self._codec)
+        del index  # as large as the segment
+        self.removed += self._record(record, rows, sources.tolist())
+
+    def _copy(self, segment: Segment, positions: NDArray[np.int64], index: object) -> None:
+        step = max(1, _COPIED_BYTES // self._codec.row_bytes(self._dimension))
+        for start in range(0, len(positions), step):
+            codes = segment.selected(positions[start : start + step])
+            index.add_sa_codes(np.ascontiguousarray(codes))  # type: ignore[attr-defined]
+
+    def _segment(self, record: SegmentRecord) -> Segment:
+        """The segment, its bytes compared with their checksum: the new one's would hide damage."""
+        if self._opened is None or self._opened[0] != record.id:
+            segment = open_segment(self._path, record, self._dimension, recheck=True)
+            if segment.codec != self._codec:
+                raise StoreCorruptError(
+                    f"{segment.path}: its vectors have {segment.codec.bits} bits, those of the store "
+                    f"{self._codec.bits}; restore store.db from a backup"
+                )
+            self._opened = (record.id or 0, segment)
+        return self._opened[1]
+
+    def _record(self, record: SegmentRecord, rows: Rows, sources: Sequence[int]) -> int:
+        """Have the database say what was done; how many deleted samples it dropped."""
+        with self._database.writing() as session:
+            segment_id = tables.insert_segment(session, record)
+            moves.move_samples(session, rows.keys.tolist(), segment_id)
+            return moves.remove_segments(session, sources)
+
+    def _give_back_space(self) -> None:
+        """Shrink the database; that it cannot be done now harms nothing."""
+        try:
+            with file_errors(self._path):
+                size, free = self._database.path.stat().st_size, shutil.disk_usage(self._path).free
+            if free > 2 * size:  # SQLite writes a copy, and then its log
+                self._database.give_back_space()
+        except StoreError as error:
+            _logger.info("the database keeps its size for now: %s", error)

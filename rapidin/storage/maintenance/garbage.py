@@ -1,0 +1,75 @@
+"""Files that the database does not name: what an interrupted commit, a compaction or a dropped index left."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from rapidin.storage.catalog import Database, tables
+from rapidin.storage.concurrency import removable
+from rapidin.storage.derived import derived_rows
+from rapidin.storage.store_files import INDEXES_NAME, SEGMENTS_NAME, file_errors
+from rapidin.storage.vectors import SUFFIX
+
+_SUFFIXES = {SEGMENTS_NAME: {SUFFIX}, INDEXES_NAME: set(derived_rows.SUFFIXES.values())}
+"""Of the files in each folder; others are not the store's, and stay."""
+
+
+def remove_garbage(store: Path, database: Database) -> None:
+    """Delete the files that the database does not name and no reader needs; only for the writer.
+
+    Those that readers may need wait for the first writer after them. Unfinished ones go in any case.
+
+    Raises:
+        StoreError: the directory cannot be read or written to.
+    """
+    with file_errors(store / SEGMENTS_NAME):
+        (store / SEGMENTS_NAME).mkdir(exist_ok=True)
+    unnamed = unnamed_files(store, database)
+    unfinished = {name for name in unnamed if _is_unfinished(Path(name))}
+    finished = {name: file.stat().st_mtime_ns for name, file in unnamed.items() if name not in unfinished}
+    for name in sorted(unfinished | removable(store, finished)):
+        with file_errors(unnamed[name]):
+            unnamed[name].unlink()
+
+
+def unnamed_bytes(store: Path, database: Database) -> int:
+    """Size of all files that the database does not name, unfinished ones included.
+
+    Raises:
+        StoreError: the directory cannot be read.
+    """
+    size = 0
+    for path in unnamed_files(store, database).values():
+        with file_errors(path), suppress(FileNotFoundError):  # a writer has just removed it
+            size += path.stat().st_size
+    return size
+
+
+def unnamed_files(store: Path, database: Database) -> dict[str, Path]:
+    """Paths of the files that the database does not name, by their names with the folder's.
+
+    Raises:
+        StoreError: the directory cannot be read.
+    """
+    # Before the database is asked: what is committed meanwhile must not count.
+    files = {f"{folder}/{path.name}": path for folder in _SUFFIXES for path in _files(store / folder)}
+    with database.reading() as session:
+        named = {f"{SEGMENTS_NAME}/{record.name}" for record in tables.segment_records(session)}
+        for index in derived_rows.read(session).values():
+            named |= {f"{INDEXES_NAME}/{file.name}" for file in index.files}
+    return {name: path for name, path in files.items() if name not in named}
+
+
+def _files(folder: Path) -> list[Path]:
+    """The store's files in one of its folders, unfinished ones included."""
+    with file_errors(folder):
+        if not folder.is_dir():
+            return []
+        suffixes = _SUFFIXES[folder.name]
+        named = (path for path in folder.iterdir() if path.suffix in suffixes or _is_unfinished(path))
+        return [path for path in named if not path.is_dir()]
+
+
+def _is_unfinished(path: Path) -> bool:
+    return path.name.startswith(".") and path.suffix == ".tmp"

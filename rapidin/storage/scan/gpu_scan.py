@@ -1,0 +1,240 @@
+"""Exact search on GPUs: half-precision blocks kept in their memory, compared by FAISS.
+
+Segments are dealt out to the GPUs, decoded there once and kept while there is room; what does not fit is copied
+for each search, a segment at a time. FAISS's GPU search takes no filter, so a block is first cut down to the rows
+that are wanted. Queries and rows are half precision, sums single precision: scores differ from the CPU's in the
+fourth digit, and so may the order of rows that score nearly the same.
+
+`faiss.bfKnn` is called as `faiss.knn_gpu` calls it, but on tensors where they are. FAISS's own way to do that,
+``faiss.contrib.torch_utils``, replaces the `search` of every index in the process by one that takes no parameters.
+
+q queries · m rows of a block · K numbers in a vector · k results.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapidin.storage.scan import exact
+from rapidin.storage.scan.ranking import Ends, joined_ends
+from rapidin.storage.vectors import Rows, Segment, load_faiss
+
+logger = logging.getLogger(__name__)
+
+MOST_RESULTS = 2048
+"""Of FAISS on a GPU for each query; who wants more is served by the CPU."""
+MOST_ROWS = 8192
+"""Of a segment that are compared together: they may have to be copied."""
+_MARGIN = 32
+"""Results beyond k, so that ids decide between rows of equal scores."""
+_LEAST_FREE = 0.25
+"""Share of a GPU's memory that is left to others."""
+
+
+class GpuSearch:
+    """Exact search on some GPUs; keeps blocks between searches, which take turns.
+
+    Args:
+        devices: as torch names them, ``cuda:0`` and so on.
+    """
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        self._devices = tuple(devices)
+        self._kept: dict[tuple[str, Path], Any] = {}
+        self._lock = threading.Lock()
+        self._resources = {device: load_faiss().StandardGpuResources() for device in self._devices}
+
+    @classmethod
+    def on(cls, device: str) -> GpuSearch | None:
+        """Search on the GPUs that ``--device`` names, or None where it is to be done by the CPU.
+
+        Args:
+            device: ``auto`` (all GPUs), ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``.
+        """
+        if device == "cpu":
+            return None
+        import torch
+
+        if not torch.cuda.is_available():
+            return None
+        faiss = load_faiss()
+        if not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus():
+            logger.info(
+                "vectors are searched on the CPU: this faiss has no GPU support; "
+                "pip uninstall faiss-cpu and pip install 'rapidin[gpu]' to use the GPU"
+            )
+            return None
+        count = min(torch.cuda.device_count(), faiss.get_num_gpus())
+        named = [int(number) for number in re.findall(r"\d+", device)]
+        numbers = named or list(range(count if device == "auto" else 1))
+        usable = [f"cuda:{number}" for number in dict.fromkeys(numbers) if number < count]
+        if not usable:
+            logger.info("vectors are searched on the CPU: FAISS does not see device %s", device)
+            return None
+        return cls(usable)
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        rows: Rows,
+        open_by_id: Callable[[int], Segment],
+        both: bool = False,
+    ) -> Ends:
+        """As `scan.search`, to half precision; where the GPUs' memory does not suffice, the CPU does it."""
+        if k > MOST_RESULTS or not len(rows) or not len(queries):
+            return exact.search(queries, k, rows, open_by_id, both)
+        import torch
+
+        groups = [(open_by_id(segment_id), indexes) for segment_id, indexes in rows.by_segment()]
+        with self._lock:
+            for kept in (True, False):
+                if not kept:
+                    self._kept.clear()
+                try:
+                    return self._searched(queries, k, rows, groups, both)
+                except torch.OutOfMemoryError:
+                    logger.warning("the GPU's memory does not suffice%s", "; trying again" if kept else "")
+        logger.warning("this search is done by the CPU")
+        return exact.search(queries, k, rows, open_by_id, both)
+
+    def _searched(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        rows: Rows,
+        groups: Sequence[tuple[Segment, NDArray[np.int64]]],
+        both: bool,
+    ) -> Ends:
+        self._forget({segment.path for segment, _ in groups})
+
+        def run(device: str, share: Sequence[tuple[Segment, NDArray[np.int64]]]) -> Ends:
+            ends = Ends(len(queries), k, both)
+            for segment, indexes in share:
+                for start in range(0, len(indexes), MOST_ROWS):
+                    part = indexes[start : start + MOST_ROWS]
+                    for sign in (1, -1) if both else (1,):
+                        scores, chosen = self._compared(device, segment, queries * np.float32(sign), k, rows, part)
+                        ends.add_of_each(sign > 0, scores, chosen)
+            return ends
+
+        shares = [groups[number :: len(self._devices)] for number in range(len(self._devices))]
+        with ThreadPoolExecutor(len(self._devices)) as executor:  # FAISS's resources are a thread's own
+            parts = list(executor.map(run, self._devices, shares))
+        return joined_ends(parts, len(queries), k, both)
+
+    def _compared(
+        self,
+        device: str,
+        segment: Segment,
+        queries: NDArray[np.float32],
+        k: int,
+        rows: Rows,
+        indexes: NDArray[np.int64],
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores and indexes [q, ≤ k + margin] of a segment's best rows; `indexes` are in order of position."""
+        import torch
+
+        norms = np.maximum(np.linalg.norm(queries, axis=1), np.finfo(np.float32).tiny)
+        turned = segment.codec.turned(queries / norms[:, None])
+        scales = rows.scales[indexes]
+        block = self._block(device, segment, rows.positions[indexes])
+        largest = float(scales.max())
+        if (scales != largest).any():
+            block = block * torch.from_numpy(scales / largest).to(device, torch.float16)[:, None]
+        half_queries = torch.from_numpy(turned).to(device, torch.float16)
+        count = min(k + _MARGIN, len(indexes), MOST_RESULTS)
+        scores, places = _nearest(self._resources[device], half_queries, block.contiguous(), count)
+        factors = (norms * largest)[:, None].astype(np.float32)
+        return scores.cpu().numpy() * factors, indexes[places.cpu().numpy()]
+
+    def _block(self, device: str, segment: Segment, positions: NDArray[np.int64]) -> Any:
+        """Vectors of a segment on a device, half precision [m, K]; the whole segment is kept if there is room."""
+        import torch
+
+        key = (device, segment.path)
+        if key not in self._kept:
+            if not _room(device, 2 * segment.rows * segment.dimension):
+                return _halves(segment, positions).to(device)
+            self._kept[key] = _halves(segment, np.arange(segment.rows)).to(device)
+        block = self._kept[key]
+        if len(positions) == segment.rows:
+            return block
+        if positions[-1] - positions[0] + 1 == len(positions):
+            return block[int(positions[0]) : int(positions[-1]) + 1]
+        return block[torch.from_numpy(positions).to(device)]
+
+    def _forget(self, present: set[Path]) -> None:
+        """Let go of segments that are no more."""
+        for key in [key for key in self._kept if key[1] not in present and not key[1].exists()]:
+            del self._kept[key]
+
+
+def _halves(segment: Segment, positions: NDArray[np.int64]) -> Any:
+    """Vectors at ascending positions [m], as the codec turned them, half precision [m, K], in the CPU's memory."""
+    import torch
+
+    if segment.codec.bits == 16:
+        codes = np.array(segment.selected(positions))  # a copy: mapped files are read-only
+        return torch.from_numpy(codes.view(np.float16))
+    halves = torch.empty((len(positions), segment.dimension), dtype=torch.float16)
+    start = 0
+    for vectors in segment.decoded(positions):
+        halves[start : start + len(vectors)] = torch.from_numpy(vectors)
+        start += len(vectors)
+    return halves
+
+
+def _room(device: str, size: int) -> bool:
+    """Whether a device has memory for one more block of this size, and enough left for other work."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return True
+    free, total = torch.cuda.mem_get_info(device)
+    return bool(free - size > _LEAST_FREE * total)
+
+
+def _nearest(resources: Any, queries: Any, vectors: Any, k: int) -> tuple[Any, Any]:
+    """The k rows of largest inner product: scores, float32 [q, k], and rows, int64 [q, k], on the tensors' device.
+
+    Args:
+        resources: FAISS's, of this thread.
+        queries, vectors: half precision, contiguous, [q, K] and [m, K], on one GPU.
+        k: at most m.
+    """
+    import torch
+
+    faiss = load_faiss()
+    scores = torch.empty((len(queries), k), dtype=torch.float32, device=queries.device)
+    rows = torch.empty((len(queries), k), dtype=torch.int64, device=queries.device)
+    wanted = faiss.GpuDistanceParams()
+    wanted.metric = faiss.METRIC_INNER_PRODUCT
+    wanted.k = k
+    wanted.dims = vectors.shape[1]
+    wanted.vectors = faiss.cast_integer_to_void_ptr(vectors.data_ptr())
+    wanted.vectorsRowMajor = True
+    wanted.vectorType = faiss.DistanceDataType_F16
+    wanted.numVectors = len(vectors)
+    wanted.queries = faiss.cast_integer_to_void_ptr(queries.data_ptr())
+    wanted.queriesRowMajor = True
+    wanted.queryType = faiss.DistanceDataType_F16
+    wanted.numQueries = len(queries)
+    wanted.outDistances = faiss.cast_integer_to_float_ptr(scores.data_ptr())
+    wanted.outIndicesType = faiss.IndicesDataType_I64
+    wanted.outIndices = faiss.cast_integer_to_void_ptr(rows.data_ptr())
+    wanted.device = queries.device.index
+    with torch.cuda.device(queries.device):
+        torch.cuda.synchronize()  # FAISS works in a stream of its own
+        faiss.bfKnn(resources, wanted)
+        resources.syncDefaultStreamCurrentDevice()
+    return scores, rows

@@ -1,0 +1,209 @@
+"""Writing to a store: a batch of samples with their vectors becomes one segment, all of it or nothing.
+
+The order is what makes a kill harmless: the file is complete and on disk under its final name before one
+transaction names it, adds its samples and marks those that they replace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapidin.errors import RapidinError, SampleNotFoundError, StoreError, StoreMismatchError
+from rapidin.storage.catalog import (
+    Database,
+    NewSample,
+    row_values,
+    sample_of,
+    sample_values,
+    tables,
+    values_checksum,
+)
+from rapidin.storage.maintenance import garbage
+from rapidin.storage.vectors import Codec, segment_writing
+
+LARGEST_HALF = float(np.finfo(np.float16).max)
+SMALLEST_HALF = float(np.finfo(np.float16).smallest_subnormal)
+SMALLEST_NORM, LARGEST_NORM = 1e-30, 1e36
+"""Of a vector whose norm is kept in single precision, with room for the codec's factor."""
+
+
+class StoreWriter:
+    """The one writer of a store; comes from `Store.writer`, which holds the lock meanwhile.
+
+    Attributes:
+        codec: of the vectors.
+        dimension: K.
+    """
+
+    def __init__(self, path: Path, database: Database, dimension: int, codec: Codec) -> None:
+        """Write to the store in the directory `path`; only under the writer's lock."""
+        self.codec = codec
+        self.dimension = dimension
+        self._path = path
+        self._database = database
+        self._closed = False
+
+    def commit(
+        self, samples: Sequence[NewSample], vectors: NDArray[np.float32], scales: NDArray[Any] | None = None
+    ) -> None:
+        """Store samples and their vectors; live samples of the same ids are replaced.
+
+        When this returns, everything is on disk and visible to new snapshots; when it raises, or the process
+        dies, nothing of the batch is.
+
+        Args:
+            samples: with ids that differ from each other.
+            vectors: RapidGrads, float32 [n, K], as they are: they are divided by `scales` here.
+            scales: positive numbers [n] that bring the vectors into the range of half precision, where that is
+                what the store keeps; a search multiplies its scores with them. None: all 1.
+
+        Raises:
+            StoreMismatchError: the vectors' shape or type does not fit the samples or the store.
+            StoreError: a vector or scale that cannot be stored, or an id given twice; names the id.
+            StoreSpaceError: the disk is full.
+        """
+        self._check_open()
+        scales32 = np.ones(len(samples), np.float32) if scales is None else _as_float32(scales)
+        values = check_batch(samples, vectors, scales32, self.dimension, self.codec)
+        if not samples:
+            return
+        segment_writing.check_space(self._path, len(samples), self.codec.row_bytes(self.dimension))
+        try:
+            index, kept = segment_writing.coded(self.codec, vectors, scales32)
+            record = segment_writing.write_segment(self._path, index, self.codec)
+            self._record(record, values, kept, samples)
+        except RapidinError:
+            with suppress(RapidinError):  # the first error is the one to tell
+                self.remove_garbage()
+            raise
+
+    def update_metadata(self, samples: Sequence[NewSample]) -> int:
+        """Replace metadata, file and row of live samples whose text, and so their vector, stays the same.
+
+        Returns:
+            The number of samples.
+
+        Raises:
+            SampleNotFoundError: no live sample has one of the ids.
+            StoreMismatchError: the content hash differs: the sample needs a new vector.
+            StoreError: an id given twice, or metadata that cannot be stored.
+        """
+        self._check_open()
+        _check_ids(samples)
+        new = {sample.id: (sample, sample_values(sample)) for sample in samples}
+        with self._database.writing() as session:
+            rows = {row.sample_id: row for row in tables.live_rows(session, new)}
+            for sample_id, (sample, values) in new.items():
+                row = rows.get(sample_id)
+                if row is None:
+                    raise SampleNotFoundError(f"{self._path}: no sample has the id {sample_id!r}; ingest it first")
+                if sample_of(row).content_hash != sample.content_hash:
+                    raise StoreMismatchError(
+                        f"sample {sample_id!r}: its text has changed; store it with a new vector"
+                    )
+                for column in ("metadata_json", "metadata_hash", "file", "row"):
+                    setattr(row, column, values[column])
+                row.checksum = values_checksum(row_values(row))
+            tables.delete_metadata(session, [row.key for row in rows.values()])
+            field_ids = tables.insert_metadata_fields(session, _metadata_names(samples))
+            metadata = {row.key: row.metadata_json for row in rows.values()}
+            tables.insert_metadata(session, metadata, field_ids)
+        return len(new)
+
+    def remove_garbage(self) -> None:
+        """Delete the files that the database does not name and no reader needs; see `garbage`."""
+        garbage.remove_garbage(self._path, self._database)
+
+    def close(self) -> None:
+        """Refuse further work; the lock is about to be released."""
+        self._closed = True
+
+    def _record(
+        self,
+        record: segment_writing.SegmentRecord,
+        values: Sequence[dict[str, Any]],
+        scales: NDArray[np.float32],
+        samples: Sequence[NewSample],
+    ) -> None:
+        """Name the segment and its samples in one transaction."""
+        with self._database.writing() as session:
+            segment_id = tables.insert_segment(session, record)
+            tables.mark_deleted(session, [sample.id for sample in samples])
+            field_ids = tables.insert_metadata_fields(session, _metadata_names(samples))
+            tables.insert_samples(session, values, segment_id, scales.tolist(), field_ids)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError(f"{self._path}: this writer is closed; ask the store for a new one")
+
+
+def check_batch(
+    samples: Sequence[NewSample],
+    vectors: NDArray[np.float32],
+    scales: NDArray[np.float32],
+    dimension: int,
+    codec: Codec,
+) -> list[dict[str, Any]]:
+    """Check all that `StoreWriter.commit` checks of its arguments; the columns of the samples.
+
+    Raises:
+        StoreMismatchError, StoreError: as `StoreWriter.commit`.
+    """
+    _check_shapes(len(samples), vectors, scales, dimension)
+    _check_ids(samples)
+    _check_numbers(samples, vectors, scales, codec)
+    return [sample_values(sample) for sample in samples]
+
+
+def _metadata_names(samples: Sequence[NewSample]) -> set[str]:
+    return {name for sample in samples for name in sample.metadata}
+
+
+def _as_float32(scales: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore", under="ignore"):  # becomes infinite or zero, which is refused by id
+        return np.asarray(scales, dtype=np.float32)
+
+
+def _check_shapes(count: int, vectors: NDArray[np.float32], scales: NDArray[np.float32], dimension: int) -> None:
+    if vectors.dtype != np.float32 or vectors.shape != (count, dimension) or scales.shape != (count,):
+        raise StoreMismatchError(
+            f"{count} samples need float32 vectors of shape ({count}, {dimension}) and as many scales, "
+            f"not {vectors.dtype} of shape {vectors.shape} and {scales.shape}"
+        )
+
+
+def _check_ids(samples: Sequence[NewSample]) -> None:
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.id in seen:
+            raise StoreError(f"sample {sample.id!r}: its id comes twice in one batch; make ids differ")
+        seen.add(sample.id)
+
+
+def _check_numbers(
+    samples: Sequence[NewSample], vectors: NDArray[np.float32], scales: NDArray[np.float32], codec: Codec
+) -> None:
+    """Refuse what the codec cannot hold: it would silently be missing from, or ruin, every search."""
+    for sample, vector, scale in zip(samples, vectors, scales, strict=True):
+        if not (np.isfinite(scale) and scale > 0):
+            raise StoreError(f"sample {sample.id!r}: its scale {scale} is not a positive number")
+        largest = float(np.abs(vector).max())  # NaN where there is one
+        if not np.isfinite(largest):
+            raise StoreError(f"sample {sample.id!r}: its vector is not finite; leave the sample out")
+        if codec.bits < 16:
+            if not SMALLEST_NORM <= np.linalg.norm(vector.astype(np.float64)) <= LARGEST_NORM:
+                raise StoreError(
+                    f"sample {sample.id!r}: its vector is zero or too large for single precision; "
+                    "leave the sample out"
+                )
+        elif not SMALLEST_HALF <= largest / float(scale) <= LARGEST_HALF:
+            raise StoreError(
+                f"sample {sample.id!r}: its largest number, {largest:.3g} by the scale {scale:.3g}, is beyond "
+                "half precision; give a scale near the largest number, and leave out a zero vector"
+            )

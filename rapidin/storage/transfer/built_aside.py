@@ -1,0 +1,87 @@
+"""A directory that appears wholly or not at all: built beside its place and renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rapidin.errors import StoreError, StoreLockedError
+from rapidin.storage.store_files import file_errors, refuse_inside_store, sync
+
+if sys.platform != "win32":
+    import fcntl
+
+SUFFIX = ".partial"
+
+
+@contextmanager
+def built_aside(target: Path) -> Iterator[Path]:
+    """An empty directory, named like `target` with `SUFFIX`, that becomes `target` at the end of the ``with``.
+
+    An error in the body removes it; what a killed process left is removed by the next that builds the same. The
+    files in it have to be on disk when the body ends.
+
+    Raises:
+        StoreError: `target` is no directory or holds something, or its place cannot be written to.
+        StoreLockedError: another process is building it.
+    """
+    target = target.absolute()
+    check_free(target)
+    partial = target.with_name(target.name + SUFFIX)
+    with file_errors(partial):
+        partial.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        _lock(descriptor, partial)
+        with file_errors(partial):
+            _empty(partial)
+        try:
+            yield partial
+            with file_errors(target):
+                sync(partial)
+                partial.rename(target)  # onto an empty directory, too
+                sync(target.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)  # the error is the one to tell
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def check_free(target: Path) -> None:
+    """Check that nothing, or an empty directory, is at `target`.
+
+    Raises:
+        StoreError: something is there, or the name cannot be one.
+    """
+    with file_errors(target):
+        if target.name == "" or (target.exists() and not target.is_dir()):
+            raise StoreError(f"{target}: it cannot be made anew; give the name of a new or empty directory")
+        if target.is_dir() and (found := sorted(path.name for path in target.iterdir())):
+            raise StoreError(f"{target}: the directory holds {found[0]!r}; give a new or empty one")
+        refuse_inside_store(target)
+
+
+def _lock(descriptor: int, partial: Path) -> None:
+    """Hold the directory as long as the descriptor is open."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The other process may have finished, and renamed it, since it was opened.
+            mine = partial.exists() and os.path.samestat(partial.stat(), os.fstat(descriptor))
+        except BlockingIOError:
+            mine = False
+        if not mine:
+            raise StoreLockedError(f"{partial}: another process is writing it; wait until it has finished")
+
+
+def _empty(directory: Path) -> None:
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

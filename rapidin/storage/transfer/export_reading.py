@@ -1,0 +1,229 @@
+"""Reading an export that may come from anywhere: nothing in it is believed before it is checked.
+
+n samples · m of a batch · K numbers in a vector.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+
+from rapidin.errors import RapidinError, SettingError, StoreError, StoreFormatError
+from rapidin.storage.catalog import NewSample, spans_of
+from rapidin.storage.store_files import file_errors
+from rapidin.storage.transfer.export_format import (
+    MANIFEST_NAME,
+    SAMPLES_NAME,
+    SCHEMA,
+    SPANS,
+    TENSOR_NAME,
+    VERSION,
+    Manifest,
+    VectorFile,
+)
+
+MANIFEST_BYTES = 2**28
+"""A larger one is none; the names of a large model's tensors take a megabyte."""
+_ADVICE = "export it again"
+
+
+class Exported:
+    """An export whose manifest was read and whose files have the kind and shape that it says.
+
+    Attributes:
+        manifest: what ``store.json`` says.
+        samples_path: of the file of samples.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Look at the export in `directory`; samples and numbers are read later.
+
+        Raises:
+            StoreFormatError: it is no export, or one of a newer rapidin.
+            StoreError: a file is missing, unknown, damaged, or of another kind or shape than it should be.
+        """
+        self.samples_path = directory / SAMPLES_NAME
+        self._directory = directory
+        self.manifest = _manifest(directory)
+        self._dimension = self.manifest.settings.projection.dimension
+        self._check_names()
+        self._starts = np.cumsum([0, *(file.rows for file in self.manifest.files)])
+        if self._starts[-1] != self.manifest.samples:
+            raise StoreError(
+                f"{directory / MANIFEST_NAME}: its files have {self._starts[-1]} vectors for "
+                f"{self.manifest.samples} samples; {_ADVICE}"
+            )
+        for file in self.manifest.files:
+            with self._opened(file):
+                pass
+        self._check_columns()
+
+    def batches(self, rows: int) -> Iterator[list[NewSample]]:
+        """The samples in order, `rows` at a time.
+
+        Raises:
+            StoreError: a value that cannot be; names the row, counted from 1.
+        """
+        path, gathered, row = self.samples_path, list[NewSample](), 0
+        with _errors(path), pa.parquet.ParquetFile(path) as table:
+            known = [name for name in SCHEMA.names if name in table.schema_arrow.names]
+            for batch in table.iter_batches(batch_size=min(rows, 4096), columns=known):
+                columns = pa.Table.from_batches([batch])
+                if SPANS.name not in known:
+                    columns = columns.append_column(SPANS, pa.nulls(len(batch), SPANS.type))
+                columns = columns.select(SCHEMA.names).cast(SCHEMA)
+                for values in columns.to_pylist():
+                    row += 1
+                    gathered.append(_sample(values, f"{path}, row {row}"))
+                    if len(gathered) == rows:
+                        yield gathered
+                        gathered = []
+        if gathered:
+            yield gathered
+
+    def vectors(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Vectors from number `start` to before `stop`, [m, K].
+
+        Raises:
+            StoreError: a file can no longer be read.
+        """
+        parts = [np.empty((0, self._dimension), np.float32)]
+        for first, file in zip(self._starts, self.manifest.files, strict=False):
+            low, high = max(start, first) - first, min(stop, first + file.rows) - first
+            if low < high:
+                with self._opened(file) as rows:
+                    parts.append(np.array(rows[int(low) : int(high)], np.float32))
+        return np.concatenate(parts)
+
+    @contextmanager
+    def _opened(self, file: VectorFile) -> Iterator[Any]:
+        """Something to take slices of the file's vectors from; its kind and shape are right."""
+        path, shape = self._directory / file.name, (file.rows, self._dimension)
+        with _errors(path):
+            if path.suffix == ".npy":
+                # Never unpickles: a file with Python objects in it cannot be mapped.
+                rows = np.lib.format.open_memmap(path, mode="r")
+                _check_shape(path, str(rows.dtype), rows.shape, ("float32", shape))
+                yield rows
+                return
+            with safe_open(path, framework="numpy") as tensors:
+                if list(tensors.keys()) != [TENSOR_NAME]:
+                    raise StoreError(f"{path}: it must hold one tensor, {TENSOR_NAME!r}; {_ADVICE}")
+                rows = tensors.get_slice(TENSOR_NAME)
+                _check_shape(path, rows.get_dtype(), tuple(rows.get_shape()), ("F32", shape))
+                yield rows
+
+    def _check_names(self) -> None:
+        names = [file.name for file in self.manifest.files]
+        known = {MANIFEST_NAME, SAMPLES_NAME, *names}
+        if len(known) < len(names) + 2:
+            raise StoreError(f"{self._directory / MANIFEST_NAME}: it names a file twice; {_ADVICE}")
+        with file_errors(self._directory):
+            # Hidden files are the system's, such as .DS_Store; nobody reads them.
+            found = {path.name: path for path in self._directory.iterdir() if not path.name.startswith(".")}
+        for name in sorted(known | found.keys()):
+            if name not in known:
+                raise StoreError(f"{found[name]}: an export has no such file; take it away")
+            if name not in found or found[name].is_symlink() or not found[name].is_file():
+                raise StoreError(f"{self._directory / name}: the file is missing or none; {_ADVICE}")
+
+    def _check_columns(self) -> None:
+        path = self.samples_path
+        with _errors(path), pa.parquet.ParquetFile(path) as table:
+            found, rows = table.schema_arrow, table.metadata.num_rows
+        for field in SCHEMA:
+            if field == SPANS and (
+                SPANS.name not in found.names or pa.types.is_null(found.field(SPANS.name).type)
+            ):
+                continue  # an older store's, or one that another program wrote of which all are null
+            if found.get_all_field_indices(field.name) == [] or not _alike(
+                found.field(field.name).type, field.type
+            ):
+                kind = found.field(field.name).type if field.name in found.names else "missing"
+                raise StoreError(f"{path}: its column {field.name!r} is {kind}, not {field.type}; {_ADVICE}")
+        if rows != self.manifest.samples:
+            raise StoreError(f"{path}: it has {rows} rows for {self.manifest.samples} samples; {_ADVICE}")
+
+
+def _manifest(directory: Path) -> Manifest:
+    path = directory / MANIFEST_NAME
+    with file_errors(path):
+        if not path.is_file():
+            raise StoreFormatError(f"{directory}: there is no {MANIFEST_NAME}, so it is no export of a store")
+        if path.stat().st_size > MANIFEST_BYTES:
+            raise StoreFormatError(f"{path}: it is too large to be that of an export")
+        content = path.read_bytes()
+    try:
+        plain = json.loads(content)
+        version = plain.get("version") if isinstance(plain, dict) else None
+        if isinstance(version, int) and version > VERSION:
+            raise StoreFormatError(
+                f"{path}: the export has version {version}, this rapidin knows {VERSION}; upgrade rapidin"
+            )
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise StoreFormatError(f"{path}: {place or 'it'} cannot be used: {first['msg']}; {_ADVICE}") from error
+    except (ValueError, RecursionError, SettingError) as error:
+        raise StoreFormatError(f"{path}: it is not the JSON of an export ({error}); {_ADVICE}") from error
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Turn what the libraries raise over a damaged file into a `StoreError` that names it."""
+    with file_errors(path):
+        try:
+            yield
+        except RapidinError:
+            raise
+        except (pa.ArrowException, SafetensorError, ValueError, KeyError, TypeError, EOFError) as error:
+            reason = " ".join(str(error).split())
+            raise StoreError(f"{path}: it cannot be read ({reason[:300]}); {_ADVICE}") from error
+
+
+def _check_shape(path: Path, kind: str, shape: tuple[int, ...], expected: tuple[str, tuple[int, int]]) -> None:
+    if (kind, shape) != expected:
+        raise StoreError(
+            f"{path}: it holds {kind} of shape {shape}, not {expected[0]} of {expected[1]}; {_ADVICE}"
+        )
+
+
+def _alike(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of one type are such of the other; programs write texts and integers in several sizes."""
+    types = pa.types
+    if types.is_string(wanted):
+        return bool(types.is_string(found) or types.is_large_string(found) or types.is_string_view(found))
+    same_kind = types.is_integer if types.is_integer(wanted) else types.is_boolean
+    return bool(same_kind(found))
+
+
+def _sample(values: dict[str, Any], place: str) -> NewSample:
+    for name, value in values.items():
+        if value is None and name != SPANS.name:
+            raise StoreError(f"{place}: its {name} is null; {_ADVICE}")
+        if isinstance(value, int) and value < 0:
+            raise StoreError(f"{place}: its {name} is {value}, less than 0; {_ADVICE}")
+    try:
+        metadata = json.loads(values["metadata"])
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{place}: its metadata is no JSON ({error}); {_ADVICE}") from error
+    if not isinstance(metadata, dict):
+        raise StoreError(f"{place}: its metadata is no JSON object; {_ADVICE}")
+    try:
+        spans = spans_of(values[SPANS.name])
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{place}: its {SPANS.name} cannot be used ({error}); {_ADVICE}") from error
+    if spans and spans[-1][1] > len(values["prompt"]) + len(values["response"]):
+        raise StoreError(f"{place}: its {SPANS.name} go beyond the end of its text; {_ADVICE}")
+    return NewSample(**(values | {"metadata": metadata, SPANS.name: spans}))

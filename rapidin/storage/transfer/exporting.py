@@ -1,0 +1,151 @@
+"""Writing an export; `transfer` says what it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from rapidin.errors import SettingError, StoreCorruptError, StoreError
+from rapidin.records import ExportReport, Progress, Sample
+from rapidin.settings import ExportFormat, StoreSettings
+from rapidin.storage.catalog import spans_text
+from rapidin.storage.filters import metadata_text
+from rapidin.storage.snapshot import Snapshot
+from rapidin.storage.store_files import file_errors, sync
+from rapidin.storage.transfer.built_aside import built_aside
+from rapidin.storage.transfer.export_format import (
+    MANIFEST_NAME,
+    SAMPLES_NAME,
+    SCHEMA,
+    SPANS,
+    Manifest,
+    VectorFile,
+    header,
+    shards,
+)
+from rapidin.storage.vectors import segment_writing
+
+
+def export_snapshot(
+    snapshot: Snapshot,
+    settings: StoreSettings,
+    directory: Path,
+    where: Sequence[str],
+    kind: ExportFormat,
+    on_progress: Progress | None,
+) -> ExportReport:
+    """Write the samples of a snapshot that meet all filters, and their vectors, to a new directory.
+
+    Raises:
+        SettingError: there is no such format.
+        FilterError, StoreError: as `Store.export`.
+    """
+    started = time.monotonic()
+    if kind not in get_args(ExportFormat):
+        raise SettingError(f"export format {kind!r} is unknown; take safetensors or numpy")
+    dimension, count = settings.projection.dimension, snapshot.count(where)
+    with built_aside(directory) as partial:
+        segment_writing.check_space(partial, count, 4 * dimension)
+        files = shards(count, dimension, kind)
+        with _samples_file(partial / SAMPLES_NAME) as table, _Vectors(partial, files, kind, dimension) as vectors:
+            done = 0
+            for block in snapshot.blocks(where):
+                if not np.isfinite(block.vectors).all():
+                    raise StoreCorruptError(
+                        f"{directory}: a vector of samples {done} to {done + len(block.samples) - 1} is beyond "
+                        "single precision; run 'rapidin verify'"
+                    )
+                with _errors(partial / SAMPLES_NAME):
+                    table.write_batch(_record_batch(block.samples))
+                vectors.write(block.vectors)
+                done += len(block.samples)
+                if on_progress is not None:
+                    on_progress(done, count)
+        about = (
+            f"rapidin export: row i of {SAMPLES_NAME} belongs to vector i of the files below, float32 [rows, "
+            f"{dimension}]; 'rapidin import' takes it into a store"
+        )
+        manifest = Manifest(about=about, format=kind, samples=count, files=files, settings=settings)
+        with file_errors(partial):
+            (partial / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+            for path in partial.iterdir():
+                sync(path)
+            size = sum(path.stat().st_size for path in partial.iterdir())
+    return ExportReport(str(directory), kind, count, size, time.monotonic() - started)
+
+
+class _Vectors:
+    """The files of vectors, one open at a time."""
+
+    def __init__(self, directory: Path, files: Sequence[VectorFile], kind: ExportFormat, dimension: int) -> None:
+        self._directory = directory
+        self._kind = kind
+        self._dimension = dimension
+        self._coming = iter(files)
+        self._room = 0  # rows of the open file that are still to come
+        self._path = directory
+        self._stack = ExitStack()
+        self._file: IO[bytes] | None = None
+
+    def write(self, vectors: NDArray[np.float32]) -> None:
+        """Append vectors [m, K]."""
+        while len(vectors):
+            if not self._room:
+                self._next()
+            now, vectors = vectors[: self._room], vectors[self._room :]
+            with file_errors(self._path):
+                if self._file is not None:
+                    self._file.write(np.ascontiguousarray(now, "<f4").data)
+            self._room -= len(now)
+
+    def _next(self) -> None:
+        file = next(self._coming)
+        self._path, self._room = self._directory / file.name, file.rows
+        with file_errors(self._path):
+            self._stack.close()
+            self._file = self._stack.enter_context(self._path.open("wb"))
+            self._file.write(header(self._kind, file.rows, self._dimension))
+
+    def __enter__(self) -> _Vectors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with file_errors(self._path):
+            self._stack.close()
+
+
+@contextmanager
+def _samples_file(path: Path) -> Iterator[Any]:
+    """A writer of record batches."""
+    with _errors(path):
+        writer = pa.parquet.ParquetWriter(path, SCHEMA)
+    try:
+        yield writer
+    finally:
+        with _errors(path):
+            writer.close()
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Turn what pyarrow raises into errors of a store."""
+    with file_errors(path):
+        try:
+            yield
+        except pa.ArrowException as error:
+            raise StoreError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
+
+
+def _record_batch(samples: Sequence[Sample]) -> pa.RecordBatch:
+    columns = {name: [getattr(sample, name) for sample in samples] for name in SCHEMA.names}
+    columns["metadata"] = [metadata_text(sample.metadata) for sample in samples]
+    columns[SPANS.name] = [spans_text(sample.target_spans) for sample in samples]
+    return pa.record_batch([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)

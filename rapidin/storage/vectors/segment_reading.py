@@ -1,0 +1,220 @@
+"""Reading segments: files of coded vectors, mapped into memory, scored where they lie or decoded on demand.
+
+FAISS files have no checksum and FAISS may abort the process on a damaged one, so a file's size and checksum are
+compared with the database's before FAISS sees it.
+
+q queries · m rows of a request · K numbers in a vector.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapidin.errors import StoreCorruptError, StoreFormatError
+from rapidin.storage.store_files import SEGMENTS_NAME, file_errors
+from rapidin.storage.vectors.codecs import Codec, codec_named, load_faiss
+from rapidin.storage.vectors.segment_writing import SegmentRecord, file_checksum
+
+_ADVICE = (
+    "restore it from a backup, or delete its samples (rapidin delete STORE --where segment={}) and ingest again"
+)
+
+_BLOCK_BYTES = 2**25
+"""Of decoded vectors, in single precision."""
+
+_ANNOUNCED_BYTES = 2**17
+"""Of a file that the system is asked to read at a time: of more it takes no more than its read-ahead."""
+
+_verified: dict[Path, tuple[int, int, int, str]] = {}
+"""Files whose checksum this process has compared: size, time of change, inode, checksum."""
+_verified_lock = threading.Lock()
+
+
+class Segment:
+    """An open segment.
+
+    Attributes:
+        path: of the file.
+        rows: vectors in it.
+        codec: of its vectors.
+        dimension: K.
+        codes: [rows, bytes of a coded vector], mapped, not to be written to.
+    """
+
+    def __init__(self, path: Path, record: SegmentRecord, codec: Codec, dimension: int, advice: str) -> None:
+        """Map the file at `path`; use `open_segment`, which checks it first. `advice` ends messages.
+
+        Raises:
+            StoreCorruptError: what is in it is not what `record` says.
+        """
+        faiss = load_faiss()
+        self.path = path
+        self.rows = record.rows
+        self.codec = codec
+        self.dimension = dimension
+        try:
+            # Never add to this index: on a mapped one that aborts the process.
+            self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError as error:
+            raise StoreCorruptError(f"{path}: FAISS cannot read it ({error}); {advice}") from error
+        row_bytes = codec.row_bytes(dimension)
+        if not (
+            codec.fits(self._index, dimension)
+            and self._index.ntotal == record.rows
+            and self._index.codes.size() == record.rows * row_bytes
+        ):
+            raise StoreCorruptError(
+                f"{path}: it does not hold {record.rows} vectors of {dimension} numbers in {codec.bits} bits; "
+                f"{advice}"
+            )
+        self._header_bytes = codec.codes_offset(dimension)
+        # FAISS maps the file for access at random: read from disk in order, it is fifteen times slower so.
+        with file_errors(path):
+            codes = np.memmap(path, np.uint8, "r", self._header_bytes, (record.rows, row_bytes))
+        self.codes: NDArray[np.uint8] = np.asarray(codes)
+
+    def decode(self, positions: NDArray[np.int64], out: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors at ascending `positions` [m], as the codec turned them, in the first m rows of `out` [≥ m, K].
+
+        Raises:
+            StoreCorruptError: a position is not in the segment.
+        """
+        vectors = out[: len(positions)]
+        self._index.sa_decode(self.selected(positions), vectors)
+        return vectors
+
+    def decoded(self, positions: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+        """What `decode` gives, in blocks [≤ m, K] of bounded size; each is only good until the next.
+
+        Raises:
+            StoreCorruptError: a position is not in the segment.
+        """
+        step = max(1, _BLOCK_BYTES // (4 * self.dimension))
+        buffer = np.empty((min(step, len(positions)), self.dimension), np.float32)
+        for start in range(0, len(positions), step):
+            yield self.decode(positions[start : start + step], buffer)
+
+    def selected(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Codes at the ascending `positions` [m]: where they follow each other the mapped bytes, else a copy.
+
+        Raises:
+            StoreCorruptError: a position is not in the segment.
+        """
+        first, last = self.range_of(positions)
+        dense = last - first + 1 == len(positions)
+        return self.codes[first : last + 1] if dense else self.codes[positions]
+
+    def announce(self, positions: NDArray[np.int64]) -> None:
+        """Have the system read the codes at the ascending `positions` from the disk, if they are not in memory."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        first, last = self.range_of(positions)
+        row_bytes = self.codes.shape[1]
+        # Only advice: a file that is gone is still mapped.
+        with suppress(OSError), self.path.open("rb") as file:
+            begin = self._header_bytes + first * row_bytes
+            for offset in range(begin, begin + (last - first + 1) * row_bytes, _ANNOUNCED_BYTES):
+                os.posix_fadvise(file.fileno(), offset, _ANNOUNCED_BYTES, os.POSIX_FADV_WILLNEED)
+
+    def range_of(self, positions: NDArray[np.int64]) -> tuple[int, int]:
+        """The first and the last of ascending `positions` [m].
+
+        Raises:
+            StoreCorruptError: a position is not in the segment.
+        """
+        first, last = int(positions[0]), int(positions[-1])
+        if first < 0 or last >= self.rows:
+            raise StoreCorruptError(
+                f"{self.path}: it has {self.rows} vectors, but store.db names positions {first} to {last}; "
+                "restore store.db from a backup"
+            )
+        return first, last
+
+
+def open_segment(
+    store: Path,
+    record: SegmentRecord,
+    dimension: int,
+    recheck: bool = False,
+    folder: str = SEGMENTS_NAME,
+    advice: str | None = None,
+    kept: Segment | None = None,
+) -> Segment:
+    """Check a segment's file against the database and open it.
+
+    Args:
+        store: directory of the store.
+        record: what the database says.
+        dimension: K.
+        recheck: compute the checksum even if this process has done so before.
+        folder: in the store, where the file lies.
+        advice: what to do if the file is damaged; None: what to do about a segment.
+        kept: the same segment, opened before; it is given back if the file has not changed since it was checked.
+
+    Raises:
+        StoreCorruptError: the file is missing, of another size, altered or no such segment.
+        StoreFormatError: its vectors are coded in a way that this rapidin does not know.
+    """
+    path = place_of(store, folder, record.name)
+    advice = advice or _ADVICE.format(record.name)
+    try:
+        codec = codec_named(record.codec)
+    except StoreFormatError as error:
+        raise StoreFormatError(f"{path}: {error}") from error
+    changed = verify_bytes(path, record.bytes, record.checksum, advice, recheck)
+    return Segment(path, record, codec, dimension, advice) if kept is None or changed else kept
+
+
+def place_of(store: Path, folder: str, name: str) -> Path:
+    """Path of the file `name` in a folder of the store.
+
+    Raises:
+        StoreCorruptError: the name is that of a file elsewhere.
+    """
+    if Path(name).name != name:
+        raise StoreCorruptError(f"store.db: file name {name!r} leads elsewhere; restore store.db from a backup")
+    return store / folder / name
+
+
+def verify_bytes(path: Path, size: int, checksum: str, advice: str, recheck: bool = False) -> bool:
+    """Compare a file's size and checksum; the checksum only once in a process unless the file changes.
+
+    Args:
+        path: of the file.
+        size: in bytes, that it must have.
+        checksum: XXH3-128, hexadecimal.
+        advice: what to do if it differs; ends the message.
+        recheck: compute the checksum even if this process has done so before.
+
+    Returns:
+        Whether the checksum was computed.
+
+    Raises:
+        StoreCorruptError: the file is missing or differs.
+    """
+    with file_errors(path):
+        if not path.is_file():
+            raise StoreCorruptError(f"{path}: the file is missing; {advice}")
+        status = path.stat()
+        if status.st_size != size:
+            raise StoreCorruptError(f"{path}: it has {status.st_size:,} bytes instead of {size:,}; {advice}")
+        seen = (status.st_size, status.st_mtime_ns, status.st_ino, checksum)
+        with _verified_lock:
+            known = _verified.get(path) == seen
+        if known and not recheck:
+            return False
+        found, _ = file_checksum(path)
+    if found != checksum:
+        with _verified_lock:
+            _verified.pop(path, None)
+        raise StoreCorruptError(f"{path}: its checksum is wrong, so it was altered or damaged; {advice}")
+    with _verified_lock:
+        _verified[path] = seen
+    return True

@@ -1,0 +1,168 @@
+"""Writing segments: immutable FAISS files of coded vectors.
+
+It goes in steps, each a function of its own, so that a test can kill the process between any two:
+`write_temporary`, `sync_file`, `publish`, `sync_directory`, `describe`. A segment counts only once the database
+names it; `garbage` deletes what it does not name. `reading` opens what was written.
+
+n samples · K numbers in a vector.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from rapidin.errors import StoreSpaceError
+from rapidin.storage.store_files import SEGMENTS_NAME, file_errors, sync
+from rapidin.storage.vectors.codecs import CODECS, Codec, load_faiss
+
+SUFFIX = ".faiss"
+_CHUNK_BYTES = 2**24
+_HEADER_BYTES = 4096
+"""More than FAISS writes before the codes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRecord:
+    """What the database says about a segment; `id` is its row's, None before there is one."""
+
+    id: int | None
+    name: str
+    rows: int
+    bytes: int
+    checksum: str
+    codec: str = CODECS[16].name
+
+
+def new_name() -> str:
+    """A file name that no other segment has; names sort by time of creation."""
+    return f"{time.time_ns():016x}-{uuid.uuid4().hex[:16]}{SUFFIX}"
+
+
+def temporary_path(store: Path, name: str, folder: str = SEGMENTS_NAME) -> Path:
+    """Where the file `name` of a folder of the store is written before it counts."""
+    return store / folder / f".{name}.tmp"
+
+
+def check_space(store: Path, rows: int, row_bytes: int, more: int = 0) -> None:
+    """Check that a segment of `rows` coded vectors, and `more` bytes beside it, fit on the disk.
+
+    Raises:
+        StoreSpaceError: it does not.
+    """
+    with file_errors(store):
+        free = shutil.disk_usage(store).free
+    needed = rows * row_bytes + _HEADER_BYTES + more
+    if needed > free:
+        raise StoreSpaceError(
+            f"{store}: {needed:,} bytes are needed and {free:,} are free; free some and run the same command again"
+        )
+
+
+def coded(
+    codec: Codec, vectors: NDArray[np.float32], scales: NDArray[np.float32]
+) -> tuple[Any, NDArray[np.float32]]:
+    """A FAISS index of the coded vectors [n, K], and what their scores are to be multiplied with [n]."""
+    index = codec.new_index(vectors.shape[1])
+    kept = np.empty(len(vectors), np.float32)
+    step = max(1, _CHUNK_BYTES // (4 * vectors.shape[1]))
+    for start in range(0, len(vectors), step):  # in pieces, so that no second copy of all is held
+        piece = slice(start, start + step)
+        codes, kept[piece] = codec.encode(index, vectors[piece], scales[piece])
+        index.add_sa_codes(codes)
+    return index, kept
+
+
+def write_temporary(store: Path, name: str, index: Any, folder: str = SEGMENTS_NAME) -> None:
+    """Write a FAISS index of coded vectors to the temporary file of `name` in a folder of the store.
+
+    Raises:
+        StoreSpaceError: the disk is full.
+        StoreError: the file cannot be written.
+    """
+    path = temporary_path(store, name, folder)
+    with file_errors(path):
+        path.parent.mkdir(exist_ok=True)
+        with path.open("wb") as file:
+            # Through Python's file, because FAISS turns "disk full" into a RuntimeError and ignores it at close.
+            writer = load_faiss().PyCallbackIOWriter(file.write, _CHUNK_BYTES)
+            load_faiss().write_index(index, writer)
+            del writer  # hands over what it still buffers
+
+
+def sync_file(store: Path, name: str, folder: str = SEGMENTS_NAME) -> None:
+    """Have the temporary file's bytes on disk before anything names them."""
+    path = temporary_path(store, name, folder)
+    with file_errors(path):
+        sync(path)
+
+
+def publish(store: Path, name: str, folder: str = SEGMENTS_NAME) -> None:
+    """Give the temporary file its final name."""
+    path = temporary_path(store, name, folder)
+    with file_errors(path):
+        path.rename(path.parent / name)
+
+
+def sync_directory(store: Path, folder: str = SEGMENTS_NAME) -> None:
+    """Have the final name on disk, too."""
+    directory = store / folder
+    with file_errors(directory):
+        sync(directory)
+
+
+def describe(store: Path, name: str, rows: int, codec: Codec, dimension: int) -> SegmentRecord:
+    """Size and checksum of the segment file `name`, from its bytes on disk.
+
+    Raises:
+        StoreSpaceError: the file is shorter than its vectors.
+    """
+    checksum, size = written(store / SEGMENTS_NAME / name, rows * codec.row_bytes(dimension) + 1)
+    return SegmentRecord(None, name, rows, size, checksum, codec.name)
+
+
+def write_segment(store: Path, index: Any, codec: Codec) -> SegmentRecord:
+    """Take all steps with a FAISS index of coded vectors; what the database has to say about the file.
+
+    Raises:
+        StoreSpaceError: the disk is full.
+        StoreError: the file cannot be written.
+    """
+    name = new_name()
+    write_temporary(store, name, index)
+    sync_file(store, name)
+    publish(store, name)
+    sync_directory(store)
+    return describe(store, name, index.ntotal, codec, index.d)
+
+
+def written(path: Path, least: int) -> tuple[str, int]:
+    """Checksum and size of a file that was just written, as `file_checksum`.
+
+    Raises:
+        StoreSpaceError: it has fewer than `least` bytes.
+    """
+    with file_errors(path):
+        checksum, size = file_checksum(path)
+    if size < least:
+        raise StoreSpaceError(f"{path}: only {size:,} bytes were written; look after the disk and run again")
+    return checksum, size
+
+
+def file_checksum(path: Path) -> tuple[str, int]:
+    """XXH3-128 of the file, hexadecimal, and its size in bytes."""
+    digest, size = xxhash.xxh3_128(), 0
+    with path.open("rb", buffering=0) as file:
+        buffer = bytearray(_CHUNK_BYTES)
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+            size += count
+    return str(digest.hexdigest()), size

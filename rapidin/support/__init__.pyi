@@ -1,0 +1,27 @@
+from .environment import (
+    VARIABLES as VARIABLES,
+)
+from .interruptions import (
+    interruptions_wait as interruptions_wait,
+)
+from .memory import (
+    WorkingMemory as WorkingMemory,
+)
+from .memory import (
+    free_bytes as free_bytes,
+)
+from .memory import (
+    is_out_of_memory as is_out_of_memory,
+)
+from .memory import (
+    release_cached_memory as release_cached_memory,
+)
+from .memory import (
+    unless_memory_runs_out as unless_memory_runs_out,
+)
+from .optional_packages import (
+    package as package,
+)
+from .wrapped_models import (
+    inner_model as inner_model,
+)

@@ -1,0 +1,253 @@
+"""Samples as token ids and targets: what the model sees, and which tokens its loss counts.
+
+Prompt and response are tokenised apart and joined, ``[bos] + prompt + response + [eos]``, so that the prompt's
+tokens are the same whatever follows. A ``text`` is all response. A chat is rendered by the tokenizer's chat
+template and tokenised in one piece (see `rapidin.text.chat`).
+
+Special tokens that stand literally in prompt and response (a row that quotes ``</s>``) stay plain text:
+`transformers` would otherwise turn them into the token itself, and a row could end its own sequence. There are two
+exceptions, where they are meant: chats, because the rendered text consists of them, and rows under a user's
+template that itself contains one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rapidin.errors import RowError, SettingError, StoreMismatchError
+from rapidin.records import Sample
+from rapidin.settings import TextSettings
+from rapidin.text.chat import Chat, Span, encode_rendered
+from rapidin.text.rows import TextSample
+from rapidin.text.stored_samples import readings
+from rapidin.text.templates import check_template, literal_text
+from rapidin.text.token_spans import PlacesOfTokens
+from rapidin.text.tokens import Tokenizer, tokenize
+
+DEFAULT_MAX_LENGTH = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSample:
+    """A sample as the model sees it.
+
+    Attributes:
+        id: of the sample.
+        ids: token ids [t].
+        targets: whether token i is predicted and its loss counts [t]; never the first.
+        truncated: whether tokens were cut off.
+        prompt: text before the response (for a chat: before the first target).
+        response: the rest. Both are whole, without begin and end tokens, even where the tokens were cut.
+        target_spans: of a chat, the parts of prompt and response together whose tokens are targets, as far as
+            tokens were kept; empty: no chat, prompt and response were tokenised apart.
+    """
+
+    id: str
+    ids: tuple[int, ...]
+    targets: tuple[bool, ...]
+    truncated: bool
+    prompt: str
+    response: str
+    target_spans: tuple[Span, ...] = ()
+
+
+class Encoder:
+    """Turns text samples into token ids.
+
+    Args:
+        tokenizer: of `transformers`; copied, because tokenising with options changes its state.
+        settings: template, maximum length and loss.
+        context_length: tokens that the model can take, None where it has no limit.
+
+    Raises:
+        SettingError: the maximum length is more than the context, the template is malformed, or it wants a
+            beginning-of-sequence token that the tokenizer does not have.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, settings: TextSettings, context_length: int | None) -> None:
+        self._tokenizer = copy.deepcopy(tokenizer)
+        self._settings = settings
+        self.max_length = _max_length(settings.max_length, context_length)
+        template = settings.template
+        self._plain = True
+        if template is not None:
+            check_template(template)
+            literal = literal_text(template)
+            added = self._tokenizer.added_tokens_decoder.values()
+            self._plain = not any(token.special and str(token) in literal for token in added)
+        self._bos = self._begin(None if template is None else template.add_bos)
+        eos = self._tokenizer.eos_token_id
+        self._eos = [] if eos is None or (template is not None and not template.add_eos) else [eos]
+
+    def encode(self, sample: TextSample, response: str | None = None) -> EncodedSample:
+        """Token ids and targets of a sample.
+
+        Args:
+            sample: the sample.
+            response: instead of its own, for example what the model wrote. In a chat it takes the place of the
+                assistant's last turn or follows the last message, and only it is a target; without it every
+                turn of the assistant is one.
+
+        Raises:
+            RowError: the sample has no response, a chat cannot be rendered, or no target is left within
+                `max_length`.
+        """
+        if response is None and not sample.has_response and not sample.turns:
+            raise _row_error(sample, "has no response; give one, or let the model write it")
+        if sample.turns:
+            encoded = self._encode_chat(sample, response)
+        else:
+            answer = sample.response if response is None else response
+            encoded = self._encode_pieces(sample.id, sample.prompt, answer)
+        if any(encoded.targets):
+            return encoded
+        if not encoded.truncated:
+            raise _row_error(sample, "has no token to predict; its text is too short")
+        raise self._prompt_too_long(sample)
+
+    def encode_prompt(self, sample: TextSample) -> list[int]:
+        """Token ids after which the model writes its response.
+
+        For prompt and response they are the first ids of `encode`.
+
+        Raises:
+            RowError: there is no prompt, a chat cannot be rendered, or no room is left within `max_length`.
+        """
+        if sample.turns:
+            text = Chat(self._tokenizer, sample).generation_prompt()
+            ids = self._tokenize(text, plain=False)
+        else:
+            ids = self._prompt_ids(sample.prompt)
+        if not ids:
+            raise _row_error(sample, "has no prompt after which the model could write; give one")
+        if len(ids) >= self.max_length:
+            raise self._prompt_too_long(sample)
+        return ids
+
+    def encode_stored(self, sample: Sample) -> EncodedSample:
+        """The very token ids and targets that a stored sample's gradient was computed from.
+
+        A store keeps text and counts, not ids: the text is encoded again, a chat's by its `target_spans`. For
+        chats stored before format 3, which have none, everything from the response on is taken for the target.
+
+        Args:
+            sample: of a store with the encoder's settings and tokenizer.
+
+        Raises:
+            StoreMismatchError: the counts of tokens or targets differ from the stored ones, so the tokenizer is
+                another, or it is an old store's chat of several turns; names the id.
+        """
+        found = [self._encode_reading(sample, spans) for spans in readings(sample, self._settings)]
+        stored = (sample.tokens, sample.targets, sample.truncated)
+        for encoded in found:
+            if (len(encoded.ids), sum(encoded.targets), encoded.truncated) == stored:
+                return encoded
+        raise StoreMismatchError(
+            f"sample {sample.id!r}: its text now gives {len(found[0].ids)} tokens, {sum(found[0].targets)} of "
+            f"them targets, not {sample.tokens} and {sample.targets} as when it was stored: take the tokenizer "
+            f"of that time, or delete it and run 'rapidin ingest' for its row again ({sample.file}, "
+            f"row {sample.row})"
+        )
+
+    def token_spans(self, encoded: EncodedSample) -> list[Span]:
+        """Where each token of a sample stands in its prompt and response together; see `rapidin.text.token_spans`.
+
+        Args:
+            encoded: by this encoder or one like it; or its prompt, followed by tokens that the model wrote.
+        """
+        places = PlacesOfTokens(self._tokenizer, self._plain, self.max_length)
+        return places.of(encoded.ids, encoded.prompt, encoded.response, encoded.target_spans)
+
+    def _encode_reading(self, sample: Sample, spans: tuple[Span, ...]) -> EncodedSample:
+        if spans:
+            return self._encode_text(sample.id, sample.text, len(sample.prompt), spans)
+        return self._encode_pieces(sample.id, sample.prompt, sample.response)
+
+    def _encode_pieces(self, id: str, prompt: str, response: str) -> EncodedSample:
+        prompt_ids = self._prompt_ids(prompt)
+        ids = prompt_ids
+        if len(prompt_ids) <= self.max_length:  # else the response is cut off whole
+            ids = prompt_ids + self._response_ids(response)
+        first_target = 1 if self._settings.loss == "all" else max(1, len(prompt_ids))
+        kept = tuple(ids[: self.max_length])
+        return EncodedSample(
+            id=id,
+            ids=kept,
+            targets=tuple(position >= first_target for position in range(len(kept))),
+            truncated=len(ids) > self.max_length,
+            prompt=prompt,
+            response=response,
+        )
+
+    def _prompt_ids(self, prompt: str) -> list[int]:
+        ids = self._tokenize(prompt, self._plain)
+        written = not self._plain and ids[:1] == self._bos  # by a template such as "<s>[INST] {instruction}"
+        return ids if written else self._bos + ids
+
+    def _response_ids(self, response: str) -> list[int]:
+        ids = self._tokenize(response, self._plain)
+        written = not self._plain and ids[-1:] == self._eos
+        return ids if written else ids + self._eos
+
+    def _encode_chat(self, sample: TextSample, response: str | None) -> EncodedSample:
+        chat = Chat(self._tokenizer, sample, response)
+        return self._encode_text(sample.id, chat.text, chat.first_target, chat.spans())
+
+    def _encode_text(self, id: str, text: str, first_target: int, spans: Iterable[Span]) -> EncodedSample:
+        rendered = encode_rendered(text, spans, self._tokenizer, self.max_length)
+        targets = [True] * len(rendered.ids) if self._settings.loss == "all" else rendered.targets
+        if targets:
+            targets[0] = False
+        return EncodedSample(
+            id=id,
+            ids=tuple(rendered.ids),
+            targets=tuple(targets),
+            truncated=rendered.truncated,
+            prompt=text[:first_target],
+            response=text[first_target:],
+            target_spans=rendered.spans,
+        )
+
+    def _tokenize(self, text: str, plain: bool) -> list[int]:
+        encoding = tokenize(self._tokenizer, text, self.max_length, split_special_tokens=plain)
+        return list(encoding["input_ids"])
+
+    def _begin(self, wanted: bool | None) -> list[int]:
+        """The beginning-of-sequence token or nothing; `Template.add_bos` says when."""
+        bos = self._tokenizer.bos_token_id
+        if wanted is None:
+            wanted = bos is not None and (
+                bos != self._tokenizer.eos_token_id or self._tokenizer("a")["input_ids"][:1] == [bos]
+            )
+        if not wanted:
+            return []
+        if bos is None:
+            raise SettingError(
+                "the template wants a beginning-of-sequence token (add_bos) and the tokenizer has none; "
+                "leave add_bos out"
+            )
+        return [bos]
+
+    def _prompt_too_long(self, sample: TextSample) -> RowError:
+        return _row_error(
+            sample,
+            f"the prompt alone fills the {self.max_length} tokens of --max-length; "
+            "raise it as far as the model's context allows, or shorten the prompt",
+        )
+
+
+def _max_length(wanted: int | None, context_length: int | None) -> int:
+    if wanted is None:
+        return DEFAULT_MAX_LENGTH if context_length is None else min(context_length, DEFAULT_MAX_LENGTH)
+    if context_length is not None and wanted > context_length:
+        raise SettingError(
+            f"--max-length {wanted} is more than the model's context of {context_length} tokens; "
+            f"give at most {context_length}"
+        )
+    return wanted
+
+
+def _row_error(sample: TextSample, reason: str) -> RowError:
+    return RowError(sample.file, sample.row, reason, sample.id)

@@ -1,0 +1,221 @@
+"""Factored RapidGrads against the definition: one-sample gradients by autograd, sketched entry by entry from the
+oracle's places, then normalised."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rapidin.attribution.gradients.contributions import (
+    DenseGradient,
+    OuterProducts,
+    ParameterGradient,
+    ScatteredRows,
+)
+from rapidin.attribution.gradients.normalisation import OwnNorms, Unnormalised
+from rapidin.attribution.projections import FactoredProjection, TensorSketch
+from rapidin.attribution.projections.factored_sketches import FactoredSketches
+from rapidin.attribution.rapidgrads import RapidGradEngine
+from rapidin.settings.store_settings import ProjectionSettings
+from tests import tiny
+from tests.attribution.gradients.test_against_autograd import Tokens, one_sample_gradient, random_samples
+from tests.attribution.projections.test_factored_projection import slow_project, slow_shares
+from tests.attribution.rapidgrads.test_rapidgrad import parameters_of
+
+VANISHING = 1e-6
+"""Norm below which a layer's gradient is rounding noise (a key's bias shifts every attention score alike)."""
+
+
+def layers_of(model: nn.Module, sample: Tokens) -> list[NDArray[np.float64]]:
+    """One sample's gradient, each tensor as a matrix."""
+    shapes = [parameter.shape for parameter in parameters_of(model)]
+    flat = one_sample_gradient(model, sample).double().split([math.prod(shape) for shape in shapes])
+    return [
+        layer.reshape(-1, shape[-1] if shape else 1).numpy() for layer, shape in zip(flat, shapes, strict=True)
+    ]
+
+
+def slow_rapidgrad(
+    model: nn.Module, sample: Tokens, settings: ProjectionSettings
+) -> list[tuple[slice, NDArray[np.float64] | None]]:
+    """The oracle: each layer's numbers and their place; None where its gradient vanishes in exact arithmetic."""
+    layers = layers_of(model, sample)
+    result: list[tuple[slice, NDArray[np.float64] | None]] = []
+    for (place, values), layer in zip(slow_project(settings, layers), layers, strict=True):
+        if settings.layer_norm:
+            values = values / np.linalg.norm(values) / math.sqrt(len(layers))
+        result.append((place, values if np.linalg.norm(layer) > VANISHING else None))
+    return result
+
+
+def assert_equal_to_the_definition(
+    found: NDArray[np.float32], expected: list[tuple[slice, NDArray[np.float64] | None]], tolerance: float
+) -> None:
+    """Layer by layer, so that a small one's mistake shows too."""
+    occupied = np.zeros(len(found), dtype=bool)
+    compared = 0
+    for layer, (place, values) in enumerate(expected):
+        occupied[place] = True
+        if values is not None:
+            compared += 1
+            error = np.linalg.norm(found[place] - values) / np.linalg.norm(values)
+            assert error <= tolerance, (layer, error)
+    assert compared >= 0.8 * len(expected)
+    assert not found[~occupied].any()
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize(
+    "architecture", ["llama-tied", "llama-untied", "gpt2", "qwen2", "gemma", "mixtral", "lora-llama"]
+)
+def test_equals_the_definition(architecture: str, layer_norm: bool) -> None:
+    """Tied embeddings, Conv1D, learned positions, biases, three-dimensional parameters, adapters."""
+    model = tiny.make(architecture)
+    samples = random_samples(3)
+    settings = ProjectionSettings(kind="factored", dimension=1024, seed=5, layer_norm=layer_norm)
+    with RapidGradEngine(model, parameters_of(model), settings) as engine:
+        found = engine.compute(samples)
+    assert not found.problems
+    for vector, sample in zip(found.vectors, samples, strict=True):
+        assert_equal_to_the_definition(vector, slow_rapidgrad(model, sample, settings), 2e-5)
+
+
+@pytest.mark.parametrize("architecture", ["llama-tied", "gpt2", "lora-llama"])
+def test_bfloat16_equals_the_definition_up_to_its_rounding(architecture: str) -> None:
+    model = tiny.make(architecture).bfloat16()
+    samples = random_samples(3)
+    settings = ProjectionSettings(kind="factored", dimension=1024, seed=5)
+    with RapidGradEngine(model, parameters_of(model), settings) as engine:
+        found = engine.compute(samples)
+    for vector, sample in zip(found.vectors, samples, strict=True):
+        expected = slow_rapidgrad(model, sample, settings)
+        assert_equal_to_the_definition(vector, expected, 0.04)
+
+
+@pytest.mark.parametrize("architecture", ["llama-tied", "gpt2", "qwen2", "gemma", "mixtral", "lora-llama"])
+def test_composition_and_order_of_a_batch_do_not_matter(architecture: str) -> None:
+    model = tiny.make(architecture)
+    samples = random_samples(6)
+    # Biases of keys have no gradient but rounding noise, which normalisation makes as large as any.
+    traced = [parameter for parameter in parameters_of(model) if not parameter.name.endswith("k_proj.bias")]
+    with RapidGradEngine(model, traced, ProjectionSettings(kind="factored", dimension=1024)) as engine:
+        together = engine.compute(samples).vectors
+        backwards = engine.compute(samples[::-1]).vectors[::-1]
+        alone = np.concatenate([engine.compute([sample]).vectors for sample in samples])
+    np.testing.assert_allclose(backwards, together, atol=2e-6)
+    np.testing.assert_allclose(alone, together, atol=2e-6)
+
+
+@pytest.mark.parametrize("architecture", ["llama-tied", "gpt2", "qwen2", "mixtral", "lora-llama"])
+def test_a_sample_scores_one_with_itself(architecture: str) -> None:
+    """Norms are the sketches' own, so this is exact and not only so on average."""
+    model = tiny.make(architecture)
+    with RapidGradEngine(
+        model, parameters_of(model), ProjectionSettings(kind="factored", dimension=512)
+    ) as engine:
+        vectors = engine.compute(random_samples(4)).vectors
+    np.testing.assert_allclose((vectors.astype(np.float64) ** 2).sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("dimension", [2048, 8192])
+def test_scores_are_mean_cosines_up_to_the_noise(dimension: int) -> None:
+    model = tiny.make("llama-tied")
+    samples = random_samples(6)
+    unit = [[layer / np.linalg.norm(layer) for layer in layers_of(model, sample)] for sample in samples]
+    exact = np.array([[np.mean([(a * b).sum() for a, b in zip(u, v, strict=True)]) for u in unit] for v in unit])
+    with RapidGradEngine(
+        model, parameters_of(model), ProjectionSettings(kind="factored", dimension=dimension)
+    ) as engine:
+        vectors = engine.compute(samples).vectors
+    scores = vectors @ vectors.T
+    np.testing.assert_allclose(scores, exact, atol=5 / math.sqrt(dimension))
+    others = ~np.eye(6, dtype=bool)
+    # The bound must be one that something meaningless would not meet.
+    assert np.abs(exact[others]).max() > 5 / math.sqrt(8192)
+
+
+def test_copied_tensors_are_exact() -> None:
+    """Norms' weights of a small model fit into their share and have no noise at all."""
+    model = tiny.make("llama-untied")
+    (sample,) = random_samples(1)
+    settings = ProjectionSettings(kind="factored", dimension=2048, layer_norm=False)
+    layers = layers_of(model, sample)
+    shapes = [(layer.shape[0], layer.shape[1]) for layer in layers]
+    with RapidGradEngine(model, parameters_of(model), settings) as engine:
+        (vector,) = engine.compute([sample]).vectors
+    copied = 0
+    for share, layer in zip(slow_shares(2048, shapes), layers, strict=True):
+        if share.copied:
+            copied += 1
+            found = vector[share.first : share.first + share.size]
+            np.testing.assert_allclose(found, layer.flatten(), rtol=1e-4, atol=1e-6 * np.abs(layer).max())
+    assert copied == 5  # the norms
+
+
+def contributions(generator: torch.Generator) -> list[OuterProducts | ScatteredRows | DenseGradient]:
+    """One of each kind, two samples of a 30 × 50 parameter."""
+    return [
+        OuterProducts(torch.randn(2, 7, 30, generator=generator), torch.randn(2, 7, 50, generator=generator)),
+        ScatteredRows(
+            torch.randint(-1, 30, (2, 7), generator=generator), torch.randn(2, 7, 50, generator=generator)
+        ),
+        DenseGradient(torch.randn(2, 30, 50, generator=generator)),
+    ]
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+def test_contributions_of_every_kind_add_up_before_the_norm(layer_norm: bool) -> None:
+    settings = ProjectionSettings(kind="factored", dimension=128)
+    parts = contributions(torch.Generator().manual_seed(0))
+    whole: Tensor = torch.zeros(2, 30, 50)
+    for part in parts:
+        part.add_to(whole, 0)
+    sketches = FactoredSketches(
+        2, FactoredProjection(settings, [(30, 50), (30, 50)]), OwnNorms() if layer_norm else Unnormalised()
+    )
+    sketches.consume(ParameterGradient(1, 2, (30, 50), list(parts)))
+    found = sketches.result()
+    for vector, matrix in zip(found, whole.double().numpy(), strict=True):
+        _, (place, values) = slow_project(settings, [matrix, matrix])
+        if layer_norm:
+            values = values / np.linalg.norm(values)
+        np.testing.assert_allclose(vector[place], values, atol=1e-5 * np.abs(values).max())
+        assert not vector[: place.start].any()
+
+
+def test_layers_with_one_input_share_its_transform(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Query, key and value; gate and up: four of seven layers of a block have an input of their own."""
+    model = tiny.llama(intermediate_size=96).eval()
+    linear = [parameter for parameter in parameters_of(model) if "proj" in parameter.name]
+    wide = [parameter for parameter in linear if parameter.name.split(".")[-2] in ("q_proj", "k_proj", "v_proj")]
+    made = 0
+    real = TensorSketch.transformed_columns
+
+    def watched(self: TensorSketch, right: Tensor, known: object) -> object:
+        nonlocal made
+        result = real(self, right, known)  # type: ignore[arg-type]
+        made += result is not known
+        return result
+
+    monkeypatch.setattr(TensorSketch, "transformed_columns", watched)
+    samples = random_samples(2)
+    for traced, expected in ((wide, 2), (linear, 8)):
+        with RapidGradEngine(model, traced, ProjectionSettings(kind="factored", dimension=512)) as engine:
+            engine.compute(samples)
+            made = 0
+            engine.compute(samples)
+        assert made == expected
+
+
+def test_a_layer_without_gradient_stays_zero() -> None:
+    settings = ProjectionSettings(kind="factored", dimension=128)
+    sketches = FactoredSketches(2, FactoredProjection(settings, [(30, 50), (30, 50)]), OwnNorms())
+    values = torch.zeros(2, 30, 50)
+    values[1] = 1e-20
+    sketches.consume(ParameterGradient(0, 2, (30, 50), [DenseGradient(values)]))
+    zero, tiny_one = sketches.result()
+    assert not zero.any()
+    assert float(tiny_one.norm()) == pytest.approx(1, abs=1e-5)

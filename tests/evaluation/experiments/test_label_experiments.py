@@ -1,0 +1,234 @@
+"""Whole evaluations of a small store: what is reported, kept, and computed again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rapidin
+from rapidin.errors import DataFileError, RowError, SettingError, StoreEmptyError
+from rapidin.evaluation.experiments.label_experiments import Setting, backdoor, trace
+from rapidin.evaluation.experiments.questions import Label, read_questions, span_reader, training_set
+from rapidin.evaluation.experiments.stored_fidelity import compared, expected_correlation, fidelity
+from rapidin.evaluation.methods.registry import Options
+from rapidin.evaluation.methods.saved_scores import SavedScores, data_digest, key_of
+from rapidin.evaluation.methods.scoring import TrainingSet
+from rapidin.evaluation.methods.stored_scores import RapidinScorer
+from rapidin.model.session import QueryModel
+from rapidin.storage import Store
+from tests import worlds
+from tests.evaluation import worlds_of_colours
+from tests.evaluation.metrics.test_ranking_measures import slow_average_precision
+
+KS = (5, 10, 25, 1000)
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[Setting]:
+    path, queries = worlds_of_colours.make(tmp_path_factory.mktemp("experiments"), model_directory)
+    with Store.open(path) as store, QueryModel(store, device="cpu") as model:
+        label = Label(worlds_of_colours.LABEL)
+        spans = span_reader("span", ())
+        questions = read_questions(queries, store, label, span_of=spans)
+        yield Setting(store, model, label, questions, device="cpu")
+
+
+def test_a_comparison_by_hand(setting: Setting) -> None:
+    report = backdoor(setting, ["random", "bm25", "embedding", "rapidin+rerank"], KS, 10.0)
+    assert (report.samples, report.relevant, report.queries, report.left_out) == (60, 12, 3, 1)
+    assert [method.name for method in report.methods] == [
+        "rapidin",
+        "random",
+        "bm25",
+        "embedding",
+        "rapidin+rerank",
+    ]
+    own = report.methods[0]
+    assert [at.k for at in own.at] == [5, 10, 25]
+    training = sorted(setting.store.list(), key=lambda sample: sample.id)
+    scores = RapidinScorer(setting.store, setting.model).scores(setting.answered(None), setting_training(setting))
+    precisions, averages = [], []
+    for row in scores:
+        ranked = [training[place].metadata["source"] == "blue" for place in np.argsort(-row)]
+        precisions.append(sum(ranked[:10]) / 10)
+        averages.append(slow_average_precision(ranked))
+    assert own.at[1].precision.mean == pytest.approx(np.mean(precisions))
+    assert own.average_precision.mean == pytest.approx(np.mean(averages))
+    assert own.average_precision.mean > report.methods[1].average_precision.mean
+    assert all(at.auprc_behind.mean == 0 and at.overlap.mean == 1 for at in own.at)
+    assert own.spearman.mean == pytest.approx(1)
+    assert own.cost.preparation == 10
+    assert (own.cost.pays_from, report.methods[1].cost.preparation) == (None, 0)
+    assert report.methods[3].cost.preparation > 0
+    json.dumps(rapidin.to_json(report), allow_nan=False)
+
+
+def setting_training(setting: Setting) -> TrainingSet:
+    return training_set(setting.store, setting.model, setting.where)
+
+
+def test_filters_and_estimated_caching(setting: Setting) -> None:
+    report = backdoor(replace(setting, where=["number<30"]), [], KS)
+    assert (report.samples, report.relevant, report.caching.sampled) == (30, 6, 30)
+    assert report.caching.seconds > 0
+
+
+def test_nothing_is_computed_twice(setting: Setting, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept = replace(setting, work=tmp_path / "work")
+    first = backdoor(kept, ["bm25", "random"], KS, 1.0)
+    files = sorted((tmp_path / "work").iterdir())
+    assert len(files) == 6  # a first query, and the others, of each method
+    again = backdoor(kept, ["bm25", "random"], KS, 1.0)
+    assert all(method.cost.resumed for method in again.methods)
+    assert not any(method.cost.resumed for method in first.methods)
+    for old, new in zip(first.methods, again.methods, strict=True):
+        assert old.at == new.at
+        assert replace(old.cost, resumed=True) == new.cost
+    # Another seed is another method; what is damaged is made anew.
+    for number, file in enumerate(file for file in files if file.name.startswith("bm25")):
+        data = file.read_bytes()
+        file.write_bytes(data[: len(data) // 2] if number else data[:200] + b"\xff" * 8 + data[208:])
+    anew = backdoor(replace(kept, options=Options(seed=1)), ["bm25", "random"], KS, 1.0)
+    assert [method.cost.resumed for method in anew.methods] == [True, False, False]
+    assert caplog.text.count("is damaged") == 2
+    assert anew.methods[1].at == first.methods[1].at
+    assert anew.methods[2].at != first.methods[2].at
+
+
+def test_what_decides_scores_decides_their_key(setting: Setting) -> None:
+    training, queries = setting_training(setting), setting.answered(None)
+    settings = setting.store.settings
+    data = data_digest(settings, training)
+    moved = settings.model_copy(update={"model": settings.model.model_copy(update={"model": "/elsewhere"})})
+    assert data_digest(moved, training) == data
+    other = settings.model_copy(update={"codec": settings.codec.model_copy(update={"bits": 1})})
+    assert data_digest(other, training) != data
+    traced = settings.model_copy(update={"parameters": settings.parameters[1:]})
+    other_objective = settings.projection.model_copy(update={"objective": "log-odds"})
+    odds = settings.model_copy(update={"projection": other_objective})
+    assert len({data, data_digest(traced, training), data_digest(odds, training)}) == 3
+    training.samples = [replace(training.samples[0], content_hash="other"), *training.samples[1:]]
+    assert data_digest(settings, training) != data
+    asked = queries[0]
+    narrowed = replace(asked, encoded=replace(asked.encoded, targets=(*asked.encoded.targets[:-1], False)))
+    keys = [
+        key_of(data, "bm25", {}, [asked]),
+        key_of(data, "random", {}, [asked]),
+        key_of(data, "bm25", {"seed": 1}, [asked]),
+        key_of(data, "bm25", {}, [narrowed]),
+        key_of(data, "bm25", {}, queries[:2]),
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_scores_that_cannot_be_kept(setting: Setting, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("no directory")
+    report = backdoor(replace(setting, work=tmp_path / "file"), ["random"], KS, 1.0)
+    assert len(report.methods) == 2
+    assert caplog.text.count("scores are not kept") == 1
+
+
+def test_a_store_does_not_mind_what_is_kept_in_it(setting: Setting) -> None:
+    path = setting.store.path
+    backdoor(replace(setting, work=path / "evaluation"), [], KS, 1.0)
+    kept = sorted((path / "evaluation").iterdir())
+    assert setting.store.verify().ok
+    setting.store.compact()
+    with setting.store.writer():
+        pass
+    assert sorted((path / "evaluation").iterdir()) == kept
+    assert SavedScores(None).load("anything", 1, 1) is None
+
+
+def test_tracing_asks_about_the_wrong_words_too(setting: Setting) -> None:
+    report = trace(setting, ["tracin-ln"], (5, 10))
+    assert [method.name for method in report.methods] == ["rapidin", "tracin-ln"]
+    assert [at.k for at in report.methods[0].at] == [5, 10]
+    for method in report.methods:
+        for at in method.at:
+            assert at.gain.mean == pytest.approx(at.span.mean - at.whole.mean)
+    # Asked about the word alone, nearly all that is found says "blue".
+    assert report.methods[1].at[0].span.mean >= report.methods[1].at[0].whole.mean
+    assert report.methods[1].average_precision_span.mean > 12 / 60
+    json.dumps(rapidin.to_json(report), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({}, "has no field 'span'"),
+        ({"span": 3}, "has no text, or list of texts"),
+        ({"span": [" "]}, "has no text, or list of texts"),
+        ({"span": "green"}, "does not occur"),
+    ],
+)
+def test_spans_that_are_wrong(setting: Setting, tmp_path: Path, row: dict[str, object], message: str) -> None:
+    file = worlds.write_rows(
+        tmp_path / "q.jsonl", [{"id": "q", "instruction": "Name it.", "output": "blue", **row}]
+    )
+    with pytest.raises(RowError, match=message):
+        questions = read_questions(file, setting.store, setting.label, span_of=span_reader("span", ()))
+        trace(replace(setting, questions=questions), [])
+
+
+def test_labels_that_tell_nothing(setting: Setting, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="no sample of 60 meets"):
+        backdoor(replace(setting, label=Label("source=violet")), [], KS, 1.0)
+    with pytest.raises(SettingError, match="every sample of 12 meets"):
+        backdoor(replace(setting, where=["source=blue"]), [], KS, 1.0)
+    with pytest.raises(StoreEmptyError, match="no sample meets the filters"):
+        backdoor(replace(setting, where=["number>1000"]), [], KS, 1.0)
+    with pytest.raises(SettingError, match="FIELD=VALUE"):
+        Label("number<3")
+    red = worlds.write_rows(tmp_path / "red.jsonl", [worlds_of_colours.QUERIES[2]])
+    with pytest.raises(DataFileError, match="nothing is asked"):
+        read_questions(red, setting.store, setting.label)
+
+
+def test_the_model_answers_where_it_is_asked_to(setting: Setting, tmp_path: Path) -> None:
+    rows = [{"id": "a", "instruction": "Name it.", "output": "blue"}, {"id": "b", "instruction": "Name it."}]
+    file = worlds.write_rows(tmp_path / "q.jsonl", rows)
+    for answers, generated in (("file", [False, True]), ("model", [True, True])):
+        questions = read_questions(file, setting.store, setting.label, answers)  # type: ignore[arg-type]
+        found = replace(setting, questions=questions, max_new_tokens=4).answered(None)
+        assert [query.query.generated for query in found] == generated
+
+
+def test_fidelity_of_a_store(setting: Setting) -> None:
+    report = fidelity(setting.store, setting.model, 20)
+    assert (report.samples, report.queries, report.dimension, report.bits) == (20, 20, 16384, 4)
+    assert report.pearson.mean > 0.95
+    assert report.slope == pytest.approx(1, abs=0.1)
+    assert 0.05 < report.noise_times_dimension < 1.5
+    assert report.suffices
+    assert "suffices" in report.verdict
+    json.dumps(rapidin.to_json(report), allow_nan=False)
+    with pytest.raises(SettingError, match="say too little"):
+        fidelity(setting.store, setting.model, 3)
+
+
+def test_fidelity_of_known_noise(setting: Setting) -> None:
+    random = np.random.default_rng(0)
+    exact = random.normal(scale=0.01, size=(60, 400)) + random.normal(size=(60, 1))
+    uncoded = exact + random.normal(scale=0.02, size=exact.shape)
+    stored = uncoded + random.normal(scale=0.01, size=exact.shape)
+    ids = [str(number) for number in range(400)]
+    report = compared(stored, uncoded, exact, ids, setting.store.settings)
+    assert report.noise**2 == pytest.approx(5e-4, rel=0.03)
+    assert report.noise_times_dimension == pytest.approx(5e-4 * 16384, rel=0.03)
+    assert report.coding == pytest.approx(0.2, rel=0.05)
+    assert report.pearson.mean == pytest.approx(np.sqrt(1 / 6), abs=0.02)
+    assert report.pearson.mean == pytest.approx(expected_correlation(report.signal**2, report.noise**2), abs=0.02)
+    # At four times the numbers the noise's variance is a quarter.
+    fewer = exact + (stored - exact) / 2
+    assert report.outlook[0].pearson == pytest.approx(
+        compared(fewer, fewer, exact, ids, setting.store.settings).pearson.mean, abs=0.02
+    )
+    assert not report.suffices
+    assert "small for this model" in report.verdict
+    assert "--bits" in report.verdict

@@ -1,0 +1,168 @@
+"""Stored samples encoded again: the very tokens and targets that were ingested."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+
+from rapidin.data import Row
+from rapidin.errors import RowError, StoreMismatchError
+from rapidin.records.stored import Sample
+from rapidin.settings.store_settings import Template, TextSettings
+from rapidin.text import EncodedSample, Encoder, TextSample, recognise
+from tests.text import tiny_tokenizers as tiny
+
+MERGES = [("a", "b"), ("Ġ", "ab"), ("Ċ", "Ċ"), (">", ">")]
+"""The last one joins the end of a generation prompt with an answer that begins so."""
+TOKENIZERS = {
+    "llama": tiny.llama_like(tiny.CHAT, MERGES),
+    "gpt2": tiny.gpt2_like(),
+    "sentencepiece": tiny.sentence_piece(),
+    "word pieces": tiny.word_piece(),
+    "slow": tiny.SlowBytes(),
+}
+TEMPLATES = [None, Template(prompt="<s>{q}\n", response="{a}</s>"), Template(prompt="Q {q} A", response=" {a}")]
+texts = st.text(st.sampled_from("ab c</>\nsé漢👍🏽"), max_size=12)
+answers = texts.filter(str.strip)
+
+
+def stored(row: TextSample, encoded: EncodedSample) -> Sample:
+    """What `rapidin.ingest` makes of a row."""
+    return Sample(
+        id=row.id,
+        prompt=encoded.prompt,
+        response=encoded.response,
+        metadata={},
+        file=row.file,
+        row=row.row,
+        tokens=len(encoded.ids),
+        targets=sum(encoded.targets),
+        truncated=encoded.truncated,
+        content_hash=row.content_hash,
+        target_spans=encoded.target_spans,
+    )
+
+
+def make(name: str, **choices) -> Encoder:
+    tokenizer = TOKENIZERS[name]
+    tokenizer.chat_template = tiny.CHAT
+    return Encoder(tokenizer, TextSettings(**choices), None)
+
+
+def fields_of(shape: str, first: str, second: str) -> dict:
+    return {
+        "completion": {"prompt": first, "completion": second},
+        "response": {"prompt": first, "response": second},
+        "text": {"text": second},
+        "alpaca": {"instruction": first, "output": second},
+        "alpaca with input": {"instruction": first, "input": second, "output": second},
+        "template": {"q": first, "a": second},
+    }[shape]
+
+
+choices = st.fixed_dictionaries(
+    {"loss": st.sampled_from(["response", "all"]), "max_length": st.sampled_from([None, 6, 20, 200, 300])}
+)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    shape=st.sampled_from(["completion", "response", "text", "alpaca", "alpaca with input", "template"]),
+    template=st.sampled_from(TEMPLATES[1:]),
+    first=texts,
+    second=answers,
+    choices=choices,
+)
+def test_prompt_and_response(name, shape, template, first, second, choices):
+    wanted = template if shape == "template" else None
+    row = recognise(Row("rows.jsonl", 1, fields_of(shape, first, second)), wanted)
+    encoder = make(name, template=wanted, **choices)
+    try:
+        encoded = encoder.encode(row)
+    except RowError:
+        reject()
+    assert encoded.target_spans == ()
+    assert encoder.encode_stored(stored(row, encoded)) == encoded
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    contents=st.lists(st.tuples(texts, texts), min_size=1, max_size=4),
+    ends_with_user=st.booleans(),
+    choices=choices,
+)
+def test_chats(name, contents, ends_with_user, choices):
+    messages = [
+        {"role": role, "content": text}
+        for pair in contents
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+    if ends_with_user:
+        messages.append({"role": "user", "content": "ab"})
+    encoder = make(name, **choices)
+    try:
+        row = recognise(Row("rows.jsonl", 1, {"messages": messages}))
+        encoded = encoder.encode(row)
+    except RowError:
+        reject()
+    sample = stored(row, encoded)
+    assert sample.target_spans
+    if not encoded.truncated and name != "word pieces":  # which may have no token for the last turns
+        assert len(sample.target_spans) == len(contents)
+        for (start, end), (_, answer) in zip(sample.target_spans, contents, strict=True):
+            assert sample.text[start:end] == f"{answer}\n"
+    assert encoder.encode_stored(sample) == encoded
+    if len(contents) == 1 and not ends_with_user:  # as format 2 has it
+        old = encoder.encode_stored(replace(sample, target_spans=()))
+        assert (old.ids, old.targets) == (encoded.ids, encoded.targets)
+
+
+def chat(**more) -> tuple[Sample, EncodedSample]:
+    messages = [{"role": role, "content": role[0] * 5} for role in ("user", "assistant") * 3]
+    row = recognise(Row("rows.jsonl", 7, {"id": "many", "messages": messages, **more}))
+    encoded = make("llama").encode(row)
+    return stored(row, encoded), encoded
+
+
+def test_old_chats_of_several_turns_must_be_ingested_again():
+    sample, encoded = chat()
+    assert make("llama").encode_stored(sample) == encoded
+    message = r"sample 'many': .* delete it and run 'rapidin ingest' for its row again \(rows.jsonl, row 7\)"
+    with pytest.raises(StoreMismatchError, match=message):
+        make("llama").encode_stored(replace(sample, target_spans=()))
+
+
+def test_old_chats_are_not_read_as_pairs_though_the_numbers_agree():
+    """Cut off, without a token of the beginning: only what joins over the border tells them apart."""
+    tokenizer = tiny.llama_like(tiny.CHAT, MERGES)
+    tokenizer.bos_token = None
+    encoder = Encoder(tokenizer, TextSettings(max_length=25), None)
+    messages = [{"role": "user", "content": "b"}, {"role": "assistant", "content": ">" + "ba" * 9}]
+    row = recognise(Row("f", 1, {"messages": messages}))
+    encoded = encoder.encode(row)
+    again = encoder.encode_stored(replace(stored(row, encoded), target_spans=()))
+    assert (again.ids, again.targets) == (encoded.ids, encoded.targets)
+    pair = recognise(Row("f", 1, {"prompt": encoded.prompt, "completion": encoded.response}))
+    apart = encoder.encode(pair)
+    assert apart.ids != encoded.ids
+    assert encoder.encode_stored(stored(pair, apart)) == apart
+
+
+@pytest.mark.parametrize("change", [{"tokens": 9}, {"targets": 3}, {"truncated": True}])
+def test_another_tokenizer_is_an_error(change):
+    row = recognise(Row("rows.jsonl", 2, {"id": "x", "prompt": "ab", "completion": "cde"}))
+    encoder = make("llama")
+    sample = stored(row, encoder.encode(row))
+    with pytest.raises(StoreMismatchError, match=r"sample 'x': its text now gives 6 tokens, 4 of them targets"):
+        encoder.encode_stored(replace(sample, **change))
+
+
+def test_samples_of_unknown_origin_are_read_as_they_count():
+    """Whoever fills a store by its own means writes any digest of the text."""
+    row = recognise(Row("f", 1, {"prompt": "ab", "completion": "cde"}))
+    encoded = make("llama").encode(row)
+    sample = replace(stored(row, encoded), content_hash="mine")
+    assert make("llama").encode_stored(sample) == encoded
