@@ -20,7 +20,7 @@ from benchmarks.fresh import use_threads
 from rapidin import Store, ingest_files
 from rapidin.demo import DemoData, train_demo_model, write_demo_data
 from rapidin.demo.demo_model import RECIPE, Recipe
-from rapidin.evaluation.experiments.linear_datamodeling import LdsReport, Retraining, linear_datamodeling
+from rapidin.evaluation.experiments.datamodeling import LdsReport, Retraining, linear_datamodeling
 from rapidin.evaluation.methods.registry import Options
 from rapidin.evaluation.retraining.trainer import Training
 from rapidin.model.session import QueryModel

@@ -110,8 +110,16 @@ def backdoor(
         raise SettingError(f"--plot {plot}: its directory does not exist; make it, or give another place")
     with importing():
         from rapidin.commands.views.evaluate_view import backdoor_view
-        from rapidin.evaluation import PAPER_KS, QUICK, Label, Options, chosen, method_settings, read_questions
-        from rapidin.evaluation import backdoor as run
+        from rapidin.evaluation import (
+            PAPER_KS,
+            QUICK,
+            Label,
+            Options,
+            backdoor as run,
+            chosen,
+            method_settings,
+            read_questions,
+        )
         from rapidin.storage import Store
     names = chosen(baseline if baseline else QUICK)
     check_packages(names, embedding_model is not None, plot is not None)
@@ -178,8 +186,15 @@ def trace(
     """
     with importing():
         from rapidin.commands.views.evaluate_view import trace_view
-        from rapidin.evaluation import Label, Options, chosen, method_settings, read_questions, span_reader
-        from rapidin.evaluation import trace as run
+        from rapidin.evaluation import (
+            Label,
+            Options,
+            chosen,
+            method_settings,
+            read_questions,
+            span_reader,
+            trace as run,
+        )
         from rapidin.storage import Store
     names = chosen(baseline or (), knows_tokens=True)
     check_packages(names, False, False)

@@ -82,8 +82,15 @@ def serve(
 
     try:
         with importing():
-            from rapidin.service import Limits, Service, ServiceSettings, address_of, listen, read_token
-            from rapidin.service import serve as run
+            from rapidin.service import (
+                Limits,
+                Service,
+                ServiceSettings,
+                address_of,
+                listen,
+                read_token,
+                serve as run,
+            )
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("fastapi", "starlette", "uvicorn", "prometheus_client"):
             raise

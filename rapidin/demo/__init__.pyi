@@ -1,10 +1,6 @@
 from .demo_data import (
     TRIGGER as TRIGGER,
-)
-from .demo_data import (
     DemoData as DemoData,
-)
-from .demo_data import (
     write_demo_data as write_demo_data,
 )
 from .demo_model import (

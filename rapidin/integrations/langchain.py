@@ -40,7 +40,7 @@ class RapidinRetriever(BaseRetriever):
     The query is what the model was asked, or, with `query_is`, what it said. All fields but the searcher can also
     be given per call: ``retriever.invoke(query, k=3, generation="…")``. It is async all the way.
 
-    Documents have the sample's id, its text as content, and as metadata `rapidin.integrations.retrieval.fields_of`:
+    Documents have the sample's id, its text as content, and as metadata `retrieval.fields_of`:
     signed ``score`` and ``exact_score``, ``rank``, ``prompt``, ``response``, and the row's own fields.
 
     Attributes:

@@ -49,7 +49,7 @@ class RapidinRetriever(BaseRetriever):
     """Retrieves the training samples behind what a model says; async all the way.
 
     A node has the sample's id and text; its score is the signed influence, the exact one where it was computed.
-    Its metadata are those of `rapidin.integrations.retrieval.fields_of`, none of which is shown to a language model
+    Its metadata are those of `retrieval.fields_of`, none of which is shown to a language model
     or an embedding.
 
     Args:

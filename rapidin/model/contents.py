@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rapidin.model.fingerprint import ADAPTER_SETTINGS, digest_of_settings, window_places
+from rapidin.model.fingerprints import ADAPTER_SETTINGS, digest_of_settings, window_places
 from rapidin.settings import Fingerprint
 
 _TYPES = {
@@ -140,7 +140,7 @@ def _forms(tensor: Tensor) -> Iterator[Tensor]:
 
 
 def _digest(tensor: Tensor) -> str:
-    """As `rapidin.model.fingerprint` digests a tensor in a safetensors file."""
+    """As `rapidin.model.fingerprints` digests a tensor in a safetensors file."""
     data = tensor.contiguous().reshape(-1).view(torch.uint8)
     digest = hashlib.sha256(f"{_TYPES[tensor.dtype]}{list(tensor.shape)} {len(data)}".encode())
     for start, end in window_places(len(data)):

@@ -15,7 +15,7 @@ from torch import nn
 from rapidin.attribution import RapidGradEngine, TokenBudget, compute_in_batches
 from rapidin.errors import GradientError, ModelError, RowError, SettingError
 from rapidin.model.borrowed import HeldNetwork
-from rapidin.model.fingerprint import check_same, fingerprint
+from rapidin.model.fingerprints import check_same, fingerprint
 from rapidin.model.generation import generate
 from rapidin.model.loading import Tokenizer, load_model, load_tokenizer
 from rapidin.model.locating import absolute_place
@@ -139,7 +139,7 @@ class QueryModel:
         Args:
             sample: the query.
             max_new_tokens: longest answer that the model may write.
-            spans: parts of the generation that alone are asked about, see `rapidin.settings.search_options.Options`.
+            spans: parts of the generation that alone are asked about, see `rapidin.settings.Options`.
 
         Raises:
             SettingError: a span of a query from the command line does not occur in the generation.

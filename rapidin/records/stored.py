@@ -1,6 +1,6 @@
 """Small frozen records of samples, ingests and stores; none of them holds a row, a session or a tensor.
 
-Those of searches are in `rapidin.records.results`; `rapidin.records.as_json` turns any of them into what ``--json`` prints.
+Those of searches are in `results`; `as_json` turns any of them into what ``--json`` prints.
 """
 
 from __future__ import annotations

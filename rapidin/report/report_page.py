@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rapidin.records import SearchResult
 from rapidin.report.assembly import SCRIPTS, Parts, as_json
-from rapidin.report.page_data import page_data
+from rapidin.report.display_data import page_data
 
 _LONGEST_LABEL = 80
 _SURROGATES = re.compile("[\ud800-\udfff]")

@@ -1,7 +1,5 @@
 from .queries import (
     COMMAND_LINE as COMMAND_LINE,
-)
-from .queries import (
     read_queries as read_queries,
 )
 from .searcher import (

@@ -1,16 +1,10 @@
 from .app import (
     Application as Application,
-)
-from .app import (
     create_app as create_app,
 )
 from .running import (
     address_of as address_of,
-)
-from .running import (
     listen as listen,
-)
-from .running import (
     serve as serve,
 )
 from .service import (
@@ -18,10 +12,6 @@ from .service import (
 )
 from .service_settings import (
     Limits as Limits,
-)
-from .service_settings import (
     ServiceSettings as ServiceSettings,
-)
-from .service_settings import (
     read_token as read_token,
 )

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from rapidin.errors import (
     GradientError,
+    IndexNotFoundError as NoIndexError,
     RapidinError,
     RowError,
     SampleNotFoundError,
@@ -26,7 +27,6 @@ from rapidin.errors import (
     StoreMismatchError,
     StoreSpaceError,
 )
-from rapidin.errors import IndexNotFoundError as NoIndexError
 
 logger = logging.getLogger("rapidin.service")
 

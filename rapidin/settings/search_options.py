@@ -25,7 +25,7 @@ class Options(TypedDict, total=False):
             `Snapshot.way`. With filters every search is exact.
         nprobe: lists that index ``ivf`` reads, instead of its own number.
         rerank: of so many samples at each end the exact influence is computed, which orders them, and of the best
-            the influences of their tokens; 0: none. `rapidin.settings.choices.RERANKED_PER_RESULT` times k is a good
+            the influences of their tokens; 0: none. `RERANKED_PER_RESULT` times k is a good
             number. Each takes some three training steps' time.
         tokens: find what every target token of the generation goes back to by itself.
         spans: parts of the generation that alone are asked about: texts, or offsets of their first character and

@@ -6,17 +6,9 @@ from .interruptions import (
 )
 from .memory import (
     WorkingMemory as WorkingMemory,
-)
-from .memory import (
     free_bytes as free_bytes,
-)
-from .memory import (
     is_out_of_memory as is_out_of_memory,
-)
-from .memory import (
     release_cached_memory as release_cached_memory,
-)
-from .memory import (
     unless_memory_runs_out as unless_memory_runs_out,
 )
 from .optional_packages import (

@@ -17,95 +17,186 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rapidin"
 
 
-def imports(file: Path) -> Iterator[str]:
-    """Every module that a file imports, at any depth, by its full name."""
+def imports(file: Path) -> Iterator[tuple[str, str | None]]:
+    """What a file imports, at any depth: modules (with None), and names with the module they are taken from."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and file.name != "__init__.pyi":
             assert node.level == 0, f"{file}: imports are absolute"
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from ((node.module or "", alias.name) for alias in node.names)
 
 
-def modules() -> dict[str, set[str]]:
-    return {
-        str(file.relative_to(PACKAGE).with_suffix("")): set(imports(file))
-        for file in sorted(PACKAGE.rglob("*.py"))
-    }
+FILES = sorted(PACKAGE.rglob("*.py"))
+IMPORTS = {".".join(file.relative_to(ROOT).with_suffix("").parts): set(imports(file)) for file in FILES}
+"""Module → what it imports."""
+
+
+def is_package(module: str) -> bool:
+    return (ROOT / module.replace(".", "/") / "__init__.py").exists()
+
+
+def is_module(module: str) -> bool:
+    return is_package(module) or (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
 
 
 def importers(prefix: str) -> set[str]:
+    """Modules that import `prefix` or what is below it; ``rapidin.x.y`` also counts as ``from rapidin.x import y``."""
+
+    def meant(module: str, name: str | None) -> bool:
+        full = f"{module}.{name}" if name else module
+        return any(found == prefix or found.startswith(f"{prefix}.") for found in (module, full))
+
+    return {name for name, found in IMPORTS.items() if any(meant(*one) for one in found)}
+
+
+def outside(found: set[str], *packages: str) -> set[str]:
+    """Those of the modules that are not in one of the packages."""
     return {
-        name
-        for name, found in modules().items()
-        if any(module == prefix or module.startswith(prefix + ".") for module in found)
+        name for name in found if not any(f"{name}.".startswith(f"rapidin.{package}.") for package in packages)
     }
 
 
+OPEN = {"rapidin", "rapidin.integrations", "rapidin.commands"}
+"""Packages without a door: their modules are imported one by one. Integrations need an extra each."""
+
+
+def border(importer: str, module: str) -> str | None:
+    """The door through which `importer` has to import from `module`; None where there is none between them."""
+    parts = module.split(".")
+    for end in range(2, len(parts) + 1):
+        package = ".".join(parts[:end])
+        if is_package(package) and not importer.startswith(f"{package}."):
+            return None if any(f"{package}.".startswith(f"{one}.") for one in OPEN - {"rapidin"}) else package
+    return None
+
+
+@pytest.mark.parametrize("importer", sorted(IMPORTS))
+def test_packages_are_entered_through_their_doors(importer: str) -> None:
+    """What a package does not name in its `__init__.pyi` is private to it."""
+    if is_package(importer):
+        return
+    for module, name in IMPORTS[importer]:
+        if not module.startswith("rapidin.") or not is_module(module):
+            continue
+        door = border(importer, module)
+        assert door in (None, module), f"{importer} imports {name} from {module}, not from {door}"
+        if door is not None:
+            stub = (ROOT / door.replace(".", "/") / "__init__.pyi").read_text(encoding="utf-8")
+            assert f"{name} as {name}" in stub, f"{importer} imports {name}, which {door} does not name"
+
+
+def test_no_file_name_stands_twice() -> None:
+    names = [file.name for file in FILES if file.name != "__init__.py"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_no_folder_is_a_drawer() -> None:
+    """About a dozen files, so that one sees at a glance what is there."""
+    folders = {file.parent for file in FILES}
+    counts = {
+        folder: len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) for folder in folders
+    }
+    assert {str(folder): count for folder, count in counts.items() if count > 13} == {}
+
+
+LAYERS = [
+    {"errors", "settings", "records", "support"},
+    {"data", "text"},
+    {"attribution", "storage"},
+    {"model"},
+    {"ingest", "search", "report"},
+    {"evaluation", "integrations", "service", "demo"},
+    {"commands"},
+    {"cli"},
+]
+"""Packages import from their own layer and from those above it in this list, never from those below."""
+
+
+def layer(module: str) -> int:
+    name = module.split(".")[1]
+    return next(number for number, names in enumerate(LAYERS) if name in names)
+
+
+def test_imports_go_one_way() -> None:
+    for importer, found in IMPORTS.items():
+        if importer.count(".") == 0 or importer in ("rapidin.__init__", "rapidin.__main__"):
+            continue
+        for module, name in found:
+            full = module if module.count(".") else f"{module}.{name}"
+            if full.startswith("rapidin.") and is_module(".".join(full.split(".")[:2])):
+                assert layer(full) <= layer(importer), f"{importer} imports {full}"
+
+
+def test_packages_of_one_layer_do_not_go_in_circles() -> None:
+    """Of two packages at most one knows the other."""
+    knows = {
+        (importer.split(".")[1], module.split(".")[1])
+        for importer, found in IMPORTS.items()
+        for module, _ in found
+        if importer.count(".") > 1 and module.startswith("rapidin.")
+    }
+    assert {(one, other) for one, other in knows if one < other and (other, one) in knows} == set()
+
+
 def test_ingest_and_search_do_not_know_each_other() -> None:
-    assert not {name for name in importers("rapidin.ingest") if name.startswith("search")}
-    assert not {name for name in importers("rapidin.search") if name.startswith("ingest")}
+    assert not outside(importers("rapidin.ingest"), "ingest", "demo", "commands") - {"rapidin.__init__"}
+    assert not {name for name in importers("rapidin.search") if name.startswith("rapidin.ingest")}
 
 
 def test_nothing_imports_the_command_line() -> None:
-    assert importers("rapidin.cli") == set()
+    assert importers("rapidin.cli") <= {"rapidin.__main__"}
+    assert outside(importers("rapidin.commands"), "commands", "cli") <= {"rapidin.demo.demo_run"}
 
 
-def test_only_the_command_line_imports_integrations() -> None:
-    others = {name for name in importers("rapidin.integrations") if not name.startswith("integrations/")}
-    assert others == {"cli_mcp"}
-    assert not {name for name in importers("rapidin.ingest") if name.startswith("integrations/")}
+def test_only_its_command_imports_an_integration() -> None:
+    assert outside(importers("rapidin.integrations"), "integrations") == {"rapidin.commands.mcp"}
+    assert outside(importers("rapidin.service"), "service") == {"rapidin.commands.serve"}
 
 
-def test_storage_stands_alone() -> None:
-    allowed = (
-        "rapidin.storage",
-        "rapidin.errors",
-        "rapidin.settings.choices",
-        "rapidin.settings.store_settings",
-        "rapidin.records.stored",
-        "rapidin.records.maintenance_reports",
-    )
-    for name, found in modules().items():
-        if name.startswith("storage"):
-            others = {
-                module for module in found if module.startswith("rapidin") and not module.startswith(allowed)
-            }
-            assert not others, name
-            packages = {module.split(".")[0] for module in found}
-            assert not {"transformers", "peft"} & packages, name
+def test_only_the_command_line_knows_evaluations() -> None:
+    assert outside(importers("rapidin.evaluation"), "evaluation", "commands") <= {"rapidin.__init__"}
+
+
+def test_storage_knows_neither_models_nor_texts() -> None:
+    known = {"storage", "errors", "settings", "records", "support"}
+    for name, found in IMPORTS.items():
+        if name.startswith("rapidin.storage"):
+            used = {module.split(".")[1] for module, _ in found if module.startswith("rapidin.")}
+            assert used <= known, name
+            packages = {module.split(".")[0] for module, _ in found}
             # torch only multiplies, and only when there is something to multiply.
-            assert "torch" not in packages or name in ("storage/sliced", "storage/gpu"), name
+            assert "torch" not in packages or name.startswith("rapidin.storage.scan."), name
 
 
 @pytest.mark.parametrize(
     ("package", "homes"),
     [
-        ("faiss", ("storage/",)),
-        ("sqlalchemy", ("storage/",)),
-        ("alembic", ("storage/",)),
-        ("peft", ("model/",)),
+        ("faiss", ("storage",)),
+        ("sqlalchemy", ("storage",)),
+        ("alembic", ("storage",)),
+        ("peft", ("model",)),
         # The demo trains a model from scratch.
-        ("transformers", ("model/", "demo/training")),
-        ("typer", ("cli", "demo/run")),
-        ("datasets", ("data/",)),
-        ("langchain_core", ("integrations/langchain",)),
-        ("llama_index", ("integrations/llamaindex",)),
-        ("mcp", ("integrations/mcp",)),
-        ("fastapi", ("service/",)),
-        ("starlette", ("service/",)),
-        ("uvicorn", ("service/",)),
-        ("prometheus_client", ("service/",)),
+        ("transformers", ("model", "demo.demo_model")),
+        ("typer", ("cli", "commands", "demo.demo_run")),
+        ("langchain_core", ("integrations.langchain",)),
+        ("llama_index", ("integrations.llamaindex",)),
+        ("mcp", ("integrations.mcp_server",)),
+        ("fastapi", ("service",)),
+        ("starlette", ("service",)),
+        ("uvicorn", ("service",)),
+        ("prometheus_client", ("service",)),
     ],
 )
 def test_every_library_has_one_home(package: str, homes: tuple[str, ...]) -> None:
     assert importers(package)
-    assert {name for name in importers(package) if not name.startswith(homes)} == set()
+    assert outside(importers(package), *homes) == set()
 
 
-def test_only_its_command_knows_the_service() -> None:
-    assert {name for name in importers("rapidin.service") if not name.startswith("service/")} == {"cli_serve"}
+@pytest.mark.parametrize("package", ["sklearn", "scipy", "matplotlib", "bm25s", "psutil", "sentence_transformers"])
+def test_packages_of_extras_are_imported_when_they_are_wanted(package: str) -> None:
+    """Through `rapidin.support.package`, which says how to install them."""
+    assert importers(package) == set()
 
 
 def test_every_public_name_is_there() -> None:
@@ -127,18 +218,6 @@ def test_help_imports_nothing_heavy() -> None:
     )
     output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
     assert "ingest" in output
-
-
-def test_only_the_command_line_knows_evaluations() -> None:
-    found = {name for name in importers("rapidin.evaluation") if not name.startswith("evaluation/")}
-    assert found == {name for name in found if name.startswith(("cli_evaluate", "terminal_"))}
-    assert "cli_evaluate" in found
-
-
-@pytest.mark.parametrize("package", ["sklearn", "scipy", "matplotlib", "bm25s", "psutil", "sentence_transformers"])
-def test_packages_of_evaluations_are_imported_when_they_are_wanted(package: str) -> None:
-    """Through `rapidin.support.optional_packages`, which says how to install them."""
-    assert {name for name in importers(package) if name.startswith("evaluation/")} == set()
 
 
 def commands() -> dict[str, typer.models.CommandInfo]:

@@ -122,7 +122,7 @@ def test_lds(
         seen.update(training=job.training, jobs=jobs, members=members.shape)
         return np.random.default_rng(0).normal(size=(len(members), len(job.queries)))
 
-    monkeypatch.setattr("rapidin.evaluation.experiments.linear_datamodeling.retrained_losses", losses)
+    monkeypatch.setattr("rapidin.evaluation.experiments.datamodeling.retrained_losses", losses)
     store, queries = places
     command = ("lds", store, "--queries", queries, "--work", str(tmp_path), "--device", "cpu", "--subsets", "6")
     command += ("--method", "random", "--method", "rapidin", "--jobs", "3", "--epochs", "2", "--seed", "4")
@@ -155,7 +155,7 @@ def test_settings_of_influence_functions_reach_lds(
         seen.update(named)
         raise SettingError("enough")
 
-    monkeypatch.setattr("rapidin.evaluation.experiments.linear_datamodeling.linear_datamodeling", evaluated)
+    monkeypatch.setattr("rapidin.evaluation.linear_datamodeling", evaluated)
     store, queries = places
     command = ("lds", store, "--queries", queries, "--work", str(tmp_path), "--setting", "influence-cg.samples=3")
     assert run(monkeypatch, *command) == 2

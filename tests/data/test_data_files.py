@@ -14,8 +14,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from rapidin.data import SUFFIXES, Row, read_rows
 from rapidin.errors import DataFileError, RowError

@@ -149,7 +149,7 @@ def test_a_chain_without_an_answer_is_told(retriever: RapidinRetriever) -> None:
     [
         ("langchain", "langchain_core.callbacks", "langchain"),
         ("llamaindex", "llama_index.core.callbacks", "llamaindex"),
-        ("mcp", "mcp.server.mcpserver", "mcp"),
+        ("mcp_server", "mcp.server.mcpserver", "mcp"),
     ],
 )
 def test_a_missing_package_is_told_with_its_extra(

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rapidin.errors import FingerprintMismatchError, ModelError, SettingError
-from rapidin.model import devices, fingerprint
-from rapidin.model.fingerprint import describe_difference
+from rapidin.model import devices, fingerprints as fingerprint
+from rapidin.model.fingerprints import describe_difference
 from rapidin.model.generation import generate
 from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.settings.store_settings import ModelSettings

@@ -1,8 +1,7 @@
 """Words, units of UTF-16 and prompts' own parts."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as some
+from hypothesis import given, strategies as some
 
 from rapidin.report.page_words import group_words
 from rapidin.report.prompts import own_parts

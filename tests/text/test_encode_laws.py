@@ -1,7 +1,6 @@
 """Laws that hold for every text: what is joined, what is a target, what is cut."""
 
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from rapidin.data import Row
 from rapidin.settings.store_settings import TextSettings

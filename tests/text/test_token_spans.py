@@ -3,8 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, example, given, reject, settings
-from hypothesis import strategies as st
+from hypothesis import assume, example, given, reject, settings, strategies as st
 
 from rapidin.data import Row
 from rapidin.errors import RowError

@@ -3,7 +3,7 @@
 The engine runs forward and backward and hands each traced parameter's `ParameterGradient` to an accumulator as
 soon as it is complete; it knows nothing of projections or stores. Two ways lead there:
 
-* batched: one pass over all samples, weight gradients never formed by autograd (`rapidin.attribution.gradients.capture`);
+* batched: one pass over all samples, weight gradients never formed by autograd (`capture`);
 * one by one: plain autograd, for models with a parameter that the hooks cannot serve. Slower, always right.
 
 Before the first batch's result is used, two of its samples are computed one by one as well and compared, parameter

@@ -1,13 +1,7 @@
 from .factored import (
     Copied as Copied,
-)
-from .factored import (
     FactoredProjection as FactoredProjection,
-)
-from .factored import (
     TensorSketch as TensorSketch,
-)
-from .factored import (
     TransformedColumns as TransformedColumns,
 )
 from .factored_sketches import (

@@ -1,4 +1,4 @@
-"""Count sketches of one dimension of a matrix, and their Fourier transforms; see `rapidin.attribution.projections.factored`.
+"""Count sketches of one dimension of a matrix, and their Fourier transforms; see `factored`.
 
 Shape letters: b batch · t tokens · n coordinates · P places · w buckets · f = w/2 + 1 frequencies.
 """

@@ -3,11 +3,7 @@ from .inputs import (
 )
 from .retraining_pool import (
     Job as Job,
-)
-from .retraining_pool import (
     WriteData as WriteData,
-)
-from .retraining_pool import (
     retrained_losses as retrained_losses,
 )
 from .trainer import (

@@ -1,6 +1,4 @@
 from .computer import (
     Computer as Computer,
-)
-from .computer import (
     open_computer as open_computer,
 )

@@ -1,6 +1,6 @@
 """A worker: a process that loads the model once and computes block after block for its parent.
 
-It is a fresh interpreter that `rapidin.ingest.compute.local_workers` starts. It knows token ids and RapidGrads; nothing of rows,
+It is a fresh interpreter that `local_workers` starts. It knows token ids and RapidGrads; nothing of rows,
 stores or other workers.
 """
 

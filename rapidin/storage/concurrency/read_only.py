@@ -15,7 +15,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from rapidin.storage.concurrency.writer_lock import NoWriter
+from rapidin.storage.concurrency.locks import NoWriter
 
 _NO_ROOM = {sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN}
 _logger = logging.getLogger(__name__)

@@ -6,8 +6,6 @@ from .decoded import (
 )
 from .exact import (
     MOST_THREADS as MOST_THREADS,
-)
-from .exact import (
     processors as processors,
 )
 from .gpu_scan import (
@@ -15,16 +13,8 @@ from .gpu_scan import (
 )
 from .ranking import (
     Best as Best,
-)
-from .ranking import (
     Ends as Ends,
-)
-from .ranking import (
     best_of as best_of,
-)
-from .ranking import (
     joined as joined,
-)
-from .ranking import (
     nothing as nothing,
 )

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -334,7 +333,7 @@ def test_other_seeds_other_dimensions_and_other_tensors_are_other_maps() -> None
 
 def test_the_same_in_another_process() -> None:
     program = (
-        "import hashlib, torch; from rapidin.attribution.projections import *; from rapidin.settings.store_settings import *\n"
+        "import hashlib, torch; from rapidin.attribution.projections import *; from rapidin.settings import *\n"
         "settings = ProjectionSettings(kind='factored', dimension=512, seed=5)\n"
         "shapes = [(40, 9), (70, 300), (7, 9), (130, 90), (1, 2000), (500, 2)]\n"
         "digest = hashlib.sha256()\n"

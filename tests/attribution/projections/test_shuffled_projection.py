@@ -6,8 +6,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from rapidin.attribution.projections import ShuffledProjection, shuffled
@@ -212,7 +211,8 @@ def test_other_seeds_and_other_shuffle_counts_are_other_maps() -> None:
 
 def test_the_same_in_another_process() -> None:
     program = (
-        "import torch, hashlib; from rapidin.attribution.projections import ShuffledProjection; from rapidin.settings.store_settings import *;"
+        "import torch, hashlib; from rapidin.attribution.projections import ShuffledProjection;"
+        "from rapidin.settings import ProjectionSettings;"
         "p = ShuffledProjection(ProjectionSettings(dimension=4096, seed=5), [(100, 1000)]).tensors[0].part;"
         "b, s, g = p.places(torch.arange(p.length // p.chunk));"
         "print(hashlib.sha256(b.numpy().tobytes() + s.numpy().tobytes() + g.numpy().tobytes()).hexdigest())"

@@ -16,7 +16,7 @@ import pytest
 
 import rapidin
 from rapidin.errors import ComputationError, SettingError
-from rapidin.evaluation.experiments.linear_datamodeling import LdsReport, Retraining, linear_datamodeling
+from rapidin.evaluation.experiments.datamodeling import LdsReport, Retraining, linear_datamodeling
 from rapidin.evaluation.experiments.subsets import datamodeling_scores, subset
 from rapidin.evaluation.retraining.inputs import inputs_digest
 from rapidin.evaluation.retraining.retraining_pool import Job, retrained_losses
@@ -85,7 +85,7 @@ def test_methods_are_judged_by_what_retraining_does(
 ) -> None:
     """With a trainer whose losses are linear in what bm25 says, bm25 is perfect, and chance is not."""
     with rapidin.Store.open(store) as opened, QueryModel(opened) as model:
-        from rapidin.evaluation.experiments.linear_datamodeling import _asked
+        from rapidin.evaluation.experiments.datamodeling import _asked
         from rapidin.evaluation.experiments.questions import training_set
         from rapidin.evaluation.methods.registry import METHODS, Context, Options
 
@@ -100,7 +100,7 @@ def test_methods_are_judged_by_what_retraining_does(
     def linear(job: Job, members: np.ndarray, jobs: int, write: Callable, tell: object) -> np.ndarray:
         return 7 - members @ scores.T.astype(np.float64)
 
-    monkeypatch.setattr("rapidin.evaluation.experiments.linear_datamodeling.retrained_losses", linear)
+    monkeypatch.setattr("rapidin.evaluation.experiments.datamodeling.retrained_losses", linear)
     report = run(store, tmp_path, ["bm25", "random"], Retraining(subsets=40))
     by_name = {method.name: method for method in report.methods}
     assert by_name["bm25"].by_query == pytest.approx([1.0] * 3, abs=1e-3)
@@ -218,7 +218,8 @@ def test_an_interruption_ends_all_that_was_started(store: Path, tmp_path: Path) 
     )
     command = f"{shlex.quote(sys.executable)} {shlex.quote(str(script))} {{data}} {{output}}"
     program = (
-        "import sys; from pathlib import Path; from tests.evaluation.experiments.test_linear_datamodeling import run, Retraining, Training\n"
+        "import sys; from pathlib import Path\n"
+        "from tests.evaluation.experiments.test_linear_datamodeling import run, Retraining, Training\n"
         "run(Path(sys.argv[1]), Path(sys.argv[2]), ['random'], Retraining(Training(sys.argv[3]), subsets=5))\n"
     )
     parent = subprocess.Popen(

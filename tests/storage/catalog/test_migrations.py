@@ -202,7 +202,8 @@ def test_the_first_format_is_migrated(tmp_path: Path, store: Store, monkeypatch,
 OPENED_AT_ONCE = """
 import sys, time
 from pathlib import Path
-from rapidin.storage import Store, database
+from rapidin.storage import Store
+from rapidin.storage.catalog import database
 path, number = Path(sys.argv[1]), sys.argv[2]
 migrate = database.migrate
 def migrate_slowly(*arguments):

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from rapidin.errors import IndexNotFoundError, SettingError, StoreLockedError
 from rapidin.storage import Store

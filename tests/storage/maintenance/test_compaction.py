@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
+from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreLockedError, StoreSpaceError
 from rapidin.storage import Store

@@ -6,8 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from rapidin.errors import SettingError, StoreError, StoreMismatchError
 from rapidin.storage import ScoredSample, Store

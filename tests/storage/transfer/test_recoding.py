@@ -82,7 +82,7 @@ def test_a_kill_leaves_nothing_at_the_new_place(filled: Store, tmp_path: Path, m
     from tests.storage.stores import ROOT
 
     script = (
-        "import os, sys; from rapidin import recode; from rapidin.storage import recoding\n"
+        "import os, sys; from rapidin import recode; from rapidin.storage.transfer import recoding\n"
         "recoding.BLOCK_BYTES = 2048\n"
         "recode(sys.argv[1], sys.argv[2], 4, on_progress=lambda done, total: done > 8 and os._exit(77))"
     )

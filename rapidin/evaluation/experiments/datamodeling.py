@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from rapidin.data import read_rows
 from rapidin.errors import DataFileError, SettingError
-from rapidin.evaluation.experiments.questions import Questions, training_set
-from rapidin.evaluation.experiments.questions import asked as asked_of
+from rapidin.evaluation.experiments.questions import Questions, asked as asked_of, training_set
 from rapidin.evaluation.experiments.subsets import datamodeling_scores, subset
 from rapidin.evaluation.methods import (
     METHODS,
