@@ -41,7 +41,7 @@ def is_module(module: str) -> bool:
 
 
 def importers(prefix: str) -> set[str]:
-    """Modules that import `prefix` or what is below it; ``rapidin.x.y`` also counts as ``from rapidin.x import y``."""
+    """Modules that import `prefix` or what is below it, also as ``from rapidin.x import y``."""
 
     def meant(module: str, name: str | None) -> bool:
         full = f"{module}.{name}" if name else module

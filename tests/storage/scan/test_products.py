@@ -13,7 +13,7 @@ from tests.storage.stores import random_vectors
 ERRORS = {16: 5e-6, 4: 3e-3, 1: 5e-2}
 """Of a score, in ‖query‖‖row‖/√K, the deviation of scores of unrelated vectors.
 
-Processors add half-precision products up in different widths, each step to single precision: up to 2.4e-6 was seen.
+Processors add half-precision products up in different widths, each to single precision: up to 2.4e-6 was seen.
 """
 
 
