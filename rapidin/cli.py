@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from io import TextIOWrapper
 from typing import Annotated, Any
 
@@ -75,7 +76,7 @@ def _options(
         context.fail("Missing command.")
 
 
-for name, command in {
+COMMANDS: dict[str, Callable[..., None]] = {
     "ingest": ingest.ingest,
     "search": search.search,
     "info": info.info,
@@ -91,7 +92,9 @@ for name, command in {
     "serve": serve.serve,
     "mcp": mcp.mcp,
     "demo": demo.demo,
-}.items():
+}
+"""The commands in the order of the help."""
+for name, command in COMMANDS.items():
     app.command(name)(command)
 for experiment in (backdoor.backdoor, trace.trace, fidelity.fidelity, lds.lds):
     evaluations.command()(experiment)
