@@ -50,7 +50,8 @@ def split_format(text: str) -> Parts:
         parsed = list(string.Formatter().parse(text))
     except ValueError as error:
         raise SettingError(
-            f"template {shortened(text, _SHOWN_CHARACTERS)!r}: {error}; write {{{{ and }}}} for braces that are text"
+            f"template {shortened(text, _SHOWN_CHARACTERS)!r}: {error}; write {{{{ and }}}} for "
+            "braces that are text"
         ) from error
     for _, name, specification, conversion in parsed:
         if name is None:

@@ -15,7 +15,7 @@ def describe(connection: Connection) -> None:
     connection.send(
         (signal.getsignal(signal.SIGINT) == signal.SIG_IGN, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
     )
-    print("printed")
+    sys.stdout.write("printed\n")
 
 
 def end_with(connection: Connection) -> None:
