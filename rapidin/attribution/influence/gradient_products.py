@@ -163,7 +163,7 @@ def in_groups(
         on_progress: called with the number of samples that are done and that of all, over all passes.
 
     Yields:
-        The numbers of a group's queries, and a function that is called with the number of samples done in its pass.
+        Numbers of a group's queries, and a function that is called with the number of samples done in its pass.
     """
     together = products.together
     groups = [range(first, min(first + together, queries)) for first in range(0, queries, together)]

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rapidin.attribution.curvature.inverse import GaussNewton
 from torch import Tensor, nn
 
 import rapidin
 from rapidin.attribution.curvature.curvature_products import largest_eigenvalue
+from rapidin.attribution.curvature.gauss_newton import GaussNewton
 from rapidin.attribution.curvature.lissa import Lissa
 from rapidin.errors import SettingError
 from rapidin.evaluation.methods.influence_functions import InfluenceFunction
