@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rapidin.data.row import Row, one_line
+from rapidin.data.row import Row
 from rapidin.errors import DataFileError, RowError
+from rapidin.support import error_line
 
 PARQUET_BATCH = 512
 """Number of rows that are decoded at a time; a row group, the unit of the format, may be larger than memory."""
@@ -40,7 +41,7 @@ def parquet_rows(path: Path) -> Iterator[Row | RowError]:
         if isinstance(error, OSError) and error.errno is not None:  # a failure of the disk, not of the content
             raise
         raise DataFileError(
-            f"{path}: cannot be read as Parquet after row {number}: {one_line(error)}; write the file again"
+            f"{path}: cannot be read as Parquet after row {number}: {error_line(error)}; write the file again"
         ) from error
 
 
