@@ -22,7 +22,7 @@ from rapidin.model.locating import absolute_place
 from rapidin.records import Query
 from rapidin.search import COMMAND_LINE
 from rapidin.settings import ModelSettings, Part
-from rapidin.storage import Store, settle_torch
+from rapidin.storage import Store
 from rapidin.text import EncodedSample, Encoder, TextSample, tokens_in_spans
 
 
@@ -71,7 +71,6 @@ class QueryModel:
         settings = store.settings
         self.trust_remote_code = trust_remote_code
         self.lock = threading.RLock()
-        self._of_thread = threading.local()
         self._held: HeldNetwork | None = None
         if isinstance(model, nn.Module):
             if adapter is not None:
@@ -125,9 +124,6 @@ class QueryModel:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Have the model and its encoder to oneself, as whoever calls any of the methods must."""
-        if not getattr(self._of_thread, "settled", False):
-            settle_torch()
-            self._of_thread.settled = True
         with self.lock:
             yield
 

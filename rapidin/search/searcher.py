@@ -19,7 +19,7 @@ from rapidin.search.explaining import Tell
 from rapidin.search.queries import query_of_prompt, read_queries
 from rapidin.search.steps import SearchSteps
 from rapidin.settings import Options, SearchOptions
-from rapidin.storage import GpuSearch, Store
+from rapidin.storage import Store, scan_on
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,7 +93,7 @@ class Searcher:
                 trust_remote_code=trust_remote_code,
             )
             try:
-                self._steps = SearchSteps(self.store, self._model, GpuSearch.on(device))
+                self._steps = SearchSteps(self.store, self._model, scan_on(device))
             except BaseException:
                 self._model.close()
                 raise

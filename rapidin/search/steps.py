@@ -12,7 +12,7 @@ from rapidin.model import QueryModel
 from rapidin.records import Hit, Query, SearchResult, TokenResult
 from rapidin.search.explaining import SearchExplainer, Tell, generation_tokens
 from rapidin.settings import SearchOptions
-from rapidin.storage import Found, GpuSearch, ScoredSample, Snapshot, Store
+from rapidin.storage import Found, Scan, ScoredSample, Snapshot, Store
 from rapidin.text import EncodedSample, TextSample
 
 
@@ -22,13 +22,13 @@ class SearchSteps:
     Args:
         store: is searched.
         model: of the store.
-        gpu: compares vectors; None: the CPU does.
+        scan: scan that compares vectors where a search is exact.
     """
 
-    def __init__(self, store: Store, model: QueryModel, gpu: GpuSearch | None) -> None:
+    def __init__(self, store: Store, model: QueryModel, scan: Scan) -> None:
         self._store = store
         self._model = model
-        self._gpu = gpu
+        self._scan = scan
         explainer = Explainer(model.module, model.engine, model.budget)
         self._explainer = SearchExplainer(explainer, model.encoder)
 
@@ -48,7 +48,7 @@ class SearchSteps:
         prepared = [self._prepared(sample, options) for sample in samples]
         with self._model.turn():
             vectors = self._model.vectors([encoded for _, encoded in prepared])
-        with self._store.snapshot(self._gpu) as snapshot:
+        with self._store.snapshot(self._scan) as snapshot:
             found = _ends(snapshot, vectors, options, options.candidates)
             by_token = [
                 self._by_token(snapshot, encoded, options) if options.tokens else () for _, encoded in prepared

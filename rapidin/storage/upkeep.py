@@ -11,7 +11,7 @@ from rapidin.records import CompactReport, ExportReport, Progress
 from rapidin.settings import ExportFormat, StoreSettings
 from rapidin.storage.catalog import Database
 from rapidin.storage.maintenance import compact_store
-from rapidin.storage.scan import GpuSearch
+from rapidin.storage.scan import Scan
 from rapidin.storage.snapshot import Snapshot
 from rapidin.storage.store_writer import StoreWriter
 
@@ -28,7 +28,7 @@ class Upkeep(ABC):
         """The right to write."""
 
     @abstractmethod
-    def snapshot(self, gpu: GpuSearch | None = None) -> Snapshot:
+    def snapshot(self, scan: Scan | None = None) -> Snapshot:
         """The present state."""
 
     def compact(self, *, fraction: float = 0.0, on_progress: Progress | None = None) -> CompactReport:
