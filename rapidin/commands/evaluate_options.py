@@ -15,7 +15,7 @@ from rapidin.errors import SettingError
 
 if TYPE_CHECKING:
     from rapidin.evaluation import Label, Options, Questions, Setting
-    from rapidin.model import QueryModel
+    from rapidin.model import StoreModel
     from rapidin.storage import Store
 
 Queries = Annotated[
@@ -110,15 +110,15 @@ def opened_model(
     device: str,
     tokens_per_batch: int | None,
     trust_remote_code: bool,
-) -> Iterator[QueryModel]:
+) -> Iterator[StoreModel]:
     """The model of a store, until the end of the ``with``.
 
     Raises:
         ModelError: it cannot be loaded, or is another than the store's.
     """
     with importing():
-        from rapidin.model import QueryModel
-    with QueryModel(
+        from rapidin.model import StoreModel
+    with StoreModel(
         store,
         model=model,
         adapter=adapter,
@@ -131,7 +131,7 @@ def opened_model(
 
 def setting_of(
     store: Store,
-    model: QueryModel,
+    model: StoreModel,
     label: Label,
     questions: Questions,
     where: list[str] | None,

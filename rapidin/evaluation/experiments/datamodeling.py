@@ -36,7 +36,7 @@ from rapidin.evaluation.methods import (
 )
 from rapidin.evaluation.metrics import Bootstrap, Estimate
 from rapidin.evaluation.retraining import Job, Training, WriteData, inputs_digest, retrained_losses
-from rapidin.model import QueryModel
+from rapidin.model import StoreModel
 from rapidin.search import read_queries
 from rapidin.storage import Store
 from rapidin.text import EncodedSample, recognise
@@ -119,7 +119,7 @@ class Retraining:
 
 def linear_datamodeling(
     store: Store,
-    model: QueryModel,
+    model: StoreModel,
     queries: Path,
     methods: Sequence[str],
     retraining: Retraining,
@@ -209,7 +209,7 @@ def _check(names: Sequence[str], retraining: Retraining) -> None:
 
 
 def _asked(
-    store: Store, model: QueryModel, file: Path, max_new_tokens: int, tell: Tell | None
+    store: Store, model: StoreModel, file: Path, max_new_tokens: int, tell: Tell | None
 ) -> list[AskedQuery]:
     samples = list(read_queries(file, store.settings.text))
     if not samples:
@@ -220,7 +220,7 @@ def _asked(
 
 def _job(
     store: Store,
-    model: QueryModel,
+    model: StoreModel,
     training: TrainingSet,
     asked: Sequence[AskedQuery],
     retraining: Retraining,
