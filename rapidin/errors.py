@@ -31,6 +31,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from rapidin.support import shortened
+
+_LONGEST_ID = 100
+"""Characters of an id in a message; a longer one would make a message of its own."""
+
 
 class RapidinError(Exception):
     """Base of all errors that rapidin raises on purpose."""
@@ -71,7 +76,7 @@ class RowError(DataError):
         self.row = row
         self.id = id
         self.reason = reason
-        name = f" (id {_shortened(id)!r})" if id is not None else ""
+        name = f" (id {shortened(id, _LONGEST_ID)!r})" if id is not None else ""
         super().__init__(f"{self.file}, row {row}{name}: {reason}" if self.file else f"the query: {reason}")
 
 
@@ -99,7 +104,7 @@ class GradientError(RapidinError):
     def __init__(self, id: str, reason: str, kind: Literal["sample", "query"] = "sample") -> None:
         self.id = id
         self.reason = reason
-        super().__init__(f"{kind} {_shortened(id)!r}: {reason}")
+        super().__init__(f"{kind} {shortened(id, _LONGEST_ID)!r}: {reason}")
 
 
 class ClosedError(RapidinError):
@@ -148,8 +153,3 @@ class IndexNotFoundError(StoreError):
 
 class SampleNotFoundError(StoreError):
     """No live sample of the store has that id."""
-
-
-def _shortened(id: str) -> str:
-    """Beginning of an id that would make a message of its own."""
-    return id if len(id) <= 100 else f"{id[:100]}…"

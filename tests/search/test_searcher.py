@@ -136,9 +136,9 @@ def test_the_model_has_one_caller_and_the_store_several(store: Path, monkeypatch
         yield from compute(*arguments)
         at_model -= 1
 
-    def together(self, *arguments):
+    def together(self, *arguments, **options):
         looking_up.wait(timeout=20)
-        return search_ends(self, *arguments)
+        return search_ends(self, *arguments, **options)
 
     monkeypatch.setattr(store_model, "compute_in_batches", counted)
     monkeypatch.setattr(Snapshot, "search_ends", together)

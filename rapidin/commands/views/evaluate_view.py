@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from rapidin.commands.views.store_view import bits, printable, size
-from rapidin.evaluation import Estimate
-from rapidin.records import BackdoorReport, EndsQuality, FidelityReport, MethodCost, MethodQuality, TraceReport
+from rapidin.records import (
+    BackdoorReport,
+    EndsQuality,
+    FidelityReport,
+    Interval,
+    LdsReport,
+    MethodCost,
+    MethodQuality,
+    TraceReport,
+)
 
 
 def backdoor_view(report: BackdoorReport) -> RenderableType:
     """Table 4's measures, and Table 2's figures."""
     parts: list[RenderableType] = [_asked(report)]
-    measures: dict[str, Callable[[EndsQuality], Estimate]] = {
+    measures: dict[str, Callable[[EndsQuality], Interval]] = {
         "auPRC of the k best and the k worst": lambda at: at.auprc,
         "auROC of the same": lambda at: at.auroc,
         "precision of the k best": lambda at: at.precision,
@@ -39,7 +48,7 @@ def backdoor_view(report: BackdoorReport) -> RenderableType:
 def trace_view(report: TraceReport) -> RenderableType:
     """Table 5."""
     columns = [f"top {at.k:,}" for at in report.methods[0].at] + ["average precision"]
-    rows: list[tuple[str, Sequence[Estimate]]] = []
+    rows: list[tuple[str, Sequence[Interval]]] = []
     for method in report.methods:
         whole = [at.whole for at in method.at] + [method.average_precision_whole]
         span = [at.span for at in method.at] + [method.average_precision_span]
@@ -74,6 +83,25 @@ def fidelity_view(report: FidelityReport) -> RenderableType:
     return Group(table, Text(), Text(report.verdict))
 
 
+def lds_view(report: LdsReport) -> RenderableType:
+    """A line about the retraining, and a table of methods, the best first."""
+    table = Table(box=box.SIMPLE)
+    table.add_column("method")
+    table.add_column("LDS [95 % interval]", justify="right")
+    table.add_column("worst query", justify="right")
+    table.add_column("best query", justify="right")
+    table.add_column("s", justify="right")
+    for method in sorted(report.methods, key=lambda one: -one.lds.mean):
+        worst, best = min(method.by_query), max(method.by_query)
+        table.add_row(method.name, str(method.lds), f"{worst:.2f}", f"{best:.2f}", f"{method.seconds:.1f}")
+    about = Text(
+        f"{report.subsets} models, each of {report.fraction:.0%} of {report.samples:,} samples; "
+        f"{len(report.queries)} queries, loss {report.loss_mean:.3f}, between models ± {report.loss_spread:.3f}"
+    )
+    note = Text("Rank correlation of added-up scores with what retraining does; 0 is chance.", style="dim")
+    return Group(about, table, note)
+
+
 def _asked(report: BackdoorReport | TraceReport) -> Text:
     generated = f", {report.generated:,} of them answered by the model now" if report.generated else ""
     left_out = f"; {report.left_out:,} queries of another kind left out" if report.left_out else ""
@@ -85,17 +113,17 @@ def _asked(report: BackdoorReport | TraceReport) -> Text:
     )
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Estimate]]]) -> Table:
+def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Interval]]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("")
     for column in columns:
         table.add_column(column, justify="right")
     for name, values in rows:
-        table.add_row(name, *(_estimate(value) for value in values))
+        table.add_row(name, *(_interval(value) for value in values))
     return table
 
 
-def _estimate(value: Estimate) -> Text:
+def _interval(value: Interval) -> Text:
     text = Text(f"{value.mean:.3f}")
     if value.low is not None and value.high is not None:
         text.append(f"\n{value.low:.2f}–{value.high:.2f}", style="dim")

@@ -95,7 +95,7 @@ def test_opening_imports_neither_faiss_nor_torch(filled: Store) -> None:
     child = run_python(
         "import sys; from rapidin.storage import Store; store = Store.open(sys.argv[1]);"
         "store.info(); store.list(['rank>3']); store.get('s001');"
-        "print(sorted({'faiss', 'torch', 'transformers', 'alembic', 'datasets'} & sys.modules.keys()))",
+        "print(sorted({'faiss', 'torch', 'transformers', 'alembic', 'pyarrow'} & sys.modules.keys()))",
         filled.path,
     )
     assert child.stdout == "[]\n", child.stderr
@@ -121,7 +121,7 @@ from tests.storage.stores import random_vectors
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file can grow, as on a full disk
 with Store.open(sys.argv[1]) as store:
     with store.snapshot() as snapshot:
-        (found,) = snapshot.search(random_vectors(1), 3)
+        (found,) = snapshot.search(random_vectors(1), 3).largest
     print(store.info().samples, len(store.list(["topic=even"])), len(found), flush=True)
     sys.stdin.readline()
     try:
