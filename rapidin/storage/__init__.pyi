@@ -13,6 +13,7 @@ from .scan import (
     settle_torch as settle_torch,
 )
 from .snapshot import (
+    Found as Found,
     Snapshot as Snapshot,
 )
 from .store import (

@@ -68,7 +68,7 @@ def test_odd_ids_and_texts_come_back(store: Store) -> None:
     for sample in samples:
         assert plain(store.get(sample.id)) == plain(sample)
     with store.snapshot() as snapshot:
-        found = snapshot.search(random_vectors(1), len(samples) + 5)[0]
+        found = snapshot.search(random_vectors(1), len(samples) + 5).largest[0]
     assert sorted(hit.sample.id for hit in found) == sorted(ODD_IDS)
     assert store.content_hashes(ODD_IDS).keys() == set(ODD_IDS)
     assert store.verify().ok
@@ -234,7 +234,7 @@ def test_large_and_small_vectors_keep_their_scores_through_scales(store: Store) 
     query = random_vectors(1, seed=1)
     with store.snapshot() as snapshot:
         _, scores = snapshot.scores(query)
-        best = snapshot.search(query, 5)[0]
+        best = snapshot.search(query, 5).largest[0]
     np.testing.assert_allclose(scores[0], halved(vectors, scales) @ query[0], rtol=2e-5)
     np.testing.assert_allclose(scores[0], vectors @ query[0], rtol=2e-2)
     assert [hit.score for hit in best] == sorted((float(score) for score in scores[0]), reverse=True)

@@ -38,9 +38,9 @@ with Store.open(sys.argv[1]) as store, store.writer():
 
 
 def answers(snapshot):
-    best = [[(h.sample.id, h.score, repr(h.sample)) for h in hits] for hits in snapshot.search(QUERY, 30)]
+    best = [[(h.sample.id, h.score, repr(h.sample)) for h in hits] for hits in snapshot.search(QUERY, 30).largest]
     ids, scores = snapshot.scores(QUERY)
-    filtered = [hit.sample.id for hit in snapshot.search(QUERY, 30, ["topic=odd"])[0]]
+    filtered = [hit.sample.id for hit in snapshot.search(QUERY, 30, ["topic=odd"]).largest[0]]
     return best, ids, scores.tolist(), filtered
 
 
@@ -110,7 +110,7 @@ with Store.open(sys.argv[1]) as store:
     while True:
         with store.snapshot() as snapshot:
             ids, scores = snapshot.scores(QUERY)
-            hits = snapshot.search(QUERY, 1000)[0]
+            hits = snapshot.search(QUERY, 1000).largest[0]
             assert sorted(hit.sample.id for hit in hits) == ids and len(ids) == snapshot.samples
             assert len(ids) % 10 == 0, ids
             seen.add(len(ids))
@@ -194,7 +194,7 @@ def commit():
         writer.commit([new_sample("a")], random_vectors(1))
 def read():
     with Store.open(path) as store, store.snapshot() as snapshot:
-        hits = snapshot.search(random_vectors(1), 3)[0]
+        hits = snapshot.search(random_vectors(1), 3).largest[0]
         return len(hits), store.count(["topic=odd"]), store.verify().ok
 attempt(read)
 attempt(commit)
