@@ -156,7 +156,7 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
 
 
 def _traced(model: nn.Module, settings: ModelSettings) -> tuple[TracedParameter, ...]:
-    """Choose the traced parameters: those of an adapter that it trains, else of all; the matrices, or --parameters.
+    """Choose the traced parameters: an adapter's trained ones, else all; the matrices, or --parameters.
 
     A norm's few hundred numbers say how large activations are, not what was learnt of a text. Normalised, they
     would count as much as a matrix of thousands of times their size, and make the wrong samples the strongest
