@@ -11,7 +11,7 @@ import pytest
 
 from rapidin.cli import main
 from rapidin.errors import SettingError
-from rapidin.evaluation.retraining.retraining_pool import Job
+from rapidin.evaluation.retraining.trainer import Job
 from tests.evaluation import worlds_of_colours
 
 LABEL = ("--label", worlds_of_colours.LABEL)

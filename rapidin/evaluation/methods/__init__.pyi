@@ -2,8 +2,9 @@ from .registry import (
     METHODS as METHODS,
     QUICK as QUICK,
     Context as Context,
-    Options as Options,
-    chosen as chosen,
+    MethodOptions as MethodOptions,
+    methods_to_run as methods_to_run,
+    require_packages as require_packages,
     method_settings as method_settings,
 )
 from .saved_scores import (
