@@ -60,8 +60,8 @@ def evaluate_backdoor(
 ) -> BackdoorReport:
     """Compare how well rapidin and other methods find labelled samples, and what they take.
 
-    This is the experiment of Tables 4 and 2 of Lin et al. 2024 (arXiv 2405.11724): training samples with the label,
-    such as those of a backdoor, should rank first for generations that they caused.
+    This is the experiment of Tables 4 and 2 of Lin et al. 2024 (arXiv 2405.11724): training samples with the
+    label, such as those of a backdoor, should rank first for generations that they caused.
 
     >>> report = rapidin.evaluate_backdoor("store", "queries.jsonl", "poisoned=true")
     >>> report.methods[0].average_precision.mean

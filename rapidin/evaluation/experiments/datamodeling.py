@@ -143,7 +143,9 @@ def linear_datamodeling(
         )
     asked = _asked(store, model, queries, max_new_tokens, tell)
     write_data = _writer(training, store, retraining.data) if retraining.training.command else _nothing
-    runner = ScoringRun(Context(store, model, (), device, options or MethodOptions()), training, SavedScores(work), tell)
+    runner = ScoringRun(
+        Context(store, model, (), device, options or MethodOptions()), training, SavedScores(work), tell
+    )
     scored = [runner.scores(name, asked) for name in names]
     members = np.stack(
         [

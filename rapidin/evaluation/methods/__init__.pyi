@@ -3,9 +3,9 @@ from .registry import (
     QUICK as QUICK,
     Context as Context,
     MethodOptions as MethodOptions,
+    method_settings as method_settings,
     methods_to_run as methods_to_run,
     require_packages as require_packages,
-    method_settings as method_settings,
 )
 from .saved_scores import (
     DIRECTORY_NAME as DIRECTORY_NAME,

@@ -204,6 +204,7 @@ METHODS: dict[str, Method] = {
     "influence-lissa": _influence("influence-lissa", "influence function by LiSSA"),
 }
 
+
 def require_packages(names: Sequence[str], options: MethodOptions) -> None:
     """Import the optional packages that the methods and measures need, before anything is computed.
 

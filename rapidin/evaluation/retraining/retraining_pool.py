@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 TRAINER = "rapidin.evaluation.retraining.trainer:serve"
 """Function that each process calls."""
 _SECONDS_TO_DIE = 5.0
+_SECONDS_BETWEEN_LOOKS = 0.02
 
 WriteData = Callable[[Path, NDArray[np.int64]], None]
 """Writes the rows of some samples, given by their numbers, into a file for a user's command."""
@@ -134,9 +135,12 @@ class _Pool:
             process.connection.send((place, members))
             error = process.connection.recv()
         except (OSError, EOFError) as lost:
+            with self._lock:
+                self._check_not_ended()
+                how = process.how_it_ended()
             log = self._job.directory / LOG
             raise ComputationError(
-                f"subset {number}: its process {process.how_it_ended()}; if memory ran out, give fewer --jobs. "
+                f"subset {number}: its process {how}; if memory ran out, give fewer --jobs. "
                 f"{log} ends: {last_lines(log)}"
             ) from lost
         if error is not None:
@@ -147,12 +151,21 @@ class _Pool:
         with self._lock:
             self._ended = True
             processes = list(self._processes)
+        self._executor.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
         deadline = time.monotonic() + _SECONDS_TO_DIE
+        while time.monotonic() < deadline and any(process.alive for process in processes):
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        if not any(process.alive for process in processes):
+            self._executor.shutdown(wait=True)  # no thread reads from a pipe while it is closed
         for process in processes:
-            process.end(deadline)
-        self._executor.shutdown(wait=True, cancel_futures=True)
+            process.end(time.monotonic())
+        self._executor.shutdown(wait=True)
+
+    def _check_not_ended(self) -> None:
+        if self._ended:
+            raise ComputationError("the training was ended")
 
     def _process(self) -> FreshInterpreter:
         """This thread's process, started at its first subset."""
@@ -160,8 +173,7 @@ class _Pool:
         if process is not None and process.alive:
             return process
         with self._lock:
-            if self._ended:
-                raise ComputationError("the training was ended")
+            self._check_not_ended()
             try:
                 with (self._job.directory / LOG).open("ab") as log:
                     process = FreshInterpreter(self._trainer, threads=self._threads, own_session=True, output=log)

@@ -95,7 +95,7 @@ class Job:
     """What is trained and measured.
 
     Attributes:
-        directory: directory of losses, logs and checkpoints; its name must depend on everything that decides losses.
+        directory: directory of losses, logs and checkpoints; its name depends on all that decides the losses.
         training: how models are trained.
         model: settings of the store's model.
         samples: token ids and targets of all n samples for the built-in training; empty for a command.

@@ -78,7 +78,9 @@ def test_filters_and_estimated_caching(setting: LabelExperiment) -> None:
     assert report.caching.seconds > 0
 
 
-def test_nothing_is_computed_twice(setting: LabelExperiment, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_computed_twice(
+    setting: LabelExperiment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     kept = replace(setting, work=tmp_path / "work")
     first = backdoor(kept, ["bm25", "random"], KS, 1.0)
     files = sorted((tmp_path / "work").iterdir())
@@ -126,7 +128,9 @@ def test_what_decides_scores_decides_their_key(setting: LabelExperiment) -> None
     assert len(set(keys)) == len(keys)
 
 
-def test_scores_that_cannot_be_kept(setting: LabelExperiment, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_scores_that_cannot_be_kept(
+    setting: LabelExperiment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("no directory")
     report = backdoor(replace(setting, work=tmp_path / "file"), ["random"], KS, 1.0)
     assert len(report.methods) == 2
@@ -167,7 +171,9 @@ def test_tracing_asks_about_the_wrong_words_too(setting: LabelExperiment) -> Non
         ({"span": "green"}, "does not occur"),
     ],
 )
-def test_spans_that_are_wrong(setting: LabelExperiment, tmp_path: Path, row: dict[str, object], message: str) -> None:
+def test_spans_that_are_wrong(
+    setting: LabelExperiment, tmp_path: Path, row: dict[str, object], message: str
+) -> None:
     file = worlds.write_rows(
         tmp_path / "q.jsonl", [{"id": "q", "instruction": "Name it.", "output": "blue", **row}]
     )

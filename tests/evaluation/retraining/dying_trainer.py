@@ -4,7 +4,7 @@ import sys
 from multiprocessing.connection import Connection
 
 
-def die(connection: Connection) -> None:  # noqa: ARG001 - the caller gives it
+def die(connection: Connection) -> None:
     """Leave a line in the log and end."""
     sys.stderr.write("Killed: too large")
     sys.exit(3)
