@@ -54,7 +54,8 @@ class TracIn:
 
     Args:
         model: of the store.
-        normalise_layers: divide each tensor's gradient by its norm, so that a score is the mean over tensors of cosines.
+        normalise_layers: whether each tensor's gradient is divided by its norm; a score is then the mean
+            over tensors of cosines.
         checkpoints: of the training; empty: the store's model alone.
         device: for the checkpoints.
         objective: what of a token is differentiated; TracIn's own is the loss.
