@@ -1,0 +1,87 @@
+from .errors import (
+    ClosedError as ClosedError,
+    ComputationError as ComputationError,
+    DataError as DataError,
+    DataFileError as DataFileError,
+    DependencyError as DependencyError,
+    FilterError as FilterError,
+    FingerprintMismatchError as FingerprintMismatchError,
+    GradientError as GradientError,
+    IndexNotFoundError as IndexNotFoundError,
+    ModelError as ModelError,
+    RapidinError as RapidinError,
+    RowError as RowError,
+    SampleNotFoundError as SampleNotFoundError,
+    SettingError as SettingError,
+    StoreCorruptError as StoreCorruptError,
+    StoreEmptyError as StoreEmptyError,
+    StoreError as StoreError,
+    StoreFormatError as StoreFormatError,
+    StoreLockedError as StoreLockedError,
+    StoreMismatchError as StoreMismatchError,
+    StoreNotFoundError as StoreNotFoundError,
+    StoreSpaceError as StoreSpaceError,
+)
+from .ingest import (
+    ingest_files as ingest_files,
+)
+from .records import (
+    BackdoorReport as BackdoorReport,
+    Caching as Caching,
+    CompactReport as CompactReport,
+    CurvePoint as CurvePoint,
+    EndsQuality as EndsQuality,
+    ExportReport as ExportReport,
+    FidelityReport as FidelityReport,
+    Hit as Hit,
+    ImportReport as ImportReport,
+    IndexInfo as IndexInfo,
+    IndexReport as IndexReport,
+    IngestListener as IngestListener,
+    IngestReport as IngestReport,
+    MethodCost as MethodCost,
+    MethodQuality as MethodQuality,
+    MethodTracing as MethodTracing,
+    Outlook as Outlook,
+    OverlapAt as OverlapAt,
+    Preflight as Preflight,
+    Query as Query,
+    RecodeReport as RecodeReport,
+    RowFailure as RowFailure,
+    Sample as Sample,
+    SearchResult as SearchResult,
+    SegmentInfo as SegmentInfo,
+    StoreInfo as StoreInfo,
+    TokenInfluence as TokenInfluence,
+    TokenResult as TokenResult,
+    TracedAt as TracedAt,
+    TraceReport as TraceReport,
+    VerifyReport as VerifyReport,
+    to_json as to_json,
+)
+from .report import (
+    render_report as render_report,
+    write_report as write_report,
+)
+from .search import (
+    Searcher as Searcher,
+)
+from .settings import (
+    CodecSettings as CodecSettings,
+    Fingerprint as Fingerprint,
+    ModelSettings as ModelSettings,
+    ProjectionSettings as ProjectionSettings,
+    RequestedSettings as RequestedSettings,
+    SearchOptions as SearchOptions,
+    StoreSettings as StoreSettings,
+    Template as Template,
+    TextSettings as TextSettings,
+    TracedParameter as TracedParameter,
+)
+from .storage import (
+    Store as Store,
+    import_vectors as import_vectors,
+    recode as recode,
+)
+
+__version__: str
