@@ -20,11 +20,12 @@ from benchmarks.fresh import use_threads
 from rapidin import Store, ingest_files
 from rapidin.demo import DemoData, train_demo_model, write_demo_data
 from rapidin.demo.demo_model import RECIPE, Recipe
-from rapidin.evaluation.experiments.datamodeling import LdsReport, Retraining, linear_datamodeling
+from rapidin.evaluation.experiments.datamodeling import Retraining, linear_datamodeling
 from rapidin.evaluation.methods.registry import Options
 from rapidin.evaluation.retraining.trainer import Training
 from rapidin.model.session import QueryModel
 from rapidin.model.training_loop import Schedule
+from rapidin.records import LdsReport
 
 METHODS = (
     *("rapidin", "bm25", "embedding", "random", "tracin", "tracin-ln"),

@@ -29,7 +29,7 @@ from rapidin.evaluation.experiments.questions import (
 )
 from rapidin.evaluation.methods.stored_scores import RapidinScorer
 from rapidin.evaluation.methods.tracin import TracIn
-from rapidin.evaluation.metrics.intervals import Bootstrap, Estimate
+from rapidin.evaluation.metrics.intervals import Bootstrap
 from rapidin.evaluation.metrics.ranking_measures import (
     average_precision,
     correlation,
@@ -38,6 +38,7 @@ from rapidin.evaluation.metrics.ranking_measures import (
     tie_order,
 )
 from rapidin.model.session import QueryModel
+from rapidin.records import Interval
 from rapidin.records.evaluation_reports import MethodQuality
 from rapidin.search.queries import read_queries
 from rapidin.storage import Store
@@ -110,7 +111,7 @@ def methods_table(
     )
     lines += ["", report.verdict]
     lines += table(
-        f"Time. Caching these samples takes {report.caching.seconds:,.0f} s. In the paper: {TIMES}",
+        f"Time. CachingCost these samples takes {report.caching.seconds:,.0f} s. In the paper: {TIMES}",
         [
             "method",
             "once, s",
@@ -205,7 +206,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     return lines + [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
 
 
-def half(estimate: Estimate) -> str:
+def half(estimate: Interval) -> str:
     """Half of an interval's width."""
     if estimate.low is None or estimate.high is None:
         return ""

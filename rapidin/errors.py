@@ -30,6 +30,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rapidin.support import shortened
+
+_LONGEST_ID = 100
+"""Characters of an id in a message; a longer one would make a message of its own."""
+
 
 class RapidinError(Exception):
     """Base of all errors that rapidin raises on purpose."""
@@ -70,7 +75,7 @@ class RowError(DataError):
         self.row = row
         self.id = id
         self.reason = reason
-        name = f" (id {_shortened(id)!r})" if id is not None else ""
+        name = f" (id {shortened(id, _LONGEST_ID)!r})" if id is not None else ""
         super().__init__(f"{self.file}, row {row}{name}: {reason}")
 
 
@@ -93,7 +98,7 @@ class GradientError(RapidinError):
     def __init__(self, id: str, reason: str) -> None:
         self.id = id
         self.reason = reason
-        super().__init__(f"sample {_shortened(id)!r}: {reason}")
+        super().__init__(f"sample {shortened(id, _LONGEST_ID)!r}: {reason}")
 
 
 class ClosedError(RapidinError):
@@ -142,8 +147,3 @@ class IndexNotFoundError(StoreError):
 
 class SampleNotFoundError(StoreError):
     """No live sample of the store has that id."""
-
-
-def _shortened(id: str) -> str:
-    """Beginning of an id that would make a message of its own."""
-    return id if len(id) <= 100 else f"{id[:100]}…"

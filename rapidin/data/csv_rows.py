@@ -6,8 +6,9 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rapidin.data.row import Row, one_line, open_bytes, shorten
+from rapidin.data.row import Row, open_bytes
 from rapidin.errors import DataFileError, RowError
+from rapidin.support import error_line, shortened
 
 LARGEST_CELL = 2**31 - 1
 
@@ -23,11 +24,13 @@ def csv_rows(path: Path) -> Iterator[Row | RowError]:
         try:
             header = next((cells for cells in reader if cells), [])
         except csv.Error as error:
-            raise DataFileError(f"{path}: broken CSV at line {reader.line_num}: {one_line(error)}") from error
+            raise DataFileError(f"{path}: broken CSV at line {reader.line_num}: {error_line(error)}") from error
         if not _is_unicode(header):
             raise DataFileError(f"{path}: the header is not valid UTF-8; save the file as UTF-8")
         if "" in header or len(set(header)) < len(header):
-            raise DataFileError(f"{path}: the header has an empty or repeated name: {shorten(repr(header))}")
+            raise DataFileError(
+                f"{path}: the header has an empty or repeated name: {shortened(repr(header), 200)}"
+            )
         number = 0
         while True:
             first_line = reader.line_num + 1
@@ -37,7 +40,7 @@ def csv_rows(path: Path) -> Iterator[Row | RowError]:
                 return
             except csv.Error as error:
                 number += 1
-                yield RowError(path, number, f"broken CSV at line {first_line}: {one_line(error)}")
+                yield RowError(path, number, f"broken CSV at line {first_line}: {error_line(error)}")
                 continue
             if not cells:
                 continue

@@ -9,8 +9,9 @@ from pathlib import Path
 from rapidin.data.csv_rows import csv_rows
 from rapidin.data.json_rows import json_array_rows, json_lines_rows
 from rapidin.data.parquet_rows import parquet_rows
-from rapidin.data.row import Row, one_line
+from rapidin.data.row import Row
 from rapidin.errors import DataFileError, RowError
+from rapidin.support import error_line
 
 SUFFIXES = (
     ".jsonl",
@@ -73,7 +74,7 @@ def _guarded(path: Path, reader: Reader) -> Iterator[Row | RowError]:
     try:
         yield from reader(path)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataFileError(f"{path}: cannot be read: {one_line(error)}; check the file") from error
+        raise DataFileError(f"{path}: cannot be read: {error_line(error)}; check the file") from error
 
 
 def _reader(path: Path) -> Reader:
@@ -95,5 +96,5 @@ def _reader(path: Path) -> Reader:
     except UnicodeEncodeError as error:  # samples carry their file's name, and a store holds only text
         raise DataFileError(f"{path}: its name is not valid UTF-8; rename it") from error
     except OSError as error:
-        raise DataFileError(f"{path}: cannot be read: {one_line(error)}; check the file") from error
+        raise DataFileError(f"{path}: cannot be read: {error_line(error)}; check the file") from error
     return READERS[suffix.removesuffix(".gz")]

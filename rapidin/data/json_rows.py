@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rapidin.data.row import BYTE_ORDER_MARK, Row, bad_utf8, one_line, open_bytes, shorten
+from rapidin.data.row import BYTE_ORDER_MARK, Row, bad_utf8, open_bytes
 from rapidin.errors import DataFileError, RowError
+from rapidin.support import error_line, shortened
 
 _blank = re.compile(r"[ \t\r\n]*")
 
@@ -48,7 +49,7 @@ def _json_row(path: Path, number: int, value: Any, refused: str | None) -> Row |
     if refused is not None:
         return RowError(path, number, f"holds the number {refused}, which JSON does not have; write null")
     if not isinstance(value, dict):
-        return RowError(path, number, f"is not a JSON object {{…}} but {shorten(json.dumps(value))}")
+        return RowError(path, number, f"is not a JSON object {{…}} but {shortened(json.dumps(value), 200)}")
     return Row(str(path), number, {name: field for name, field in value.items() if field is not None})
 
 
@@ -71,7 +72,7 @@ def json_lines_rows(path: Path) -> Iterator[Row | RowError]:
             except json.JSONDecodeError as error:
                 yield RowError(path, number, f"broken JSON at line {number}, column {error.pos + 1}: {error.msg}")
             except ValueError as error:  # an integer of thousands of digits
-                yield RowError(path, number, f"broken JSON at line {number}: {one_line(error)}")
+                yield RowError(path, number, f"broken JSON at line {number}: {error_line(error)}")
             else:
                 yield _json_row(path, number, value, refused)
 
@@ -102,7 +103,7 @@ def json_array_rows(path: Path) -> Iterator[Row | RowError]:
             f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}"
         ) from error
     except ValueError as error:
-        raise DataFileError(f"{path}: broken JSON: {one_line(error)}") from error
+        raise DataFileError(f"{path}: broken JSON: {error_line(error)}") from error
 
 
 def _elements(path: Path, text: str, start: int) -> Iterator[Row | RowError]:

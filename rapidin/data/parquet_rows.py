@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rapidin.data.row import Row, one_line
+from rapidin.data.row import Row
 from rapidin.errors import DataFileError, RowError
+from rapidin.support import error_line
 
 PARQUET_BATCH = 512
 """Rows decoded at a time; `datasets` takes a whole row group by default, and fails on a file without rows."""
@@ -40,7 +41,7 @@ def parquet_rows(path: Path) -> Iterator[Row | RowError]:
                 yield Row(str(path), number, {name: field for name, field in row.items() if field is not None})
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:  # pyarrow's errors are among them
         raise DataFileError(
-            f"{path}: cannot be read as Parquet after row {number}: {one_line(error)}; write the file again"
+            f"{path}: cannot be read as Parquet after row {number}: {error_line(error)}; write the file again"
         ) from error
 
 

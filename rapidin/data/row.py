@@ -40,13 +40,3 @@ def open_bytes(path: Path) -> IO[bytes]:
 def bad_utf8(line: int, error: UnicodeDecodeError) -> str:
     """Complaint about the first byte that is not UTF-8."""
     return f"line {line} is not valid UTF-8 (byte 0x{error.object[error.start]:02x}); save the file as UTF-8"
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message without line breaks, its type where it has none."""
-    return shorten(" ".join(str(error).split()) or type(error).__name__)
-
-
-def shorten(text: str, length: int = 200) -> str:
-    """The beginning of a text that may be too long for a message."""
-    return text if len(text) <= length else f"{text[:length]}…"

@@ -1,6 +1,5 @@
 from .experiments import (
     Label as Label,
-    LdsReport as LdsReport,
     Questions as Questions,
     Retraining as Retraining,
     Setting as Setting,
@@ -22,7 +21,6 @@ from .methods import (
 )
 from .metrics import (
     PAPER_KS as PAPER_KS,
-    Estimate as Estimate,
 )
 from .retraining import (
     Training as Training,

@@ -23,6 +23,7 @@ from rapidin.integrations.retrieval import missing
 from rapidin.records import Hit, to_json
 from rapidin.settings import RERANKED_PER_RESULT
 from rapidin.storage import Store, check_bounded
+from rapidin.support import shortened
 
 try:
     from mcp.server.mcpserver import MCPServer
@@ -230,7 +231,7 @@ def _shown(hit: Hit) -> dict[str, Any]:
 
 def _cut(text: str) -> str:
     left = len(text) - SHOWN_CHARACTERS
-    return text if left <= 0 else f"{text[:SHOWN_CHARACTERS]}… ({left} more characters)"
+    return shortened(text, SHOWN_CHARACTERS) + (f" ({left} more characters)" if left > 0 else "")
 
 
 def _cut_value(value: Any) -> Any:

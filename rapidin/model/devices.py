@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
-import subprocess
-import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from rapidin.errors import SettingError
+from rapidin.support import FreshInterpreter, error_line
 
 logger = logging.getLogger(__name__)
 
@@ -96,36 +97,42 @@ def placement(device: str, directory: Path | None) -> dict[str, Any]:
     return {"device_map": "auto", "max_memory": memory}
 
 
-_ASK_FOR_MEMORY = """
-import sys
-sys.path[:] = sys.argv[1:]
-import torch
-print(min(torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count())))
-"""
 _SECONDS_TO_ASK = 120
 
 
 def _smallest_memory() -> int:
     """Bytes of the GPU that has the fewest; 0 if they cannot be learned.
 
-    Another process asks: torch would open the GPUs, and this one is to compute nothing on them.
+    Another process asks, because torch would open the GPUs, and this process computes nothing on them.
     """
     try:
-        asked = subprocess.run(
-            [sys.executable, "-P", "-c", _ASK_FOR_MEMORY, *sys.path],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_SECONDS_TO_ASK,
-            check=True,
-        )
-        return int(asked.stdout.split()[-1])  # after what a library may have printed
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
-        logger.warning(
-            "how much memory the GPUs have cannot be learned (%s): one process takes them all; give --device with "
-            "their numbers for a process each",
-            type(error).__name__,
-        )
-        return 0
+        with Path(os.devnull).open("wb") as nowhere:
+            process = FreshInterpreter("rapidin.model.devices:tell_smallest_memory", output=nowhere)
+    except OSError as error:
+        reason = error_line(error)
+    else:
+        try:
+            if process.connection.poll(_SECONDS_TO_ASK):
+                return int(process.connection.recv())
+            reason = f"no answer within {_SECONDS_TO_ASK} seconds"
+        except (EOFError, OSError):
+            reason = f"the process that asked {process.how_it_ended()}"
+        finally:
+            process.end(0)
+    logger.warning(
+        "how much memory the GPUs have cannot be learned (%s): one process takes them all; give --device with "
+        "their numbers for a process each",
+        reason,
+    )
+    return 0
+
+
+def tell_smallest_memory(connection: Connection) -> None:
+    """Send the number of bytes of the GPU that has the fewest; the function of a short-lived process."""
+    import torch
+
+    numbers = range(torch.cuda.device_count())
+    connection.send(min(torch.cuda.get_device_properties(number).total_memory for number in numbers))
 
 
 def _numbers(device: str) -> list[int]:

@@ -3,11 +3,14 @@ from .as_json import (
 )
 from .evaluation_reports import (
     BackdoorReport as BackdoorReport,
-    Caching as Caching,
+    CachingCost as CachingCost,
     CurvePoint as CurvePoint,
     EndsQuality as EndsQuality,
     FidelityReport as FidelityReport,
+    Interval as Interval,
+    LdsReport as LdsReport,
     MethodCost as MethodCost,
+    MethodLds as MethodLds,
     MethodQuality as MethodQuality,
     MethodTracing as MethodTracing,
     Outlook as Outlook,

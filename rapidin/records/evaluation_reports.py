@@ -1,34 +1,52 @@
 """Small frozen records of what evaluations found; ``--json`` prints them with these names.
 
-Every `Estimate` is an object with ``mean``, ``low`` and ``high``, the bounds of its 95 % interval over queries
-(null with a single query). Seconds are wall-clock time, memory is in bytes.
+Every `Interval` is printed as an object with ``mean``, ``low`` and ``high``. Seconds are wall-clock time, and
+memory is counted in bytes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rapidin.evaluation import Estimate
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over queries with its 95 % bootstrap interval.
+
+    Attributes:
+        mean: mean over the queries.
+        low, high: bounds of the 95 % interval; None where there is a single query, which cannot tell them.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.mean:.3f}"
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True, slots=True)
 class EndsQuality:
-    """Table 4's measures at one k.
+    """Measures of Table 4 (Lin et al. 2024) at one k.
 
     Attributes:
-        k: samples at each end.
-        auprc, auroc: of the k best and the k worst, see `measures.ends_measures`.
+        k: number of samples at each end of the ranking.
+        auprc, auroc: measures of the k best and the k worst samples, see `rapidin.evaluation.metrics`.
         precision: share of relevant samples among the k best.
-        auprc_behind: how much less auPRC the method has than ``rapidin`` on the same queries; below 0: more.
-        overlap: share of the k best that are among rapidin's k best.
+        auprc_behind: auPRC of ``rapidin`` less that of this method on the same queries; negative where the method
+            is better.
+        overlap: share of the method's k best samples that are among rapidin's k best.
     """
 
     k: int
-    auprc: Estimate
-    auroc: Estimate
-    precision: Estimate
-    auprc_behind: Estimate
-    overlap: Estimate
+    auprc: Interval
+    auroc: Interval
+    precision: Interval
+    auprc_behind: Interval
+    overlap: Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +54,24 @@ class CurvePoint:
     """Precision of the k best samples."""
 
     k: int
-    precision: Estimate
+    precision: Interval
 
 
 @dataclass(frozen=True, slots=True)
 class MethodCost:
-    """Table 2's figures of a method.
+    """Time and memory of a method (Table 2 of Lin et al. 2024).
 
     Attributes:
-        preparation: seconds of the work on the training samples that is done once: for a method of the store its
-            caching, for others words, embeddings; 0 where nothing can be kept.
-        seconds_alone: of the first query, asked by itself; None: it was not.
-        seconds_together: of each query, when many are asked together.
-        memory: by which the process grew at most; None: unknown.
-        device_memory: the same of GPUs; None: none was used.
+        preparation: seconds of the work on the training samples that is done once: caching for a method of the
+            store, counting words or embedding texts for others; 0 where nothing can be kept.
+        seconds_alone: seconds for the first query when it is asked by itself; None if it was not.
+        seconds_together: seconds for each query when many are asked together.
+        memory: maximum number of bytes by which the process grew; None if unknown.
+        device_memory: maximum number of bytes taken on GPUs; None if none was used.
         pays_from: number of queries, asked one by one, from which rapidin's caching and searching takes less time
-            than this method; None: never, unknown, or it is a method of the store itself.
-        pays_from_together: the same where all are asked together.
-        resumed: whether the scores, and these figures, are of former runs.
+            than this method; None if that never happens, is unknown, or the method is one of the store itself.
+        pays_from_together: the corresponding number for queries that are asked together.
+        resumed: whether the scores and these figures come from former runs.
     """
 
     preparation: float
@@ -68,36 +86,36 @@ class MethodCost:
 
 @dataclass(frozen=True, slots=True)
 class MethodQuality:
-    """What a method found.
+    """What a method found in `rapidin evaluate backdoor`.
 
     Attributes:
-        name: of the method.
-        summary: a few words about it.
-        at: Table 4, by k.
-        average_precision: over the ranking of all samples.
-        reciprocal_rank: 1 by the rank of the best relevant sample.
-        spearman: rank correlation of its scores with rapidin's.
-        curve: precision against k, as it is plotted.
-        cost: time and memory.
+        name: name of the method.
+        summary: a few words about the method.
+        at: measures of Table 4, by k.
+        average_precision: average precision over the ranking of all samples.
+        reciprocal_rank: 1 divided by the rank of the best relevant sample.
+        spearman: rank correlation of the method's scores with rapidin's.
+        curve: precision against k, for a plot.
+        cost: time and memory that the method takes.
     """
 
     name: str
     summary: str
     at: tuple[EndsQuality, ...]
-    average_precision: Estimate
-    reciprocal_rank: Estimate
-    spearman: Estimate
+    average_precision: Interval
+    reciprocal_rank: Interval
+    spearman: Interval
     curve: tuple[CurvePoint, ...]
     cost: MethodCost
 
 
 @dataclass(frozen=True, slots=True)
-class Caching:
-    """What making the store's vectors takes.
+class CachingCost:
+    """Time that computing the store's vectors takes.
 
     Attributes:
-        seconds: for all samples that were ranked.
-        sampled: samples that were computed anew to estimate it; 0: the user has said it.
+        seconds: seconds for all samples that were ranked.
+        sampled: number of samples whose vectors were computed again to estimate it; 0 if the caller gave it.
     """
 
     seconds: float
@@ -109,16 +127,16 @@ class BackdoorReport:
     """What `rapidin evaluate backdoor` found.
 
     Attributes:
-        store: its path.
-        label: what marks the relevant samples.
-        samples: that were ranked.
-        relevant: how many of them carry the label.
-        queries: that were asked.
-        generated: how many of these the model answered itself.
-        left_out: rows of the file that carry another value of the label.
-        caching: of the store.
-        methods: ``rapidin`` first.
-        verdict: one sentence.
+        store: path of the store.
+        label: filter that marks the relevant samples.
+        samples: number of samples that were ranked.
+        relevant: number of samples that carry the label.
+        queries: number of queries that were asked.
+        generated: number of queries that the model answered itself.
+        left_out: number of rows of the query file that carry another value of the label.
+        caching: time that computing the store's vectors takes.
+        methods: results by method, ``rapidin`` first.
+        verdict: one sentence about which methods are better than rapidin.
     """
 
     store: str
@@ -128,49 +146,50 @@ class BackdoorReport:
     queries: int
     generated: int
     left_out: int
-    caching: Caching
+    caching: CachingCost
     methods: tuple[MethodQuality, ...]
     verdict: str
 
 
 @dataclass(frozen=True, slots=True)
 class TracedAt:
-    """Table 5 at one k: share of labelled samples among the k best.
+    """Measures of Table 5 (Lin et al. 2024) at one k: shares of labelled samples among the k best.
 
     Attributes:
-        k: samples.
-        whole: asked by the whole generation.
-        span: asked by its wrong words alone.
-        gain: the second less the first, on the same queries.
+        k: number of samples at the top of the ranking.
+        whole: share when the whole generation is asked about.
+        span: share when only its wrong words are asked about.
+        gain: `span` less `whole`, on the same queries.
     """
 
     k: int
-    whole: Estimate
-    span: Estimate
-    gain: Estimate
+    whole: Interval
+    span: Interval
+    gain: Interval
 
 
 @dataclass(frozen=True, slots=True)
 class MethodTracing:
-    """What a method found of the samples behind wrong words.
+    """What a method found in `rapidin evaluate trace`.
 
     Attributes:
-        name: of the method.
-        summary: a few words about it.
-        at: Table 5, by k.
-        average_precision_whole, average_precision_span: over the ranking of all samples.
+        name: name of the method.
+        summary: a few words about the method.
+        at: measures of Table 5, by k.
+        average_precision_whole: average precision over all samples when whole generations are asked about.
+        average_precision_span: average precision over all samples when only wrong words are asked about.
     """
 
     name: str
     summary: str
     at: tuple[TracedAt, ...]
-    average_precision_whole: Estimate
-    average_precision_span: Estimate
+    average_precision_whole: Interval
+    average_precision_span: Interval
 
 
 @dataclass(frozen=True, slots=True)
 class TraceReport:
-    """What `rapidin evaluate trace` found; attributes as of `BackdoorReport`."""
+    """What `rapidin evaluate trace` found; attributes of the same name mean what they mean in `BackdoorReport`."""
 
     store: str
     label: str
@@ -184,12 +203,12 @@ class TraceReport:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What another number K would give.
+    """What another projection dimension would give.
 
     Attributes:
-        dimension: K.
+        dimension: projection dimension K.
         pearson: expected correlation of stored with exact scores.
-        bytes: of a sample's vector, at the store's bits.
+        bytes: size of a sample's vector at the store's bits.
     """
 
     dimension: int
@@ -199,33 +218,33 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class OverlapAt:
-    """Share of the exactly k best samples that are among the k best by stored scores."""
+    """Share of the k best samples by exact scores that are among the k best by stored scores."""
 
     k: int
-    overlap: Estimate
+    overlap: Interval
 
 
 @dataclass(frozen=True, slots=True)
 class FidelityReport:
-    """How near stored scores are to those of exact gradients.
+    """How close stored scores are to scores of exact gradients.
 
     Attributes:
-        store: its path.
-        dimension: K.
-        bits: per number.
-        samples: stored samples that were compared.
-        queries: other stored samples that stood for queries.
-        pearson, spearman: correlations of stored with exact scores, and of their ranks, within a query.
-        slope: of stored on exact scores; 1: unbiased.
-        signal: standard deviation of exact scores, within a query.
-        noise: standard deviation of stored less exact scores, within a query.
-        noise_times_dimension: variance of the noise times K; about 1 with layer-wise normalisation (theory).
-        coding: share of the noise's variance that is due to keeping few bits.
-        overlaps: of the best samples.
-        outlook: expected at other K, where the projection's variance goes as 1/K.
+        store: path of the store.
+        dimension: projection dimension K.
+        bits: bits per coordinate of a stored vector.
+        samples: number of stored samples that were ranked.
+        queries: number of other stored samples that stood for queries.
+        pearson, spearman: correlations of stored with exact scores within a query, of values and of ranks.
+        slope: slope of stored on exact scores; 1 means unbiased.
+        signal: standard deviation of exact scores within a query.
+        noise: standard deviation within a query of the difference between stored and exact scores.
+        noise_times_dimension: variance of the noise times K; theory says about 1 with layer-wise normalisation.
+        coding: share of the noise's variance that comes from keeping few bits.
+        overlaps: shares of the best samples that are found, by k.
+        outlook: expected correlations at other K, since the projection's variance is proportional to 1/K.
         suffices: whether `pearson` reaches 0.95.
-        verdict: in words.
-        seconds: of the comparison.
+        verdict: the result in words.
+        seconds: seconds that the comparison took.
     """
 
     store: str
@@ -233,8 +252,8 @@ class FidelityReport:
     bits: int
     samples: int
     queries: int
-    pearson: Estimate
-    spearman: Estimate
+    pearson: Interval
+    spearman: Interval
     slope: float
     signal: float
     noise: float
@@ -245,3 +264,51 @@ class FidelityReport:
     suffices: bool
     verdict: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MethodLds:
+    """How well a method predicts retraining.
+
+    Attributes:
+        name: name of the method.
+        summary: a few words about the method.
+        lds: linear datamodeling score: mean over queries of the rank correlation over subsets.
+        by_query: correlation of each query, in the order of the queries.
+        seconds: seconds that scoring all queries took.
+    """
+
+    name: str
+    summary: str
+    lds: Interval
+    by_query: tuple[float, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LdsReport:
+    """What `rapidin evaluate lds` found: linear datamodeling scores of some methods.
+
+    Attributes:
+        store: path of the store.
+        samples: number of training samples.
+        queries: ids of the queries.
+        subsets: number of models that were retrained.
+        fraction: share of the samples in each subset.
+        loss_mean: mean loss of the queries under the retrained models.
+        loss_spread: standard deviation over the models of a query's loss, averaged over queries.
+        training_seconds: seconds that retraining took in this run, without what former runs have done.
+        work: directory of losses and logs.
+        methods: results by method, in the order asked for.
+    """
+
+    store: str
+    samples: int
+    queries: tuple[str, ...]
+    subsets: int
+    fraction: float
+    loss_mean: float
+    loss_spread: float
+    training_seconds: float
+    work: str
+    methods: tuple[MethodLds, ...]

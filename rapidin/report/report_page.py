@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from rapidin.records import SearchResult
 from rapidin.report.assembly import SCRIPTS, Parts, as_json
 from rapidin.report.display_data import page_data
+from rapidin.support import one_line
 
 _LONGEST_LABEL = 80
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -41,6 +42,5 @@ def render_report(
 
 def _label(number: int, result: SearchResult) -> str:
     """A query's line in the picker; isolating characters keep its direction from the rest of the line."""
-    text = " ".join(result.query.generation.split()) or "(empty)"
-    text = text if len(text) <= _LONGEST_LABEL else f"{text[:_LONGEST_LABEL]}…"
+    text = one_line(result.query.generation, _LONGEST_LABEL) or "(empty)"
     return f"{number} · \u2068{result.query.id}\u2069 · \u2068{text}\u2069"

@@ -27,6 +27,7 @@ from rapidin.errors import (
     StoreMismatchError,
     StoreSpaceError,
 )
+from rapidin.support import one_line
 
 logger = logging.getLogger("rapidin.service")
 
@@ -176,8 +177,7 @@ def _as_field(message: str) -> str:
 
 
 def _clipped(message: str) -> str:
-    message = " ".join(message.split())
-    return message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}…"
+    return one_line(message, _LONGEST_MESSAGE)
 
 
 def phrase(status: int) -> str:

@@ -1,4 +1,4 @@
-"""support."""
+"""Helpers that know nothing of rapidin's own ideas: texts, files, processes, memory, interruptions."""
 
 import lazy_loader
 

@@ -14,6 +14,20 @@ from .memory import (
 from .optional_packages import (
     package as package,
 )
+from .processes import (
+    FreshInterpreter as FreshInterpreter,
+    exit_in_words as exit_in_words,
+)
+from .texts import (
+    both_ends as both_ends,
+    error_line as error_line,
+    one_line as one_line,
+    shortened as shortened,
+)
+from .whole_files import (
+    sync as sync,
+    write_whole as write_whole,
+)
 from .wrapped_models import (
     inner_model as inner_model,
 )

@@ -16,6 +16,9 @@ from pydantic import ValidationError
 
 from rapidin.errors import SettingError
 from rapidin.settings import Template
+from rapidin.support import shortened
+
+_SHOWN_CHARACTERS = 60
 
 ALPACA = Template(
     prompt=(
@@ -47,7 +50,8 @@ def split_format(text: str) -> Parts:
         parsed = list(string.Formatter().parse(text))
     except ValueError as error:
         raise SettingError(
-            f"template {_shorten(text)}: {error}; write {{{{ and }}}} for braces that are text"
+            f"template {shortened(text, _SHOWN_CHARACTERS)!r}: {error}; write {{{{ and }}}} for "
+            "braces that are text"
         ) from error
     for _, name, specification, conversion in parsed:
         if name is None:
@@ -55,7 +59,7 @@ def split_format(text: str) -> Parts:
         if not name or name.isdigit() or "." in name or "[" in name or specification or conversion:
             tail = (f"!{conversion}" if conversion else "") + (f":{specification}" if specification else "")
             raise SettingError(
-                f"template {_shorten(text)}: {{{name}{tail}}} cannot be used; "
+                f"template {shortened(text, _SHOWN_CHARACTERS)!r}: {{{name}{tail}}} cannot be used; "
                 "write only a field's name in braces, for example {instruction}"
             )
     return tuple((literal, name) for literal, name, _, _ in parsed)
@@ -83,7 +87,7 @@ def check_template(template: Template) -> None:
         split_format(text)
     if not named_fields(template.response):
         raise SettingError(
-            f"template response {_shorten(template.response)} names no field; "
+            f"template response {shortened(template.response, _SHOWN_CHARACTERS)!r} names no field; "
             "write the field that holds the response, for example {output}"
         )
 
@@ -121,7 +125,3 @@ def _first_complaint(error: ValidationError) -> str:
     if complaint["type"] == "extra_forbidden":
         return f"unknown key {key!r}; known are {known}"
     return f"key {key!r}: {complaint['msg'].lower()}"
-
-
-def _shorten(text: str, length: int = 60) -> str:
-    return repr(text if len(text) <= length else f"{text[:length]}…")

@@ -19,7 +19,7 @@ import torch
 from rapidin.attribution.gradients import TokenSample
 from rapidin.attribution.rapidgrads.rapidgrad_engine import PendingBatch, RapidGradBatch, RapidGradEngine
 from rapidin.errors import ComputationError, RapidinError
-from rapidin.support import unless_memory_runs_out
+from rapidin.support import one_line, unless_memory_runs_out
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def compute_block(engine: RapidGradEngine, samples: Sequence[TokenSample], budge
         logger.debug("the model failed on a batch of %d", len(samples), exc_info=True)
         if len(samples) == 1:
             nothing = np.zeros((1, budget.dimension), dtype=np.float32)
-            return RapidGradBatch(nothing, {0: f"the model failed on it: {_one_line(error)}"})
+            return RapidGradBatch(nothing, {0: f"the model failed on it: {_in_one_line(error)}"})
     # Outside the except block, whose traceback keeps the failed batch's tensors alive.
     alone = (([position], compute_block(engine, [sample], budget)) for position, sample in enumerate(samples))
     return _gathered(alone, samples, budget)
@@ -229,12 +229,12 @@ def _check_device_alive(error: Exception) -> None:
     """Tell an error of the device from one of the model: after it every further call fails, too."""
     if type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error):
         raise ComputationError(
-            f"the device failed: {_one_line(error)}; run the same command again, and look at a sample's tokens "
+            f"the device failed: {_in_one_line(error)}; run the same command again, and look at a sample's tokens "
             "with --device cpu if it fails again"
         ) from error
 
 
-def _one_line(error: Exception) -> str:
+def _in_one_line(error: Exception) -> str:
     """Class and beginning of the message."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+    text = one_line(str(error), 300)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

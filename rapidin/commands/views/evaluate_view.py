@@ -9,14 +9,21 @@ from rich.table import Table
 from rich.text import Text
 
 from rapidin.commands.views.store_view import bits, printable, size
-from rapidin.evaluation import Estimate
-from rapidin.records import BackdoorReport, EndsQuality, FidelityReport, MethodCost, MethodQuality, TraceReport
+from rapidin.records import (
+    BackdoorReport,
+    EndsQuality,
+    FidelityReport,
+    Interval,
+    MethodCost,
+    MethodQuality,
+    TraceReport,
+)
 
 
 def backdoor_view(report: BackdoorReport) -> RenderableType:
     """Table 4's measures, and Table 2's figures."""
     parts: list[RenderableType] = [_asked(report)]
-    measures: dict[str, Callable[[EndsQuality], Estimate]] = {
+    measures: dict[str, Callable[[EndsQuality], Interval]] = {
         "auPRC of the k best and the k worst": lambda at: at.auprc,
         "auROC of the same": lambda at: at.auroc,
         "precision of the k best": lambda at: at.precision,
@@ -39,7 +46,7 @@ def backdoor_view(report: BackdoorReport) -> RenderableType:
 def trace_view(report: TraceReport) -> RenderableType:
     """Table 5."""
     columns = [f"top {at.k:,}" for at in report.methods[0].at] + ["average precision"]
-    rows: list[tuple[str, Sequence[Estimate]]] = []
+    rows: list[tuple[str, Sequence[Interval]]] = []
     for method in report.methods:
         whole = [at.whole for at in method.at] + [method.average_precision_whole]
         span = [at.span for at in method.at] + [method.average_precision_span]
@@ -85,17 +92,17 @@ def _asked(report: BackdoorReport | TraceReport) -> Text:
     )
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Estimate]]]) -> Table:
+def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Interval]]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("")
     for column in columns:
         table.add_column(column, justify="right")
     for name, values in rows:
-        table.add_row(name, *(_estimate(value) for value in values))
+        table.add_row(name, *(_interval(value) for value in values))
     return table
 
 
-def _estimate(value: Estimate) -> Text:
+def _interval(value: Interval) -> Text:
     text = Text(f"{value.mean:.3f}")
     if value.low is not None and value.high is not None:
         text.append(f"\n{value.low:.2f}–{value.high:.2f}", style="dim")

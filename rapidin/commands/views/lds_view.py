@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rapidin.evaluation import LdsReport
+from rapidin.records import LdsReport
 
 
 def lds_view(report: LdsReport) -> RenderableType:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from rapidin import support
 from rapidin.records import IndexInfo, IndexReport, IngestListener, IngestReport, Preflight, Sample, StoreInfo
 
 _LONGEST_TEXT = 600
@@ -240,9 +241,7 @@ def printable(text: str) -> str:
 
 def shortened(text: str, length: int = _LONGEST_TEXT) -> str:
     """Beginning and end of a text that would fill the screen."""
-    if len(text) <= length:
-        return printable(text)
-    return printable(f"{text[: length // 2]} … {text[-length // 2 :]}")
+    return printable(support.both_ends(text, length))
 
 
 def prompt_ending(prompt: str) -> str:
@@ -253,7 +252,7 @@ def prompt_ending(prompt: str) -> str:
 
 def one_line(text: str) -> str:
     """A text with every run of blanks as one."""
-    return printable(" ".join(text.split()))
+    return printable(support.one_line(text))
 
 
 def metadata_line(sample: Sample) -> str:

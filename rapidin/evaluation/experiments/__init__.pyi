@@ -1,5 +1,4 @@
 from .datamodeling import (
-    LdsReport as LdsReport,
     Retraining as Retraining,
     linear_datamodeling as linear_datamodeling,
 )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from rapidin.evaluation.methods import TrainingSet
 from rapidin.model import QueryModel
-from rapidin.records import Caching
+from rapidin.records import CachingCost
 
 SAMPLES = 64
 """That are computed anew."""
@@ -16,7 +16,7 @@ SAMPLES = 64
 
 def estimated_caching(
     model: QueryModel, training: TrainingSet, seed: int = 0, on_progress: Callable[[int, int], None] | None = None
-) -> Caching:
+) -> CachingCost:
     """Seconds that caching the samples takes, by tokens, from some drawn at random.
 
     A store does not keep how long its ingest took, which may have been on another machine, in many processes or in
@@ -43,4 +43,4 @@ def estimated_caching(
         if on_progress is not None:
             on_progress(min(first + step, len(encoded)), len(encoded))
     tokens = sum(sample.tokens for sample in training.samples)
-    return Caching(seconds * tokens / sum(len(one.ids) for one in encoded), len(drawn))
+    return CachingCost(seconds * tokens / sum(len(one.ids) for one in encoded), len(drawn))

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from rapidin.evaluation.methods import METHODS, MethodScores
 from rapidin.evaluation.metrics import (
     Bootstrap,
-    Estimate,
     average_precision,
     correlation,
     ends_measures,
@@ -24,7 +23,7 @@ from rapidin.evaluation.metrics import (
     ranking,
     reciprocal_rank,
 )
-from rapidin.records import Caching, CurvePoint, EndsQuality, MethodCost, MethodQuality
+from rapidin.records import CachingCost, CurvePoint, EndsQuality, Interval, MethodCost, MethodQuality
 
 PairMeasure = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
 """Compares two methods' scores of one query, [n] each."""
@@ -94,7 +93,7 @@ class Comparison:
     def _overlap(self, k: int, own: NDArray[np.float32], its: NDArray[np.float32]) -> float:
         return overlap(own, its, self._ties, k)
 
-    def _over_pairs(self, found: MethodScores, measure: PairMeasure) -> Estimate:
+    def _over_pairs(self, found: MethodScores, measure: PairMeasure) -> Interval:
         """The mean of what compares rapidin's scores of a query with the method's."""
         pairs = zip(self._reference, found.scores, strict=True)
         return self._bootstrap.mean(np.array([measure(own, its) for own, its in pairs]))
@@ -116,7 +115,7 @@ def curve_ks(most: int) -> list[int]:
     return sorted({round(float(k)) for k in np.geomspace(1, most, _CURVE_POINTS)})
 
 
-def cost_of(found: MethodScores, own: MethodScores, caching: Caching) -> MethodCost:
+def cost_of(found: MethodScores, own: MethodScores, caching: CachingCost) -> MethodCost:
     """Time and memory of a method.
 
     Args:

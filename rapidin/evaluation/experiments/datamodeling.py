@@ -34,63 +34,16 @@ from rapidin.evaluation.methods import (
     digest_of,
     step_of,
 )
-from rapidin.evaluation.metrics import Bootstrap, Estimate
+from rapidin.evaluation.metrics import Bootstrap
 from rapidin.evaluation.retraining import Job, Training, WriteData, inputs_digest, retrained_losses
 from rapidin.model import QueryModel
+from rapidin.records import LdsReport, MethodLds
 from rapidin.search import read_queries
 from rapidin.storage import Store
 from rapidin.text import EncodedSample, recognise
 
 MINIMUM_SUBSETS = 5
 """Fewer models rank nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class MethodLds:
-    """How well a method foretells retraining.
-
-    Attributes:
-        name: of the method.
-        summary: a few words about it.
-        lds: mean over queries of the rank correlation over subsets.
-        by_query: the correlations, in the order of the queries.
-        seconds: that scoring all queries took.
-    """
-
-    name: str
-    summary: str
-    lds: Estimate
-    by_query: tuple[float, ...]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class LdsReport:
-    """Linear datamodeling scores of some methods.
-
-    Attributes:
-        store: its path.
-        samples: training samples.
-        queries: ids of the queries.
-        subsets: models that were retrained.
-        fraction: of the samples in each subset.
-        loss_mean: of the queries under the retrained models.
-        loss_spread: standard deviation over the models of a query's loss, the mean of all queries.
-        training_seconds: that retraining took in this run; what a former run has done is not in it.
-        work: directory of losses and logs.
-        methods: in the order asked for.
-    """
-
-    store: str
-    samples: int
-    queries: tuple[str, ...]
-    subsets: int
-    fraction: float
-    loss_mean: float
-    loss_spread: float
-    training_seconds: float
-    work: str
-    methods: tuple[MethodLds, ...]
 
 
 @dataclass(frozen=True, slots=True)

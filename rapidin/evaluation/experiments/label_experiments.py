@@ -32,7 +32,7 @@ from rapidin.evaluation.methods import (
 )
 from rapidin.evaluation.metrics import Bootstrap, average_precision, precision, ranking, tie_order
 from rapidin.model import QueryModel
-from rapidin.records import BackdoorReport, Caching, MethodTracing, TracedAt, TraceReport
+from rapidin.records import BackdoorReport, CachingCost, MethodTracing, TracedAt, TraceReport
 from rapidin.storage import Store
 
 TRACING_KS = (5, 10, 25, 50)
@@ -112,7 +112,7 @@ def backdoor(
     caching = (
         estimated_caching(setting.model, training, on_progress=step_of(tell, "caching some samples"))
         if caching_seconds is None
-        else Caching(caching_seconds, 0)
+        else CachingCost(caching_seconds, 0)
     )
     runner = setting.runner(training, tell)
     own = runner.scores("rapidin", queries)

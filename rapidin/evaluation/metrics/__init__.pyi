@@ -1,6 +1,5 @@
 from .intervals import (
     Bootstrap as Bootstrap,
-    Estimate as Estimate,
 )
 from .metering import (
     Meter as Meter,

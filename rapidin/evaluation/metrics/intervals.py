@@ -8,32 +8,13 @@ Shape letters: q queries · r draws.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from rapidin.records import Interval
+
 DRAWS = 2000
 CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over queries.
-
-    Attributes:
-        mean: the mean.
-        low, high: bounds of its 95 % interval; None where a single query cannot tell.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-
-    def __str__(self) -> str:
-        if self.low is None or self.high is None:
-            return f"{self.mean:.3f}"
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 class Bootstrap:
@@ -50,12 +31,12 @@ class Bootstrap:
         self._counts = random.multinomial(queries, np.full(queries, 1 / queries), size=DRAWS)
         self._queries = queries
 
-    def mean(self, values: NDArray[np.floating]) -> Estimate:
+    def mean(self, values: NDArray[np.floating]) -> Interval:
         """The mean of one value for each query, [q], and its interval."""
         values = np.asarray(values, dtype=np.float64)
         mean = float(values.mean())
         if self._queries < 2:
-            return Estimate(mean, None, None)
+            return Interval(mean, None, None)
         tail = (1 - CONFIDENCE) / 2
         low, high = np.quantile(self._counts @ values / self._queries, [tail, 1 - tail])
-        return Estimate(mean, float(low), float(high))
+        return Interval(mean, float(low), float(high))

@@ -16,6 +16,7 @@ from rapidin.storage.catalog import NewSample
 from rapidin.storage.store import Store
 from rapidin.storage.store_writer import StoreWriter, check_batch
 from rapidin.storage.vectors import CODECS, Codec, codec_settings, fitting_scales
+from rapidin.support import shortened
 
 if TYPE_CHECKING:
     from rapidin.storage.transfer.export_reading import Exported
@@ -118,8 +119,7 @@ def _differences(store: StoreSettings, export: StoreSettings) -> Iterator[str]:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
+    return shortened(repr(value), 60)
 
 
 def _batches(exported: Exported) -> Iterator[tuple[int, list[NewSample]]]:

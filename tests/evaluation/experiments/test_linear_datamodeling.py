@@ -16,13 +16,14 @@ import pytest
 
 import rapidin
 from rapidin.errors import ComputationError, SettingError
-from rapidin.evaluation.experiments.datamodeling import LdsReport, Retraining, linear_datamodeling
+from rapidin.evaluation.experiments.datamodeling import Retraining, linear_datamodeling
 from rapidin.evaluation.experiments.subsets import datamodeling_scores, subset
 from rapidin.evaluation.retraining.inputs import inputs_digest
 from rapidin.evaluation.retraining.retraining_pool import Job, retrained_losses
 from rapidin.evaluation.retraining.trainer import LOSSES, OUTPUT, Tokens, Training, _Worker, losses_of, trained
 from rapidin.model.session import QueryModel
 from rapidin.model.training_loop import Schedule
+from rapidin.records import LdsReport
 from tests import worlds
 
 BRIEF = Schedule(epochs_all=0, epochs_response=2, batch=4, warm_up=1)

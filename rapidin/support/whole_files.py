@@ -1,0 +1,63 @@
+"""Files that are written whole: a reader finds the old content or the new one, never a part of it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+Content = str | bytes | Callable[[BinaryIO], object]
+"""A text, which is written as UTF-8; bytes; or a function that writes the content to a file opened for bytes."""
+
+
+def write_whole(path: str | Path, content: Content, *, durable: bool = True) -> None:
+    """Write a file under a temporary name in the same directory, then give it its own name.
+
+    An existing file is replaced. A link is followed. When an error is raised, the old file is as it was and the
+    temporary one is gone; only a kill can leave the temporary one behind, and its name begins with ``.rapidin-``.
+
+    Args:
+        path: the file; its directory must exist.
+        content: what is written.
+        durable: whether the file survives a power failure once this function has returned. Syncing takes a few
+            milliseconds; content that is easily made again does not need it.
+
+    Raises:
+        OSError: the file cannot be written, or `path` is a directory or a device.
+    """
+    # Renaming over a link would cut it, and renaming over a device would destroy the device.
+    path = Path(path).resolve()
+    if path.exists() and not path.is_file():
+        raise OSError(None, "it is not a file")
+    # Threads have numbers of their own across all processes, so two writers never share a temporary file.
+    temporary = path.with_name(f".rapidin-{os.getpid()}-{threading.get_native_id()}.part")
+    try:
+        with temporary.open("wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file's bytes, or a directory's names, on disk.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
