@@ -27,7 +27,7 @@ from .ingest import (
 )
 from .records import (
     BackdoorReport as BackdoorReport,
-    Caching as Caching,
+    CachingCost as CachingCost,
     CompactReport as CompactReport,
     CurvePoint as CurvePoint,
     EndsQuality as EndsQuality,
