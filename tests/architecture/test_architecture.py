@@ -44,7 +44,7 @@ def is_module(module: str) -> bool:
     return is_package(module) or (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
 
 
-HEAVY = {"torch", "transformers", "faiss", "sqlalchemy", "numpy", "pydantic", "datasets", "fastapi"}
+HEAVY = {"torch", "transformers", "faiss", "sqlalchemy", "numpy", "pydantic", "pyarrow", "fastapi"}
 """Packages that neither ``import rapidin`` nor ``rapidin --help`` may load."""
 
 
