@@ -70,7 +70,7 @@ class StoreModel:
             for the thread that holds it, taking it again is free.
         settings: the model's settings, with the places where it is now.
         tokenizer: the model's tokenizer.
-        parameters: the traced parameters.
+        traced: the traced parameters.
         projection: the store's projection of their gradients.
         device: the device of the first traced parameter.
         trust_remote_code: as given; other checkpoints of the same model are loaded with it, too.
@@ -117,9 +117,9 @@ class StoreModel:
                 for sample in store.list(limit=1):
                     encoder.encode_stored(sample)  # raises where the tokenizer is another
             module = load_model(self.settings, device, trust_remote_code).model if held is None else held.module
-            self.parameters = settings.parameters
+            self.traced = settings.traced
             self.projection = settings.projection
-            engine = RapidGradEngine(module, self.parameters, self.projection)
+            engine = RapidGradEngine(module, self.traced, self.projection)
         except BaseException:
             if self._held is not None:
                 self._held.close()

@@ -20,5 +20,7 @@ from .templates import (
     render as render,
 )
 from .words import (
+    Word as Word,
+    group_into_words as group_into_words,
     words_of as words_of,
 )
