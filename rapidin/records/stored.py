@@ -171,17 +171,17 @@ class StoreInfo:
     shuffles: int
     seed: int
     objective: str
-    layer_norm: bool
+    normalise_layers: bool
     bits: int
-    parameters: int
-    parameter_tensors: int
+    traced_parameters: int
+    traced_tensors: int
     model: str
     adapter: str | None
     dtype: str
     quantization: str
-    modules: str | None
+    parameters: str | None
     max_length: int | None
-    loss: str
+    targets: str
     bytes_vectors: int
     bytes_metadata: int
     bytes_unnamed: int

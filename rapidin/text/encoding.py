@@ -166,7 +166,7 @@ class Encoder:
         ids = prompt_ids
         if len(prompt_ids) <= self.max_length:  # else the response is cut off whole
             ids = prompt_ids + self._response_ids(response)
-        first_target = 1 if self._settings.loss == "all" else max(1, len(prompt_ids))
+        first_target = 1 if self._settings.targets == "all" else max(1, len(prompt_ids))
         kept = tuple(ids[: self.max_length])
         return EncodedSample(
             id=id,
@@ -193,7 +193,7 @@ class Encoder:
 
     def _encode_text(self, id: str, text: str, first_target: int, spans: Iterable[Span]) -> EncodedSample:
         rendered = encode_rendered(text, spans, self._tokenizer, self.max_length)
-        targets = [True] * len(rendered.ids) if self._settings.loss == "all" else rendered.targets
+        targets = [True] * len(rendered.ids) if self._settings.targets == "all" else rendered.targets
         if targets:
             targets[0] = False
         return EncodedSample(

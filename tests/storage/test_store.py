@@ -191,7 +191,7 @@ def test_info(filled: Store) -> None:
     info = filled.info()
     assert (info.samples, info.deleted, info.projection_dim) == (18, 2, DIMENSION)
     assert info.indexes == (IndexInfo("exact", 18, 0, 0),)
-    assert (info.parameters, info.parameter_tensors) == (20, 2)
+    assert (info.traced_parameters, info.traced_tensors) == (20, 2)
     assert [(s.rows, s.live) for s in info.segments] == [(8, 7), (8, 8), (4, 3)]
     assert [s.name for s in info.segments] == [file.name for file in segment_files(filled)]
     assert info.bytes_vectors == sum(file.stat().st_size for file in segment_files(filled))

@@ -61,7 +61,7 @@ def fields_of(shape: str, first: str, second: str) -> dict:
 
 
 choices = st.fixed_dictionaries(
-    {"loss": st.sampled_from(["response", "all"]), "max_length": st.sampled_from([None, 6, 20, 200, 300])}
+    {"targets": st.sampled_from(["response", "all"]), "max_length": st.sampled_from([None, 6, 20, 200, 300])}
 )
 
 

@@ -24,7 +24,7 @@ from rapidin.evaluation.methods.baselines import (
     SentenceScorer,
     normalised,
 )
-from rapidin.evaluation.methods.registry import METHODS, chosen
+from rapidin.evaluation.methods.registry import METHODS, methods_to_run
 from rapidin.evaluation.methods.scoring import AskedQuery, TrainingSet
 from rapidin.evaluation.methods.stored_scores import RapidinScorer, RerankedScorer
 from rapidin.evaluation.methods.tracin import TracIn
@@ -120,7 +120,7 @@ def test_chance_does_not_depend_on_the_order(world: World) -> None:
 
 def test_stored_scores_are_the_exact_ones_up_to_noise(world: World) -> None:
     found = RapidinScorer(world.store, world.model).scores(world.queries, world.training)
-    exact = TracIn(world.model, layer_norm=True).scores(world.queries, world.training)
+    exact = TracIn(world.model, normalise_layers=True).scores(world.queries, world.training)
     assert np.abs(found - exact).max() < 5 / np.sqrt(16384)
 
 
@@ -128,7 +128,7 @@ def test_reranked_ends_are_in_exact_order(world: World) -> None:
     estimates = RapidinScorer(world.store, world.model)
     before = estimates.scores(world.queries, world.training)
     after = RerankedScorer(estimates, world.model, 9).scores(world.queries, world.training)
-    exact = TracIn(world.model, layer_norm=True).scores(world.queries, world.training)
+    exact = TracIn(world.model, normalise_layers=True).scores(world.queries, world.training)
     for old, new, true in zip(before, after, exact, strict=True):
         order, anew = np.argsort(-old), np.argsort(-new)
         np.testing.assert_array_equal(np.sort(old), np.sort(new))
@@ -146,13 +146,13 @@ def test_a_store_that_changed_meanwhile(world: World) -> None:
 
 
 def test_names_of_methods() -> None:
-    assert chosen(["bm25", "bm25", "rapidin"]) == ["rapidin", "bm25"]
-    assert chosen(["all"]) == list(METHODS)
-    assert "bm25" not in chosen(["all"], knows_tokens=True)
+    assert methods_to_run(["bm25", "bm25", "rapidin"]) == ["rapidin", "bm25"]
+    assert methods_to_run(["all"]) == list(METHODS)
+    assert "bm25" not in methods_to_run(["all"], knows_tokens=True)
     with pytest.raises(SettingError, match=r"'bm52' is unknown: give one of rapidin, .*embedding"):
-        chosen(["bm52"])
+        methods_to_run(["bm52"])
     with pytest.raises(SettingError, match="cannot be asked about single words"):
-        chosen(["bm25"], knows_tokens=True)
+        methods_to_run(["bm25"], knows_tokens=True)
 
 
 def test_a_missing_package_says_how_it_is_installed() -> None:

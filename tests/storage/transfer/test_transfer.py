@@ -255,8 +255,8 @@ def test_an_import_that_was_interrupted_is_continued(export: Path, tmp_path: Pat
     ("change", "words"),
     [
         ({"projection": ProjectionSettings(dimension=DIMENSION, seed=7)}, r"projection seed \(0 and 7\)"),
-        ({"text": TextSettings(loss="all")}, "text loss"),
-        ({"parameters": (TracedParameter(name="b", shape=(2,)),)}, "'a.weight'"),
+        ({"text": TextSettings(targets="all")}, "text targets"),
+        ({"traced": (TracedParameter(name="b", shape=(2,)),)}, "'a.weight'"),
         ({"fingerprint": store_settings().fingerprint.model_copy(update={"adapter": {"x": "1"}})}, "fingerprint"),
     ],
 )
