@@ -149,7 +149,7 @@ def _parts(world: World, store: Path, limit: int | None) -> Parts:
         questions = read_questions(world.queries, opened, label, limit=limit)
         queries = asked(model, questions, MAX_NEW_TOKENS)
         training = training_set(opened, model, ())
-        loaded = load_model(model.settings.model_copy(update={"modules": "."}), "cpu")
+        loaded = load_model(model.settings.model_copy(update={"parameters": "."}), "cpu")
         projection = model.projection.model_copy(update={"objective": "loss"})
         with RapidGradEngine(loaded.model, loaded.parameters, projection) as engine:
             gradients = [query_gradient(engine, query.encoded) for query in queries]

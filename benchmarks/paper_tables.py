@@ -232,12 +232,12 @@ def _scored(
         queries = asked(model, kept.answers[variant.tuned], MAX_NEW_TOKENS)
         training = training_set(opened, model, ())
         found = RapidinScorer(opened, model).scores(queries, training)
-        layer_norm = model.projection.layer_norm
-        key = (variant.tuned, model.settings.modules, layer_norm, model.projection.objective)
+        normalise_layers = model.projection.normalise_layers
+        key = (variant.tuned, model.settings.parameters, normalise_layers, model.projection.objective)
         if key not in kept.exact:
-            kept.exact[key] = TracIn(model, layer_norm=layer_norm, objective=model.projection.objective).scores(
-                queries, training
-            )
+            kept.exact[key] = TracIn(
+                model, normalise_layers=normalise_layers, objective=model.projection.objective
+            ).scores(queries, training)
         marked = relevant(opened, training, label, ())
         info = opened.info()
         size = f"{info.bytes_vectors // info.samples:,}"

@@ -100,7 +100,7 @@ class QueryModel:
             self.module = (
                 load_model(self.settings, device, trust_remote_code).model if held is None else held.module
             )
-            self.parameters = settings.parameters
+            self.parameters = settings.traced
             self.projection = settings.projection
             self.engine = RapidGradEngine(self.module, self.parameters, self.projection)
         except BaseException:

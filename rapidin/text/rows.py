@@ -6,15 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from rapidin.data import Row
 from rapidin.errors import RowError
-from rapidin.settings import Template
+from rapidin.settings import Shape, Template
 from rapidin.text.field_values import kind_of, plain_value, typed_cell
 from rapidin.text.templates import ALPACA, check_template, named_fields, render
-
-Shape = Literal["template", "chat", "alpaca", "completion", "text"]
 
 SHAPES = "messages; instruction + output (+ input); prompt + completion (or response); text"
 """The fields of each known shape, for error messages."""

@@ -188,13 +188,13 @@ class Explainer:
 
     def _exact_direction(self, query: TokenSample) -> Direction:
         tensors, norms = self._whole(query)
-        return direction_of(tensors, norms, self._engine.layer_norm, self._rounding)
+        return direction_of(tensors, norms, self._engine.normalise_layers, self._rounding)
 
     def _exact_token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
         # The gradient of a token that the model is certain of may be zero, which is an answer.
         tensors, _ = self._whole(Prefix(query, place), zero=True)
         part = 1 / sum(query.targets)
-        return direction_of(tensors, whole.norms, whole.layer_norm, self._rounding, part)
+        return direction_of(tensors, whole.norms, whole.normalise_layers, self._rounding, part)
 
     def _restored_direction(self, query: TokenSample) -> Direction:
         batch = self._engine.compute([query])
@@ -203,20 +203,20 @@ class Explainer:
         return self._restored(batch.vectors[0], self._engine.norms(query))
 
     def _restored_token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
-        norms = whole.norms if whole.layer_norm else None
+        norms = whole.norms if whole.normalise_layers else None
         vector = self._engine.compute_with_norms([Prefix(query, place)], norms)[0]
         return self._restored(vector * (1 / sum(query.targets)), whole.norms)
 
     def _restored(self, vector: NDArray[np.float32], norms: Tensor) -> Direction:
         """The direction that a query's RapidGrad [K] stands for; `norms` are those of `RapidGradEngine.norms`."""
         layers = len(self._engine.names)
-        factor = 1 / math.sqrt(layers) if self._engine.layer_norm else 1.0
+        factor = 1 / math.sqrt(layers) if self._engine.normalise_layers else 1.0
 
         def restore(position: int) -> Tensor:
             shape = self._engine.shapes[position]
             return self._engine.restored(vector, position, as_matrix(shape)).mul_(factor).to(self._engine.device)
 
-        return Direction(RestoredTensors(restore, layers), norms, self._engine.layer_norm, exact=False)
+        return Direction(RestoredTensors(restore, layers), norms, self._engine.normalise_layers, exact=False)
 
     def _whole(self, sample: TokenSample, zero: bool = False) -> tuple[list[Tensor | None], Tensor]:
         """A sample's gradient by parameter, and its tensors' norms, float64 [L]."""

@@ -40,7 +40,7 @@ class TokenQueries:
             GradientError: a gradient is not finite, or the tokens do not fit into memory even one by one.
         """
         places = target_places(query)
-        norms = self._engine.norms(query) if self._engine.layer_norm else None
+        norms = self._engine.norms(query) if self._engine.normalise_layers else None
         vectors = np.empty((len(places), self._budget.dimension), np.float32)
 
         def compute(chosen: list[TokenSample]) -> NDArray[np.float32]:

@@ -68,7 +68,9 @@ def fidelity(
     stored = _stored_scores(store, estimated, ranked.samples)
     uncoded = _uncoded_scores(model, estimated, list(ranked.encoded()))
     exact = TracIn(
-        model, layer_norm=store.settings.projection.layer_norm, objective=store.settings.projection.objective
+        model,
+        normalise_layers=store.settings.projection.normalise_layers,
+        objective=store.settings.projection.objective,
     ).scores(queries, ranked, tell)
     return replace(
         compared(stored, uncoded, exact, [one.id for one in ranked.samples], store.settings),

@@ -114,11 +114,11 @@ def _embedding(context: Context) -> Scorer:
     return EmbeddingScorer(context.model)
 
 
-def _tracin(context: Context, layer_norm: bool) -> Scorer:
+def _tracin(context: Context, normalise_layers: bool) -> Scorer:
     from rapidin.evaluation.methods.tracin import Checkpoint, TracIn
 
     checkpoints = [Checkpoint(*one) for one in context.options.checkpoints]
-    return TracIn(context.model, layer_norm=layer_norm, checkpoints=checkpoints, device=context.device)
+    return TracIn(context.model, normalise_layers=normalise_layers, checkpoints=checkpoints, device=context.device)
 
 
 def _checkpoints(options: MethodOptions) -> Mapping[str, Any]:

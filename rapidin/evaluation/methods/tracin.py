@@ -54,7 +54,8 @@ class TracIn:
 
     Args:
         model: of the store.
-        layer_norm: divide each tensor's gradient by its norm, so that a score is the mean over tensors of cosines.
+        normalise_layers: whether each tensor's gradient is divided by its norm; a score is then the mean
+            over tensors of cosines.
         checkpoints: of the training; empty: the store's model alone.
         device: for the checkpoints.
         objective: what of a token is differentiated; TracIn's own is the loss.
@@ -64,14 +65,14 @@ class TracIn:
         self,
         model: QueryModel,
         *,
-        layer_norm: bool = False,
+        normalise_layers: bool = False,
         checkpoints: Sequence[Checkpoint] = (),
         device: str = "auto",
         objective: Objective = "loss",
     ) -> None:
-        self.name = "tracin-ln" if layer_norm else "tracin"
+        self.name = "tracin-ln" if normalise_layers else "tracin"
         self._model = model
-        self._layer_norm = layer_norm
+        self._normalise_layers = normalise_layers
         self._checkpoints = checkpoints
         self._device = device
         self._objective = objective
@@ -129,10 +130,10 @@ class TracIn:
 
     def _direction(self, engine: RapidGradEngine, query: AskedQuery, rounding: float) -> WholeGradient:
         tensors, norms = query_gradient(engine, query.encoded)
-        return direction_of(tensors, norms, self._layer_norm, rounding).tensors
+        return direction_of(tensors, norms, self._normalise_layers, rounding).tensors
 
     def _reduce(self, rounding: float) -> Callable[[Tensor, Tensor], Tensor]:
-        if not self._layer_norm:
+        if not self._normalise_layers:
             return over_tensors
 
         def cosines(products: Tensor, norms: Tensor) -> Tensor:

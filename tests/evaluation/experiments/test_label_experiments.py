@@ -110,7 +110,7 @@ def test_what_decides_scores_decides_their_key(setting: LabelExperiment) -> None
     assert data_digest(moved, training) == data
     other = settings.model_copy(update={"codec": settings.codec.model_copy(update={"bits": 1})})
     assert data_digest(other, training) != data
-    traced = settings.model_copy(update={"parameters": settings.parameters[1:]})
+    traced = settings.model_copy(update={"traced": settings.traced[1:]})
     other_objective = settings.projection.model_copy(update={"objective": "log-odds"})
     odds = settings.model_copy(update={"projection": other_objective})
     assert len({data, data_digest(traced, training), data_digest(odds, training)}) == 3

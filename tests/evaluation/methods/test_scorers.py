@@ -120,7 +120,7 @@ def test_chance_does_not_depend_on_the_order(world: World) -> None:
 
 def test_stored_scores_are_the_exact_ones_up_to_noise(world: World) -> None:
     found = RapidinScorer(world.store, world.model).scores(world.queries, world.training)
-    exact = TracIn(world.model, layer_norm=True).scores(world.queries, world.training)
+    exact = TracIn(world.model, normalise_layers=True).scores(world.queries, world.training)
     assert np.abs(found - exact).max() < 5 / np.sqrt(16384)
 
 
@@ -128,7 +128,7 @@ def test_reranked_ends_are_in_exact_order(world: World) -> None:
     estimates = RapidinScorer(world.store, world.model)
     before = estimates.scores(world.queries, world.training)
     after = RerankedScorer(estimates, world.model, 9).scores(world.queries, world.training)
-    exact = TracIn(world.model, layer_norm=True).scores(world.queries, world.training)
+    exact = TracIn(world.model, normalise_layers=True).scores(world.queries, world.training)
     for old, new, true in zip(before, after, exact, strict=True):
         order, anew = np.argsort(-old), np.argsort(-new)
         np.testing.assert_array_equal(np.sort(old), np.sort(new))
