@@ -10,13 +10,17 @@ from .encoding import (
 from .rows import (
     TextSample as TextSample,
     Turn as Turn,
+    hash_of as hash_of,
     recognise as recognise,
 )
 from .templates import (
     ALPACA as ALPACA,
     load_template as load_template,
     named_fields as named_fields,
+    render as render,
 )
 from .words import (
+    Word as Word,
+    group_into_words as group_into_words,
     words_of as words_of,
 )

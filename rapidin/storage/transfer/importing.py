@@ -12,7 +12,7 @@ import numpy as np
 from rapidin.errors import StoreError, StoreMismatchError
 from rapidin.records import ImportReport, Progress
 from rapidin.settings import Frozen, StoreSettings
-from rapidin.storage.catalog import NewSample
+from rapidin.storage.catalog import MetadataChange, NewSample
 from rapidin.storage.store import Store
 from rapidin.storage.store_writer import StoreWriter, check_batch
 from rapidin.storage.vectors import Codec, codec_named, codec_of_bits, fitting_scales
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 2**27
 """Of the vectors of a commit, before they are coded."""
-_COMPARED = ("projection", "parameters", "fingerprint", "text")
+_COMPARED = ("projection", "traced", "fingerprint", "text")
 
 
 def import_vectors(
@@ -105,7 +105,7 @@ def _differences(store: StoreSettings, export: StoreSettings) -> Iterator[str]:
         mine, other = getattr(store, name), getattr(export, name)
         if mine == other:
             continue
-        if name == "parameters":
+        if name == "traced":
             pairs = zip_longest(mine, other)
             parameter = next(here or there for here, there in pairs if here != there)
             yield f"traced parameters (first {parameter.name!r})"
@@ -159,7 +159,9 @@ def _write(
             vectors = exported.vectors(start, start + len(samples))[np.array(new)]
             writer.commit([samples[number] for number in new], vectors, fitting_scales(vectors))
         same = {sample.id: sample for sample in samples if contents.get(sample.id) == sample.content_hash}
-        changed = [sample for sample in same.values() if known[sample.id][1] != sample.metadata_hash]
+        changed = [
+            MetadataChange.of(sample) for sample in same.values() if known[sample.id][1] != sample.metadata_hash
+        ]
         if changed:
             writer.update_metadata(changed)
         replaces = sum(samples[number].id in known for number in new)
