@@ -6,15 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from rapidin.data import Row
 from rapidin.errors import RowError
-from rapidin.settings import Template
+from rapidin.settings import Shape, Template
 from rapidin.text.field_values import kind_of, plain_value, typed_cell
 from rapidin.text.templates import ALPACA, check_template, named_fields, render
-
-Shape = Literal["template", "chat", "alpaca", "completion", "text"]
 
 SHAPES = "messages; instruction + output (+ input); prompt + completion (or response); text"
 """Fields of each known shape, for error messages."""
@@ -46,8 +44,8 @@ class TextSample:
         content_hash: 32 hexadecimal digits of the SHA-256 of shape and text; metadata, the order of fields and
             an empty ``input`` do not change it.
         metadata: all other fields, as JSON values.
-        file: path of the data file, as the user wrote it.
-        row: number of the row in the file, from 1.
+        file: path of the data file, as the user wrote it; empty for a query that came from no file.
+        row: number of the row in the file, from 1; 0 for a query that came from no file.
     """
 
     id: str
