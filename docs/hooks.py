@@ -61,7 +61,9 @@ def command_line() -> str:
                 label = f"`{_argument(parameter)}`"
             else:
                 label = ", ".join(f"`{option}`" for option in (*parameter.opts, *parameter.secondary_opts))
-            parts.append(f"| {label} | {_cell(_takes(parameter))} | {_cell(getattr(parameter, 'help', '') or '')} |")
+            parts.append(
+                f"| {label} | {_cell(_takes(parameter))} | {_cell(getattr(parameter, 'help', '') or '')} |"
+            )
         parts.append("")
     return "\n".join(parts)
 
@@ -179,7 +181,10 @@ def _openapi() -> dict[str, Any]:
         traced=(rapidin.TracedParameter(name="weight", shape=(1, 1)),),
         fingerprint=rapidin.Fingerprint(model={"weight": "0"}),
     )
-    with tempfile.TemporaryDirectory() as directory, rapidin.Store.create(Path(directory) / "store", settings) as store:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        rapidin.Store.create(Path(directory) / "store", settings) as store,
+    ):
         service = Service(store, lambda: rapidin.Searcher(store.path), ServiceSettings())
         schema: dict[str, Any] = create_app(service).api.openapi()
     return schema
@@ -230,5 +235,7 @@ def error_index() -> str:
     ]
     for name, value in vars(errors).items():
         if inspect.isclass(value) and issubclass(value, Exception):
-            parts.append(f"::: rapidin.errors.{name}\n    options: {{heading_level: 2, merge_init_into_class: false}}\n")
+            parts.append(
+                f"::: rapidin.errors.{name}\n    options: {{heading_level: 2, merge_init_into_class: false}}\n"
+            )
     return "\n".join(parts)
