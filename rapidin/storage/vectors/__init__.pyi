@@ -15,7 +15,7 @@ from .decoding import (
     Block as Block,
     decoded as decoded,
 )
-from .rows import (
+from .searched_rows import (
     Rows as Rows,
 )
 from .segment_cache import (

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.records import Sample
-from rapidin.storage.vectors.rows import Rows
+from rapidin.storage.vectors.searched_rows import Rows
 from rapidin.storage.vectors.segment_reading import SegmentSource
 
 
