@@ -17,7 +17,7 @@ from rapidin.storage.derived.indexes import clustering, tuning
 from rapidin.storage.derived.indexes.folding import Folding
 from rapidin.storage.derived.indexes.parameters import IvfParameters
 from rapidin.storage.scan import Best, Scan
-from rapidin.storage.vectors import Codec, Rows, SegmentSource, decoded
+from rapidin.storage.vectors import Codec, Rows, SegmentSource, decoded_vectors
 
 QUERIES = 100
 """Stored vectors that are held back to measure with; at most a tenth of all."""
@@ -147,7 +147,7 @@ class ListMaker:
         """Indexes [h, m] of the rows of largest, and of smallest, inner product with held-back rows; not these."""
         # The length of a query changes no order, but might overflow.
         rows = replace(self._rows.chosen(held), scales=np.ones(len(held), np.float32))
-        vectors = decoded(rows, self._open, self._dimension)
+        vectors = decoded_vectors(rows, self._open, self._dimension)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         ends = self._scan.best(vectors, NEIGHBOURS + 1, self._rows, self._open, both=True)
         low = ends.smallest or ends.largest
