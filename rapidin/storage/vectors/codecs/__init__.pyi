@@ -24,7 +24,3 @@ from .one_bit import (
 from .uniform_grid import (
     UniformGrid as UniformGrid,
 )
-from .verified_files import (
-    VERIFIED_FILES as VERIFIED_FILES,
-    VerifiedFiles as VerifiedFiles,
-)
