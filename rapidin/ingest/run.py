@@ -16,6 +16,7 @@ from rapidin.errors import DataError, ModelError, SettingError, StoreLockedError
 from rapidin.ingest.counts import CachingCounts
 from rapidin.ingest.planning import Plan, encoded_samples, make_plan
 from rapidin.ingest.projection_choice import choose_projection
+from rapidin.ingest.resolving import resolve
 from rapidin.model import check_device, check_same, fingerprint
 from rapidin.records import IngestListener, IngestReport, Preflight
 from rapidin.settings import (
@@ -25,7 +26,6 @@ from rapidin.settings import (
     ResolvedSettings,
     StoreSettings,
     TracedParameter,
-    resolve,
 )
 from rapidin.storage import MetadataChange, Store, StoreWriter
 from rapidin.text import Encoder
