@@ -21,7 +21,6 @@ from rapidin.records import Sample
 from rapidin.settings import TextSettings
 from rapidin.text.chat import Chat, Span, encode_rendered
 from rapidin.text.rows import TextSample
-from rapidin.text.stored_samples import readings
 from rapidin.text.templates import check_template, literal_text
 from rapidin.text.token_spans import PlacesOfTokens
 from rapidin.text.tokens import Tokenizer, tokenize
@@ -129,27 +128,24 @@ class Encoder:
     def encode_stored(self, sample: Sample) -> EncodedSample:
         """The very token ids and targets that a stored sample's gradient was computed from.
 
-        A store keeps text and counts, not ids: the text is encoded again, a chat's by its `target_spans`. For
-        chats stored before format 3, which have none, everything from the response on is taken for the target.
+        A store keeps text and counts, not ids: the text is encoded again, a chat's by its `target_spans`.
 
         Args:
             sample: of a store with the encoder's settings and tokenizer.
 
         Raises:
             StoreMismatchError: the counts of tokens or targets differ from the stored ones, so the tokenizer is
-                another, or it is an old store's chat of several turns; names the id.
+                another; the message names the id.
         """
-        found = [self._encode_reading(sample, spans) for spans in readings(sample, self._settings)]
-        stored = (sample.tokens, sample.targets, sample.truncated)
-        for encoded in found:
-            if (len(encoded.ids), sum(encoded.targets), encoded.truncated) == stored:
-                return encoded
-        raise StoreMismatchError(
-            f"sample {sample.id!r}: its text now gives {len(found[0].ids)} tokens, {sum(found[0].targets)} of "
-            f"them targets, not {sample.tokens} and {sample.targets} as when it was stored: take the tokenizer "
-            f"of that time, or delete it and run 'rapidin ingest' for its row again ({sample.file}, "
-            f"row {sample.row})"
-        )
+        encoded = self._encode_again(sample)
+        found = (len(encoded.ids), sum(encoded.targets), encoded.truncated)
+        if found != (sample.tokens, sample.targets, sample.truncated):
+            raise StoreMismatchError(
+                f"sample {sample.id!r}: its text now gives {found[0]} tokens, {found[1]} of them targets, not "
+                f"{sample.tokens} and {sample.targets} as when it was stored: take the tokenizer of that time, or "
+                f"delete it and run 'rapidin ingest' for its row again ({sample.file}, row {sample.row})"
+            )
+        return encoded
 
     def token_spans(self, encoded: EncodedSample) -> list[Span]:
         """Where each token of a sample stands in its prompt and response together; see `rapidin.text.token_spans`.
@@ -160,9 +156,9 @@ class Encoder:
         places = PlacesOfTokens(self._tokenizer, self._plain, self.max_length)
         return places.of(encoded.ids, encoded.prompt, encoded.response, encoded.target_spans)
 
-    def _encode_reading(self, sample: Sample, spans: tuple[Span, ...]) -> EncodedSample:
-        if spans:
-            return self._encode_text(sample.id, sample.text, len(sample.prompt), spans)
+    def _encode_again(self, sample: Sample) -> EncodedSample:
+        if sample.target_spans:
+            return self._encode_text(sample.id, sample.text, len(sample.prompt), sample.target_spans)
         return self._encode_pieces(sample.id, sample.prompt, sample.response)
 
     def _encode_pieces(self, id: str, prompt: str, response: str) -> EncodedSample:

@@ -15,6 +15,7 @@ from rapidin.errors import (
     FilterError,
     SampleNotFoundError,
     SettingError,
+    StoreCorruptError,
     StoreError,
     StoreMismatchError,
 )
@@ -133,6 +134,18 @@ def test_metadata_of_many_samples_takes_few_statements(store: Store) -> None:
     assert len(statements) < 20
     assert store.count(["m = 1"]) == 1001 and store.count(["n = 1"]) == 0
     assert store.verify().ok
+
+
+def test_altered_spans_of_a_chat_are_noticed(store: Store) -> None:
+    """Both where there were some and where there were none."""
+    with store.writer() as writer:
+        writer.commit([new_sample("chat", target_spans=((3, 9), (12, 20))), new_sample("pair")], random_vectors(2))
+    assert store.get("chat").target_spans == ((3, 9), (12, 20)) and store.get("pair").target_spans == ()
+    with store._database.writing() as session:
+        session.connection().exec_driver_sql("UPDATE samples SET target_spans = '[[3,9]]'")
+    for id in ("chat", "pair"):
+        with pytest.raises(StoreCorruptError, match=f"the row of sample '{id}' was altered"):
+            store.get(id)
 
 
 def test_list_and_count(filled: Store) -> None:

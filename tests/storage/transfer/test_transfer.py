@@ -214,7 +214,7 @@ def test_spans_of_chats_stay_with_their_samples(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [("target_spans", None), ("target_spans", [None] * 20, pa.null())])
 def test_exports_without_any_spans(filled: Store, export: Path, tmp_path: Path, damage) -> None:
-    """Of an older store, or written by another program."""
+    """Another program wrote it, and none of its samples is a chat."""
     column(*damage)(export)
     import_vectors(tmp_path / "new", export)
     with Store.open(tmp_path / "new") as new:
