@@ -44,12 +44,11 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
         return _fitted(given, existing, store)
     if "model" not in given["model"]:
         raise SettingError("a new store needs --model: the directory or hub id of the fine-tuned model")
-    if "shuffles" in projection:
-        # Only one projection shuffles, so a caller that says how often asks for it.
-        if projection.setdefault("kind", "shuffled") != "shuffled":
-            raise SettingError(
-                f"--shuffles belongs to --projection shuffled; the {projection['kind']} one does not shuffle"
-            )
+    # Only one projection shuffles, so a caller that says how often asks for it.
+    if "shuffles" in projection and projection.setdefault("kind", "shuffled") != "shuffled":
+        raise SettingError(
+            f"--shuffles belongs to --projection shuffled; the {projection['kind']} one does not shuffle"
+        )
     return ResolvedSettings(
         **{part: _validated(part, values) for part, values in given.items()},
         kind_given="kind" in projection,

@@ -217,11 +217,13 @@ class _Run:
             return self._store.settings
         return StoreSettings(
             model=self._resolved.model,
+            gradient=self._resolved.gradient,
             text=self._resolved.text.model_copy(update={"shape": self._plan.shape}),
             codec=self._resolved.codec,
             projection=choose_projection(
                 self._resolved.projection,
                 parameters,
+                normalise_layers=self._resolved.gradient.normalise_layers,
                 kind_given=self._resolved.kind_given,
                 dimension_given=self._resolved.dimension_given,
             ),

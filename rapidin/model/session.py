@@ -101,8 +101,8 @@ class QueryModel:
                 load_model(self.settings, device, trust_remote_code).model if held is None else held.module
             )
             self.parameters = settings.traced
-            self.projection = settings.projection
-            self.engine = RapidGradEngine(self.module, self.parameters, self.projection)
+            self.gradient, self.projection = settings.gradient, settings.projection
+            self.engine = RapidGradEngine(self.module, self.parameters, self.projection, self.gradient)
         except BaseException:
             if self._held is not None:
                 self._held.close()

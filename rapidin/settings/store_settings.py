@@ -3,9 +3,9 @@
 These models know nothing of torch, transformers, FAISS or SQL, so that every other module may import them.
 They are stored as JSON in the store and read back by `StoreSettings.model_validate_json`.
 
-A field that a user may set carries its `Flag`. The command line, the comparison of a request with a store, and what
-``rapidin info`` shows are made from these fields (`setting_table`). So a new setting is a field with a flag here, its
-name in `RequestedSettings` and in `StatedSettings` at the end of this file, and the code that uses it.
+A field that a user may set carries its `Flag`. The command line, the comparison of a request with a store, and
+what ``rapidin info`` shows are made from these fields (`setting_table`). So a new setting is a field with a flag
+here, its name in `RequestedSettings` and in `StatedSettings` at the end of this file, and the code that uses it.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class ModelSettings(Frozen):
         str | None,
         Flag(
             "--parameters",
-            "Trace the parameters in whose name this expression is found, e.g. 'mlp|lm_head'; '.' is found in all. "
-            "Unless given, the matrices are traced, but not the vectors of norms and biases, because these blur "
-            "the influence.",
+            "Trace the parameters in whose name this expression is found, e.g. 'mlp|lm_head'; '.' is found in "
+            "all. Unless given, the matrices are traced, but not the vectors of norms and biases, because these "
+            "blur the influence.",
             "REGEX",
         ),
     ] = None
@@ -107,7 +107,7 @@ class TextSettings(Frozen):
 
     Attributes:
         template: the user's template, or None for the built-in one of each row shape.
-        max_length: maximum tokens of a sample; what is beyond is cut off. None: the model's context, at most 2,048.
+        max_length: maximum tokens of a sample; the rest is cut off. None: the model's context, at most 2,048.
         targets: which tokens are targets, the response's or all but the first.
         shape: shape of the rows that the store was created from; a bare prompt of a search is put into it.
     """
@@ -116,7 +116,8 @@ class TextSettings(Frozen):
         Template | None,
         Flag(
             "--template",
-            'JSON file that says how a row becomes text: {"prompt": "Q: {question}\\nA: ", "response": "{answer}"}.',
+            'JSON file that says how a row becomes text: {"prompt": "Q: {question}\\nA: ", '
+            '"response": "{answer}"}.',
             "FILE",
             takes=Path,
         ),
@@ -148,9 +149,9 @@ class GradientSettings(Frozen):
         Objective,
         Flag(
             "--objective",
-            "What of a token is differentiated. loss, unless given: as in training; it tells facts and errors apart "
-            "best. log-odds: tokens that the model is sure of count as much as those that it guesses, which finds "
-            "far more of the samples behind a behaviour, such as a backdoor.",
+            "What of a token is differentiated. loss, unless given: as in training; it tells facts and errors "
+            "apart best. log-odds: tokens that the model is sure of count as much as those that it guesses, which "
+            "finds far more of the samples behind a behaviour, such as a backdoor.",
         ),
     ] = "loss"
     normalise_layers: Annotated[
