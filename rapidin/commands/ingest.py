@@ -25,6 +25,9 @@ class IngestCommand(TyperCommand):
     wait for that. Their values reach `ingest` as the context's object, by the settings' keys.
     """
 
+    _own: list[Any]
+    _complete: bool
+
     @property
     def params(self) -> list[Any]:
         """All arguments and options of the command: always one list, because the help is put into it."""
