@@ -44,8 +44,8 @@ class TextSample:
         content_hash: 32 hexadecimal digits of the SHA-256 of shape and text; metadata, the order of fields and
             an empty ``input`` do not change it.
         metadata: all other fields, as JSON values.
-        file: the data file, as the user named it.
-        row: the row's number in it, counted from 1.
+        file: the data file, as the user named it; empty for a query that came from no file.
+        row: the row's number in it, counted from 1; 0 for a query that came from no file.
     """
 
     id: str
