@@ -160,7 +160,7 @@ def info_table(info: StoreInfo) -> RenderableType:
         "samples": f"{info.samples:,}" + (f" ({info.deleted:,} deleted)" if info.deleted else ""),
         **{key.replace("_", " "): _setting(getattr(info, key)) for key in STORE_SETTINGS},
         "traced": f"{info.traced_parameters:,} parameters in {info.traced_tensors} tensors",
-        "vectors": f"{size(info.bytes_vectors)} in {len(info.segments)} segments, "
+        "vectors": f"{bits(info.bits)} a number, {size(info.bytes_vectors)} in {len(info.segments)} segments, "
         f"{live:,} of {rows:,} rows live" + ("; 'rapidin compact' frees the others" if rows > 2 * live else ""),
         "metadata": f"{size(info.bytes_metadata)}; fields: {', '.join(info.metadata_fields) or 'none'}",
         **(
