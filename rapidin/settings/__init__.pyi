@@ -25,6 +25,7 @@ from .setting_table import (
     stated as stated,
 )
 from .store_settings import (
+    CODEC_OF_BITS as CODEC_OF_BITS,
     MINIMUM_PROJECTION_DIM as MINIMUM_PROJECTION_DIM,
     CodecSettings as CodecSettings,
     Fingerprint as Fingerprint,

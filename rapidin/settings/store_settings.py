@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rapidin.errors import SettingError
 from rapidin.settings.choices import Bits, DType, Objective, ProjectionKind, Quantization, Shape, Targets
@@ -210,12 +210,20 @@ class ProjectionSettings(Frozen):
         return dimension
 
 
+CODEC_OF_BITS: dict[int, str] = {16: "fp16", 4: "hadamard-uniform4", 1: "hadamard-rabitq1"}
+"""Names of the codecs that ``--bits`` chooses; see `rapidin.storage.vectors.codecs`."""
+
+_BITS: Bits = 4
+"""Bits of a number in a new store: a quarter of half precision's bytes, sooner searched, and hardly noisier
+(benchmarks/RESULTS.md)."""
+
+
 class CodecSettings(Frozen):
     """How the numbers of a RapidGrad are kept.
 
     Attributes:
-        bits: bits of a number; see `rapidin.storage.vectors.codecs`. Four make a quarter of half precision's
-            bytes, are sooner searched, and hardly noisier (benchmarks/RESULTS.md).
+        bits: bits of a number, which follow from the codec and are kept beside its name for comparisons.
+        name: name of the codec; see `rapidin.storage.vectors.codecs`. Without it, `CODEC_OF_BITS` gives the name.
     """
 
     bits: Annotated[
@@ -227,7 +235,15 @@ class CodecSettings(Frozen):
             "make.",
             takes=int,
         ),
-    ] = 4
+    ] = _BITS
+    name: str = CODEC_OF_BITS[_BITS]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "name" not in values and values.get("bits") in CODEC_OF_BITS:
+            return {**values, "name": CODEC_OF_BITS[values["bits"]]}
+        return values
 
 
 class Fingerprint(Frozen):

@@ -22,7 +22,7 @@ from rapidin.records import Sample
 from rapidin.storage.catalog import Database, ScoredSample, compile_filters, sample_of, scored, tables
 from rapidin.storage.concurrency import ReadersLock
 from rapidin.storage.derived import EXACT
-from rapidin.storage.scan import GpuSearch, exact, nothing
+from rapidin.storage.scan import CpuScan, Scan, nothing
 from rapidin.storage.state import States
 from rapidin.storage.store_files import DATABASE_NAME
 from rapidin.storage.vectors import Block, Rows, Segment, decoded
@@ -56,9 +56,9 @@ class Snapshot:
     """
 
     def __init__(
-        self, path: Path, database: Database, dimension: int, states: States, gpu: GpuSearch | None = None
+        self, path: Path, database: Database, dimension: int, states: States, scan: Scan | None = None
     ) -> None:
-        """Take the present state of the store in the directory `path`; a `gpu` does what is exact.
+        """Take the present state of the store in the directory `path`; without a `scan` the CPU compares vectors.
 
         Raises:
             StoreCorruptError: the database is damaged.
@@ -66,8 +66,7 @@ class Snapshot:
         self._path = path
         self._database = database
         self._dimension = dimension
-        self._scan = exact.search if gpu is None else gpu.search
-        self._has_gpu = gpu is not None
+        self._scan = CpuScan() if scan is None else scan
         self._lock = threading.RLock()  # a session serves one thread at a time
         self._opened: dict[int, Segment] = {}
         self._segments = states.segments
@@ -152,7 +151,7 @@ class Snapshot:
             StoreCorruptError: the index that was asked for by name is damaged.
         """
         self._check_open()
-        if index == "auto" and nprobe is None and self._has_gpu:
+        if index == "auto" and nprobe is None and self._scan.outruns_indexes:
             return EXACT  # the CPU compares the candidates of indexes, which takes longer
         return self._indexes.chosen_index(index, bool(where), nprobe, queries)
 
@@ -175,7 +174,7 @@ class Snapshot:
         with self._lock, self._database.translated_errors():
             rows = self._selected(where)
             ids = tables.searchable_ids(self._session, compile_filters(where, self._session))
-        return ids, exact.all_scores(queries, rows, self._segment)
+        return ids, self._scan.scores(queries, rows, self._segment)
 
     def count(self, where: Sequence[str] = ()) -> int:
         """How many samples meet all filters.
@@ -241,7 +240,7 @@ class Snapshot:
             rows = self._selected(where)
         chosen = self.chosen_index(index, where, nprobe, len(queries))
         if chosen == EXACT:
-            ends = self._scan(queries, k, rows, self._segment, wanted[1])
+            ends = self._scan.best(queries, k, rows, self._segment, wanted[1])
         else:
             ends = self._indexes.search(chosen, queries, k, wanted, nprobe, self._segment)
         high = ends.largest if wanted[0] else nothing(len(queries))

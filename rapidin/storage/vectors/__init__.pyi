@@ -3,8 +3,11 @@ from . import (
 )
 from .codecs import (
     CODECS as CODECS,
+    SLICE as SLICE,
     Codec as Codec,
-    codec_settings as codec_settings,
+    PreparedQueries as PreparedQueries,
+    codec_named as codec_named,
+    codec_of_bits as codec_of_bits,
     fitting_scales as fitting_scales,
     load_faiss as load_faiss,
 )
@@ -12,7 +15,7 @@ from .decoding import (
     Block as Block,
     decoded as decoded,
 )
-from .rows import (
+from .searched_rows import (
     Rows as Rows,
 )
 from .segment_cache import (
@@ -20,6 +23,7 @@ from .segment_cache import (
 )
 from .segment_reading import (
     Segment as Segment,
+    SegmentSource as SegmentSource,
     open_segment as open_segment,
     place_of as place_of,
     verify_bytes as verify_bytes,

@@ -5,15 +5,15 @@ m rows · K numbers in a vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.records import Sample
-from rapidin.storage.vectors.rows import Rows
-from rapidin.storage.vectors.segment_reading import Segment
+from rapidin.storage.vectors.searched_rows import Rows
+from rapidin.storage.vectors.segment_reading import SegmentSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +24,17 @@ class Block:
     vectors: NDArray[np.float32]
 
 
-def decoded(rows: Rows, open_by_id: Callable[[int], Segment], dimension: int) -> NDArray[np.float32]:
+def decoded(rows: Rows, segments: SegmentSource, dimension: int) -> NDArray[np.float32]:
     """Vectors of rows, in the coordinates and size of RapidGrads [m, K], in the order of the rows.
 
     Args:
         rows: whose vectors are wanted.
-        open_by_id: gives the segment of a database id.
+        segments: gives the segment of a database id.
         dimension: K.
     """
     vectors = np.empty((len(rows), dimension), np.float32)
     for segment_id, mine in rows.by_segment():
-        segment = open_by_id(segment_id)
+        segment = segments(segment_id)
         found = segment.decode(rows.positions[mine], np.empty((len(mine), dimension), np.float32))
         with np.errstate(over="ignore"):  # becomes infinite, which whoever takes it refuses
             vectors[mine] = segment.codec.turned_back(found) * rows.scales[mine, None]

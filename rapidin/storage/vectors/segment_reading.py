@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -136,6 +136,10 @@ class Segment:
                 "restore store.db from a backup"
             )
         return first, last
+
+
+SegmentSource = Callable[[int], Segment]
+"""Gives the open segment of a database id; raises StoreCorruptError if the segment is damaged or unknown."""
 
 
 def open_segment(

@@ -21,8 +21,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from rapidin.errors import StoreSpaceError
+from rapidin.settings import CODEC_OF_BITS
 from rapidin.storage.store_files import SEGMENTS_NAME, file_errors, sync
-from rapidin.storage.vectors.codecs import CODECS, Codec, load_faiss
+from rapidin.storage.vectors.codecs import Codec, load_faiss
 
 SUFFIX = ".faiss"
 _CHUNK_BYTES = 2**24
@@ -39,7 +40,7 @@ class SegmentRecord:
     rows: int
     bytes: int
     checksum: str
-    codec: str = CODECS[16].name
+    codec: str = CODEC_OF_BITS[16]
 
 
 def new_name() -> str:

@@ -14,7 +14,7 @@ from rapidin.errors import StoreCorruptError
 from rapidin.storage.derived.derived_rows import IndexRecord, PartRecord, WrittenFile, advice, check_part
 from rapidin.storage.derived.indexes.parameters import IvfParameters, RabitqParameters
 from rapidin.storage.store_files import INDEXES_NAME, file_errors
-from rapidin.storage.vectors import CODECS, Segment, SegmentRecord, open_segment, place_of, verify_bytes
+from rapidin.storage.vectors import Segment, SegmentRecord, codec_of_bits, open_segment, place_of, verify_bytes
 
 
 def load_centroids(
@@ -89,7 +89,7 @@ def open_codes(
     """
     segment = check_part(store, "rabitq", parameters.build, part, segment)
     file = part.file
-    record = SegmentRecord(segment.id, file.name, part.rows, file.bytes, file.checksum, CODECS[1].name)
+    record = SegmentRecord(segment.id, file.name, part.rows, file.bytes, file.checksum, codec_of_bits(1).name)
     return open_segment(store, record, dimension, recheck, INDEXES_NAME, advice(store, "rabitq"))
 
 
