@@ -150,8 +150,8 @@ def _parts(world: World, store: Path, limit: int | None) -> Parts:
         queries = asked(model, questions, MAX_NEW_TOKENS)
         training = training_set(opened, model, ())
         loaded = load_model(model.settings.model_copy(update={"parameters": "."}), "cpu")
-        projection = model.projection.model_copy(update={"objective": "loss"})
-        with RapidGradEngine(loaded.model, loaded.parameters, projection) as engine:
+        gradient = model.gradient.model_copy(update={"objective": "loss"})
+        with RapidGradEngine(loaded.model, loaded.parameters, model.projection, gradient) as engine:
             gradients = [query_gradient(engine, query.encoded) for query in queries]
             found = GradientProducts(
                 engine, TokenBudget(_TOKENS_PER_BATCH, engine.device, model.projection.dimension)

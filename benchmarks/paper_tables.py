@@ -232,11 +232,11 @@ def _scored(
         queries = asked(model, kept.answers[variant.tuned], MAX_NEW_TOKENS)
         training = training_set(opened, model, ())
         found = RapidinScorer(opened, model).scores(queries, training)
-        normalise_layers = model.projection.normalise_layers
-        key = (variant.tuned, model.settings.parameters, normalise_layers, model.projection.objective)
+        normalise_layers = model.gradient.normalise_layers
+        key = (variant.tuned, model.settings.parameters, normalise_layers, model.gradient.objective)
         if key not in kept.exact:
             kept.exact[key] = TracIn(
-                model, normalise_layers=normalise_layers, objective=model.projection.objective
+                model, normalise_layers=normalise_layers, objective=model.gradient.objective
             ).scores(queries, training)
         marked = relevant(opened, training, label, ())
         info = opened.info()

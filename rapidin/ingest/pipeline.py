@@ -48,7 +48,7 @@ class Caching:
 
     def __init__(self, computer: Computer, settings: StoreSettings, tokens_per_batch: int | None) -> None:
         self._computer = computer
-        self._projection = settings.projection
+        self._gradient, self._projection = settings.gradient, settings.projection
         self._budget: TokenBudget = computer.start(settings, tokens_per_batch)
         fitting = _BUFFER_BYTES // (4 * settings.projection.dimension)
         self._capacity = max(1, min(fitting // 2, _LARGEST_WINDOW))
@@ -82,7 +82,7 @@ class Caching:
             listener.committed(len(stored))
 
         ahead = _BLOCKS_AHEAD_PER_PROCESS * self._computer.processes
-        dimension, normalised = self._projection.dimension, self._projection.normalise_layers
+        dimension, normalised = self._projection.dimension, self._gradient.normalise_layers
         with (
             Committer(writer, dimension, self._capacity, normalised, committed) as committer,
             BlocksAhead(samples, self._window, self._budget, ahead) as blocks,

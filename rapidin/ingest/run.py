@@ -16,6 +16,7 @@ from rapidin.errors import DataError, ModelError, SettingError, StoreLockedError
 from rapidin.ingest.counts import CachingCounts
 from rapidin.ingest.planning import Plan, encoded_samples, make_plan
 from rapidin.ingest.projection_choice import choose_projection
+from rapidin.ingest.resolving import resolve
 from rapidin.model import check_device, check_same, fingerprint
 from rapidin.records import IngestListener, IngestReport, Preflight
 from rapidin.settings import (
@@ -25,7 +26,6 @@ from rapidin.settings import (
     ResolvedSettings,
     StoreSettings,
     TracedParameter,
-    resolve,
 )
 from rapidin.storage import MetadataChange, Store, StoreWriter
 from rapidin.text import Encoder
@@ -217,11 +217,13 @@ class _Run:
             return self._store.settings
         return StoreSettings(
             model=self._resolved.model,
+            gradient=self._resolved.gradient,
             text=self._resolved.text.model_copy(update={"shape": self._plan.shape}),
             codec=self._resolved.codec,
             projection=choose_projection(
                 self._resolved.projection,
                 parameters,
+                normalise_layers=self._resolved.gradient.normalise_layers,
                 kind_given=self._resolved.kind_given,
                 dimension_given=self._resolved.dimension_given,
             ),

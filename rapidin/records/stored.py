@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rapidin.settings import StatedSettings
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -156,32 +158,32 @@ class IndexReport:
     repaired: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StoreInfo:
-    """What a store holds. Sizes are on disk, `bytes_unnamed` of files that the database no longer names.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreInfo(StatedSettings):
+    """What a store holds, with the settings that it was created with.
 
-    Those go with the first writer that finds no reader who may need them.
+    Attributes:
+        path: directory of the store.
+        samples: number of live samples.
+        deleted: number of deleted samples whose vectors are still on disk.
+        traced_parameters: number of parameters that a gradient has.
+        traced_tensors: number of parameter tensors that a gradient has.
+        bytes_vectors: size of the vectors on disk.
+        bytes_metadata: size of the database on disk.
+        bytes_unnamed: size of the files that the database no longer names. The first writer that finds no reader
+            that may need them deletes them.
+        format_version: version of the store's format.
+        created: time of creation.
+        indexes: ways to search, the exact one first.
+        segments: files of vectors.
+        metadata_fields: names of the metadata fields.
     """
 
     path: str
     samples: int
     deleted: int
-    projection: str
-    projection_dim: int
-    shuffles: int
-    seed: int
-    objective: str
-    normalise_layers: bool
-    bits: int
     traced_parameters: int
     traced_tensors: int
-    model: str
-    adapter: str | None
-    dtype: str
-    quantization: str
-    parameters: str | None
-    max_length: int | None
-    targets: str
     bytes_vectors: int
     bytes_metadata: int
     bytes_unnamed: int

@@ -376,7 +376,7 @@ class TestRecode:
 INTERRUPTED = {
     "index": ("rapidin.storage.Store.build_index", "nothing is lost, and the same command goes on"),
     "compact": ("rapidin.storage.Store.compact", "nothing is lost, and the same command goes on"),
-    "export": ("rapidin.storage.Store.export", "nothing was written"),
+    "export": ("rapidin.storage.export_vectors", "nothing was written"),
     "import": ("rapidin.storage.import_vectors", "what was added stays, and the same command goes on"),
     "recode": ("rapidin.storage.recode", "there is no copy"),
     "search": ("rapidin.storage.Store.snapshot", "nothing was changed"),

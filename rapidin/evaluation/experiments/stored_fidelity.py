@@ -69,8 +69,8 @@ def fidelity(
     uncoded = _uncoded_scores(model, estimated, list(ranked.encoded()))
     exact = TracIn(
         model,
-        normalise_layers=store.settings.projection.normalise_layers,
-        objective=store.settings.projection.objective,
+        normalise_layers=store.settings.gradient.normalise_layers,
+        objective=store.settings.gradient.objective,
     ).scores(queries, ranked, tell)
     return replace(
         compared(stored, uncoded, exact, [one.id for one in ranked.samples], store.settings),

@@ -106,7 +106,7 @@ class TracIn:
         changed = "model" if self._model.settings.adapter is None else "adapter"
         settings = self._model.settings.model_copy(update={changed: checkpoint.place})
         loaded = load_model(settings, self._device, self._model.trust_remote_code)
-        engine = RapidGradEngine(loaded.model, self._model.traced, self._model.projection)
+        engine = RapidGradEngine(loaded.model, self._model.traced, self._model.projection, self._model.gradient)
         with engine:
             yield engine, TokenBudget(None, self._model.device, self._model.projection.dimension)
 

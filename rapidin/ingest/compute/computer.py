@@ -81,7 +81,7 @@ class InProcess:
 
     def start(self, settings: StoreSettings, tokens_per_batch: int | None) -> TokenBudget:
         """See `Computer.start`."""
-        self._engine = RapidGradEngine(self._loaded.model, settings.traced, settings.projection)
+        self._engine = RapidGradEngine(self._loaded.model, settings.traced, settings.projection, settings.gradient)
         dimension = settings.projection.dimension
         self._budget = TokenBudget(tokens_per_batch, self._engine.device, dimension)
         # Not the same: what memory does to the one must not change the blocks.

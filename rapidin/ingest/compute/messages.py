@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from rapidin.attribution import RapidGradBatch
-from rapidin.settings import ModelSettings, ProjectionSettings, TracedParameter
+from rapidin.settings import GradientSettings, ModelSettings, ProjectionSettings, TracedParameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Begin:
     """To a worker: make an engine for a store with these settings."""
 
     parameters: tuple[TracedParameter, ...]
+    gradient: GradientSettings
     projection: ProjectionSettings
     tokens_per_batch: int | None
 

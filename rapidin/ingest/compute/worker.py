@@ -82,7 +82,7 @@ def _serve(channel: Channel, inbox: SimpleQueue[object]) -> None:
     begin = inbox.get()
     if not isinstance(begin, Begin):
         raise TypeError(f"the second message is {type(begin).__name__}, not Begin")
-    engine = RapidGradEngine(loaded.model, begin.parameters, begin.projection)
+    engine = RapidGradEngine(loaded.model, begin.parameters, begin.projection, begin.gradient)
     budget = TokenBudget(begin.tokens_per_batch, engine.device, begin.projection.dimension)
     _tell(channel, Ready())
     for number, batch in compute_blocks(engine, _work(inbox), budget):

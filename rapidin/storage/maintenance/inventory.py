@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from rapidin.records import IndexInfo, SegmentInfo, StoreInfo
-from rapidin.settings import StoreSettings
+from rapidin.settings import StoreSettings, stated
 from rapidin.storage.catalog import Database, MetadataFieldRow, SampleRow, tables
 from rapidin.storage.derived import derived_rows, index_info
 from rapidin.storage.maintenance.garbage import unnamed_bytes
@@ -19,7 +19,6 @@ def store_info(
     path: Path, database: Database, settings: StoreSettings, created: str, format_version: int
 ) -> StoreInfo:
     """The record of the store in the directory `path`; the other arguments are what `Store` knows of it."""
-    model, projection = settings.model, settings.projection
     with database.reading() as session:
         records = tables.segment_records(session)
         live = tables.live_counts(session)
@@ -38,22 +37,8 @@ def store_info(
         path=str(path),
         samples=samples,
         deleted=rows - samples,
-        projection=projection.kind,
-        projection_dim=projection.dimension,
-        shuffles=projection.shuffles,
-        seed=projection.seed,
-        objective=projection.objective,
-        normalise_layers=projection.normalise_layers,
-        bits=settings.codec.bits,
         traced_parameters=sum(math.prod(tensor.shape) for tensor in settings.traced),
         traced_tensors=len(settings.traced),
-        model=model.model,
-        adapter=model.adapter,
-        dtype=model.dtype,
-        quantization=model.quantization,
-        parameters=model.parameters,
-        max_length=settings.text.max_length,
-        targets=settings.text.targets,
         bytes_vectors=sum(record.bytes for record in records),
         bytes_metadata=database.size(),
         bytes_unnamed=unnamed_bytes(path, database),
@@ -62,4 +47,5 @@ def store_info(
         indexes=(IndexInfo("exact", samples, 0, 0), *indexes),
         segments=segments,
         metadata_fields=tuple(fields),
+        **stated(settings),
     )

@@ -16,7 +16,7 @@ from rapidin.ingest.blocks import Block, BlocksAhead
 from rapidin.ingest.compute import scheduler
 from rapidin.ingest.compute.local_workers import WorkerProcess
 from rapidin.ingest.compute.messages import Begin, Channel, Computed, Failed, Load, Loaded, Logged, Ready, Work
-from rapidin.settings.store_settings import ModelSettings, ProjectionSettings
+from rapidin.settings.store_settings import GradientSettings, ModelSettings, ProjectionSettings
 from tests.ingest.test_blocks_ahead import budget, sample
 
 pytestmark = pytest.mark.timeout(60)
@@ -100,7 +100,9 @@ class Run:
             raise self._error
 
     def __call__(self) -> None:
-        settings = SimpleNamespace(traced=(), projection=ProjectionSettings(dimension=DIMENSION))
+        settings = SimpleNamespace(
+            traced=(), gradient=GradientSettings(), projection=ProjectionSettings(dimension=DIMENSION)
+        )
         model = ModelSettings(model="m")
         run = self
 
