@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from rapidin.data import read_rows
 from rapidin.errors import DataFileError, SettingError
-from rapidin.evaluation.experiments.questions import Questions, asked as asked_of, training_set
-from rapidin.evaluation.experiments.subsets import datamodeling_scores, subset
+from rapidin.evaluation.experiments.experiment_data import QueryRows, answered_queries, training_set
+from rapidin.evaluation.experiments.subset_correlations import datamodeling_scores, subset
 from rapidin.evaluation.methods import (
     METHODS,
     AskedQuery,
@@ -28,11 +28,11 @@ from rapidin.evaluation.methods import (
     MethodOptions,
     SavedScores,
     ScoringRun,
-    Tell,
+    StepProgress,
     TrainingSet,
     data_digest,
     digest_of,
-    step_of,
+    progress_of_step,
 )
 from rapidin.evaluation.metrics import Bootstrap
 from rapidin.evaluation.retraining import Job, Tokens, Training, WriteData, inputs_digest, retrained_losses
@@ -106,7 +106,7 @@ def linear_datamodeling(
     options: MethodOptions | None = None,
     max_new_tokens: int = 256,
     trust_remote_code: bool = False,
-    tell: Tell | None = None,
+    on_progress: StepProgress | None = None,
 ) -> LdsReport:
     """Retrain on subsets and compare the queries' losses with what methods foretell.
 
@@ -121,7 +121,7 @@ def linear_datamodeling(
         options: of the methods.
         max_new_tokens: longest answer that the model may write.
         trust_remote_code: whether a checkpoint's own Python code may run.
-        tell: told of progress.
+        on_progress: told of progress.
 
     Raises:
         SettingError: a setting cannot be used.
@@ -141,10 +141,10 @@ def linear_datamodeling(
             f"--fraction {retraining.fraction:g} of {len(training)} samples is {rows}: give one that leaves some "
             "in and some out"
         )
-    asked = _asked(store, model, queries, max_new_tokens, tell)
+    asked = _asked(store, model, queries, max_new_tokens, on_progress)
     write_data = _writer(training, store, retraining.data) if retraining.training.command else _nothing
     runner = ScoringRun(
-        Context(store, model, (), device, options or MethodOptions()), training, SavedScores(work), tell
+        Context(store, model, (), device, options or MethodOptions()), training, SavedScores(work), on_progress
     )
     scored = [runner.scores(name, asked) for name in names]
     members = np.stack(
@@ -155,7 +155,9 @@ def linear_datamodeling(
     )
     job = _job(store, model, training, asked, retraining, work, device, trust_remote_code)
     started = time.perf_counter()
-    losses = retrained_losses(job, members, retraining.processes, write_data, step_of(tell, "training on subsets"))
+    losses = retrained_losses(
+        job, members, retraining.processes, write_data, progress_of_step(on_progress, "training on subsets")
+    )
     seconds = time.perf_counter() - started
     mean = Bootstrap(len(asked), retraining.seed).mean
     found = []
@@ -181,13 +183,13 @@ def linear_datamodeling(
 
 
 def _asked(
-    store: Store, model: StoreModel, file: Path, max_new_tokens: int, tell: Tell | None
+    store: Store, model: StoreModel, file: Path, max_new_tokens: int, on_progress: StepProgress | None
 ) -> list[AskedQuery]:
     samples = list(read_queries(file, store.settings.text))
     if not samples:
         raise DataFileError(f"{file} has no rows: give queries")
-    questions = Questions(tuple(samples), ((),) * len(samples), 0)
-    return asked_of(model, questions, max_new_tokens, step_of(tell, "answering queries"))
+    query_rows = QueryRows(tuple(samples), ((),) * len(samples), 0)
+    return answered_queries(model, query_rows, max_new_tokens, progress_of_step(on_progress, "answering queries"))
 
 
 def _job(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import SettingError, StoreError
-from rapidin.evaluation.methods import AskedQuery, Tell, TracIn, TrainingSet
+from rapidin.evaluation.methods import AskedQuery, StepProgress, TracIn, TrainingSet
 from rapidin.evaluation.metrics import Bootstrap, correlation, overlap, tie_order
 from rapidin.model import StoreModel
 from rapidin.records import FidelityReport, Outlook, OverlapAt, Query, Sample
@@ -36,7 +36,7 @@ _VECTORS_AT_ONCE = 16
 
 
 def fidelity(
-    store: Store, model: StoreModel, sample: int, seed: int = 0, tell: Tell | None = None
+    store: Store, model: StoreModel, sample: int, seed: int = 0, on_progress: StepProgress | None = None
 ) -> FidelityReport:
     """Compare stored with exact scores.
 
@@ -45,7 +45,7 @@ def fidelity(
         model: of the store.
         sample: queries, and samples ranked for each, that are drawn; at most half of the store each.
         seed: of the draw.
-        tell: told of progress.
+        on_progress: told of progress.
 
     Raises:
         SettingError: the store or `sample` is too small.
@@ -71,7 +71,7 @@ def fidelity(
         model,
         normalise_layers=store.settings.projection.normalise_layers,
         objective=store.settings.projection.objective,
-    ).scores(queries, ranked, tell)
+    ).scores(queries, ranked, on_progress)
     return replace(
         compared(stored, uncoded, exact, [one.id for one in ranked.samples], store.settings),
         store=str(store.path),

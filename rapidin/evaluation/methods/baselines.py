@@ -19,7 +19,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from rapidin.errors import SettingError
-from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet
+from rapidin.evaluation.methods.scorer import AskedQuery, StepProgress, TrainingSet
 from rapidin.model import StoreModel, mean_hidden_states
 from rapidin.support import package
 from rapidin.text import EncodedSample
@@ -40,9 +40,9 @@ class RandomScorer:
         self._seed = seed
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`."""
+        """See `rapidin.evaluation.methods.scorer.Scorer`."""
         scores = np.empty((len(queries), len(training)), dtype=np.float32)
         for row, query in enumerate(queries):
             for column, sample in enumerate(training.samples):
@@ -62,7 +62,7 @@ class Bm25Scorer:
         self._stemmer = package("Stemmer", "PyStemmer").Stemmer("english")
         self._index: Any = None
 
-    def prepare(self, training: TrainingSet, tell: Tell | None = None) -> None:
+    def prepare(self, training: TrainingSet, on_progress: StepProgress | None = None) -> None:
         """Count the words of every sample."""
         words = self._words([sample.text for sample in training.samples])
         self._index = None
@@ -71,16 +71,16 @@ class Bm25Scorer:
             self._index.index(words, show_progress=False)
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`."""
+        """See `rapidin.evaluation.methods.scorer.Scorer`."""
         scores = np.zeros((len(queries), len(training)), dtype=np.float32)
         texts = [query.query.prompt + query.query.generation for query in queries]
         for row, words in enumerate(self._words(texts)):
             if words and self._index is not None:
                 scores[row] = self._index.get_scores(words)
-            if tell is not None:
-                tell(self.name, row + 1, len(queries))
+            if on_progress is not None:
+                on_progress(self.name, row + 1, len(queries))
         return scores
 
     def _words(self, texts: list[str]) -> list[list[str]]:
@@ -103,20 +103,20 @@ class EmbeddingScorer:
         self._model = model
         self._samples = np.empty((0, 0), dtype=np.float32)
 
-    def prepare(self, training: TrainingSet, tell: Tell | None = None) -> None:
+    def prepare(self, training: TrainingSet, on_progress: StepProgress | None = None) -> None:
         """Embed every sample."""
-        self._samples = self._embedded(list(training.encoded()), tell)
+        self._samples = self._embedded(list(training.encoded()), on_progress)
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`."""
-        return self._embedded([query.encoded for query in queries], tell) @ self._samples.T
+        """See `rapidin.evaluation.methods.scorer.Scorer`."""
+        return self._embedded([query.encoded for query in queries], on_progress) @ self._samples.T
 
-    def _embedded(self, samples: Sequence[EncodedSample], tell: Tell | None) -> NDArray[np.float32]:
+    def _embedded(self, samples: Sequence[EncodedSample], on_progress: StepProgress | None) -> NDArray[np.float32]:
         def told(done: int) -> None:
-            if tell is not None:
-                tell(self.name, done, len(samples))
+            if on_progress is not None:
+                on_progress(self.name, done, len(samples))
 
         with self._model.exclusive() as parts:
             states = mean_hidden_states(parts.module, [sample.ids for sample in samples], told)
@@ -147,14 +147,14 @@ class SentenceScorer:
             ) from error
         self._samples = np.empty((0, 0), dtype=np.float32)
 
-    def prepare(self, training: TrainingSet, tell: Tell | None = None) -> None:
+    def prepare(self, training: TrainingSet, on_progress: StepProgress | None = None) -> None:
         """Embed every sample."""
         self._samples = self._embedded([sample.text for sample in training.samples])
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`."""
+        """See `rapidin.evaluation.methods.scorer.Scorer`."""
         texts = [query.query.prompt + query.query.generation for query in queries]
         return self._embedded(texts) @ self._samples.T
 

@@ -26,7 +26,7 @@ from rapidin.attribution import (
     stacked,
     unstacked,
 )
-from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet, step_of
+from rapidin.evaluation.methods.scorer import AskedQuery, StepProgress, TrainingSet, progress_of_step
 from rapidin.model import ModelParts, StoreModel
 
 _VECTORS_PER_QUERY = 8
@@ -48,24 +48,28 @@ class InfluenceFunction:
         self._inverse = inverse
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`.
+        """See `rapidin.evaluation.methods.scorer.Scorer`.
 
         Raises:
             GradientError: a gradient is zero or not finite.
             ComputationError: the inverse cannot be applied, or memory does not suffice.
         """
         with self._model.exclusive() as parts:
-            return self._scores(parts, queries, training, tell)
+            return self._scores(parts, queries, training, on_progress)
 
     def _scores(
-        self, parts: ModelParts, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None
+        self,
+        parts: ModelParts,
+        queries: Sequence[AskedQuery],
+        training: TrainingSet,
+        on_progress: StepProgress | None,
     ) -> NDArray[np.float32]:
         products = GradientProducts(parts.engine, parts.budget)
         curvature = Curvature(parts.module, parts.engine.names)
         scores = np.empty((len(queries), len(training)), dtype=np.float32)
-        report_step = step_of(tell, self.name)
+        report_step = progress_of_step(on_progress, self.name)
 
         def draw(numbers: random.Random, count: int) -> list[TokenSample]:
             positions = drawn(len(training), count, numbers)

@@ -17,7 +17,7 @@ from rapidin.support import package
 
 if TYPE_CHECKING:
     from rapidin.attribution import GaussNewton, Lissa
-    from rapidin.evaluation.methods.scoring import Scorer
+    from rapidin.evaluation.methods.scorer import Scorer
     from rapidin.model import StoreModel
     from rapidin.storage import Store
 
@@ -225,7 +225,7 @@ def require_packages(names: Sequence[str], options: MethodOptions) -> None:
         package("sentence_transformers", "sentence-transformers", "pip install sentence-transformers")
 
 
-QUICK = ("random", "bm25", "embedding")
+QUICK_METHODS = ("random", "bm25", "embedding")
 """What rapidin is compared with unless the user names something."""
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.evaluation.methods.scoring import AskedQuery, TrainingSet
+from rapidin.evaluation.methods.scorer import AskedQuery, TrainingSet
 from rapidin.settings import StoreSettings
 from rapidin.support import write_whole
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 SCORES_VERSION = 1
 """Changed where a method gives other scores for the same data than before."""
-DIRECTORY_NAME = "evaluation"
+SCORES_DIRECTORY = "evaluation"
 """In a store, where scores are kept unless the user names another place; nothing else looks there."""
 _SUFFIX = ".npz"
 

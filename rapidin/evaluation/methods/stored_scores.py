@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import StoreError
-from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet
+from rapidin.evaluation.methods.scorer import AskedQuery, StepProgress, TrainingSet
 from rapidin.model import StoreModel
 from rapidin.storage import Store
 
@@ -34,9 +34,9 @@ class RapidinScorer:
         self._where = where
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`.
+        """See `rapidin.evaluation.methods.scorer.Scorer`.
 
         Raises:
             GradientError: a query's gradient is zero or not finite.
@@ -70,15 +70,15 @@ class RerankedScorer:
         self._count = count
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`.
+        """See `rapidin.evaluation.methods.scorer.Scorer`.
 
         Raises:
             GradientError, StoreError: as `RapidinScorer.scores`.
             StoreMismatchError: a sample cannot be encoded as it was at ingest.
         """
-        scores = self._estimates.scores(queries, training, tell)
+        scores = self._estimates.scores(queries, training, on_progress)
         count = min(self._count, len(training) // 2)
         for row, query in enumerate(queries):
             order = np.argsort(-scores[row], kind="stable")
@@ -93,6 +93,6 @@ class RerankedScorer:
                         for place, influence in zip(end, found, strict=True)
                     ]
                     scores[row, end[np.argsort(exact)[::-1]]] = scores[row, end]
-            if tell is not None:
-                tell(self.name, row + 1, len(queries))
+            if on_progress is not None:
+                on_progress(self.name, row + 1, len(queries))
         return scores

@@ -31,7 +31,7 @@ from rapidin.attribution import (
     query_gradient,
     significant,
 )
-from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet, step_of
+from rapidin.evaluation.methods.scorer import AskedQuery, StepProgress, TrainingSet, progress_of_step
 from rapidin.model import StoreModel, load_model
 from rapidin.settings import Objective
 
@@ -78,9 +78,9 @@ class TracIn:
         self._objective = objective
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`.
+        """See `rapidin.evaluation.methods.scorer.Scorer`.
 
         Raises:
             GradientError: a gradient is zero or not finite.
@@ -88,13 +88,13 @@ class TracIn:
         """
         if not self._checkpoints:
             with self._model.exclusive() as parts:
-                return self._of_engine(parts.engine, parts.budget, queries, training, tell)
+                return self._of_engine(parts.engine, parts.budget, queries, training, on_progress)
         total = np.zeros((len(queries), len(training)), dtype=np.float32)
         for number, checkpoint in enumerate(self._checkpoints):
 
             def report(step: str, done: int, of: int, number: int = number) -> None:
-                if tell is not None:
-                    tell(step, number * of + done, len(self._checkpoints) * of)
+                if on_progress is not None:
+                    on_progress(step, number * of + done, len(self._checkpoints) * of)
 
             with self._opened(checkpoint) as (engine, budget):
                 found = self._of_engine(engine, budget, queries, training, report)
@@ -116,13 +116,15 @@ class TracIn:
         budget: TokenBudget,
         queries: Sequence[AskedQuery],
         training: TrainingSet,
-        tell: Tell | None,
+        on_progress: StepProgress | None,
     ) -> NDArray[np.float32]:
         products = GradientProducts(engine, budget)
         rounding = ROUNDING.get(engine.precision, ROUNDING_LOW)
         scores = np.empty((len(queries), len(training)), dtype=np.float32)
         with engine.differentiating(self._objective):
-            for group, report in in_groups(products, len(queries), len(training), step_of(tell, self.name)):
+            for group, report in in_groups(
+                products, len(queries), len(training), progress_of_step(on_progress, self.name)
+            ):
                 directions = [self._direction(engine, queries[number], rounding) for number in group]
                 found = products.against(directions, training.encoded(), self._reduce(rounding), report)
                 scores[group.start : group.stop] = found.T

@@ -46,7 +46,7 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
+class QueryRows:
     """The queries of a file that an evaluation asks.
 
     Attributes:
@@ -60,14 +60,14 @@ class Questions:
     left_out: int
 
 
-def read_questions(
+def read_query_rows(
     file: Path,
     store: Store,
     label: Label,
     answers: Answers = "file",
     limit: int | None = None,
     span_of: Callable[[TextSample], tuple[str, ...]] = lambda _: (),
-) -> Questions:
+) -> QueryRows:
     """Read the queries that an evaluation asks.
 
     Args:
@@ -91,7 +91,7 @@ def read_questions(
             kept.append(_unanswered(sample) if answers == "model" else sample)
     if not kept:
         raise DataFileError(f"{file}: every row carries another value than {label.expression}; nothing is asked")
-    return Questions(tuple(kept), tuple(span_of(sample) for sample in kept), left_out)
+    return QueryRows(tuple(kept), tuple(span_of(sample) for sample in kept), left_out)
 
 
 def span_reader(field: str, given: Sequence[str]) -> Callable[[TextSample], tuple[str, ...]]:
@@ -132,9 +132,9 @@ def _unanswered(sample: TextSample) -> TextSample:
     return replace(sample, response="", has_response=False, turns=turns)
 
 
-def asked(
+def answered_queries(
     model: StoreModel,
-    questions: Questions,
+    query_rows: QueryRows,
     max_new_tokens: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[AskedQuery]:
@@ -144,21 +144,21 @@ def asked(
         RowError: a row cannot be used.
     """
     found = []
-    for number, sample in enumerate(questions.samples, start=1):
+    for number, sample in enumerate(query_rows.samples, start=1):
         found.append(AskedQuery(*model.prepared(sample, max_new_tokens)))
         if on_progress is not None:
-            on_progress(number, len(questions.samples))
+            on_progress(number, len(query_rows.samples))
     return found
 
 
-def asked_about_spans(model: StoreModel, whole: Sequence[AskedQuery], questions: Questions) -> list[AskedQuery]:
+def narrowed_to_spans(model: StoreModel, whole: Sequence[AskedQuery], query_rows: QueryRows) -> list[AskedQuery]:
     """The same queries, of which only the tokens of their spans are targets.
 
     Raises:
         RowError: a span does not occur in its generation.
     """
     found = []
-    for one, sample, spans in zip(whole, questions.samples, questions.spans, strict=True):
+    for one, sample, spans in zip(whole, query_rows.samples, query_rows.spans, strict=True):
         places = model.token_spans(one.encoded)
         try:
             tokens = tokens_in_spans(one.encoded, places, spans)

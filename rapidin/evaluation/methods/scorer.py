@@ -16,13 +16,13 @@ from rapidin.model import StoreModel
 from rapidin.records import Query, Sample
 from rapidin.text import EncodedSample
 
-Tell = Callable[[str, int, int], None]
+StepProgress = Callable[[str, int, int], None]
 """Told a step's name, how much of it is done, and of how much."""
 
 
-def step_of(tell: Tell | None, name: str) -> Callable[[int, int], None] | None:
+def progress_of_step(on_progress: StepProgress | None, name: str) -> Callable[[int, int], None] | None:
     """Reports of one step: told how much of it is done, and of how much."""
-    return None if tell is None else lambda done, total: tell(name, done, total)
+    return None if on_progress is None else lambda done, total: on_progress(name, done, total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +73,14 @@ class Scorer(Protocol):
     name: str
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
         """Score every training sample for every query.
 
         Args:
             queries: q of them.
             training: n samples.
-            tell: told of progress.
+            on_progress: told of progress.
 
         Returns:
             float32 [q, n].

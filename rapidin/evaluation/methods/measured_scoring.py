@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rapidin.errors import GradientError
 from rapidin.evaluation.methods.registry import METHODS, Context
 from rapidin.evaluation.methods.saved_scores import Measured, SavedScores, data_digest, key_of
-from rapidin.evaluation.methods.scoring import AskedQuery, Scorer, Tell, TrainingSet
+from rapidin.evaluation.methods.scorer import AskedQuery, Scorer, StepProgress, TrainingSet
 from rapidin.evaluation.metrics import Meter
 
 QUERIES_AT_ONCE = 32
@@ -30,7 +30,7 @@ QUERIES_AT_ONCE = 32
 class PreparedScorer(Protocol):
     """A scorer that does what is the same for all queries beforehand."""
 
-    def prepare(self, training: TrainingSet, tell: Tell | None = None) -> None:
+    def prepare(self, training: TrainingSet, on_progress: StepProgress | None = None) -> None:
         """Do what has to be done once for these training samples."""
 
 
@@ -66,7 +66,7 @@ class ScoringRun:
         context: what scorers are made from.
         training: n samples.
         saved: of former runs.
-        tell: told of progress.
+        on_progress: told of progress.
         alone: whether the first query is asked by itself, which doubles the time of methods that pass over all
             training samples each time they are asked.
     """
@@ -76,14 +76,14 @@ class ScoringRun:
         context: Context,
         training: TrainingSet,
         saved: SavedScores,
-        tell: Tell | None = None,
+        on_progress: StepProgress | None = None,
         alone: bool = True,
     ) -> None:
         self._alone = alone
         self._context = context
         self._training = training
         self._saved = saved
-        self._tell = tell
+        self._on_progress = on_progress
         self._data = data_digest(context.store.settings, training)
         self._scorers: dict[str, Scorer] = {}
         self._preparation: dict[str, Measured] = {}
@@ -108,7 +108,7 @@ class ScoringRun:
     def _computed(self, name: str, group: Sequence[AskedQuery]) -> Measured:
         scorer = self._scorer(name)
         with Meter() as meter:
-            scores = scorer.scores(group, self._training, self._tell)
+            scores = scorer.scores(group, self._training, self._on_progress)
         wrong = np.flatnonzero(~np.isfinite(scores).all(axis=1))
         if len(wrong):
             raise GradientError(group[wrong[0]].query.id, f"a query whose scores by {name} are not finite")
@@ -124,7 +124,7 @@ class ScoringRun:
                 scorer = METHODS[name].make(self._context)
                 prepares = isinstance(scorer, PreparedScorer)
                 if isinstance(scorer, PreparedScorer):
-                    scorer.prepare(self._training, self._tell)
+                    scorer.prepare(self._training, self._on_progress)
             nothing = np.empty((0, 0), dtype=np.float32)
             seconds = meter.seconds if prepares else 0.0
             self._preparation[name] = Measured(nothing, seconds, seconds, meter.memory, meter.device_memory)
