@@ -1,8 +1,8 @@
-"""The linear datamodeling score of any scorers on a store: does influence say what retraining does?
+"""The linear datamodeling score of methods on a store: do their scores predict what retraining does?
 
-Park et al. 2023 (TRAK, arXiv 2303.14186, definition 2.3): models are trained on random subsets of the training
-samples; a method's scores, added up over a subset, should rank the models as they do on each query. This is the
-causal check: nothing but retraining says what a sample really did.
+Models are trained on random subsets of the training samples. A method's scores, added up over a subset, should
+rank the models as their losses on each query do (Park et al. 2023, arXiv 2303.14186, definition 2.3). This is the
+causal check, because only retraining shows what a sample really did.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from rapidin.storage import Store
 from rapidin.text import recognise
 
 MINIMUM_SUBSETS = 5
-"""Fewer models rank nothing."""
+"""Smallest number of models whose ranking says anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ class Retraining:
     """What is retrained, and how.
 
     Attributes:
-        training: of each model.
-        subsets: how many models.
-        fraction: of the samples in each subset, in (0, 1).
-        seed: of the subsets.
+        training: how each model is trained.
+        subsets: number of subsets, and so of models.
+        fraction: share of the samples in each subset, in (0, 1).
+        seed: seed of the subsets.
         jobs: number of models that are trained at a time; None for one per core, or one with a command.
-        data: the files that the samples were ingested from, whose rows a command gets as they are; empty: it gets
+        data: files from which the samples were ingested; a command gets their rows as they are. If empty, it gets
             rows of id, prompt and completion.
         keep: whether checkpoints and data files stay.
     """
@@ -108,24 +108,24 @@ def linear_datamodeling(
     trust_remote_code: bool = False,
     on_progress: StepProgress | None = None,
 ) -> LdsReport:
-    """Retrain on subsets and compare the queries' losses with what methods foretell.
+    """Retrain on subsets and compare the queries' losses with what methods predict.
 
     Args:
-        store: open.
-        model: of the store; its scores should be those of a model trained on all samples in the same way.
-        queries: rows of the shapes that ingest takes; the model answers where a response is missing.
-        methods: names of `registry.METHODS`.
+        store: an open store.
+        model: model of the store, which should have been trained on all samples in the same way.
+        queries: data file of queries; the model answers those without a response.
+        methods: names of methods, see `METHODS`.
         retraining: what is retrained, and how.
-        work: where scores, losses and logs are kept, for the next run to go on from.
-        device: as the user named it.
-        options: of the methods.
-        max_new_tokens: longest answer that the model may write.
+        work: directory that keeps scores, losses and logs for the next run.
+        device: device as the user named it.
+        options: settings of the methods.
+        max_new_tokens: maximum length of an answer that the model writes.
         trust_remote_code: whether a checkpoint's own Python code may run.
-        on_progress: told of progress.
+        on_progress: function that is told a step's name, how much is done, and of how much.
 
     Raises:
         SettingError: a setting cannot be used.
-        ComputationError: a training failed; what was finished is kept.
+        ComputationError: a training failed; finished ones are kept.
         RapidinError: something else cannot be used or computed.
     """
     names = list(dict.fromkeys(methods))
@@ -187,7 +187,7 @@ def _asked(
 ) -> list[AskedQuery]:
     samples = list(read_queries(file, store.settings.text))
     if not samples:
-        raise DataFileError(f"{file} has no rows: give queries")
+        raise DataFileError(f"{file} has no rows: add queries, or give another file")
     query_rows = QueryRows(tuple(samples), ((),) * len(samples), 0)
     return answered_queries(model, query_rows, max_new_tokens, progress_of_step(on_progress, "answering queries"))
 
@@ -202,7 +202,7 @@ def _job(
     device: str,
     trust_remote_code: bool,
 ) -> Job:
-    """What is trained, in a directory whose name tells everything that decides the losses."""
+    """The job of training, with a directory whose name depends on everything that decides the losses."""
     queries = [{"ids": list(one.encoded.ids), "targets": list(one.encoded.targets)} for one in asked]
     decides = (
         data_digest(store.settings, training),
@@ -229,7 +229,7 @@ def _nothing(file: Path, members: NDArray[np.int64]) -> None:
 
 
 def _writer(training: TrainingSet, store: Store, files: Sequence[Path]) -> WriteData:
-    """Writes a subset as JSON Lines: the rows of the user's files, or what the model saw of the samples.
+    """A function that writes a subset as JSON Lines: rows of the user's files, or the samples' texts.
 
     Raises:
         SettingError: the files lack a sample.

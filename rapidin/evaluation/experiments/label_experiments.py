@@ -36,23 +36,23 @@ from rapidin.records import BackdoorReport, CachingCost, MethodTracing, TracedAt
 from rapidin.storage import Store
 
 TRACING_KS = (5, 10, 25, 50)
-"""Those of Table 5."""
+"""The k of Table 5."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelExperiment:
-    """What both experiments are about.
+    """What both experiments with a label have in common.
 
     Attributes:
-        store: open.
-        model: of the store.
-        label: what marks the samples that should be found.
-        query_rows: the queries.
+        store: an open store.
+        model: model of the store.
+        label: label of the samples that should be found.
+        query_rows: queries that are asked.
         where: filters that the training samples meet.
-        device: as the user named it.
-        options: of the methods.
-        max_new_tokens: longest answer that the model may write.
-        work: directory where scores are kept; None: they are not.
+        device: device as the user named it.
+        options: settings of the methods.
+        max_new_tokens: maximum length of an answer that the model writes.
+        work: directory that keeps scores; None to keep none.
         alone: whether the first query is asked by itself, see `ScoringRun`.
     """
 
@@ -69,7 +69,7 @@ class LabelExperiment:
 
     @property
     def context(self) -> Context:
-        """What scorers are made from."""
+        """Objects from which scorers are made."""
         return Context(self.store, self.model, self.where, self.device, self.options)
 
     def answered(self, on_progress: StepProgress | None) -> list[AskedQuery]:
@@ -83,7 +83,7 @@ class LabelExperiment:
         )
 
     def runner(self, training: TrainingSet, on_progress: StepProgress | None) -> ScoringRun:
-        """Runs the methods on these samples."""
+        """The run of methods on these samples."""
         return ScoringRun(self.context, training, SavedScores(self.work), on_progress, self.alone)
 
 
@@ -94,17 +94,17 @@ def backdoor(
     caching_seconds: float | None = None,
     on_progress: StepProgress | None = None,
 ) -> BackdoorReport:
-    """Compare methods by Table 4's measures, and by what they take (Table 2).
+    """Compare methods by the measures of Table 4, and by time and memory (Table 2).
 
     Args:
-        setting: of the experiment.
-        baselines: methods besides ``rapidin``.
-        ks: sizes of the ends; those beyond half of the samples are left out.
-        caching_seconds: that making the store's vectors took; None: estimated from some samples.
-        on_progress: told of progress.
+        setting: store, model, label and queries.
+        baselines: names of the methods besides ``rapidin``.
+        ks: numbers of samples at each end; those beyond half of the samples are left out.
+        caching_seconds: seconds that computing the store's vectors took; None to estimate them.
+        on_progress: function that is told a step's name, how much is done, and of how much.
 
     Raises:
-        SettingError: a method is unknown, or the label tells nothing apart.
+        SettingError: a method is unknown, or the label does not tell samples apart.
         RapidinError: something else cannot be used or computed.
     """
     names = methods_to_run(baselines)
@@ -148,13 +148,13 @@ def trace(
     """Find the samples behind wrong words, asked by whole generations and by these words alone (Table 5).
 
     Args:
-        setting: of the experiment; its query_rows name their spans.
-        baselines: methods besides ``rapidin``.
+        setting: store, model, label and queries, which name their spans.
+        baselines: names of the methods besides ``rapidin``.
         ks: numbers of samples at the top; those beyond all samples are left out.
-        on_progress: told of progress.
+        on_progress: function that is told a step's name, how much is done, and of how much.
 
     Raises:
-        SettingError: a method is unknown or knows no tokens, or the label tells nothing apart.
+        SettingError: a method is unknown or knows no tokens, or the label does not tell samples apart.
         RapidinError: something else cannot be used or computed.
     """
     names = methods_to_run(baselines, knows_tokens=True)

@@ -1,7 +1,7 @@
 """Influence functions (Koh and Liang 2017): ⟨H⁻¹ ∇L(query), ∇L(sample)⟩ with exact gradients.
 
-That is how much the query's loss would fall if the sample counted a little more in training, up to a factor that
-all samples have in common: proponents are positive, as TracIn's are.
+The score says how much the query's loss would fall if the sample counted a little more in training, up to a factor
+that all samples have in common. Proponents have positive scores, as with TracIn.
 
 Shape letters: q queries · n samples.
 """
@@ -30,16 +30,16 @@ from rapidin.evaluation.methods.scorer import AskedQuery, StepProgress, Training
 from rapidin.model import ModelParts, StoreModel
 
 _VECTORS_PER_QUERY = 8
-"""Vectors of the parameters' size that solving for one query takes, intermediate ones included."""
+"""Number of vectors of the parameters' size that solving for one query takes."""
 
 
 class InfluenceFunction:
-    """Influence by the inverse curvature of the training loss.
+    """Influence by the inverse of the training loss's curvature.
 
     Args:
         name: name of the scorer.
         model: model of the store.
-        inverse: the way to multiply with the inverse.
+        inverse: method that multiplies by the inverse.
     """
 
     def __init__(self, name: str, model: StoreModel, inverse: InverseCurvature) -> None:
@@ -50,7 +50,7 @@ class InfluenceFunction:
     def scores(
         self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scorer.Scorer`.
+        """Score every training sample for every query, see `Scorer`.
 
         Raises:
             GradientError: a gradient is zero or not finite.

@@ -1,4 +1,4 @@
-"""What every scorer is given and what it gives back: queries × training samples → scores.
+"""The protocol of scorers: queries × training samples → scores.
 
 Shape letters: q queries · n training samples.
 """
@@ -17,11 +17,11 @@ from rapidin.records import Query, Sample
 from rapidin.text import EncodedSample
 
 StepProgress = Callable[[str, int, int], None]
-"""Told a step's name, how much of it is done, and of how much."""
+"""Function that is told a step's name, how much of it is done, and of how much."""
 
 
 def progress_of_step(on_progress: StepProgress | None, name: str) -> Callable[[int, int], None] | None:
-    """Reports of one step: told how much of it is done, and of how much."""
+    """A function for the progress of one step; None if nobody wants to hear."""
     return None if on_progress is None else lambda done, total: on_progress(name, done, total)
 
 
@@ -30,8 +30,8 @@ class AskedQuery:
     """A generation whose training samples are asked for.
 
     Attributes:
-        query: its text and metadata.
-        encoded: its token ids and targets, as `StoreModel.prepared` made them.
+        query: text and metadata of the query.
+        encoded: token ids and targets of the query, as `StoreModel.prepared` made them.
     """
 
     query: Query
@@ -39,10 +39,10 @@ class AskedQuery:
 
 
 class TrainingSet:
-    """The training samples that are ranked, always in the same order.
+    """The training samples that are ranked, always in one order.
 
     Args:
-        samples: of a store, by ascending id, the order of `Snapshot.scores`.
+        samples: samples of a store by ascending id, which is the order of `Snapshot.scores`.
         model: the store's model, which encodes them.
     """
 
@@ -54,20 +54,20 @@ class TrainingSet:
         return len(self.samples)
 
     def encoded(self) -> Iterator[EncodedSample]:
-        """Every sample's token ids and targets, as the model saw them at ingest.
+        """Token ids and targets of every sample, as the model saw them at ingest.
 
         Raises:
-            RapidinError: a sample cannot be encoded as it was then.
+            RapidinError: a sample cannot be encoded as it was at ingest.
         """
         for sample in self.samples:
             yield self._model.encode_stored(sample)
 
 
 class Scorer(Protocol):
-    """Says how much each training sample has to do with each query; the larger, the more.
+    """Scores how much each training sample has to do with each query; more is larger.
 
     Attributes:
-        name: as tables, plots and ``--baseline`` have it.
+        name: name of the method in tables, plots and ``--baseline``.
     """
 
     name: str
@@ -78,13 +78,13 @@ class Scorer(Protocol):
         """Score every training sample for every query.
 
         Args:
-            queries: q of them.
-            training: n samples.
-            on_progress: told of progress.
+            queries: the q queries.
+            training: the n training samples.
+            on_progress: function that is told a step's name, how much is done, and of how much.
 
         Returns:
             float32 [q, n].
 
         Raises:
-            RapidinError: what cannot be scored.
+            RapidinError: something cannot be scored.
         """

@@ -1,8 +1,8 @@
 """TracIn with exact, uncompressed gradients (Pruthi et al. 2020), with and without layer-wise normalisation.
 
-What RapidIn approximates: the inner product of the whole gradients (Eq. 5 of Lin et al. 2024; of the loss, where a
-store may differentiate the log-odds, see `TracIn`), summed over checkpoints of the training, each weighted by the
-learning rate that it had there.
+RapidIn approximates this score: the inner product of whole gradients (Eq. 5 of Lin et al. 2024), summed over
+checkpoints of the training, each weighted by its learning rate. TracIn differentiates the loss, while a store may
+differentiate the log-odds.
 
 Shape letters: q queries · n samples · b batch · L parameter tensors.
 """
@@ -41,8 +41,8 @@ class Checkpoint:
     """A state of the model during its training.
 
     Attributes:
-        place: directory of the checkpoint: of the adapter where the store's model has one, else of the model.
-        learning_rate: that the optimiser had there.
+        place: directory of the checkpoint, of the adapter if the store's model has one, else of the model.
+        learning_rate: learning rate of the optimiser at the checkpoint.
     """
 
     place: str
@@ -53,12 +53,12 @@ class TracIn:
     """Inner products of whole gradients.
 
     Args:
-        model: of the store.
+        model: model of the store.
         normalise_layers: whether each tensor's gradient is divided by its norm; a score is then the mean
             over tensors of cosines.
-        checkpoints: of the training; empty: the store's model alone.
-        device: for the checkpoints.
-        objective: what of a token is differentiated; TracIn's own is the loss.
+        checkpoints: checkpoints of the training; empty for the store's model alone.
+        device: device of the checkpoints.
+        objective: objective that is differentiated; TracIn itself takes the loss.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class TracIn:
     def scores(
         self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scorer.Scorer`.
+        """Score every training sample for every query, see `Scorer`.
 
         Raises:
             GradientError: a gradient is zero or not finite.
