@@ -23,8 +23,8 @@ from rapidin.storage.catalog import Database, ScoredSample, compile_filters, sam
 from rapidin.storage.concurrency import ReadersLock
 from rapidin.storage.derived import EXACT
 from rapidin.storage.scan import GpuSearch, exact, nothing
-from rapidin.storage.state import States
 from rapidin.storage.store_files import DATABASE_NAME
+from rapidin.storage.store_state import NewestState
 from rapidin.storage.vectors import Block, Rows, Segment, decoded
 
 
@@ -56,7 +56,7 @@ class Snapshot:
     """
 
     def __init__(
-        self, path: Path, database: Database, dimension: int, states: States, gpu: GpuSearch | None = None
+        self, path: Path, database: Database, dimension: int, states: NewestState, gpu: GpuSearch | None = None
     ) -> None:
         """Take the present state of the store in the directory `path`; a `gpu` does what is exact.
 

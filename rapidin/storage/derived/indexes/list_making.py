@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import SettingError
+from rapidin.storage.derived.derived_kind import StepProgress
 from rapidin.storage.derived.indexes import clustering, tuning
 from rapidin.storage.derived.indexes.folding import Folding
 from rapidin.storage.derived.indexes.parameters import IvfParameters
@@ -24,9 +25,6 @@ QUERIES = 100
 NEIGHBOURS = 10
 DEFAULT_RECALL = 0.95
 _SEED = 99
-
-Progress = Callable[[str, int, int], None]
-"""Told the name of a step, what of it is done, and what there is to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,12 @@ class ListMaker:
     """Makes lists for the rows of one state of a store."""
 
     def __init__(
-        self, rows: Rows, open_by_id: Callable[[int], Segment], codec: Codec, dimension: int, progress: Progress
+        self,
+        rows: Rows,
+        open_by_id: Callable[[int], Segment],
+        codec: Codec,
+        dimension: int,
+        progress: StepProgress,
     ) -> None:
         """Work on live `rows` whose segments `open_by_id` gives; vectors have K = `dimension` numbers."""
         self._rows = rows
