@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from rapidin.storage.catalog import Database, tables
 from rapidin.storage.derived import SearchIndexes, derived_records
+from rapidin.storage.scan import CpuScan
 from rapidin.storage.vectors import Codec, OpenedSegments, Rows, SegmentRecord
 
 
@@ -60,7 +61,7 @@ class NewestState:
             records = {record.id or 0: record for record in found}
             rows = tables.searchable_rows(session)
             indexes = SearchIndexes(
-                self._path, derived_records.read(session), records, rows, self._codec, self._dimension
+                self._path, derived_records.read(session), records, rows, self._codec, self._dimension, CpuScan()
             )
             state = StoreState(records, rows, indexes)
             if steady:

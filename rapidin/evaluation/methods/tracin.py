@@ -32,7 +32,7 @@ from rapidin.attribution import (
     significant,
 )
 from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet, step_of
-from rapidin.model import QueryModel, load_model
+from rapidin.model import StoreModel, load_model
 from rapidin.settings import Objective
 
 
@@ -63,7 +63,7 @@ class TracIn:
 
     def __init__(
         self,
-        model: QueryModel,
+        model: StoreModel,
         *,
         normalise_layers: bool = False,
         checkpoints: Sequence[Checkpoint] = (),
@@ -87,7 +87,8 @@ class TracIn:
             ModelError: a checkpoint cannot be loaded.
         """
         if not self._checkpoints:
-            return self._of_engine(self._model.engine, self._model.budget, queries, training, tell)
+            with self._model.exclusive() as parts:
+                return self._of_engine(parts.engine, parts.budget, queries, training, tell)
         total = np.zeros((len(queries), len(training)), dtype=np.float32)
         for number, checkpoint in enumerate(self._checkpoints):
 
@@ -102,13 +103,12 @@ class TracIn:
 
     @contextmanager
     def _opened(self, checkpoint: Checkpoint) -> Iterator[tuple[RapidGradEngine, TokenBudget]]:
-        store = self._model.engine
         changed = "model" if self._model.settings.adapter is None else "adapter"
         settings = self._model.settings.model_copy(update={changed: checkpoint.place})
         loaded = load_model(settings, self._device, self._model.trust_remote_code)
-        engine = RapidGradEngine(loaded.model, self._model.parameters, self._model.projection)
+        engine = RapidGradEngine(loaded.model, self._model.traced, self._model.projection)
         with engine:
-            yield engine, TokenBudget(None, store.device, self._model.projection.dimension)
+            yield engine, TokenBudget(None, self._model.device, self._model.projection.dimension)
 
     def _of_engine(
         self,

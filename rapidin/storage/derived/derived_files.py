@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save
 from rapidin.errors import StoreCorruptError
 from rapidin.storage.derived.derived_records import WrittenFile
 from rapidin.storage.store_files import file_errors
-from rapidin.storage.vectors import place_of, segment_writing, verify_bytes
+from rapidin.storage.vectors import VERIFIED_FILES, place_of, segment_writing
 
 
 def write_arrays(store: Path, folder: str, name: str, arrays: Mapping[str, NDArray[Any]]) -> WrittenFile:
@@ -75,7 +75,7 @@ def read_array(
         StoreCorruptError: the file is missing or is not as it was written.
     """
     path = place_of(store, folder, file.name)
-    verify_bytes(path, file.bytes, file.checksum, remedy, recheck)
+    VERIFIED_FILES.verify(path, file.bytes, file.checksum, remedy, recheck)
     try:
         with file_errors(path):
             array = load_file(path).get(name)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from rapidin.errors import StoreCorruptError
 from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord
-from rapidin.storage.vectors import Codec, Rows, Segment, SegmentRecord
+from rapidin.storage.vectors import Codec, Rows, SegmentRecord, SegmentSource
 
 StepProgress = Callable[[str, int, int], None]
 """Function that is told the name of a step, how much of it is done, and how much there is to do."""
@@ -47,13 +47,13 @@ class BuildWork:
     Attributes:
         store: the store.
         rows: live samples' vectors.
-        open_by_id: function that gives the segment of a database id, open and checked.
+        segments: function that gives the segment of a database id, open and checked.
         progress: function that is told what is done.
     """
 
     store: StoreFacts
     rows: Rows
-    open_by_id: Callable[[int], Segment]
+    segments: SegmentSource
     progress: StepProgress
 
 

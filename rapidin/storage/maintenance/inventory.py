@@ -12,7 +12,7 @@ from rapidin.settings import StoreSettings
 from rapidin.storage.catalog import Database, MetadataFieldRow, SampleRow, tables
 from rapidin.storage.derived import KINDS, StoreFacts, derived_info, derived_records
 from rapidin.storage.maintenance.garbage import unnamed_bytes
-from rapidin.storage.vectors import CODECS
+from rapidin.storage.vectors import codec_named
 
 
 def store_info(
@@ -26,7 +26,7 @@ def store_info(
         rows = session.scalar(select(func.count(SampleRow.key))) or 0
         facts = StoreFacts(
             path,
-            CODECS[settings.codec.bits],
+            codec_named(settings.codec.name),
             projection.dimension,
             {record.id or 0: record for record in records},
         )

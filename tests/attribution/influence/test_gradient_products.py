@@ -16,7 +16,7 @@ from rapidin.errors import GradientError, ModelError
 from rapidin.evaluation.methods.scoring import AskedQuery, TrainingSet
 from rapidin.evaluation.methods.tracin import Checkpoint, TracIn
 from rapidin.model.loading import load_model
-from rapidin.model.session import QueryModel
+from rapidin.model.store_model import StoreModel
 from rapidin.search.queries import query_of_prompt
 from rapidin.settings.store_settings import ModelSettings
 from rapidin.text import EncodedSample
@@ -77,9 +77,9 @@ def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Pa
 def test_scores_are_sums_over_checkpoints(
     store: Path, other_model_directory: Path, normalise_layers: bool
 ) -> None:
-    with rapidin.Store.open(store) as opened, QueryModel(opened) as model:
+    with rapidin.Store.open(store) as opened, StoreModel(opened) as model:
         samples = sorted(opened.list(), key=lambda sample: sample.id)
-        training = TrainingSet(samples, model.encoder)
+        training = TrainingSet(samples, model)
         asked = [
             AskedQuery(*model.prepared(query_of_prompt(prompt, answer, opened.settings.text), 8))
             for prompt, answer in (("Hello?", "yes it is"), ("What is red?", "a colour"))
@@ -118,11 +118,11 @@ def test_checkpoints_are_trusted_as_the_model_is(store: Path, monkeypatch: pytes
 
     with rapidin.Store.open(store) as opened:
         for trust in (False, True):
-            with QueryModel(opened, trust_remote_code=trust) as model, monkeypatch.context() as patched:
+            with StoreModel(opened, trust_remote_code=trust) as model, monkeypatch.context() as patched:
                 patched.setattr("rapidin.evaluation.methods.tracin.load_model", load)
                 scorer = TracIn(model, checkpoints=[Checkpoint(model.settings.model, 1.0)])
                 with pytest.raises(ModelError, match="enough"):
-                    scorer.scores([], TrainingSet([], model.encoder))
+                    scorer.scores([], TrainingSet([], model))
     assert seen == [False, True]
 
 

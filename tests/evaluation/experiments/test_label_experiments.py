@@ -19,7 +19,7 @@ from rapidin.evaluation.methods.registry import MethodOptions
 from rapidin.evaluation.methods.saved_scores import SavedScores, data_digest, key_of
 from rapidin.evaluation.methods.scoring import TrainingSet
 from rapidin.evaluation.methods.stored_scores import RapidinScorer
-from rapidin.model.session import QueryModel
+from rapidin.model.store_model import StoreModel
 from rapidin.storage import Store
 from tests import worlds
 from tests.evaluation import worlds_of_colours
@@ -31,7 +31,7 @@ KS = (5, 10, 25, 1000)
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[LabelExperiment]:
     path, queries = worlds_of_colours.make(tmp_path_factory.mktemp("experiments"), model_directory)
-    with Store.open(path) as store, QueryModel(store, device="cpu") as model:
+    with Store.open(path) as store, StoreModel(store, device="cpu") as model:
         label = Label(worlds_of_colours.LABEL)
         spans = span_reader("span", ())
         questions = read_questions(queries, store, label, span_of=spans)

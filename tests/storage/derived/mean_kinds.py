@@ -49,7 +49,7 @@ class _Means:
         blocks = [
             block.copy()
             for id in segment_ids
-            for block in work.open_by_id(id).decoded(np.arange(work.open_by_id(id).rows))
+            for block in work.segments(id).decoded(np.arange(work.segments(id).rows))
         ]
         mean = np.concatenate(blocks).mean(axis=0, dtype=np.float64).astype(np.float32)
         return derived_files.write_arrays(work.store.path, self.folder, f"{name}.safetensors", {"mean": mean})

@@ -13,7 +13,7 @@ from rapidin.storage.derived.derived_kind import check_part_row
 from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord, WrittenFile
 from rapidin.storage.derived.indexes.parameters import IvfParameters, RabitqParameters
 from rapidin.storage.store_files import INDEXES_NAME
-from rapidin.storage.vectors import CODECS, SUFFIX, Segment, SegmentRecord, open_segment
+from rapidin.storage.vectors import SUFFIX, Segment, SegmentRecord, codec_of_bits, open_segment
 
 
 def title(kind: str) -> str:
@@ -104,7 +104,7 @@ def open_codes(
         StoreCorruptError: the file is missing or is not as it was written.
     """
     segment, file = _checked_part(store, "rabitq", SUFFIX, parameters.build, part, segment)
-    record = SegmentRecord(segment.id, file.name, part.rows, file.bytes, file.checksum, CODECS[1].name)
+    record = SegmentRecord(segment.id, file.name, part.rows, file.bytes, file.checksum, codec_of_bits(1).name)
     return open_segment(store, record, dimension, recheck, INDEXES_NAME, remedy(store, "rabitq"))
 
 

@@ -25,6 +25,7 @@ from rapidin.storage.derived.indexes.parameters import (
     to_text,
 )
 from rapidin.storage.derived.indexes.rabitq import coded_segment
+from rapidin.storage.scan import CpuScan
 from rapidin.storage.store_files import INDEXES_NAME
 from rapidin.storage.vectors import SUFFIX
 
@@ -92,7 +93,7 @@ class IvfKind(_IndexKind):
             StoreFormatError: a newer rapidin made the index.
         """
         too_little = self._covers_too_little(store, covered, samples)
-        return too_little or self._parameters(store, record).advice(samples, store.codec.bits)
+        return too_little or self._parameters(store, record).advice(samples, store.codec.gains_from_rabitq)
 
     def settled(self, store: StoreFacts, existing: DerivedRecord | None, options: IvfOptions) -> IvfOptions:
         """The options to build with: an index that is there keeps those that it was built with.
@@ -164,7 +165,9 @@ class IvfKind(_IndexKind):
 
     @staticmethod
     def _list_maker(work: BuildWork) -> ListMaker:
-        return ListMaker(work.rows, work.open_by_id, work.store.codec, work.store.dimension, work.progress)
+        return ListMaker(
+            work.rows, work.segments, work.store.codec, work.store.dimension, CpuScan(), work.progress
+        )
 
     @staticmethod
     def _parameters(store: StoreFacts, record: DerivedRecord) -> IvfParameters:
@@ -223,7 +226,7 @@ class RabitqKind(_IndexKind):
                 "--nlist, --nprobe, --recall and --train-sample are options of index 'ivf': leave them out with "
                 "'rabitq'"
             )
-        if store.codec.bits == 1:
+        if not store.codec.gains_from_rabitq:
             raise SettingError(
                 f"{store.path}: the store itself keeps one bit per number, as 'rabitq' would: search it as it is, "
                 "or build an index with --type ivf"
@@ -244,7 +247,7 @@ class RabitqKind(_IndexKind):
         build = self._parameters(work.store, record).build
         for done, segment_id in enumerate(segment_ids):
             work.progress("encode", done, len(segment_ids))
-            segment = work.open_by_id(segment_id)
+            segment = work.segments(segment_id)
             name = part_name(build, work.store.segments[segment_id].name, SUFFIX)
             file = derived_files.write_codes(work.store.path, self.folder, name, coded_segment(segment))
             yield BuildStep(record, [PartRecord(segment_id, file, segment.rows)])
