@@ -201,7 +201,7 @@ def test_info_sees_missing_files(indexed: Store, kind: str, damage: str) -> None
     DAMAGE[damage](indexed)
     advice = indexed.info().indexes[1].advice
     assert "files are missing or damaged" in advice
-    assert f"'rapidin index {indexed.path} --type {kind}' makes them anew" in advice
+    assert f"'rapidin index {indexed.path} --type {kind}' makes them again" in advice
 
 
 def test_repairs_do_not_count_as_growth(templates, path: Path) -> None:
@@ -276,7 +276,7 @@ def test_parameters_of_a_newer_rapidin(templates, path: Path) -> None:
         with store._database.writing() as session:
             record = derived_records.read(session)["ivf"]
             newer = replace(record, parameters=record.parameters.replace('"width"', '"breadth"'))
-            derived_records.update_index(session, derived_records._signed(newer))
+            derived_records.update_derived(session, derived_records._signed(newer))
         with store.snapshot() as snapshot:
             assert snapshot.chosen_index() == "exact"
             with pytest.raises(StoreError, match="upgrade rapidin"):
