@@ -38,6 +38,7 @@ class ExportReport:
         samples: in it.
         bytes: of all its files.
         seconds: that it took.
+        notes: sentences about derived data of the store that the export does not contain.
     """
 
     path: str
@@ -45,6 +46,7 @@ class ExportReport:
     samples: int
     bytes: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class RecodeReport:
         bits: per number of its vectors.
         bytes_before, bytes_after: of the vectors, in the old store and in the new one.
         seconds: that it took.
+        notes: sentences about derived data of the old store that the new one does not have.
     """
 
     samples: int
@@ -80,3 +83,4 @@ class RecodeReport:
     bytes_before: int
     bytes_after: int
     seconds: float
+    notes: tuple[str, ...] = ()

@@ -114,7 +114,7 @@ class SegmentInfo:
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """A way of searching a store: ``exact``, which needs nothing, or an index.
+    """A way of searching a store, ``exact``, which needs nothing, or an index; or other data derived from it.
 
     Attributes:
         name: ``exact``, or the kind of the index.
@@ -190,6 +190,7 @@ class StoreInfo(StatedSettings):
     format_version: int
     created: str
     indexes: tuple[IndexInfo, ...]
+    derived: tuple[IndexInfo, ...]
     segments: tuple[SegmentInfo, ...]
     metadata_fields: tuple[str, ...]
 
