@@ -1,4 +1,4 @@
-"""attribution."""
+"""The mathematics: gradients, projections, RapidGrads, exact influence and curvature."""
 
 import lazy_loader
 

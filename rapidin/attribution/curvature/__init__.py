@@ -1,4 +1,4 @@
-"""curvature."""
+"""The training loss's curvature: products with it and with its inverse, which influence functions need."""
 
 import lazy_loader
 

@@ -2,8 +2,10 @@ from .curvature_products import (
     Curvature as Curvature,
     drawn as drawn,
 )
-from .inverse import (
+from .gauss_newton import (
     GaussNewton as GaussNewton,
+)
+from .inverse_curvature import (
     InverseCurvature as InverseCurvature,
 )
 from .lissa import (

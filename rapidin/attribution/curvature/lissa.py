@@ -3,8 +3,8 @@
 v ← b + (1 − damping)·v − H_batch v / scale, over random batches of training samples, from v = b; after `depth`
 steps v / scale estimates (H + damping·scale)⁻¹ b. Several repeats are averaged. It converges where every batch's
 eigenvalues lie between −damping·scale and 2·scale, so `scale` must be large enough; the larger it is, the more
-steps it takes. A model that is no minimum has negative eigenvalues, along which only few steps keep v small: that
-is why conjugate gradients with Gauss–Newton products are the stable choice.
+steps it takes. A model that is not at a minimum has negative eigenvalues, along which v stays small only for a few
+steps. This is why conjugate gradients with Gauss–Newton products are the stable choice.
 
 Shape letters: q vectors.
 """
@@ -21,33 +21,36 @@ from pydantic import Field
 
 from rapidin.attribution.curvature import parameter_vectors as algebra
 from rapidin.attribution.curvature.curvature_products import Curvature, Product, largest_eigenvalue
-from rapidin.attribution.curvature.inverse import Count, Draw, Positive
+from rapidin.attribution.curvature.inverse_curvature import Count, Draw, Positive
 from rapidin.attribution.curvature.parameter_vectors import Vectors
 from rapidin.errors import ComputationError
-from rapidin.evaluation import Tell
+from rapidin.records import Progress
 
 logger = logging.getLogger(__name__)
 
 _BATCHES_FOR_SCALE = 4
 _POWER_ITERATIONS = 4
 _HEADROOM = 2.0
-"""Automatic scale by the largest eigenvalue found, since other batches' may be larger."""
+"""The automatic scale is the largest eigenvalue found times this, because other batches' may be larger."""
 _GROWTH = 10.0
-"""Norm of v by that of b and the steps taken, from which on it diverges; it stays below 1 where eigenvalues lie
-between 0 and `scale`."""
+"""The run counts as diverging if the norm of v exceeds this, times the norm of b and the number of steps taken.
+
+The quotient stays below 1 where all eigenvalues lie between 0 and `scale`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Lissa:
-    """How LiSSA is run.
+    """The settings of a LiSSA run.
 
     Attributes:
-        damping: what v forgets in a step, in (0, 1).
-        scale: what products are divided by; None: twice the largest eigenvalue of some batches' Hessians.
-        depth: steps.
-        repeats: runs that are averaged.
-        batch: training samples in a step.
-        seed: of the batches.
+        damping: share of v that is forgotten in a step, in (0, 1).
+        scale: number that products are divided by; None means twice the largest eigenvalue of some batches'
+            Hessians.
+        depth: number of steps.
+        repeats: number of runs that are averaged.
+        batch: number of training samples in a step.
+        seed: seed of the batches.
     """
 
     damping: Annotated[float, Field(gt=0, lt=1)] = 0.01
@@ -57,19 +60,19 @@ class Lissa:
     batch: Count = 2
     seed: int = 0
 
-    name = "influence-lissa"
-
-    def solve(self, curvature: Curvature, draw: Draw, wanted: Vectors, tell: Tell | None = None) -> Vectors:
+    def solve(
+        self, curvature: Curvature, draw: Draw, wanted: Vectors, on_progress: Progress | None = None
+    ) -> Vectors:
         """Estimate (H + damping·scale)⁻¹ b.
 
         Args:
-            curvature: of the model.
-            draw: gives random training samples.
-            wanted: b, q of them.
-            tell: told of progress.
+            curvature: curvature of the model.
+            draw: function that gives random training samples.
+            wanted: the q vectors b.
+            on_progress: called with the number of steps that are done and the number of all steps.
 
         Raises:
-            ComputationError: it diverges; the message says which scale to try.
+            ComputationError: The run diverges; the message says which scale to try.
         """
         numbers = random.Random(self.seed)
 
@@ -87,12 +90,13 @@ class Lissa:
                 algebra.add(found, curved, -1 / scale)
                 algebra.add(found, wanted)
                 self._check(found, wanted, step + 1, scale)
-                if tell is not None:
-                    tell(self.name, repeat * self.depth + step + 1, self.repeats * self.depth)
+                if on_progress is not None:
+                    on_progress(repeat * self.depth + step + 1, self.repeats * self.depth)
             algebra.add(total, found, 1 / (self.repeats * scale))
         return total
 
     def _automatic(self, product: Callable[[], Product], wanted: Vectors) -> float:
+        """Find a scale from the largest eigenvalue of some batches' Hessians."""
         largest = 0.0
         for number in range(_BATCHES_FOR_SCALE):
             found = largest_eigenvalue(product(), wanted, _POWER_ITERATIONS, self.seed + number)
@@ -107,7 +111,7 @@ class Lissa:
 
     def _check(self, found: Vectors, wanted: Vectors, step: int, scale: float) -> None:
         growth = float((algebra.norms(found) / algebra.norms(wanted).clamp_min(1e-300)).max())
-        if not growth <= _GROWTH * (step + 1):  # so written that it catches what is no number
+        if not growth <= _GROWTH * (step + 1):  # written this way because it catches NaN, too
             raise ComputationError(
                 f"LiSSA diverges at step {step} of {self.depth} with scale {scale:.3g} and damping "
                 f"{self.damping:g}: try scale {4 * scale:.2g} (--setting influence-lissa.scale=…), more damping, "

@@ -1,4 +1,4 @@
-"""gradients."""
+"""Per-sample gradients of a causal language model, parameter tensor by parameter tensor."""
 
 import lazy_loader
 

@@ -22,7 +22,7 @@ from rapidin.attribution.influence.alignments import BLOCK_ELEMENTS
 from rapidin.attribution.influence.directions import whole_gradient
 from rapidin.attribution.rapidgrads import RapidGradEngine, TokenBudget, in_batches
 from rapidin.errors import ComputationError, GradientError
-from rapidin.evaluation import Tell
+from rapidin.records import Progress
 from rapidin.support import WorkingMemory, free_bytes
 from rapidin.text import EncodedSample
 
@@ -152,24 +152,26 @@ class GradientProducts:
 
 
 def in_groups(
-    products: GradientProducts, queries: int, tell: Tell | None, step: str, samples: int
+    products: GradientProducts, queries: int, samples: int, on_progress: Progress | None
 ) -> Iterable[tuple[range, Callable[[int], None]]]:
-    """Divide queries into as many as memory has room for, each with its report of progress.
+    """Divide queries into groups that memory has room for, each with its report of progress.
 
     Args:
-        products: of the model.
-        queries: how many there are.
-        tell: told of progress.
-        step: its name.
-        samples: in one pass.
+        products: products with the model's gradients.
+        queries: number of queries.
+        samples: number of samples in one pass.
+        on_progress: called with the number of samples that are done and that of all, over all passes.
+
+    Yields:
+        Numbers of a group's queries, and a function that is called with the number of samples done in its pass.
     """
     together = products.together
     groups = [range(first, min(first + together, queries)) for first in range(0, queries, together)]
     for number, group in enumerate(groups):
 
         def report(done: int, number: int = number) -> None:
-            if tell is not None:
-                tell(step, number * samples + done, len(groups) * samples)
+            if on_progress is not None:
+                on_progress(number * samples + done, len(groups) * samples)
 
         yield group, report
 

@@ -1,4 +1,4 @@
-"""Gradients of single training samples, and the RapidGrads made of them."""
+"""RapidGrads: per-sample gradients that are normalised by layer and projected, in batches that fit into memory."""
 
 import lazy_loader
 

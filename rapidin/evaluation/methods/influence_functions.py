@@ -26,7 +26,7 @@ from rapidin.attribution import (
     stacked,
     unstacked,
 )
-from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet
+from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet, step_of
 from rapidin.model import QueryModel
 
 _VECTORS_PER_QUERY = 8
@@ -37,12 +37,13 @@ class InfluenceFunction:
     """Influence by the inverse curvature of the training loss.
 
     Args:
-        model: of the store.
+        name: name of the scorer.
+        model: model of the store.
         inverse: the way to multiply with the inverse.
     """
 
-    def __init__(self, model: QueryModel, inverse: InverseCurvature) -> None:
-        self.name = inverse.name
+    def __init__(self, name: str, model: QueryModel, inverse: InverseCurvature) -> None:
+        self.name = name
         self._model = model
         self._inverse = inverse
 
@@ -59,6 +60,7 @@ class InfluenceFunction:
         products = GradientProducts(model.engine, model.budget)
         curvature = Curvature(model.module, model.engine.names)
         scores = np.empty((len(queries), len(training)), dtype=np.float32)
+        report_step = step_of(tell, self.name)
 
         def draw(numbers: random.Random, count: int) -> list[TokenSample]:
             positions = drawn(len(training), count, numbers)
@@ -67,11 +69,11 @@ class InfluenceFunction:
         def solved(asked: Sequence[AskedQuery]) -> list[WholeGradient]:
             gradients = [query_gradient(model.engine, query.encoded)[0] for query in asked]
             wanted = stacked(gradients, curvature.parameters)
-            return unstacked(self._inverse.solve(curvature, draw, wanted, tell))
+            return unstacked(self._inverse.solve(curvature, draw, wanted, report_step))
 
         together = max(1, products.together // _VECTORS_PER_QUERY)
         with model.engine.differentiating("loss"):  # of which the curvature is, too
-            for group, report in in_groups(products, len(queries), tell, self.name, len(training)):
+            for group, report in in_groups(products, len(queries), len(training), report_step):
                 directions: list[WholeGradient] = []
                 for first in range(group.start, group.stop, together):
                     directions += solved(queries[first : min(first + together, group.stop)])

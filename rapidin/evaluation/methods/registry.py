@@ -173,7 +173,7 @@ def _influence(name: str, summary: str) -> Method:
     def make(context: Context) -> Scorer:
         from rapidin.evaluation.methods.influence_functions import InfluenceFunction
 
-        return InfluenceFunction(context.model, _inverse(context.options, name))
+        return InfluenceFunction(name, context.model, _inverse(context.options, name))
 
     return Method(make, summary, lambda options: asdict(_inverse(options, name)), knows_tokens=True)
 

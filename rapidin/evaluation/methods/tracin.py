@@ -31,7 +31,7 @@ from rapidin.attribution import (
     query_gradient,
     significant,
 )
-from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet
+from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet, step_of
 from rapidin.model import QueryModel, load_model
 from rapidin.settings import Objective
 
@@ -121,7 +121,7 @@ class TracIn:
         rounding = ROUNDING.get(engine.precision, ROUNDING_LOW)
         scores = np.empty((len(queries), len(training)), dtype=np.float32)
         with engine.differentiating(self._objective):
-            for group, report in in_groups(products, len(queries), tell, self.name, len(training)):
+            for group, report in in_groups(products, len(queries), len(training), step_of(tell, self.name)):
                 directions = [self._direction(engine, queries[number], rounding) for number in group]
                 found = products.against(directions, training.encoded(), self._reduce(rounding), report)
                 scores[group.start : group.stop] = found.T

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import rapidin
 from rapidin.attribution.curvature.curvature_products import largest_eigenvalue
-from rapidin.attribution.curvature.inverse import GaussNewton
+from rapidin.attribution.curvature.gauss_newton import GaussNewton
 from rapidin.attribution.curvature.lissa import Lissa
 from rapidin.errors import SettingError
 from rapidin.evaluation.methods.influence_functions import InfluenceFunction
@@ -82,7 +82,7 @@ def test_scores_are_those_of_the_dense_inverse(store: Path, kind: str, monkeypat
             if kind == "influence-cg":
                 inverse = GaussNewton(damping=0.02, samples=100, tolerance=1e-4, iterations=100)
                 dense = dense_gauss_newton(module, names, flat, encoded)
-                monkeypatch.setattr("rapidin.attribution.curvature.inverse._POWER_ITERATIONS", 40)
+                monkeypatch.setattr("rapidin.attribution.curvature.gauss_newton._POWER_ITERATIONS", 40)
                 damping = 0.02 * float(torch.linalg.eigvalsh(dense)[-1])
             else:
 
@@ -96,7 +96,7 @@ def test_scores_are_those_of_the_dense_inverse(store: Path, kind: str, monkeypat
                 inverse = Lissa(damping=share, scale=scale, depth=40, batch=100)
                 damping = share * scale
         told = []
-        found = InfluenceFunction(model, inverse).scores(
+        found = InfluenceFunction(kind, model, inverse).scores(
             asked, training, lambda step, done, of: told.append((step, done, of))
         )
     wanted = queries @ torch.linalg.inv(dense + damping * torch.eye(len(flat))) @ samples.T

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rapidin.commands.parts import importing
+from rapidin.commands.heavy_imports import importing
 from rapidin.errors import SettingError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The command that asks whether influence says what retraining does: ``rapidin evaluate lds``."""
+"""``rapidin evaluate lds``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,10 @@ from typing import Annotated
 
 import typer
 
-from rapidin.commands.evaluate_options import Adapter, Model, Settings, check_packages, opened_model
-from rapidin.commands.parts import (
-    Json,
-    StorePath,
-    TokensPerBatch,
-    TrustRemoteCode,
-    importing,
-    output,
-    progress,
-    when_interrupted,
-)
+from rapidin.commands.evaluate.evaluate_options import Adapter, Model, Settings, check_packages, opened_model
+from rapidin.commands.heavy_imports import importing
+from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode
+from rapidin.commands.output import output, progress, when_interrupted
 from rapidin.errors import SettingError
 
 
@@ -103,7 +96,7 @@ def lds(
     if initial is not None and not initial.is_dir():
         raise SettingError(f"--initial {initial} is no directory: give that of a checkpoint")
     with importing():
-        from rapidin.commands.views.lds_view import lds_view
+        from rapidin.commands.views.evaluate_view import lds_view
         from rapidin.evaluation import (
             DIRECTORY_NAME,
             QUICK,
