@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         VerifyReport,
     )
     from rapidin.search import Searcher
-    from rapidin.storage import Store, import_vectors, recode
+    from rapidin.storage import Store, export_vectors, import_vectors, recode
 
 _HOMES = {
     "RapidinError": "rapidin.errors",
@@ -60,6 +60,7 @@ _HOMES = {
     "to_json": "rapidin.records.as_json",
     "Searcher": "rapidin.search",
     "Store": "rapidin.storage",
+    "export_vectors": "rapidin.storage",
     "import_vectors": "rapidin.storage",
     "recode": "rapidin.storage",
 }
@@ -90,6 +91,7 @@ __all__ = [
     "TokenResult",
     "VerifyReport",
     "__version__",
+    "export_vectors",
     "import_vectors",
     "ingest_files",
     "recode",

@@ -12,7 +12,7 @@ from rapidin.errors import RowError
 from rapidin.ingest.spool import PlannedSample, SampleSpool
 from rapidin.records import IngestListener, RowFailure
 from rapidin.settings import Shape, Template
-from rapidin.storage import NewSample, Store, metadata_hash
+from rapidin.storage import MetadataChange, NewSample, Store, metadata_hash
 from rapidin.text import EncodedSample, Encoder, TextSample, recognise
 
 _ROWS_AT_ONCE = 2_000
@@ -27,7 +27,7 @@ class IngestPlan:
     Attributes:
         new: samples whose gradients are to be computed.
         replaced: number of new samples that take the place of a stored one.
-        updates: samples of which only the metadata changed.
+        updates: changes of stored samples of which only the metadata changed.
         skipped: number of rows that the store has already, or that came twice.
         failures: rows that cannot be used.
         tokens: number of tokens of the new samples.
@@ -37,7 +37,7 @@ class IngestPlan:
 
     new: SampleSpool
     replaced: int = 0
-    updates: list[TextSample] = field(default_factory=list)
+    updates: list[MetadataChange] = field(default_factory=list)
     skipped: int = 0
     failures: list[RowFailure] = field(default_factory=list)
     tokens: int = 0
@@ -146,7 +146,8 @@ def _place(
         plan.tokens += len(encoded.ids)
         plan.truncated += encoded.truncated
     elif metadata != metadata_hash(sample.metadata):
-        plan.updates.append(sample)
+        change = MetadataChange(sample.id, sample.content_hash, sample.metadata, sample.file, sample.row)
+        plan.updates.append(change)
     else:
         plan.skipped += 1
     seen[sample.id] = (sample.content_hash, sample.file, sample.row)

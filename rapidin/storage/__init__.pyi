@@ -1,4 +1,5 @@
 from .catalog import (
+    MetadataChange as MetadataChange,
     NewSample as NewSample,
     ScoredSample as ScoredSample,
 )
@@ -25,6 +26,7 @@ from .store_writer import (
     StoreWriter as StoreWriter,
 )
 from .transfer import (
+    export_vectors as export_vectors,
     import_vectors as import_vectors,
     recode as recode,
 )

@@ -24,8 +24,8 @@ def export(
 ) -> None:
     """Write vectors (float32), samples (Parquet) and settings (JSON) for other tools, or for 'import'."""
     from rapidin.commands.views.store_view import size
-    from rapidin.storage import Store
+    from rapidin.storage import Store, export_vectors
 
     with Store.open(store) as opened, progress("exporting") as show:
-        report = opened.export(directory, where or [], format=format, on_progress=show)
+        report = export_vectors(opened, directory, where or [], format=format, on_progress=show)
     output(report, f"{report.samples:,} samples, {size(report.bytes)} in {report.path}", as_json)

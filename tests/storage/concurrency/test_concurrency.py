@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 
 from rapidin.errors import StoreError, StoreLockedError
-from rapidin.storage import Store
+from rapidin.storage import MetadataChange, NewSample, Store
 from rapidin.storage.scan import exact
 from tests.storage.stores import (
     ROOT,
     fill,
     new_sample,
     numbered,
-    plain,
     random_vectors,
     run_python,
     store_settings,
@@ -86,8 +85,8 @@ def test_a_snapshot_stays_as_it_was(filled: Store) -> None:
         before = answers(searched)
         with filled.writer() as writer:
             writer.commit([new_sample("s002", content_hash="n"), new_sample("zz")], random_vectors(2, seed=7))
-            changed = plain(numbered(3, 4)[0]) | {"metadata": {"topic": "changed"}, "row": 99}
-            writer.update_metadata([new_sample(**changed)])
+            changed = NewSample.of(numbered(3, 4)[0], metadata={"topic": "changed"}, row=99)
+            writer.update_metadata([MetadataChange.of(changed)])
         filled.delete(["s000", "s001"])
         with Store.open(filled.path) as other:
             other.delete(where=["topic=odd"])

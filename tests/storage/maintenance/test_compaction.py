@@ -373,8 +373,8 @@ STEPS = [
     "segments.sync_directory",
     "segments.describe",
     "tables.insert_segment",
-    "moves.move_samples",
-    "moves.remove_segments",
+    "sample_changes.move_samples",
+    "sample_changes.remove_segments",
     "Compaction._record",
     "StoreWriter.remove_garbage",
     "Database.give_back_space",
@@ -390,7 +390,7 @@ MOMENTS = [
 CHILDREN = """
 import json, os, sys
 from rapidin.storage import Store, StoreWriter
-from rapidin.storage.catalog import moves, tables
+from rapidin.storage.catalog import sample_changes, tables
 from rapidin.storage.maintenance import compaction
 from rapidin.storage.vectors import segment_writing as segments
 from rapidin.storage.catalog.database import Database
@@ -399,7 +399,7 @@ compaction.SEGMENT_BYTES = int(sys.argv[2])
 
 def die_around(step, moment, turn):
     home, name = step.split(".")
-    homes = {"segments": segments, "tables": tables, "moves": moves, "StoreWriter": StoreWriter,
+    homes = {"segments": segments, "tables": tables, "sample_changes": sample_changes, "StoreWriter": StoreWriter,
              "Compaction": compaction._Compaction, "Database": Database}
     home, calls = homes[home], []
     original = getattr(home, name)
