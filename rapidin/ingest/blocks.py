@@ -14,8 +14,8 @@ from rapidin.ingest.spool import PlannedSample, SampleSpool
 from rapidin.support import shortened
 
 _WINDOW_TOKENS = 2**20
-"""Number of tokens at which a window of very long samples ends, so that a kill costs no more of them than of others:
-samples of one window are computed in the order of their lengths, not of the data."""
+"""Number of tokens at which a window of very long samples ends: a window is computed in the order of its samples'
+lengths, not of the data, and should not be too large a part of it."""
 
 _NAMED_SAMPLES = 8
 _LONGEST_ID = 100
@@ -44,7 +44,9 @@ class WorkBlock:
         ids = [repr(shortened(planned.sample.id, _LONGEST_ID)) for planned in self.samples]
         if len(ids) == 1:
             return f"sample {ids[0]}"
-        return f"{len(ids)} samples ({', '.join(ids[:_NAMED_SAMPLES])}{', …' if len(ids) > _NAMED_SAMPLES else ''})"
+        return (
+            f"{len(ids)} samples ({', '.join(ids[:_NAMED_SAMPLES])}{', …' if len(ids) > _NAMED_SAMPLES else ''})"
+        )
 
 
 def make_blocks(spool: SampleSpool, window: int, budget: TokenBudget) -> Iterator[WorkBlock]:

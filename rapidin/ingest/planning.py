@@ -15,7 +15,8 @@ from rapidin.settings import Shape, Template
 from rapidin.storage import MetadataChange, NewSample, Store, metadata_hash
 from rapidin.text import EncodedSample, Encoder, TextSample, recognise
 
-_ROWS_AT_ONCE = 2_000
+_ROWS_AT_ONCE = 500
+"""Number of rows whose texts are in memory together; the store is asked about them in one query."""
 
 OnRowError = Callable[[RowError], None]
 

@@ -182,8 +182,8 @@ class _Run:
         if preflight.bytes > preflight.bytes_free:
             raise StoreSpaceError(
                 f"{self._path}: {count:,} samples need about {preflight.bytes / 1e9:.2f} GB and the disk has "
-                f"{preflight.bytes_free / 1e9:.2f} GB free beside {plan.new.bytes / 1e9:.2f} GB of temporary data: "
-                "make room, or give a smaller --projection-dim"
+                f"{preflight.bytes_free / 1e9:.2f} GB free beside {plan.new.bytes / 1e9:.2f} GB of "
+                "temporary data: make room, or give a smaller --projection-dim"
             )
 
     def update_metadata(self, plan: IngestPlan) -> int:

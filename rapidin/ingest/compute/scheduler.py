@@ -1,8 +1,8 @@
 """The scheduler: workers compute an ingest's blocks, and their results come back in the blocks' order.
 
 Each worker has at most two blocks at hand, one that it computes and one that waits, so that it never idles between
-two. Blocks of a worker that died are computed by another; a block on which two died ends the ingest. So that the
-right block is found guilty, one that may have killed a worker is computed by a worker that has nothing else at hand.
+two. Blocks of a worker that died are computed by another; a block on which two died ends the ingest. A block that
+may have killed a worker is computed by one that has nothing else at hand, so that no innocent block is blamed.
 
 The scheduler does not know what workers are. It reaches them through a `Transport`.
 """
@@ -89,9 +89,7 @@ class Scheduler:
         ComputationError: all workers died while they loaded it.
     """
 
-    def __init__(
-        self, transport: Transport, loads: Sequence[Load], waiting_bytes: int = _WAITING_BYTES
-    ) -> None:
+    def __init__(self, transport: Transport, loads: Sequence[Load], waiting_bytes: int = _WAITING_BYTES) -> None:
         self._transport = transport
         self._most_under_way = _UNDER_WAY * len(loads)
         self._under_way_when_full = _AT_HAND * len(loads)
@@ -187,7 +185,7 @@ class Scheduler:
             return None
         try:
             block = next(blocks, None)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is raised in `compute`
             # It is raised after the results of the blocks before it.
             block, self._error = None, error
         if block is None:

@@ -18,14 +18,11 @@ from rapidin.ingest.compute.messages import FromWorker, Load, ToWorker
 
 
 class Worker(Protocol):
-    """One worker, from its start to its end.
-
-    Attributes:
-        name: name of the worker in messages to the user.
-    """
+    """One worker, from its start to its end."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the worker in messages to the user."""
 
     def send(self, message: ToWorker) -> None:
         """Send a message without waiting for the worker.
