@@ -140,7 +140,7 @@ def search(
         # What the store cannot do is told before the model, or anything that is large, is loaded.
         with opened.snapshot() as snapshot:
             snapshot.count(where or [])
-            snapshot.way(options["index"], where or [], nprobe)
+            snapshot.chosen_index(options["index"], where or [], nprobe)
         with importing():
             from rapidin.commands.views.search_view import search_view
             from rapidin.search import Searcher

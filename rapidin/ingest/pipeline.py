@@ -75,7 +75,7 @@ class IngestPipeline:
             self._count(stored)
             listener.committed(len(stored))
 
-        dimension, unit_norm = self._projection.dimension, self._projection.layer_norm
+        dimension, unit_norm = self._projection.dimension, self._projection.normalise_layers
         blocks = make_blocks(samples, self._window, self._budget)
         with Committer(writer, dimension, self._capacity, unit_norm, committed) as committer:
             try:

@@ -51,5 +51,5 @@ def choose_projection(
     if not kind_given:
         fast = total >= _LEAST_REDUCTION * dimension
         fine = dimension >= _LEAST_SHARE * len(parameters)
-        changes["kind"] = "factored" if projection.layer_norm and fast and fine else "rapidgrad"
+        changes["kind"] = "factored" if projection.normalise_layers and fast and fine else "shuffled"
     return projection.model_copy(update=changes)

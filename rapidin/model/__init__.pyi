@@ -23,8 +23,9 @@ from .locating import (
     absolute_place as absolute_place,
     local_directory as local_directory,
 )
-from .session import (
-    QueryModel as QueryModel,
+from .store_model import (
+    ModelParts as ModelParts,
+    StoreModel as StoreModel,
 )
 from .training_loop import (
     IGNORED as IGNORED,
@@ -32,6 +33,5 @@ from .training_loop import (
     StepCallback as StepCallback,
     batch_loss as batch_loss,
     fit as fit,
-    one_thread as one_thread,
     padded as padded,
 )

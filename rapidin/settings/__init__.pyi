@@ -5,12 +5,12 @@ from .choices import (
     ExportFormat as ExportFormat,
     IndexChoice as IndexChoice,
     IndexKind as IndexKind,
-    Loss as Loss,
     Objective as Objective,
     OnError as OnError,
     ProjectionKind as ProjectionKind,
     Quantization as Quantization,
     Shape as Shape,
+    Targets as Targets,
 )
 from .requested import (
     RequestedSettings as RequestedSettings,
@@ -23,6 +23,7 @@ from .search_options import (
     SearchOptions as SearchOptions,
 )
 from .store_settings import (
+    CODEC_OF_BITS as CODEC_OF_BITS,
     MINIMUM_PROJECTION_DIM as MINIMUM_PROJECTION_DIM,
     CodecSettings as CodecSettings,
     Fingerprint as Fingerprint,

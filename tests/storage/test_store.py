@@ -15,6 +15,7 @@ from rapidin.errors import (
     FilterError,
     SampleNotFoundError,
     SettingError,
+    StoreCorruptError,
     StoreError,
     StoreMismatchError,
 )
@@ -69,7 +70,7 @@ def test_odd_ids_and_texts_come_back(store: Store) -> None:
     for sample in samples:
         assert plain(store.get(sample.id)) == plain(sample)
     with store.snapshot() as snapshot:
-        found = snapshot.search(random_vectors(1), len(samples) + 5)[0]
+        found = snapshot.search(random_vectors(1), len(samples) + 5).largest[0]
     assert sorted(hit.sample.id for hit in found) == sorted(ODD_IDS)
     assert store.content_hashes(ODD_IDS).keys() == set(ODD_IDS)
     assert store.verify().ok
@@ -135,6 +136,18 @@ def test_metadata_of_many_samples_takes_few_statements(store: Store) -> None:
     assert store.verify().ok
 
 
+def test_altered_spans_of_a_chat_are_noticed(store: Store) -> None:
+    """Both where there were some and where there were none."""
+    with store.writer() as writer:
+        writer.commit([new_sample("chat", target_spans=((3, 9), (12, 20))), new_sample("pair")], random_vectors(2))
+    assert store.get("chat").target_spans == ((3, 9), (12, 20)) and store.get("pair").target_spans == ()
+    with store._database.writing() as session:
+        session.connection().exec_driver_sql("UPDATE samples SET target_spans = '[[3,9]]'")
+    for id in ("chat", "pair"):
+        with pytest.raises(StoreCorruptError, match=f"the row of sample '{id}' was altered"):
+            store.get(id)
+
+
 def test_list_and_count(filled: Store) -> None:
     assert [s.id for s in filled.list(limit=3, offset=2)] == ["s002", "s003", "s004"]
     assert [s.id for s in filled.list(offset=18)] == ["s018", "s019"]
@@ -178,7 +191,7 @@ def test_info(filled: Store) -> None:
     info = filled.info()
     assert (info.samples, info.deleted, info.projection_dim) == (18, 2, DIMENSION)
     assert info.indexes == (IndexInfo("exact", 18, 0, 0),)
-    assert (info.parameters, info.parameter_tensors) == (20, 2)
+    assert (info.traced_parameters, info.traced_tensors) == (20, 2)
     assert [(s.rows, s.live) for s in info.segments] == [(8, 7), (8, 8), (4, 3)]
     assert [s.name for s in info.segments] == [file.name for file in segment_files(filled)]
     assert info.bytes_vectors == sum(file.stat().st_size for file in segment_files(filled))
@@ -255,7 +268,7 @@ def test_large_and_small_vectors_keep_their_scores_through_scales(store: Store) 
     query = random_vectors(1, seed=1)
     with store.snapshot() as snapshot:
         _, scores = snapshot.scores(query)
-        best = snapshot.search(query, 5)[0]
+        best = snapshot.search(query, 5).largest[0]
     np.testing.assert_allclose(scores[0], halved(vectors, scales) @ query[0], rtol=2e-5)
     np.testing.assert_allclose(scores[0], vectors @ query[0], rtol=2e-2)
     assert [hit.score for hit in best] == sorted((float(score) for score in scores[0]), reverse=True)

@@ -9,6 +9,7 @@ from .contributions import (
 from .engine import (
     Accumulator as Accumulator,
     GradientEngine as GradientEngine,
+    NamedSample as NamedSample,
     TokenSample as TokenSample,
 )
 from .normalisation import (

@@ -46,6 +46,14 @@ class TokenSample(Protocol):
         """Whether each token's own loss counts, [t]; the first token's never does."""
 
 
+class NamedSample(TokenSample, Protocol):
+    """A sample that errors can name."""
+
+    @property
+    def id(self) -> str:
+        """The sample's id."""
+
+
 class _Beginning:
     """The first half of a sample, two tokens at least, all of it targets."""
 

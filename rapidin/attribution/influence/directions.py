@@ -35,13 +35,13 @@ class Direction:
     Attributes:
         tensors: u_l by the parameter's position, float32 [r, c] where the parameter is; None: it counts nothing.
         norms: ‖q_l‖ of the query's mean loss, float64 [L]; where it is not exact, as the projection has them.
-        layer_norm: whether the tensors are normalised.
+        normalise_layers: whether the tensors are normalised.
         exact: whether it is the gradient itself, rather than what the RapidGrad says of it.
     """
 
     tensors: Sequence[Tensor | None]
     norms: Tensor
-    layer_norm: bool
+    normalise_layers: bool
     exact: bool = True
 
     def weights(self, norms: Tensor, rounding: float) -> Tensor:
@@ -54,7 +54,7 @@ class Direction:
         Returns:
             float64 [b, L], zero where a gradient holds rounding errors only.
         """
-        if not self.layer_norm:
+        if not self.normalise_layers:
             return torch.ones_like(norms)
         return torch.where(significant(norms, rounding), norms.reciprocal(), 0.0)
 
@@ -139,7 +139,7 @@ def norm_of(tensor: Tensor) -> float:
 
 
 def direction_of(
-    tensors: Sequence[Tensor | None], norms: Tensor, layer_norm: bool, rounding: float, factor: float = 1.0
+    tensors: Sequence[Tensor | None], norms: Tensor, normalise_layers: bool, rounding: float, factor: float = 1.0
 ) -> Direction:
     """Make a direction of a gradient; its tensors are scaled in place.
 
@@ -147,15 +147,15 @@ def direction_of(
         tensors: of `WholeGradients`.
         norms: of the tensors that the direction is normalised by, float64 [L]; those of another gradient where
             `tensors` are only a part of it, as those of one token are.
-        layer_norm: whether to normalise.
+        normalise_layers: whether to normalise.
         rounding: one of `ROUNDING`.
         factor: by which the tensors are to be multiplied besides.
     """
     counted = significant(norms[None], rounding)[0].tolist()
     scaled: list[Tensor | None] = []
     for tensor, norm, counts in zip(tensors, norms.tolist(), counted, strict=True):
-        if tensor is None or (layer_norm and not counts):
+        if tensor is None or (normalise_layers and not counts):
             scaled.append(None)
         else:
-            scaled.append(tensor.mul_(factor / (norm * len(tensors)) if layer_norm else factor))
-    return Direction(scaled, norms, layer_norm)
+            scaled.append(tensor.mul_(factor / (norm * len(tensors)) if normalise_layers else factor))
+    return Direction(scaled, norms, normalise_layers)

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rapidin.attribution.gradients import TokenSample, as_matrix
+from rapidin.attribution.gradients import NamedSample, TokenSample, as_matrix
 from rapidin.attribution.influence.alignments import Aligner
 from rapidin.attribution.influence.directions import (
     ROUNDING,
@@ -94,7 +94,7 @@ class Explainer:
         """How many directions `matrix` should be given at a time."""
         return self._values.together
 
-    def direction(self, query: TokenSample) -> Direction:
+    def direction(self, query: NamedSample) -> Direction:
         """The gradient of a query's mean loss, or, where memory does not suffice for it, what its RapidGrad says.
 
         Raises:
@@ -113,7 +113,7 @@ class Explainer:
             raise ComputationError(_NO_ROOM)
         return direction
 
-    def token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
+    def token_direction(self, query: NamedSample, place: int, whole: Direction) -> Direction:
         """The part that one target token has in a query's direction (Eq. 8).
 
         Args:
@@ -186,41 +186,41 @@ class Explainer:
         """
         return self._values.of_many(sample, directions, exact.weights).tolist()
 
-    def _exact_direction(self, query: TokenSample) -> Direction:
-        tensors, norms = self._whole(query)
-        return direction_of(tensors, norms, self._engine.layer_norm, self._rounding)
+    def _exact_direction(self, query: NamedSample) -> Direction:
+        tensors, norms = self._whole(query, query.id)
+        return direction_of(tensors, norms, self._engine.normalise_layers, self._rounding)
 
-    def _exact_token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
+    def _exact_token_direction(self, query: NamedSample, place: int, whole: Direction) -> Direction:
         # The gradient of a token that the model is certain of may be zero, which is an answer.
-        tensors, _ = self._whole(Prefix(query, place), zero=True)
+        tensors, _ = self._whole(Prefix(query, place), query.id, zero=True)
         part = 1 / sum(query.targets)
-        return direction_of(tensors, whole.norms, whole.layer_norm, self._rounding, part)
+        return direction_of(tensors, whole.norms, whole.normalise_layers, self._rounding, part)
 
-    def _restored_direction(self, query: TokenSample) -> Direction:
+    def _restored_direction(self, query: NamedSample) -> Direction:
         batch = self._engine.compute([query])
         if batch.problems:
-            raise GradientError("query", f"{batch.problems[0]}; ask otherwise")
+            raise GradientError(query.id, f"{batch.problems[0]}; ask about another generation", "query")
         return self._restored(batch.vectors[0], self._engine.norms(query))
 
-    def _restored_token_direction(self, query: TokenSample, place: int, whole: Direction) -> Direction:
-        norms = whole.norms if whole.layer_norm else None
+    def _restored_token_direction(self, query: NamedSample, place: int, whole: Direction) -> Direction:
+        norms = whole.norms if whole.normalise_layers else None
         vector = self._engine.compute_with_norms([Prefix(query, place)], norms)[0]
         return self._restored(vector * (1 / sum(query.targets)), whole.norms)
 
     def _restored(self, vector: NDArray[np.float32], norms: Tensor) -> Direction:
         """The direction that a query's RapidGrad [K] stands for; `norms` are those of `RapidGradEngine.norms`."""
         layers = len(self._engine.names)
-        factor = 1 / math.sqrt(layers) if self._engine.layer_norm else 1.0
+        factor = 1 / math.sqrt(layers) if self._engine.normalise_layers else 1.0
 
         def restore(position: int) -> Tensor:
             shape = self._engine.shapes[position]
             return self._engine.restored(vector, position, as_matrix(shape)).mul_(factor).to(self._engine.device)
 
-        return Direction(RestoredTensors(restore, layers), norms, self._engine.layer_norm, exact=False)
+        return Direction(RestoredTensors(restore, layers), norms, self._engine.normalise_layers, exact=False)
 
-    def _whole(self, sample: TokenSample, zero: bool = False) -> tuple[list[Tensor | None], Tensor]:
-        """A sample's gradient by parameter, and its tensors' norms, float64 [L]."""
+    def _whole(self, sample: TokenSample, id: str, zero: bool = False) -> tuple[list[Tensor | None], Tensor]:
+        """Compute the gradient by parameter of a query, or a part of it, and its tensors' norms, float64 [L]."""
         tensors, norms = whole_gradient(self._engine, sample)
         if not torch.isfinite(norms).all() or not (zero or norms.any()):
-            raise GradientError("query", "its gradient is zero or not finite; ask otherwise")
+            raise GradientError(id, "its gradient is zero or not finite; ask about another generation", "query")
         return tensors, norms

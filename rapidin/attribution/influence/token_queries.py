@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.attribution.gradients import TokenSample
+from rapidin.attribution.gradients import NamedSample, TokenSample
 from rapidin.attribution.influence.prefixes import Prefix, target_places
 from rapidin.attribution.rapidgrads import RapidGradEngine, TokenBudget, in_batches
 from rapidin.errors import GradientError
@@ -33,25 +33,27 @@ class TokenQueries:
         self._engine = engine
         self._budget = budget
 
-    def vectors(self, query: TokenSample) -> NDArray[np.float32]:
+    def vectors(self, query: NamedSample) -> NDArray[np.float32]:
         """RapidGrads [g, K] of the target tokens, in their order.
 
         Raises:
             GradientError: a gradient is not finite, or the tokens do not fit into memory even one by one.
         """
         places = target_places(query)
-        norms = self._engine.norms(query) if self._engine.layer_norm else None
+        norms = self._engine.norms(query) if self._engine.normalise_layers else None
         vectors = np.empty((len(places), self._budget.dimension), np.float32)
 
         def compute(chosen: list[TokenSample]) -> NDArray[np.float32]:
             return self._engine.compute_with_norms(chosen, norms)
 
         def too_large(tokens: int) -> NDArray[np.float32]:
-            raise GradientError("query", self._engine.too_large(tokens).problems[0])
+            raise GradientError(query.id, self._engine.too_large(tokens).problems[0], "query")
 
         prefixes = [Prefix(query, place) for place in places]
         for positions, batch in in_batches(prefixes, self._budget, compute, too_large):
             vectors[positions] = batch
         if not np.isfinite(vectors).all():
-            raise GradientError("query", "the gradient of one of its tokens is not finite; leave out --tokens")
+            raise GradientError(
+                query.id, "the gradient of one of its tokens is not finite; leave out --tokens", "query"
+            )
         return vectors / np.float32(len(places))

@@ -104,7 +104,7 @@ class FactoredProjection:
             larger = f"give {needed} with --projection-dim, or " if needed <= sum(sizes) else "give "
             raise SettingError(
                 f"projection dimension {self.dimension} leaves {share} numbers for each of {len(sketched)} "
-                f"parameter tensors: {larger}--projection rapidgrad"
+                f"parameter tensors: {larger}--projection shuffled"
             )
         length = fast_length(share) if sketched else 0
         columns: dict[tuple[int, int, bool], Side] = {}

@@ -14,7 +14,7 @@ WORD = 0xFFFFFFFF
 def make_keys(settings: ProjectionSettings, part: str, count: int) -> list[int]:
     """Derive 32-bit keys from seed, K and, of a shuffled projection, λ; SHA-256 keeps nearby seeds unrelated."""
     numbers = f"{settings.version} {settings.seed} {settings.dimension}"
-    if settings.kind == "rapidgrad":
+    if settings.kind == "shuffled":
         numbers += f" {settings.shuffles}"
     prefix = f"rapidin projection {numbers} {part}"
     return [

@@ -104,7 +104,7 @@ class RapidGradEngine:
 
     Attributes:
         device: where the model's first layer is.
-        layer_norm: whether each layer's gradient is normalised.
+        normalise_layers: whether each layer's gradient is normalised.
         names: of the traced parameters.
         shapes: of these.
         precision: the coarsest type of the model's weights.
@@ -114,7 +114,7 @@ class RapidGradEngine:
         self, model: nn.Module, parameters: Sequence[TracedParameter], settings: ProjectionSettings
     ) -> None:
         self._projection = make_projection(settings, parameters)
-        self.layer_norm = settings.layer_norm
+        self.normalise_layers = settings.normalise_layers
         self.names = tuple(parameter.name for parameter in parameters)
         self.shapes = tuple(parameter.shape for parameter in parameters)
         self._layers = len(parameters)
@@ -158,9 +158,9 @@ class RapidGradEngine:
     def begin(self, samples: Sequence[TokenSample]) -> PendingBatch:
         """Begin to compute: on a GPU the kernels, and the copy to main memory behind them, are only queued."""
         vectors, factors = self.accumulate(
-            samples, self._sketches(OwnNorms() if self.layer_norm else Unnormalised())
+            samples, self._sketches(OwnNorms() if self.normalise_layers else Unnormalised())
         )
-        vectors = vectors / math.sqrt(self._layers) if self.layer_norm else vectors * factors.unsqueeze(1)
+        vectors = vectors / math.sqrt(self._layers) if self.normalise_layers else vectors * factors.unsqueeze(1)
         usable = torch.stack([torch.isfinite(vectors).all(dim=1), (vectors != 0).any(dim=1)])
         return PendingBatch(vectors, usable, self._engine.half)
 

@@ -24,16 +24,14 @@ from rapidin.commands.evaluate.evaluate_options import (
     Settings,
     Together,
     Work,
-    check_packages,
     checkpoints_of,
     directory_of,
-    opened_model,
-    setting_of,
 )
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode, Where
 from rapidin.commands.output import output, progress, stderr, when_interrupted
 from rapidin.errors import SettingError
+from rapidin.support import package
 
 
 @when_interrupted("what was finished is kept, and the same command goes on")
@@ -84,38 +82,50 @@ def backdoor(
 
     Without --baseline the methods that need no gradients are compared: random, bm25, embedding.
     """
-    if plot is not None and not plot.absolute().parent.is_dir():
-        raise SettingError(f"--plot {plot}: its directory does not exist; make it, or give another place")
+    if plot is not None:
+        if not plot.absolute().parent.is_dir():
+            raise SettingError(f"--plot {plot}: its directory does not exist; make it, or give another place")
+        package("matplotlib")
     with importing():
         from rapidin.commands.views.evaluate_view import backdoor_view
         from rapidin.evaluation import (
             PAPER_KS,
             QUICK,
-            Label,
-            Options,
-            backdoor as run,
-            chosen,
+            MethodOptions,
+            evaluate_backdoor,
             method_settings,
-            read_questions,
+            plot_precision,
         )
-        from rapidin.storage import Store
-    names = chosen(baseline if baseline else QUICK)
-    check_packages(names, embedding_model is not None, plot is not None)
-    more = method_settings(setting or ())
-    options = Options(seed, rerank, directory_of(embedding_model), checkpoints_of(checkpoint), more)
-    marks = Label(label)
-    with Store.open(store) as opened:
-        questions = read_questions(queries, opened, marks, answers, limit_queries)
-        with opened_model(opened, model, adapter, device, tokens_per_batch, trust_remote_code) as loaded:
-            about = setting_of(
-                *(opened, loaded, marks, questions, where, device, options, max_new_tokens, work),
-                alone=not together,
-            )
-            with progress("asking") as show:
-                report = run(about, names, k or PAPER_KS, caching_seconds, show)
+    options = MethodOptions(
+        seed=seed,
+        rerank=rerank,
+        embedding_model=directory_of(embedding_model),
+        checkpoints=checkpoints_of(checkpoint),
+        more=method_settings(setting or ()),
+    )
+    with progress("asking") as show:
+        report = evaluate_backdoor(
+            store,
+            queries,
+            label,
+            baselines=baseline or QUICK,
+            ks=k or PAPER_KS,
+            where=where or (),
+            limit_queries=limit_queries,
+            answers=answers,
+            options=options,
+            caching_seconds=caching_seconds,
+            together=together,
+            work=work,
+            model=model,
+            adapter=adapter,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+            max_new_tokens=max_new_tokens,
+            trust_remote_code=trust_remote_code,
+            on_progress=show,
+        )
     output(report, backdoor_view(report), as_json)
     if plot is not None:
-        from rapidin.evaluation import plot_precision
-
         plot_precision(report, plot)
         stderr().print(f"plot: {plot}", highlight=False, soft_wrap=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rapidin.commands.evaluate.evaluate_options import Adapter, Device, Model, Seed, opened_model
+from rapidin.commands.evaluate.evaluate_options import Adapter, Device, Model, Seed
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode
 from rapidin.commands.output import output, progress, when_interrupted
@@ -34,14 +34,17 @@ def fidelity(
     """
     with importing():
         from rapidin.commands.views.evaluate_view import fidelity_view
-        from rapidin.evaluation import fidelity as run
-        from rapidin.storage import Store
-        from rapidin.support import package
-    package("scipy.stats", "scipy")
-    with (
-        Store.open(store) as opened,
-        opened_model(opened, model, adapter, device, tokens_per_batch, trust_remote_code) as loaded,
-        progress("comparing") as show,
-    ):
-        report = run(opened, loaded, sample, seed, show)
+        from rapidin.evaluation import evaluate_fidelity
+    with progress("comparing") as show:
+        report = evaluate_fidelity(
+            store,
+            samples=sample,
+            seed=seed,
+            model=model,
+            adapter=adapter,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+            trust_remote_code=trust_remote_code,
+            on_progress=show,
+        )
     output(report, fidelity_view(report), as_json)

@@ -19,10 +19,7 @@ from rapidin.commands.evaluate.evaluate_options import (
     Rerank,
     Settings,
     Work,
-    check_packages,
     checkpoints_of,
-    opened_model,
-    setting_of,
 )
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode, Where
@@ -71,27 +68,29 @@ def trace(
     """
     with importing():
         from rapidin.commands.views.evaluate_view import trace_view
-        from rapidin.evaluation import (
-            Label,
-            Options,
-            chosen,
-            method_settings,
-            read_questions,
-            span_reader,
-            trace as run,
+        from rapidin.evaluation import MethodOptions, evaluate_trace, method_settings
+    options = MethodOptions(
+        rerank=rerank, checkpoints=checkpoints_of(checkpoint), more=method_settings(setting or ())
+    )
+    with progress("asking") as show:
+        report = evaluate_trace(
+            store,
+            queries,
+            label,
+            spans=span or (),
+            span_field=span_field,
+            baselines=baseline or (),
+            where=where or (),
+            limit_queries=limit_queries,
+            answers=answers,
+            options=options,
+            work=work,
+            model=model,
+            adapter=adapter,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+            max_new_tokens=max_new_tokens,
+            trust_remote_code=trust_remote_code,
+            on_progress=show,
         )
-        from rapidin.storage import Store
-    names = chosen(baseline or (), knows_tokens=True)
-    check_packages(names, False, False)
-    more = method_settings(setting or ())
-    options = Options(rerank=rerank, checkpoints=checkpoints_of(checkpoint), more=more)
-    marks = Label(label)
-    with Store.open(store) as opened:
-        questions = read_questions(
-            queries, opened, marks, answers, limit_queries, span_reader(span_field, span or ())
-        )
-        with opened_model(opened, model, adapter, device, tokens_per_batch, trust_remote_code) as loaded:
-            about = setting_of(opened, loaded, marks, questions, where, device, options, max_new_tokens, work)
-            with progress("asking") as show:
-                report = run(about, names, tell=show)
     output(report, trace_view(report), as_json)

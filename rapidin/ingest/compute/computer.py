@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterator
 from typing import Protocol, Self
 
@@ -18,6 +17,7 @@ from rapidin.ingest.compute.messages import Load
 from rapidin.ingest.compute.scheduler import Scheduler
 from rapidin.model import load_model, local_directory, worker_devices
 from rapidin.settings import ModelSettings, StoreSettings, TracedParameter
+from rapidin.support import processors
 
 logger = logging.getLogger(__name__)
 
@@ -101,5 +101,4 @@ def open_computer(
 
 def _threads_of_each(workers: int) -> int:
     """Return each worker's share of the processors, or fewer threads if OMP_NUM_THREADS says so."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed // workers, torch.get_num_threads()))
+    return max(1, min(processors() // workers, torch.get_num_threads()))

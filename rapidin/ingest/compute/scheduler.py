@@ -125,7 +125,7 @@ class Scheduler:
 
     def start(self, settings: StoreSettings, tokens_per_batch: int | None) -> TokenBudget:
         """See `Computer.start`."""
-        self._begin = Begin(settings.parameters, settings.projection, tokens_per_batch)
+        self._begin = Begin(settings.traced, settings.projection, tokens_per_batch)
         for station in self._stations:
             station.worker.send(self._begin)
         self._answers(Ready, self._stations)

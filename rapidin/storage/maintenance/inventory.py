@@ -12,6 +12,7 @@ from rapidin.settings import StoreSettings
 from rapidin.storage.catalog import Database, MetadataFieldRow, SampleRow, tables
 from rapidin.storage.derived import derived_rows, index_info
 from rapidin.storage.maintenance.garbage import unnamed_bytes
+from rapidin.storage.vectors import codec_named
 
 
 def store_info(
@@ -24,7 +25,8 @@ def store_info(
         live = tables.live_counts(session)
         rows = session.scalar(select(func.count(SampleRow.key))) or 0
         indexes = [
-            index_info(path, record, live, settings.codec.bits) for record in derived_rows.read(session).values()
+            index_info(path, record, live, codec_named(settings.codec.name))
+            for record in derived_rows.read(session).values()
         ]
         fields = session.scalars(select(MetadataFieldRow.name).order_by(MetadataFieldRow.name)).all()
     segments = tuple(
@@ -41,17 +43,17 @@ def store_info(
         shuffles=projection.shuffles,
         seed=projection.seed,
         objective=projection.objective,
-        layer_norm=projection.layer_norm,
+        normalise_layers=projection.normalise_layers,
         bits=settings.codec.bits,
-        parameters=sum(math.prod(parameter.shape) for parameter in settings.parameters),
-        parameter_tensors=len(settings.parameters),
+        traced_parameters=sum(math.prod(tensor.shape) for tensor in settings.traced),
+        traced_tensors=len(settings.traced),
         model=model.model,
         adapter=model.adapter,
         dtype=model.dtype,
         quantization=model.quantization,
-        modules=model.modules,
+        parameters=model.parameters,
         max_length=settings.text.max_length,
-        loss=settings.text.loss,
+        targets=settings.text.targets,
         bytes_vectors=sum(record.bytes for record in records),
         bytes_metadata=database.size(),
         bytes_unnamed=unnamed_bytes(path, database),

@@ -14,9 +14,9 @@ from rapidin.attribution.curvature.gauss_newton import GaussNewton
 from rapidin.attribution.curvature.lissa import Lissa
 from rapidin.errors import SettingError
 from rapidin.evaluation.methods.influence_functions import InfluenceFunction
-from rapidin.evaluation.methods.registry import METHODS, Options, method_settings
+from rapidin.evaluation.methods.registry import METHODS, MethodOptions, method_settings
 from rapidin.evaluation.methods.scoring import AskedQuery, TrainingSet
-from rapidin.model.session import QueryModel
+from rapidin.model.store_model import StoreModel
 from rapidin.search.queries import query_of_prompt
 from rapidin.text import EncodedSample
 from tests import worlds
@@ -57,20 +57,21 @@ def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Pa
     directory = tmp_path_factory.mktemp("influence")
     data = worlds.write_rows(directory / "train.jsonl", worlds.rows(6))
     rapidin.ingest_files(
-        directory / "store", [data], model=str(model_directory), projection_dim=128, modules=NORMS
+        directory / "store", [data], model=str(model_directory), projection_dim=128, parameters=NORMS
     )
     return directory / "store"
 
 
 @pytest.mark.parametrize("kind", ["influence-cg", "influence-lissa"])
 def test_scores_are_those_of_the_dense_inverse(store: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with rapidin.Store.open(store) as opened, QueryModel(opened) as model:
-        training = TrainingSet(opened.list(), model.encoder)
+    with rapidin.Store.open(store) as opened, StoreModel(opened) as model:
+        training = TrainingSet(opened.list(), model)
         asked = [
             AskedQuery(*model.prepared(query_of_prompt(prompt, answer, opened.settings.text), 8))
             for prompt, answer in (("Hello?", "yes it is"), ("What is red?", "a colour"))
         ]
-        encoded, names, module = list(training.encoded()), list(model.engine.names), model.module
+        with model.exclusive() as parts:
+            encoded, names, module = list(training.encoded()), list(parts.engine.names), parts.module
         flat = torch.cat([module.get_parameter(name).detach().flatten() for name in names])
 
         def gradient(sample: EncodedSample) -> Tensor:
@@ -118,7 +119,7 @@ def test_the_power_iterations_find_the_largest_eigenvalue() -> None:
 def test_settings_of_the_command_line_reach_the_methods() -> None:
     found = method_settings(["influence-lissa.scale=300", "influence-cg.samples=8", "influence-lissa.depth=5"])
     assert found == {"influence-lissa": {"scale": "300", "depth": "5"}, "influence-cg": {"samples": "8"}}
-    options = Options(seed=3, more=found)
+    options = MethodOptions(seed=3, more=found)
     lissa = METHODS["influence-lissa"].settings(options)
     assert (lissa["scale"], lissa["depth"], lissa["seed"]) == (300.0, 5, 3)
     assert METHODS["influence-cg"].settings(options)["samples"] == 8

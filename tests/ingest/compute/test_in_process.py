@@ -12,7 +12,7 @@ from rapidin.ingest.compute.in_process import InProcess
 from rapidin.settings import ProjectionSettings
 from tests.ingest.planned import single_blocks
 
-SETTINGS = SimpleNamespace(parameters=(), projection=ProjectionSettings(dimension=64))
+SETTINGS = SimpleNamespace(traced=(), projection=ProjectionSettings(dimension=64))
 
 
 def engine(*_: object) -> Any:

@@ -35,7 +35,7 @@ class Run:
             raise self._error
 
     def __call__(self, transport: ThreadWorkers, **options: int) -> None:
-        settings = SimpleNamespace(parameters=(), projection=ProjectionSettings(dimension=DIMENSION))
+        settings = SimpleNamespace(traced=(), projection=ProjectionSettings(dimension=DIMENSION))
         loads = [Load(ModelSettings(model="m"), "cpu", False, 1, logging.WARNING)] * self._devices
         with Scheduler(transport, loads, **options) as scheduler:
             scheduler.start(settings, 20)  # type: ignore[arg-type]

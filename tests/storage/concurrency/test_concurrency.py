@@ -14,7 +14,7 @@ import pytest
 
 from rapidin.errors import StoreError, StoreLockedError
 from rapidin.storage import MetadataChange, NewSample, Store
-from rapidin.storage.scan import exact
+from rapidin.storage.scan import cpu_scan
 from tests.storage.stores import (
     ROOT,
     fill,
@@ -37,9 +37,9 @@ with Store.open(sys.argv[1]) as store, store.writer():
 
 
 def answers(snapshot):
-    best = [[(h.sample.id, h.score, repr(h.sample)) for h in hits] for hits in snapshot.search(QUERY, 30)]
+    best = [[(h.sample.id, h.score, repr(h.sample)) for h in hits] for hits in snapshot.search(QUERY, 30).largest]
     ids, scores = snapshot.scores(QUERY)
-    filtered = [hit.sample.id for hit in snapshot.search(QUERY, 30, ["topic=odd"])[0]]
+    filtered = [hit.sample.id for hit in snapshot.search(QUERY, 30, ["topic=odd"]).largest[0]]
     return best, ids, scores.tolist(), filtered
 
 
@@ -109,7 +109,7 @@ with Store.open(sys.argv[1]) as store:
     while True:
         with store.snapshot() as snapshot:
             ids, scores = snapshot.scores(QUERY)
-            hits = snapshot.search(QUERY, 1000)[0]
+            hits = snapshot.search(QUERY, 1000).largest[0]
             assert sorted(hit.sample.id for hit in hits) == ids and len(ids) == snapshot.samples
             assert len(ids) % 10 == 0, ids
             seen.add(len(ids))
@@ -142,7 +142,7 @@ def test_a_reader_in_another_process_sees_whole_commits(store: Store) -> None:
 
 
 def test_threads_share_a_snapshot(filled: Store, monkeypatch) -> None:
-    monkeypatch.setattr(exact, "processors", lambda: 3)
+    monkeypatch.setattr(cpu_scan, "processors", lambda: 3)
     results, errors = [], []
 
     def work() -> None:
@@ -193,7 +193,7 @@ def commit():
         writer.commit([new_sample("a")], random_vectors(1))
 def read():
     with Store.open(path) as store, store.snapshot() as snapshot:
-        hits = snapshot.search(random_vectors(1), 3)[0]
+        hits = snapshot.search(random_vectors(1), 3).largest[0]
         return len(hits), store.count(["topic=odd"]), store.verify().ok
 attempt(read)
 attempt(commit)
