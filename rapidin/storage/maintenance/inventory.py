@@ -26,7 +26,7 @@ def store_info(
         facts = StoreFacts(
             path,
             codec_named(settings.codec.name),
-            projection.dimension,
+            settings.projection.dimension,
             {record.id or 0: record for record in records},
         )
         derived = [derived_info(facts, record, live) for record in derived_records.read(session).values()]
