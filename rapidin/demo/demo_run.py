@@ -137,4 +137,4 @@ def _trained(data: DemoData, directory: Path, err: Console) -> Path:
 def _poisoned_share(results: list[SearchResult]) -> float:
     """Mean share of poisoned rows among the proponents."""
     hits = [hit for result in results for hit in result.proponents]
-    return sum(bool(hit.sample.metadata["poisoned"]) for hit in hits) / len(hits)
+    return sum(bool(hit.metadata["poisoned"]) for hit in hits) / len(hits)

@@ -16,7 +16,7 @@ import rapidin
 from rapidin.errors import DataFileError, GradientError, RowError, SettingError, StoreLockedError, StoreSpaceError
 from rapidin.ingest import run as ingest_run
 from rapidin.ingest.planning import text_samples
-from rapidin.records.progress import IngestListener, Preflight
+from rapidin.records import IngestListener, Preflight
 from tests import worlds
 
 
@@ -27,7 +27,7 @@ def scores_of(store: Path, count: int = 3) -> dict[str, list[float]]:
         for number in range(count):
             result = searcher.search(f"Name the colour number {number}.", "It is red", k=10_000)
             for hit in result.proponents:
-                found.setdefault(hit.sample.id, []).append(hit.score)
+                found.setdefault(hit.id, []).append(hit.score)
     return found
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import rapidin
 from rapidin.errors import ComputationError, GradientError, ModelError
-from rapidin.records.progress import IngestListener
+from rapidin.records.listeners import IngestListener
 from tests import worlds
 from tests.ingest.compute import traps
 
