@@ -32,6 +32,5 @@ from .training_loop import (
     StepCallback as StepCallback,
     batch_loss as batch_loss,
     fit as fit,
-    one_thread as one_thread,
     padded as padded,
 )

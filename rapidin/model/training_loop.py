@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -131,17 +130,6 @@ def batch_loss(model: nn.Module, batch: Sequence[TokenSample], all_tokens: bool)
     following = labels[:, 1:].to(logits.device)
     kept = following != IGNORED
     return functional.cross_entropy(logits[:, :-1][kept].float(), following[kept])
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute with one thread, also so that sums have the same order whatever the number of cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _learning_rate(step: int, steps: int, schedule: Schedule) -> float:

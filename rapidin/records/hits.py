@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import computed_field
 
-from rapidin.records.samples import Sample, WhereComputed
+from rapidin.records.samples import Sample, Span, WhereComputed
 
 Measure = Literal["cosine"]
 """What a score measures: ``cosine`` is the mean over parameter tensors of the cosine between two gradients."""
@@ -95,7 +95,7 @@ class Query:
     targets: int
     truncated: bool
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    spans: tuple[tuple[int, int], ...] = ()
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, computed_field
+from pydantic import Field, WithJsonSchema, computed_field
 
 T = TypeVar("T")
 
 WhereComputed = Annotated[T, Field(exclude_if=lambda value: not value)]
 """The type of a field that JSON leaves out while it is empty."""
+
+Span = Annotated[
+    tuple[int, int],
+    WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}),
+]
+"""A part of a text: its first character and the one behind its last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,7 @@ class Sample:
     targets: int
     truncated: bool
     content_hash: str
-    target_spans: WhereComputed[tuple[tuple[int, int], ...]] = ()
+    target_spans: WhereComputed[tuple[Span, ...]] = ()
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -9,7 +9,7 @@ from rapidin.data import Row
 from rapidin.errors import RowError
 from rapidin.settings.store_settings import Template, TextSettings
 from rapidin.text import EncodedSample, Encoder, TextSample, recognise
-from rapidin.text.alignment import align
+from rapidin.text.decoded_spans import align
 from rapidin.text.token_spans import tile
 from tests.text import tiny_tokenizers as tiny
 
