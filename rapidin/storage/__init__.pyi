@@ -1,7 +1,6 @@
 from .catalog import (
     MetadataChange as MetadataChange,
     NewSample as NewSample,
-    ScoredSample as ScoredSample,
 )
 from .filters import (
     Condition as Condition,

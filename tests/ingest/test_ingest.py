@@ -29,7 +29,7 @@ def scores_of(store: Path, count: int = 3) -> dict[str, list[float]]:
         for number in range(count):
             result = searcher.search(f"Name the colour number {number}.", "It is red", k=10_000)
             for hit in result.proponents:
-                found.setdefault(hit.sample.id, []).append(hit.score)
+                found.setdefault(hit.id, []).append(hit.score)
     return found
 
 

@@ -27,7 +27,7 @@ def store(tmp_path):
 
 def ids(store: Store) -> set[str]:
     with store.snapshot() as snapshot:
-        return {hit.sample.id for hit in snapshot.search(QUERY, 100).largest[0]}
+        return {hit.id for hit in snapshot.search(QUERY, 100).largest[0]}
 
 
 def test_every_change_is_seen_by_the_next_snapshot(store: Store) -> None:
@@ -51,7 +51,7 @@ def test_an_open_snapshot_keeps_its_state(store: Store) -> None:
     with store.snapshot() as before:
         store.delete(["s001"])
         assert "s001" not in ids(store)
-        assert "s001" in {hit.sample.id for hit in before.search(QUERY, 100).largest[0]}
+        assert "s001" in {hit.id for hit in before.search(QUERY, 100).largest[0]}
     assert "s001" not in ids(store)
 
 

@@ -53,7 +53,9 @@ class InProcess:
 
     def start(self, settings: StoreSettings, tokens_per_batch: int | None) -> TokenBudget:
         """See `Computer.start`."""
-        self._engine = self._make_engine(self._loaded.model, settings.traced, settings.projection, settings.gradient)
+        self._engine = self._make_engine(
+            self._loaded.model, settings.traced, settings.projection, settings.gradient
+        )
         dimension = settings.projection.dimension
         self._budget = TokenBudget(tokens_per_batch, self._engine.device, dimension)
         # A second budget, because running out of memory halves the first, which must not change the blocks.

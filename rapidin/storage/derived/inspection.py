@@ -13,13 +13,7 @@ from pathlib import Path
 
 from rapidin.errors import StoreCorruptError, StoreFormatError
 from rapidin.records import IndexInfo
-from rapidin.storage.derived.derived_kind import (
-    DerivedKind,
-    StepProgress,
-    StoreFacts,
-    check_part_row,
-    check_row,
-)
+from rapidin.storage.derived.derived_kind import DerivedKind, StepProgress, StoreFacts, check_part_row, check_row
 from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord, WrittenFile
 from rapidin.storage.derived.kinds import KINDS, unknown
 

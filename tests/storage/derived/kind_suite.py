@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rapidin.errors import IndexNotFoundError, SettingError, StoreEmptyError
-from rapidin.records.stored import IndexInfo
+from rapidin.records import IndexInfo
 from rapidin.storage import Store, export_vectors, recode
 from rapidin.storage.derived import KINDS, DerivedKind, IvfOptions
 from tests.storage.derived.clusters import clustered, commit, settings_of

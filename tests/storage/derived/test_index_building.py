@@ -135,7 +135,7 @@ def test_tiny_stores(path: Path, kind: str, count: int) -> None:
         with store.snapshot() as snapshot:
             nprobe = 10 if kind == "ivf" else None
             found = snapshot.search(vectors, 1, index=kind, nprobe=nprobe).largest
-            assert [hits[0].sample.id for hits in found] == [f"s{i:04}" for i in range(count)]
+            assert [hits[0].id for hits in found] == [f"s{i:04}" for i in range(count)]
 
 
 def test_advice_when_the_store_has_doubled(path: Path) -> None:

@@ -38,7 +38,7 @@ def seen(store: Store, queries: np.ndarray = QUERIES):
     with store.snapshot() as snapshot:
         ids, scores = snapshot.scores(queries)
         ends = [
-            [[(hit.sample.id, hit.score) for hit in hits] for hits in end]
+            [[(hit.id, hit.score) for hit in hits] for hits in end]
             for end in snapshot.search_ends(queries, 30).ends
         ]
     return store.list(), ids, scores.tobytes(), ends
@@ -180,7 +180,7 @@ def test_indexes_lose_what_moved_and_readers_keep_theirs(filled: Store, monkeypa
     expected = seen(filled)
 
     def indexed(snapshot) -> list:
-        return [[hit.sample.id for hit in hits] for hits in snapshot.search(QUERIES, 18, index=kind).largest]
+        return [[hit.id for hit in hits] for hits in snapshot.search(QUERIES, 18, index=kind).largest]
 
     def files() -> set[str]:
         return {path.name for path in (filled.path / "indexes").iterdir() if path.is_file()}
