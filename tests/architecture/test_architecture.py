@@ -213,7 +213,7 @@ def test_help_imports_nothing_heavy() -> None:
         "from rapidin.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'faiss', 'sqlalchemy', 'numpy', 'pydantic', 'datasets', 'fastapi'}\n"
+        "heavy = {'torch', 'transformers', 'faiss', 'sqlalchemy', 'numpy', 'pydantic', 'pyarrow', 'fastapi'}\n"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout

@@ -95,7 +95,7 @@ def test_opening_imports_neither_faiss_nor_torch(filled: Store) -> None:
     child = run_python(
         "import sys; from rapidin.storage import Store; store = Store.open(sys.argv[1]);"
         "store.info(); store.list(['rank>3']); store.get('s001');"
-        "print(sorted({'faiss', 'torch', 'transformers', 'alembic', 'datasets'} & sys.modules.keys()))",
+        "print(sorted({'faiss', 'torch', 'transformers', 'alembic', 'pyarrow'} & sys.modules.keys()))",
         filled.path,
     )
     assert child.stdout == "[]\n", child.stderr
