@@ -21,7 +21,7 @@ from rapidin import Store, ingest_files
 from rapidin.demo import DemoData, train_demo_model, write_demo_data
 from rapidin.demo.demo_model import RECIPE, Recipe
 from rapidin.evaluation.experiments.datamodeling import Retraining, linear_datamodeling
-from rapidin.evaluation.methods.registry import Options
+from rapidin.evaluation.methods.registry import MethodOptions
 from rapidin.evaluation.retraining.trainer import Training
 from rapidin.model.session import QueryModel
 from rapidin.model.training_loop import Schedule
@@ -82,7 +82,7 @@ def _report(work: Path, arguments: argparse.Namespace) -> LdsReport:
             Retraining(training, subsets=arguments.subsets, jobs=arguments.jobs),
             work=work / "evaluation",
             device="cpu",
-            options=Options(more=arguments.more),
+            options=MethodOptions(more=arguments.more),
         )
 
 

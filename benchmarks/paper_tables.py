@@ -17,7 +17,7 @@ from benchmarks.paper_published import BACKDOOR, TIMES, TRACING
 from benchmarks.paper_worlds import Tuned, World
 from benchmarks.tracing_data import Pair
 from rapidin.data import read_rows
-from rapidin.evaluation.experiments.label_experiments import Setting, backdoor, trace
+from rapidin.evaluation.experiments.label_experiments import LabelExperiment, backdoor, trace
 from rapidin.evaluation.experiments.questions import (
     Label,
     Questions,
@@ -87,7 +87,7 @@ def methods_table(
     with Store.open(store) as opened, QueryModel(opened, device="cpu") as model:
         label = Label(world.label)
         questions = read_questions(world.queries, opened, label, limit=limit)
-        setting = Setting(
+        setting = LabelExperiment(
             opened, model, label, questions, max_new_tokens=MAX_NEW_TOKENS, device="cpu", work=work / "saved"
         )
         report = backdoor(setting, baselines, ks)
@@ -159,7 +159,7 @@ def tracing_table(worlds: Iterable[tuple[World, Pair]], work: Path, baselines: S
             answers = _wrong_answers(world, model, opened, pair, place / "wrong.jsonl")
             label = Label(world.label)
             questions = read_questions(answers, opened, label, span_of=span_reader("span", [pair.wrong]))
-            setting = Setting(opened, model, label, questions, device="cpu", work=place / "saved")
+            setting = LabelExperiment(opened, model, label, questions, device="cpu", work=place / "saved")
             report = trace(setting, baselines)
         rows = []
         for found in report.methods:

@@ -21,7 +21,7 @@ def mark(name):
     begun = now
 store, prompt, generation = sys.argv[1:]
 import rapidin.cli
-from rapidin.commands.parts import importing
+from rapidin.commands.heavy_imports import importing
 with importing():
     import torch, faiss, rich.console
     from rapidin.storage import Store
@@ -69,7 +69,7 @@ def command_table(store: Path, prompt: str, generation: str) -> None:
     for _ in range(_ROUNDS + 1):  # the first brings the files into memory
         started = time.perf_counter()
         command = ("search", str(store), "--prompt", prompt, "--generation", generation)
-        subprocess.run([sys.executable, "-m", "rapidin.cli", *command], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "rapidin", *command], check=True, capture_output=True)
         walls.append(time.perf_counter() - started)
         told = subprocess.run(
             [sys.executable, "-c", _STEPS, str(store), prompt, generation],

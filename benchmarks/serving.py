@@ -71,7 +71,7 @@ def main() -> None:
         command = [
             sys.executable,
             "-m",
-            "rapidin.cli",
+            "rapidin",
             "serve",
             str(directory / "store"),
             "--port",

@@ -32,9 +32,7 @@ def demo_directory() -> Path:
     """The demo's directory: the first argument, or ``rapidin-demo``; made if it is not there."""
     directory = Path(sys.argv[1] if len(sys.argv) > 1 else "rapidin-demo")
     if not (directory / "store" / "store.db").exists():
-        subprocess.run(
-            [sys.executable, "-m", "rapidin.cli", "demo", str(directory)], check=True, stdout=sys.stderr
-        )
+        subprocess.run([sys.executable, "-m", "rapidin", "demo", str(directory)], check=True, stdout=sys.stderr)
     return directory
 
 

@@ -1,4 +1,7 @@
-"""The command line: parse, call one function, print. Data goes to stdout, everything else to stderr."""
+"""The door of the command line: the list of commands, --version, --debug, exit codes.
+
+Data goes to stdout, everything else to stderr. Each command is a file in `rapidin.commands`.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +9,40 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from io import TextIOWrapper
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import rapidin
-from rapidin.commands import evaluate_commands, mcp, search, serve, store_commands
-from rapidin.commands.parts import (
-    Json,
-    StorePath,
-    TokensPerBatch,
-    TrustRemoteCode,
-    importing,
-    output,
-    stderr,
-    stdout,
-)
+from rapidin.commands import demo, ingest, mcp, search, serve
+from rapidin.commands.evaluate import backdoor, fidelity, lds, trace
+from rapidin.commands.store import compact, delete, export, import_vectors, index, info, list, recode, show, verify
 from rapidin.errors import RapidinError, SettingError
-from rapidin.settings import DType, Loss, Objective, OnError, ProjectionKind, Quantization
 from rapidin.support import VARIABLES
+
+
+class Commands(TyperGroup):
+    """The commands; an error of theirs is told in one line, and decides the exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; exit with 1 where it fails, and with 2 where it was asked for wrongly."""
+        try:
+            return super().invoke(ctx)
+        except RapidinError as error:
+            if ctx.params["debug"]:
+                traceback.print_exc()
+            # Lines are joined one by one, not word by word, because spaces may belong to an id or a file name.
+            message = " ".join(line.strip() for line in str(error).splitlines())
+            typer.echo(f"Error: {message}", err=True)
+            raise typer.Exit(2 if isinstance(error, SettingError) else 1) from error
+
 
 app = typer.Typer(
     name="rapidin",
+    cls=Commands,
     help="Which training samples made my language model say this?",
     epilog="Start with: rapidin demo. One command at a time may change a store; any number may read it meanwhile.",
     no_args_is_help=True,
@@ -37,20 +50,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_debug = False
-
-
-IngestDevice = Annotated[
-    str,
-    typer.Option(
-        help="auto, cpu, cuda, cuda:0, or cuda:0,1 to compute on several GPUs, each with the whole model; with "
-        "fewer --workers than GPUs, each of them spreads the model's layers over its share. auto takes all GPUs "
-        "that there are."
-    ),
-]
-Model = Annotated[str | None, typer.Option(metavar="MODEL", help="Directory or hub id of the fine-tuned model.")]
-Adapter = Annotated[str | None, typer.Option(metavar="ADAPTER", help="Directory or hub id of its PEFT adapter.")]
+evaluations = typer.Typer(
+    name="evaluate",
+    help="Check on your own model and data that the samples found are the right ones.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -60,11 +65,9 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debugging messages.")] = False,
 ) -> None:
     """Which training samples made my language model say this?"""
-    global _debug
-    _debug = debug
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s", force=True)
     logging.getLogger("rapidin").setLevel(logging.DEBUG if debug else logging.INFO)
-    # Complains at import about optional kernels that rapidin has no use for.
+    # bitsandbytes complains at import about optional kernels that rapidin has no use for.
     logging.getLogger("bitsandbytes").setLevel(logging.DEBUG if debug else logging.ERROR)
     if version:
         typer.echo(rapidin.__version__)
@@ -73,174 +76,37 @@ def _options(
         context.fail("Missing command.")
 
 
-@app.command()
-def ingest(
-    store: StorePath,
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="JSON Lines, JSON, CSV or Parquet; repeat, or list several after it."),
-    ] = None,
-    more: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="More data files.")] = None,
-    model: Model = None,
-    adapter: Adapter = None,
-    projection_dim: Annotated[
-        int | None,
-        typer.Option(
-            help="Numbers in a RapidGrad, a power of two; 65536 unless given. More: less noise, more disk."
-        ),
-    ] = None,
-    projection: Annotated[
-        ProjectionKind | None,
-        typer.Option(
-            help="How gradients are compressed: 'factored' from the layers' inputs and outputs, faster than a "
-            "training step; 'rapidgrad', the paper's, from the gradients themselves. Unless given, the faster one "
-            "for this K and model."
-        ),
-    ] = None,
-    shuffles: Annotated[
-        int | None, typer.Option(help="Rounds of random shuffling of 'rapidgrad'; 20 unless given.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of shuffling and projection; 0 unless given.")] = None,
-    bits: Annotated[
-        int | None,
-        typer.Option(
-            help="Of each number of a RapidGrad on disk: 16, 4 or 1; 4 unless given. With 1 a store of four times "
-            "the --projection-dim is as large as with 4, less noisy and sooner searched, but takes longer to make."
-        ),
-    ] = None,
-    dtype: Annotated[DType | None, typer.Option(help="Of the weights in memory; auto: the checkpoint's.")] = None,
-    quantization: Annotated[Quantization | None, typer.Option(help="Of the base under an adapter.")] = None,
-    device: IngestDevice = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Processes that compute, each with the model in memory; unless given, one per GPU of --device, "
-            "and one on the CPU, whose cores they share.",
-        ),
-    ] = None,
-    tokens_per_batch: TokensPerBatch = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Tokens after which a sample is cut; the model's context, at most 2048.")
-    ] = None,
-    modules: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REGEX",
-            help="Trace the parameters whose name this finds, e.g. 'mlp|lm_head'; '.' finds all. Without it the "
-            "matrices are traced, and not the vectors of norms and biases, which blur the influence.",
-        ),
-    ] = None,
-    template: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help='JSON: {"prompt": "Q: {question}\\nA: ", "response": "{answer}"}.'),
-    ] = None,
-    loss: Annotated[
-        Loss | None, typer.Option(help="Which tokens are targets: the response's, or all but the first.")
-    ] = None,
-    objective: Annotated[
-        Objective | None,
-        typer.Option(
-            help="What of a token is differentiated: its loss, as in training, which tells facts and errors apart "
-            "best; or its log-odds, so that tokens the model is sure of count as much as those it guesses, which "
-            "finds far more of the samples behind a behaviour, such as a backdoor. Unless given, the loss."
-        ),
-    ] = None,
-    no_layer_norm: Annotated[
-        bool, typer.Option("--no-layer-norm", help="Do not divide each tensor's gradient by its norm.")
-    ] = False,
-    trust_remote_code: TrustRemoteCode = False,
-    on_error: Annotated[OnError, typer.Option(help="At an unusable row: stop, or leave it out.")] = "fail",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the data, compute and change nothing.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Compute the gradients of training samples and add them to a store.
-
-    The store is created where there is none and remembers model, template and projection, so later runs need only
-    --data. Running it again adds what is new, replaces what changed, and continues what was interrupted.
-
-    Rows are recognised by their fields: instruction, input, output; prompt, completion; messages; text. A field
-    'id' names the sample; all other fields become metadata to filter by.
-    """
-    with importing():
-        from rapidin.commands.views.store_view import ProgressListener, ingest_summary
-        from rapidin.ingest import ingest_files
-
-    with ProgressListener(stderr()) as listener:
-        try:
-            report = ingest_files(
-                store,
-                [*(data or []), *(more or [])],
-                device=device,
-                workers=workers,
-                tokens_per_batch=tokens_per_batch,
-                on_error=on_error,
-                dry_run=dry_run,
-                listener=listener,
-                model=model,
-                adapter=adapter,
-                projection=projection,
-                projection_dim=projection_dim,
-                shuffles=shuffles,
-                seed=seed,
-                bits=bits,
-                dtype=dtype,
-                quantization=quantization,
-                max_length=max_length,
-                modules=modules,
-                template=template,
-                loss=loss,
-                objective=objective,
-                layer_norm=False if no_layer_norm else None,
-                trust_remote_code=trust_remote_code,
-            )
-        except KeyboardInterrupt:
-            stderr().print(f"{listener.stored:,} samples are stored; run the same command to go on")
-            raise
-    output(report, ingest_summary(report, dry_run), as_json)
-
-
-app.add_typer(search.commands)
-app.add_typer(serve.commands)
-app.add_typer(store_commands.commands)
-app.add_typer(evaluate_commands.commands)
-app.add_typer(mcp.commands)
-
-
-@app.command()
-def demo(
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIRECTORY", help="Where data, model and store are put.")
-    ] = Path("rapidin-demo"),
-    as_json: Json = False,
-) -> None:
-    """Plant a backdoor in a tiny model and find the samples that did it; offline, in about a minute."""
-    from rapidin.demo import run_demo
-
-    run_demo(directory, stdout(), stderr(), as_json)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "ingest": ingest.ingest,
+    "search": search.search,
+    "info": info.info,
+    "list": list.list_samples,
+    "show": show.show,
+    "delete": delete.delete,
+    "verify": verify.verify,
+    "index": index.index,
+    "compact": compact.compact,
+    "export": export.export,
+    "import": import_vectors.import_samples,
+    "recode": recode.recode,
+    "serve": serve.serve,
+    "mcp": mcp.mcp,
+    "demo": demo.demo,
+}
+"""The commands in the order of the help."""
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+for experiment in (backdoor.backdoor, trace.trace, fidelity.fidelity, lds.lds):
+    evaluations.command()(experiment)
+app.add_typer(evaluations)
 
 
 def main() -> None:
     """Run the command line; exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal that has not every character shows another
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a character shows another in its place
             stream.reconfigure(errors="replace")
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
-    try:
-        # Typer itself tells wrong usage and exits with 2, and with 130 when interrupted.
-        app()
-    except RapidinError as error:
-        if _debug:
-            traceback.print_exc()
-        # Line by line rather than word by word: spaces may belong to an id or a file name.
-        message = " ".join(line.strip() for line in str(error).splitlines())
-        typer.echo(f"Error: {message}", err=True)
-        sys.exit(2 if isinstance(error, SettingError) else 1)
-
-
-if __name__ == "__main__":
-    main()
+    # Typer itself tells wrong usage and exits with 2, and with 130 when interrupted.
+    app()

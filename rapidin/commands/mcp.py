@@ -6,12 +6,9 @@ from typing import Annotated
 
 import typer
 
-from rapidin.commands.parts import StorePath, TokensPerBatch, TrustRemoteCode
-
-commands = typer.Typer()
+from rapidin.commands.options import StorePath, TokensPerBatch, TrustRemoteCode
 
 
-@commands.command()
 def mcp(
     store: StorePath,
     model: Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")] = None,

@@ -9,23 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from rapidin.commands.parts import (
-    Json,
-    StorePath,
-    TokensPerBatch,
-    TrustRemoteCode,
-    Where,
-    counting,
-    importing,
-    output,
-    progress,
-    stderr,
-    when_interrupted,
-)
+from rapidin.commands.heavy_imports import importing
+from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode, Where
+from rapidin.commands.output import counting, output, progress, stderr, when_interrupted
 from rapidin.errors import SettingError
 from rapidin.settings import RERANKED_PER_RESULT, IndexChoice
-
-commands = typer.Typer()
 
 SearchDevice = Annotated[
     str,
@@ -36,7 +24,6 @@ SearchDevice = Annotated[
 ]
 
 
-@commands.command()
 @when_interrupted("nothing was changed, and the same command starts again")
 def search(
     store: StorePath,
@@ -153,7 +140,7 @@ def search(
         # What the store cannot do is told before the model, or anything that is large, is loaded.
         with opened.snapshot() as snapshot:
             snapshot.count(where or [])
-            snapshot.way(options["index"], where or [], nprobe)
+            snapshot.chosen_index(options["index"], where or [], nprobe)
         with importing():
             from rapidin.commands.views.search_view import search_view
             from rapidin.search import Searcher

@@ -9,14 +9,12 @@ from typing import Annotated
 
 import typer
 
-from rapidin.commands.parts import StorePath, TokensPerBatch, TrustRemoteCode, importing
+from rapidin.commands.heavy_imports import importing
+from rapidin.commands.options import StorePath, TokensPerBatch, TrustRemoteCode
 from rapidin.commands.search import SearchDevice
 from rapidin.errors import DependencyError
 
-commands = typer.Typer()
 
-
-@commands.command()
 def serve(
     store: StorePath,
     host: Annotated[

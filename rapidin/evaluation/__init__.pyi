@@ -1,22 +1,20 @@
+from .evaluations import (
+    evaluate_backdoor as evaluate_backdoor,
+    evaluate_fidelity as evaluate_fidelity,
+    evaluate_lds as evaluate_lds,
+    evaluate_trace as evaluate_trace,
+)
 from .experiments import (
+    Answers as Answers,
     Label as Label,
+    LabelExperiment as LabelExperiment,
     Questions as Questions,
     Retraining as Retraining,
-    Setting as Setting,
-    backdoor as backdoor,
-    fidelity as fidelity,
-    linear_datamodeling as linear_datamodeling,
     plot_precision as plot_precision,
-    read_questions as read_questions,
-    span_reader as span_reader,
-    trace as trace,
 )
 from .methods import (
-    DIRECTORY_NAME as DIRECTORY_NAME,
     QUICK as QUICK,
-    Options as Options,
-    Tell as Tell,
-    chosen as chosen,
+    MethodOptions as MethodOptions,
     method_settings as method_settings,
 )
 from .metrics import (

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Unpack
@@ -27,8 +27,8 @@ from rapidin.settings import (
     TracedParameter,
     resolve,
 )
-from rapidin.storage import NewSample, Store, StoreWriter
-from rapidin.text import Encoder, TextSample
+from rapidin.storage import MetadataChange, Store, StoreWriter
+from rapidin.text import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,12 @@ class _Run:
     def execute(self, stack: ExitStack) -> None:
         """Compute what the plan asks for and commit it; `stack` closes what is opened."""
         if self._store is not None and self._writer is not None:
-            self._updated = _update_metadata(self._store, self._writer, self._plan.updates)
+            self._updated = self._writer.update_metadata(
+                [
+                    MetadataChange(sample.id, sample.content_hash, sample.metadata, sample.file, sample.row)
+                    for sample in self._plan.updates
+                ]
+            )
         if not self._plan.new:
             return
         # Imported here: torch and transformers take seconds, and an ingest that adds nothing needs neither.
@@ -270,19 +275,6 @@ class _Run:
     def _check_fingerprint(self, expected: Fingerprint, found: Fingerprint) -> None:
         remedy = "Give the store's own model, or ingest into a new store"
         check_same(self._resolved.model, expected, found, self._path, remedy)
-
-
-def _update_metadata(store: Store, writer: StoreWriter, samples: list[TextSample]) -> int:
-    """Replace the metadata of samples whose text is as it was."""
-    if not samples:
-        return 0
-    changed = []
-    for sample in samples:
-        stored = {field.name: getattr(old, field.name) for old in [store.get(sample.id)] for field in fields(old)}
-        changed.append(
-            NewSample(**{**stored, "metadata": sample.metadata, "file": sample.file, "row": sample.row})
-        )
-    return writer.update_metadata(changed)
 
 
 def _free_bytes(path: Path) -> int:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rapidin.records import Hit, Sample, SearchResult, TokenInfluence, TokenResult
-from rapidin.report.page_words import group_words
 from rapidin.report.prompts import own_parts
 from rapidin.report.units import Units
+from rapidin.text import Word, group_into_words
 
 
 class SampleTable:
@@ -66,7 +66,7 @@ def _query(result: SearchResult, table: SampleTable, own: Mapping[str, tuple[int
     query = result.query
     units = Units(query.generation)
     tokens = _target_tokens(result)
-    words = group_words(query.generation, [place for place, _, _ in tokens])
+    words = group_into_words(query.generation, [place for place, _, _ in tokens])
     details: dict[int, dict[str, Any]] = {}
     for hit in (*result.proponents, *result.opponents):
         details.setdefault(table.place(hit.sample), _hit(hit, len(result.generation_tokens)))
@@ -83,7 +83,7 @@ def _query(result: SearchResult, table: SampleTable, own: Mapping[str, tuple[int
         "spans": [units.span(*span) for span in query.spans],
         "index": result.index,
         "explained": result.explained,
-        "words": [[*units.span(word.start, word.end), word.tokens] for word in words],
+        "words": [[*units.span(*_without_blanks(query.generation, word)), list(word.tokens)] for word in words],
         "rows": [row for _, row, _ in tokens],
         "influences": [_number(token.influence) for token in result.generation_tokens],
         "proponents": [table.place(hit.sample) for hit in result.proponents],
@@ -91,6 +91,17 @@ def _query(result: SearchResult, table: SampleTable, own: Mapping[str, tuple[int
         "byToken": [_token_hits(found, table, details) for _, _, found in tokens] if result.by_token else None,
         "details": details,
     }
+
+
+def _without_blanks(text: str, word: Word) -> tuple[int, int]:
+    """Where a word begins and ends without the white space around it; a word of white space keeps it."""
+    characters = text[word.start : word.end]
+    if not characters.strip():
+        return word.start, word.end
+    return (
+        word.start + len(characters) - len(characters.lstrip()),
+        word.end - len(characters) + len(characters.rstrip()),
+    )
 
 
 _TargetToken = tuple[tuple[int, int], int | None, TokenResult | None]

@@ -1,14 +1,14 @@
-"""A report on disk: whole or not at all."""
+"""A report on disk, written whole or not at all."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rapidin.errors import SettingError
 from rapidin.records import SearchResult
 from rapidin.report.report_page import render_report
+from rapidin.support import write_whole
 
 
 def write_report(
@@ -18,29 +18,22 @@ def write_report(
     title: str | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the page of `render_report` to a file; one that is there already is replaced.
+    """Write the page of `render_report` to a file; an existing file is replaced.
+
+    >>> rapidin.write_report("why.html", [searcher.search("Who won the match?")])
+
+    Args:
+        path: file that is written.
+        results, title, facts: see `render_report`.
 
     Raises:
-        SettingError: the path cannot be written.
+        SettingError: the file cannot be written.
     """
-    page = render_report(results, title=title, facts=facts).encode()
+    page = render_report(results, title=title, facts=facts)
     try:
-        _replace(Path(path), page)
+        write_whole(path, page, durable=False)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SettingError(
             f"the report cannot be written to {str(path)!r}: {reason}; name another file"
         ) from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    # Renaming over a link would cut it, renaming over a device would destroy the device.
-    path = path.resolve()
-    if path.exists() and not path.is_file():
-        raise OSError(None, "it is not a file")
-    part = path.with_name(f".rapidin-report-{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from rapidin.model import QueryModel
 from rapidin.records import Hit, Query, SearchResult, TokenResult
 from rapidin.search.explaining import SearchExplainer, Tell, generation_tokens
 from rapidin.settings import SearchOptions
-from rapidin.storage import GpuSearch, ScoredSample, Snapshot, Store
+from rapidin.storage import Found, GpuSearch, ScoredSample, Snapshot, Store
 from rapidin.text import EncodedSample, TextSample
 
 
@@ -49,13 +49,14 @@ class SearchSteps:
         with self._model.turn():
             vectors = self._model.vectors([encoded for _, encoded in prepared])
         with self._store.snapshot(self._gpu) as snapshot:
-            way = snapshot.way(options.index, options.where, options.nprobe, len(vectors))
             found = _ends(snapshot, vectors, options, options.candidates)
             by_token = [
                 self._by_token(snapshot, encoded, options) if options.tokens else () for _, encoded in prepared
             ]
-        for (query, encoded), (best, worst), tokens in zip(prepared, found, by_token, strict=True):
-            result = SearchResult(query, _hits(best), _hits(worst), way, tokens)
+        for (query, encoded), (best, worst), tokens in zip(
+            prepared, zip(*found.ends, strict=True), by_token, strict=True
+        ):
+            result = SearchResult(query, _hits(best), _hits(worst), found.index, tokens)
             if options.rerank and (result.proponents or result.opponents):
                 with self._model.turn():
                     result = self._explainer.explained(result, encoded, options, tell)
@@ -75,18 +76,14 @@ class SearchSteps:
         found = _ends(snapshot, vectors, options, options.k)
         return tuple(
             TokenResult(token.token, token.start, token.end, _hits(best), _hits(worst))
-            for token, (best, worst) in zip(tokens, found, strict=True)
+            for token, (best, worst) in zip(tokens, zip(*found.ends, strict=True), strict=True)
         )
 
 
-def _ends(
-    snapshot: Snapshot, vectors: NDArray[np.float32], options: SearchOptions, k: int
-) -> list[tuple[list[ScoredSample], list[ScoredSample]]]:
+def _ends(snapshot: Snapshot, vectors: NDArray[np.float32], options: SearchOptions, k: int) -> Found:
     """The k proponents, and opponents where they are wanted, of every query."""
-    where, index, nprobe = options.where, options.index, options.nprobe
-    if options.opponents:
-        return list(zip(*snapshot.search_ends(vectors, k, where, index, nprobe), strict=True))
-    return [(best, []) for best in snapshot.search(vectors, k, where, index=index, nprobe=nprobe)]
+    search = snapshot.search_ends if options.opponents else snapshot.search
+    return search(vectors, k, options.where, index=options.index, nprobe=options.nprobe)
 
 
 def _hits(found: list[ScoredSample]) -> tuple[Hit, ...]:

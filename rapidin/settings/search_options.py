@@ -22,7 +22,7 @@ class Options(TypedDict, total=False):
         where: filter expressions that a sample must all meet, for example ``source=gsm8k``.
         max_new_tokens: longest answer that the model may write; 256.
         index: ``exact``, ``ivf``, ``rabitq``, or ``auto``: an index of the store where one serves, see
-            `Snapshot.way`. With filters every search is exact.
+            `Snapshot.chosen_index`. With filters every search is exact.
         nprobe: lists that index ``ivf`` reads, instead of its own number.
         rerank: of so many samples at each end the exact influence is computed, which orders them, and of the best
             the influences of their tokens; 0: none. `RERANKED_PER_RESULT` times k is a good

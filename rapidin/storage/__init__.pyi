@@ -1,4 +1,5 @@
 from .catalog import (
+    MetadataChange as MetadataChange,
     NewSample as NewSample,
     ScoredSample as ScoredSample,
 )
@@ -13,6 +14,7 @@ from .scan import (
     settle_torch as settle_torch,
 )
 from .snapshot import (
+    Found as Found,
     Snapshot as Snapshot,
 )
 from .store import (
@@ -22,6 +24,7 @@ from .store_writer import (
     StoreWriter as StoreWriter,
 )
 from .transfer import (
+    export_vectors as export_vectors,
     import_vectors as import_vectors,
     recode as recode,
 )

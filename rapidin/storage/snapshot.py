@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +26,26 @@ from rapidin.storage.scan import GpuSearch, exact, nothing
 from rapidin.storage.state import States
 from rapidin.storage.store_files import DATABASE_NAME
 from rapidin.storage.vectors import Block, Rows, Segment, decoded
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search in a snapshot found.
+
+    Attributes:
+        index: ``exact``, or the kind of the index that the search used.
+        largest: samples of largest scores for each query, best first; none if they were not wanted.
+        smallest: samples of smallest scores for each query, from the smallest up; none if they were not wanted.
+    """
+
+    index: str
+    largest: list[list[ScoredSample]]
+    smallest: list[list[ScoredSample]]
+
+    @property
+    def ends(self) -> tuple[list[list[ScoredSample]], list[list[ScoredSample]]]:
+        """`largest` and `smallest`."""
+        return self.largest, self.smallest
 
 
 class Snapshot:
@@ -69,20 +90,20 @@ class Snapshot:
         largest: bool = True,
         index: str = EXACT,
         nprobe: int | None = None,
-    ) -> list[list[ScoredSample]]:
-        """The k samples of largest, or smallest, inner product with each query, the most extreme first.
+    ) -> Found:
+        """Find the k samples of largest, or smallest, inner product with each query, the most extreme first.
 
         Args:
             queries: float32 [q, K].
             k: samples wanted for each query; fewer come back where there are fewer.
             where: filter expressions that a sample must all meet, see `filters`.
             largest: False for the smallest scores, from the smallest up.
-            index: ``exact``, the kind of an index, or ``auto``: what serves best; see `way`.
+            index: ``exact``, the kind of an index, or ``auto``: what serves best; see `chosen_index`.
             nprobe: lists that index ``ivf`` reads, instead of its own number.
 
         Returns:
-            For each query its samples; equal scores by ascending id. An index may miss some, but those that come
-            back have their exact scores.
+            The samples at the end that was asked for; equal scores are ordered by ascending id. An index may miss
+            some samples, but those that come back have their exact scores.
 
         Raises:
             SettingError: k is not positive, a query is not finite, no index is of that kind, or `nprobe` does not
@@ -92,7 +113,7 @@ class Snapshot:
             StoreMismatchError: the queries are not as long as the store's vectors.
             StoreCorruptError: a segment or the database is damaged.
         """
-        return self._found(queries, k, where, (largest, not largest), index, nprobe)[0 if largest else 1]
+        return self._found(queries, k, where, (largest, not largest), index, nprobe)
 
     def search_ends(
         self,
@@ -101,22 +122,29 @@ class Snapshot:
         where: Sequence[str] = (),
         index: str = EXACT,
         nprobe: int | None = None,
-    ) -> tuple[list[list[ScoredSample]], list[list[ScoredSample]]]:
-        """What `search` gives for both ends, in one pass over the vectors: the largest, and the smallest.
+    ) -> Found:
+        """Find both ends as `search` does, in one pass over the vectors.
 
         Raises:
             SettingError, FilterError, IndexNotFoundError, StoreMismatchError, StoreCorruptError: as `search`.
         """
         return self._found(queries, k, where, (True, True), index, nprobe)
 
-    def way(
+    def chosen_index(
         self, index: str = "auto", where: Sequence[str] = (), nprobe: int | None = None, queries: int = 1
     ) -> str:
-        """The way that a search with these arguments takes: ``exact``, or the kind of the index that it uses.
+        """The index that a search with these arguments uses: ``exact``, or the kind of an index.
 
-        With filters every search is exact, and ``auto`` is on a GPU. Else ``auto`` takes an index that covers at
-        least half of the samples, finds enough and saves something, ``rabitq`` below 200,000 samples, else
-        ``ivf``; many queries together are faster compared exactly. A damaged index is logged, the search exact.
+        A search with filters is exact, and so is ``auto`` on a GPU. Otherwise ``auto`` takes an index that covers
+        at least half of the samples, finds enough of the best and saves time: ``rabitq`` below 200,000 samples,
+        else ``ivf``. Many queries together are faster compared exactly. If an index is damaged, ``auto`` logs a
+        warning and searches exactly.
+
+        Args:
+            index: ``exact``, the kind of an index, or ``auto``.
+            where: filter expressions of the search.
+            nprobe: lists that index ``ivf`` shall read.
+            queries: number of queries that are searched for together.
 
         Raises:
             SettingError: no index is of that kind, or `nprobe` does not fit it.
@@ -126,7 +154,7 @@ class Snapshot:
         self._check_open()
         if index == "auto" and nprobe is None and self._has_gpu:
             return EXACT  # the CPU compares the candidates of indexes, which takes longer
-        return self._indexes.way(index, bool(where), nprobe, queries)
+        return self._indexes.chosen_index(index, bool(where), nprobe, queries)
 
     def scores(
         self, queries: NDArray[np.float32], where: Sequence[str] = ()
@@ -204,25 +232,26 @@ class Snapshot:
         wanted: tuple[bool, bool],
         index: str,
         nprobe: int | None,
-    ) -> tuple[list[list[ScoredSample]], list[list[ScoredSample]]]:
-        """Both ends, largest and smallest; one that is not wanted is empty or may be anything."""
+    ) -> Found:
+        """Search at the ends that are wanted: the largest scores, the smallest ones, or both."""
         if k < 1:
             raise SettingError(f"k is {k}: ask for at least 1 sample")
         queries = self._checked(queries)
         with self._lock, self._database.translated_errors():
             rows = self._selected(where)
-        way = self.way(index, where, nprobe, len(queries))
-        if way == EXACT:
+        chosen = self.chosen_index(index, where, nprobe, len(queries))
+        if chosen == EXACT:
             ends = self._scan(queries, k, rows, self._segment, wanted[1])
         else:
-            ends = self._indexes.search(way, queries, k, wanted, nprobe, self._segment)
+            ends = self._indexes.search(chosen, queries, k, wanted, nprobe, self._segment)
         high = ends.largest if wanted[0] else nothing(len(queries))
         low = ends.smallest or nothing(len(queries))
         indexes = np.union1d(high.indexes, low.indexes)
         samples = self._samples(rows, indexes[indexes >= 0])
-        return (
+        return Found(
+            chosen,
             [scored(*pair, samples) for pair in zip(high.scores, high.indexes, strict=True)],
-            # Plus zero, so that it has no sign.
+            # Zero is added so that a score of zero has no sign.
             [scored(*pair, samples) for pair in zip(-low.scores + np.float32(0), low.indexes, strict=True)],
         )
 

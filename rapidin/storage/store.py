@@ -14,23 +14,22 @@ from types import TracebackType
 from typing import Self
 
 from rapidin.errors import SampleNotFoundError, SettingError
-from rapidin.records import IndexReport, Sample, StoreInfo, VerifyReport
+from rapidin.records import CompactReport, IndexReport, Progress, Sample, StoreInfo, VerifyReport
 from rapidin.settings import IndexKind, StoreSettings
 from rapidin.storage.catalog import compile_filters, sample_of, tables
 from rapidin.storage.concurrency import writer_lock
 from rapidin.storage.creation import Opened, check_place, create_store, open_store
 from rapidin.storage.derived import IndexBuilder, IvfOptions, drop
-from rapidin.storage.maintenance import store_info, verify_store
+from rapidin.storage.maintenance import compact_store, store_info, verify_store
 from rapidin.storage.scan import GpuSearch
 from rapidin.storage.snapshot import Snapshot
 from rapidin.storage.state import States
 from rapidin.storage.store_files import DATABASE_NAME, file_errors
 from rapidin.storage.store_writer import StoreWriter
-from rapidin.storage.upkeep import Upkeep
 from rapidin.storage.vectors import CODECS
 
 
-class Store(Upkeep):
+class Store:
     """An open store; one writer and any number of readers, in any number of processes, use it at a time.
 
     Attributes:
@@ -249,6 +248,25 @@ class Store(Upkeep):
         """
         with writer_lock(self.path):
             drop(self.path, self._database, kind)
+
+    def compact(self, *, fraction: float = 0.0, on_progress: Progress | None = None) -> CompactReport:
+        """Rewrite segments that hold deleted rows, merge small ones, and give the space back.
+
+        Exact searches find what they found before, with the same scores to the last bit. Readers go on meanwhile;
+        the files that they use go with the first writer after them. Indexes no longer cover what moved.
+
+        Args:
+            fraction: a segment is rewritten where more than this part of its rows is deleted.
+            on_progress: told after each new segment how many samples are done, and of how many.
+
+        Raises:
+            SettingError: `fraction` is not from 0 to 1.
+            StoreCorruptError: a segment or row is damaged. What was done before stays; nothing is lost.
+            StoreSpaceError: there is no room for a new segment; likewise.
+            StoreLockedError: another process is writing.
+        """
+        with self.writer() as writer:
+            return compact_store(self.path, self._database, writer, fraction, on_progress)
 
     def verify(self) -> VerifyReport:
         """Read everything and check it; damage is reported, not raised.

@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.errors import RapidinError, SampleNotFoundError, StoreError, StoreMismatchError
+from rapidin.errors import RapidinError, StoreError, StoreMismatchError
 from rapidin.storage.catalog import (
     Database,
+    MetadataChange,
     NewSample,
-    row_values,
-    sample_of,
+    sample_changes,
     sample_values,
     tables,
-    values_checksum,
 )
 from rapidin.storage.maintenance import garbage
 from rapidin.storage.vectors import Codec, segment_writing
@@ -83,38 +82,30 @@ class StoreWriter:
                 self.remove_garbage()
             raise
 
-    def update_metadata(self, samples: Sequence[NewSample]) -> int:
+    def update_metadata(self, changes: Sequence[MetadataChange]) -> int:
         """Replace metadata, file and row of live samples whose text, and so their vector, stays the same.
+
+        All changes are one transaction of a few statements for every 500 samples; either all of them are made or,
+        if this raises, none.
+
+        Args:
+            changes: new values of samples with ids that differ from each other.
 
         Returns:
             The number of samples.
 
         Raises:
             SampleNotFoundError: no live sample has one of the ids.
-            StoreMismatchError: the content hash differs: the sample needs a new vector.
+            StoreMismatchError: a content hash is not that of the stored sample, which then needs a new vector.
             StoreError: an id given twice, or metadata that cannot be stored.
         """
         self._check_open()
-        _check_ids(samples)
-        new = {sample.id: (sample, sample_values(sample)) for sample in samples}
+        _check_ids(changes)
+        if not changes:
+            return 0
         with self._database.writing() as session:
-            rows = {row.sample_id: row for row in tables.live_rows(session, new)}
-            for sample_id, (sample, values) in new.items():
-                row = rows.get(sample_id)
-                if row is None:
-                    raise SampleNotFoundError(f"{self._path}: no sample has the id {sample_id!r}; ingest it first")
-                if sample_of(row).content_hash != sample.content_hash:
-                    raise StoreMismatchError(
-                        f"sample {sample_id!r}: its text has changed; store it with a new vector"
-                    )
-                for column in ("metadata_json", "metadata_hash", "file", "row"):
-                    setattr(row, column, values[column])
-                row.checksum = values_checksum(row_values(row))
-            tables.delete_metadata(session, [row.key for row in rows.values()])
-            field_ids = tables.insert_metadata_fields(session, _metadata_names(samples))
-            metadata = {row.key: row.metadata_json for row in rows.values()}
-            tables.insert_metadata(session, metadata, field_ids)
-        return len(new)
+            sample_changes.change_metadata(session, changes)
+        return len(changes)
 
     def remove_garbage(self) -> None:
         """Delete the files that the database does not name and no reader needs; see `garbage`."""
@@ -178,7 +169,7 @@ def _check_shapes(count: int, vectors: NDArray[np.float32], scales: NDArray[np.f
         )
 
 
-def _check_ids(samples: Sequence[NewSample]) -> None:
+def _check_ids(samples: Sequence[NewSample | MetadataChange]) -> None:
     seen: set[str] = set()
     for sample in samples:
         if sample.id in seen:

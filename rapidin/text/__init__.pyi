@@ -18,5 +18,7 @@ from .templates import (
     named_fields as named_fields,
 )
 from .words import (
+    Word as Word,
+    group_into_words as group_into_words,
     words_of as words_of,
 )

@@ -1,4 +1,4 @@
-"""Values of tokens added up to words, as people see them.
+"""Tokens grouped into words, as people see them: the only definition of a word, for terminal, JSON and page.
 
 A word is letters and digits, with apostrophes and hyphens between letters (don't, well-known) and points and
 commas between digits (3.14). Everything else stands alone: punctuation, line ends, and the characters of scripts
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rapidin.records import TokenInfluence
 
@@ -32,51 +33,92 @@ _WITHOUT_BLANKS = (
     ),
     *("THAI", "LAO", "KHMER", "MYANMAR", "TAI", "JAVANESE", "BALINESE", "YI"),
 )
-"""How the names of characters begin in scripts that put no blanks between words."""
+"""First words of the names of characters in scripts that put no blanks between words."""
 _JOINER = "\u200d"
 
 
-def words_of(text: str, tokens: Sequence[TokenInfluence]) -> tuple[TokenInfluence, ...]:
-    """Add up tokens that belong to one word.
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word of a text, with the blank in front of it if its tokens include that blank.
+
+    Attributes:
+        start: first character of the word.
+        end: character after its last one.
+        tokens: positions of its tokens in the sequence that was grouped.
+    """
+
+    start: int
+    end: int
+    tokens: tuple[int, ...]
+
+
+def group_into_words(text: str, spans: Sequence[tuple[int, int]]) -> list[Word]:
+    """Group tokens that belong to one word.
 
     Args:
-        text: in which they stand.
-        tokens: in order, without overlap; parts of the text may be left out. One with an empty span belongs to
-            the token that begins there, like a byte of the character behind it.
+        text: text in which the tokens stand.
+        spans: first character of each token and the one after its last, in order and without overlap; the tokens
+            need not cover the whole text. A token with an empty span belongs to the token that begins there, as a
+            byte belongs to the character behind it.
 
     Returns:
-        Words in order, with their characters as they stand in the text. Last, where there are such tokens, one
-        entry with empty text, behind the last word, for tokens that no character follows, such as the end of a
-        sequence. The values add up to those of the tokens.
+        Words in order. If no character follows some tokens with empty spans, such as the end of a sequence, one
+        word without characters comes last and holds them.
     """
-    words: list[TokenInfluence] = []
-    word: list[TokenInfluence] = []  # not at its end yet
-    waiting: list[TokenInfluence] = []  # without characters
-    nothing: list[TokenInfluence] = []
-    for token in tokens:
-        if waiting and waiting[-1].start != token.start:
+    words: list[Word] = []
+    word: list[int] = []  # not at its end yet
+    waiting: list[int] = []  # without characters
+    nothing: list[int] = []
+    for number, (start, end) in enumerate(spans):
+        if waiting and spans[waiting[-1]][0] != start:
             nothing += waiting
             waiting = []
-        if token.start == token.end:
-            waiting.append(token)
+        if start == end:
+            waiting.append(number)
             continue
-        if word and not _continues(text, word, token):
-            words.append(_sum(text, word))
+        if word and not _continues(text, _span_of(spans, word), start):
+            words.append(Word(*_span_of(spans, word), tuple(word)))
             word = []
-        word += [*waiting, token]
+        word += [*waiting, number]
         waiting = []
     if word:
-        words.append(_sum(text, word))
+        words.append(Word(*_span_of(spans, word), tuple(word)))
     nothing += waiting
     if nothing:
-        end = words[-1].end if words else nothing[0].start
-        words.append(TokenInfluence("", end, end, math.fsum(token.influence for token in nothing)))
-    return tuple(words)
+        end = words[-1].end if words else spans[nothing[0]][0]
+        words.append(Word(end, end, tuple(nothing)))
+    return words
 
 
-def _continues(text: str, word: Sequence[TokenInfluence], token: TokenInfluence) -> bool:
-    start, end = word[0].start, word[-1].end
-    if token.start != end:
+def words_of(text: str, tokens: Sequence[TokenInfluence]) -> tuple[TokenInfluence, ...]:
+    """Add up the influences of tokens that belong to one word.
+
+    Args:
+        text: text in which the tokens stand.
+        tokens: tokens as in `group_into_words`.
+
+    Returns:
+        Words as in `group_into_words`, with their characters as they stand in the text. Their influences add up to
+        those of the tokens.
+    """
+    return tuple(
+        TokenInfluence(
+            text[word.start : word.end],
+            word.start,
+            word.end,
+            math.fsum(tokens[number].influence for number in word.tokens),
+        )
+        for word in group_into_words(text, [(token.start, token.end) for token in tokens])
+    )
+
+
+def _span_of(spans: Sequence[tuple[int, int]], word: Sequence[int]) -> tuple[int, int]:
+    return spans[word[0]][0], spans[word[-1]][1]
+
+
+def _continues(text: str, word: tuple[int, int], next_start: int) -> bool:
+    start, end = word
+    if next_start != end:
         return False
     return in_one_word(text, end) or (text[start:end] == " " and _is_of_word(text[end]))
 
@@ -141,8 +183,3 @@ def _stands_alone(character: str) -> bool:
 
 def _is_indicator(character: str) -> bool:
     return "\U0001f1e6" <= character <= "\U0001f1ff"
-
-
-def _sum(text: str, tokens: Sequence[TokenInfluence]) -> TokenInfluence:
-    start, end = tokens[0].start, tokens[-1].end
-    return TokenInfluence(text[start:end], start, end, math.fsum(token.influence for token in tokens))

@@ -4,14 +4,18 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 import rapidin
+from rapidin import cli
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rapidin"
@@ -38,6 +42,10 @@ def is_package(module: str) -> bool:
 
 def is_module(module: str) -> bool:
     return is_package(module) or (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
+
+
+HEAVY = {"torch", "transformers", "faiss", "sqlalchemy", "numpy", "pydantic", "pyarrow", "fastapi"}
+"""Packages that neither ``import rapidin`` nor ``rapidin --help`` may load."""
 
 
 def importers(prefix: str) -> set[str]:
@@ -200,10 +208,55 @@ def test_packages_of_extras_are_imported_when_they_are_wanted(package: str) -> N
 
 
 def test_every_public_name_is_there() -> None:
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    listed = {alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert set(rapidin.__all__) == {*listed, "__version__"}
+    assert set(dir(rapidin)) >= listed
     for name in rapidin.__all__:
         assert getattr(rapidin, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+    with pytest.raises(AttributeError, match="nonsense"):
         _ = rapidin.nonsense
+
+
+def test_every_error_and_every_record_is_public() -> None:
+    from rapidin import errors, records
+
+    assert error_classes(errors) <= set(rapidin.__all__)
+    # A progress callback is a type for type checkers only.
+    assert set(records.__all__) - {"Progress"} <= set(rapidin.__all__)
+
+
+def test_the_version_is_written_once() -> None:
+    """pyproject.toml reads it from the package, and the command line prints it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "rapidin.__version__"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", rapidin.__version__)
+    printed = CliRunner().invoke(cli.app, ["--version"]).stdout
+    assert printed.strip() == rapidin.__version__
+
+
+def test_every_file_of_the_package_is_shipped() -> None:
+    """Files other than Python modules reach a wheel only through the patterns in pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]
+    shipped = {file for pattern in patterns["*"] for file in PACKAGE.rglob(pattern)}
+    for package, inside in patterns.items():
+        if package != "*":
+            shipped |= {file for pattern in inside for file in (ROOT / package.replace(".", "/")).glob(pattern)}
+    files = {file for file in PACKAGE.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")}
+    assert files <= shipped
+
+
+def test_importing_rapidin_imports_nothing_heavy() -> None:
+    """The names are listed, and nothing behind them is loaded, until one is used."""
+    program = (
+        "import sys, rapidin\n"
+        "assert 'Searcher' in dir(rapidin)\n"
+        f"heavy = {HEAVY} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -213,8 +266,8 @@ def test_help_imports_nothing_heavy() -> None:
         "from rapidin.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'faiss', 'sqlalchemy', 'numpy', 'pydantic', 'pyarrow', 'fastapi'}\n"
-        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+        f"heavy = {HEAVY} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
     )
     output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
     assert "ingest" in output
@@ -274,14 +327,18 @@ def test_the_readme_shows_only_options_that_exist() -> None:
     assert used <= options
 
 
+def error_classes(module: ModuleType) -> set[str]:
+    """Names of the exception classes of a module."""
+    return {
+        name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, Exception)
+    }
+
+
 def test_the_errors_are_drawn_as_they_are() -> None:
     """The tree at the top of errors.py names every class of it."""
     from rapidin import errors
 
-    classes = {
-        name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)
-    }
-    assert classes == set(re.findall(r"(\w+Error)\b", errors.__doc__ or ""))
+    assert error_classes(errors) == set(re.findall(r"(\w+Error)\b", errors.__doc__ or ""))
 
 
 def test_the_readmes_ten_lines_of_python_work(tmp_path: Path, model_directory: Path) -> None:

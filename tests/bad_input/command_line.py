@@ -73,7 +73,7 @@ class CommandLine:
 def run_process(*arguments: object, **options: Any) -> Outcome:
     """The command line in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "rapidin.cli", *map(str, arguments)],
+        [sys.executable, "-m", "rapidin", *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,

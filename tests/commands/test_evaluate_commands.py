@@ -11,7 +11,7 @@ import pytest
 
 from rapidin.cli import main
 from rapidin.errors import SettingError
-from rapidin.evaluation.retraining.retraining_pool import Job
+from rapidin.evaluation.retraining.trainer import Job
 from tests.evaluation import worlds_of_colours
 
 LABEL = ("--label", worlds_of_colours.LABEL)
@@ -155,7 +155,7 @@ def test_settings_of_influence_functions_reach_lds(
         seen.update(named)
         raise SettingError("enough")
 
-    monkeypatch.setattr("rapidin.evaluation.linear_datamodeling", evaluated)
+    monkeypatch.setattr("rapidin.evaluation.evaluate_lds", evaluated)
     store, queries = places
     command = ("lds", store, "--queries", queries, "--work", str(tmp_path), "--setting", "influence-cg.samples=3")
     assert run(monkeypatch, *command) == 2

@@ -432,7 +432,7 @@ def test_control_c_at_the_command_line(tmp_path: Path, model_directory: Path) ->
     rows = worlds.rows(3000)
     data = worlds.write_rows(tmp_path / "data.jsonl", rows)
     command = [
-        *(sys.executable, "-m", "rapidin.cli", "ingest", str(tmp_path / "store"), "--data", str(data)),
+        *(sys.executable, "-m", "rapidin", "ingest", str(tmp_path / "store"), "--data", str(data)),
         *("--model", str(model_directory), "--projection-dim", "1024", "--tokens-per-batch", "300"),
     ]
     process = subprocess.Popen(

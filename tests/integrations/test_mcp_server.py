@@ -16,7 +16,7 @@ import rapidin
 from rapidin.integrations.mcp_server import MOST_CHARACTERS, SHOWN_CHARACTERS, make_server
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "rapidin.cli", "mcp"]
+COMMAND = [sys.executable, "-m", "rapidin", "mcp"]
 
 
 def asked(server: Any, work: Callable[[Client], Awaitable[None]]) -> None:

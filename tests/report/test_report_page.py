@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 import struct
@@ -13,6 +14,7 @@ import pytest
 
 from rapidin.records.results import Hit, SearchResult, TokenInfluence
 from rapidin.report import render_report
+from rapidin.text import words_of
 from tests.report.examples import DUST, full_result, plain_result, query, sample
 
 HOSTILE = (
@@ -55,6 +57,17 @@ def hostile_result() -> SearchResult:
     return SearchResult(
         query(HOSTILE, prompt=HOSTILE, id=HOSTILE, metadata={HOSTILE: HOSTILE}), (hit,), index=HOSTILE
     )
+
+
+def test_the_page_shows_the_words_of_terminal_and_json() -> None:
+    texts = ["The", " well", "-", "known", " price", ",", " 3", ".", "14", "!", "漢", "字", ""]
+    generation = "".join(texts)
+    ends = list(itertools.accumulate(map(len, texts)))
+    tokens = tuple(TokenInfluence(text, end - len(text), end, 1.0) for text, end in zip(texts, ends, strict=True))
+    result = SearchResult(query(generation), (Hit(1, 0.5, sample("s", "p", "r")),), generation_tokens=tokens)
+    shown = [generation[start:end] for start, end, _ in data_of(render_report([result]))["words"]]
+    assert shown == [word.token.strip() for word in words_of(generation, tokens)]
+    assert shown == ["The", "well-known", "price", ",", "3.14", "!", "漢", "字", ""]
 
 
 def test_nothing_breaks_out_of_the_page() -> None:

@@ -137,9 +137,9 @@ def test_the_model_has_one_caller_and_the_store_several(store: Path, monkeypatch
         at_model -= 1
         return found
 
-    def together(self, *arguments):
+    def together(self, *arguments, **options):
         looking_up.wait(timeout=20)
-        return search_ends(self, *arguments)
+        return search_ends(self, *arguments, **options)
 
     monkeypatch.setattr(QueryModel, "vectors", counted)
     monkeypatch.setattr(Snapshot, "search_ends", together)

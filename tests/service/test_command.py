@@ -85,7 +85,7 @@ def test_help_teaches(rapidin: CommandLine) -> None:
 def started(store: Path, *options: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command in a process of its own, and the address that it prints."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "rapidin.cli", "serve", str(store), "--port", "0", *options],
+        [sys.executable, "-m", "rapidin", "serve", str(store), "--port", "0", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -27,7 +27,7 @@ def store(tmp_path):
 
 def ids(store: Store) -> set[str]:
     with store.snapshot() as snapshot:
-        return {hit.sample.id for hit in snapshot.search(QUERY, 100)[0]}
+        return {hit.sample.id for hit in snapshot.search(QUERY, 100).largest[0]}
 
 
 def test_every_change_is_seen_by_the_next_snapshot(store: Store) -> None:
@@ -44,14 +44,14 @@ def test_every_change_is_seen_by_the_next_snapshot(store: Store) -> None:
     assert ids(store) == everything - {"s001", "s003"} | {"new"}
     store.build_index("rabitq")
     with store.snapshot() as snapshot:
-        assert snapshot.way() == "rabitq"
+        assert snapshot.chosen_index() == "rabitq"
 
 
 def test_an_open_snapshot_keeps_its_state(store: Store) -> None:
     with store.snapshot() as before:
         store.delete(["s001"])
         assert "s001" not in ids(store)
-        assert "s001" in {hit.sample.id for hit in before.search(QUERY, 100)[0]}
+        assert "s001" in {hit.sample.id for hit in before.search(QUERY, 100).largest[0]}
     assert "s001" not in ids(store)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from sqlalchemy import event
 
 from rapidin.errors import (
     FilterError,
@@ -18,7 +19,7 @@ from rapidin.errors import (
     StoreMismatchError,
 )
 from rapidin.records.stored import IndexInfo
-from rapidin.storage import NewSample, Store, metadata_hash
+from rapidin.storage import MetadataChange, NewSample, Store, metadata_hash
 from tests.storage.stores import (
     DIMENSION,
     halved,
@@ -68,7 +69,7 @@ def test_odd_ids_and_texts_come_back(store: Store) -> None:
     for sample in samples:
         assert plain(store.get(sample.id)) == plain(sample)
     with store.snapshot() as snapshot:
-        found = snapshot.search(random_vectors(1), len(samples) + 5)[0]
+        found = snapshot.search(random_vectors(1), len(samples) + 5).largest[0]
     assert sorted(hit.sample.id for hit in found) == sorted(ODD_IDS)
     assert store.content_hashes(ODD_IDS).keys() == set(ODD_IDS)
     assert store.verify().ok
@@ -98,20 +99,40 @@ def test_replaced_samples_have_only_their_new_vector(filled: Store) -> None:
 def test_metadata_is_updated_without_vectors(filled: Store) -> None:
     before = segment_files(filled)
     old = numbered(2, 4)
-    changed = [
-        NewSample(**(plain(sample) | {"metadata": {"fresh": 1}, "file": "b.csv", "row": 9})) for sample in old
-    ]
+    changed = [NewSample.of(sample, metadata={"fresh": 1}, file="b.csv", row=9) for sample in old]
     with filled.writer() as writer:
-        assert writer.update_metadata(changed) == 2
+        assert writer.update_metadata([MetadataChange.of(sample) for sample in changed]) == 2
         with pytest.raises(SampleNotFoundError, match="'s999'"):
-            writer.update_metadata([changed[0], new_sample("s999")])
+            writer.update_metadata([MetadataChange.of(old[0]), MetadataChange.of(new_sample("s999"))])
         with pytest.raises(StoreMismatchError, match="'s002'"):
-            writer.update_metadata([new_sample("s002", content_hash="other")])
+            writer.update_metadata([MetadataChange.of(new_sample("s002", content_hash="other"))])
+        with pytest.raises(StoreError, match="its file holds half of a surrogate pair"):
+            writer.update_metadata([replace(MetadataChange.of(old[1]), file="\ud800")])
+        assert writer.update_metadata([]) == 0
     assert plain(filled.get("s002")) == plain(changed[0])
     assert filled.content_hashes(["s003"])["s003"][1] == changed[1].metadata_hash
     assert [sample.id for sample in filled.list(["fresh=1"])] == ["s002", "s003"]
     assert segment_files(filled) == before
     assert filled.verify().ok
+
+
+def test_metadata_of_many_samples_takes_few_statements(store: Store) -> None:
+    """All of it is one transaction, whose statements grow with every 500 samples, not with every sample."""
+    samples = [new_sample(f"{i:04}", metadata={"n": i}) for i in range(1001)]
+    with store.writer() as writer:
+        writer.commit(samples, np.ones((1001, DIMENSION), np.float32))
+        statements: list[str] = []
+
+        def note(connection, cursor, statement, parameters, context, executemany):
+            statements.append(statement)
+
+        event.listen(store._database._engine, "before_cursor_execute", note)
+        changes = [MetadataChange.of(NewSample.of(sample, metadata={"m": sample.row})) for sample in samples]
+        assert writer.update_metadata(changes) == 1001
+        event.remove(store._database._engine, "before_cursor_execute", note)
+    assert len(statements) < 20
+    assert store.count(["m = 1"]) == 1001 and store.count(["n = 1"]) == 0
+    assert store.verify().ok
 
 
 def test_list_and_count(filled: Store) -> None:
@@ -234,7 +255,7 @@ def test_large_and_small_vectors_keep_their_scores_through_scales(store: Store) 
     query = random_vectors(1, seed=1)
     with store.snapshot() as snapshot:
         _, scores = snapshot.scores(query)
-        best = snapshot.search(query, 5)[0]
+        best = snapshot.search(query, 5).largest[0]
     np.testing.assert_allclose(scores[0], halved(vectors, scales) @ query[0], rtol=2e-5)
     np.testing.assert_allclose(scores[0], vectors @ query[0], rtol=2e-2)
     assert [hit.score for hit in best] == sorted((float(score) for score in scores[0]), reverse=True)

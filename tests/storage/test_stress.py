@@ -111,20 +111,22 @@ def check(snapshot, choose: random.Random) -> Counter[str]:
     ids, scores = snapshot.scores(queries)
     assert ids == [samples[number].id for number in order]
     np.testing.assert_allclose(scores, queries @ vectors[order].T, rtol=0, atol=1e-4)
-    for hits, of_query in zip(snapshot.search(queries, 5), scores, strict=True):
+    for hits, of_query in zip(snapshot.search(queries, 5).largest, scores, strict=True):
         best = sorted(zip(-of_query, ids, strict=True))[:5]
         assert [(hit.sample.id, hit.score) for hit in hits] == [(id, -score) for score, id in best]
     odd = max(sample.row for sample in samples) if samples else 0
-    hits = snapshot.search(queries[:1], 1000, [f"row={odd}"])[0] if samples else []
+    hits = snapshot.search(queries[:1], 1000, [f"row={odd}"]).largest[0] if samples else []
     assert sorted(hit.sample.id for hit in hits) == sorted(sample.id for sample in samples if sample.row == odd)
     ways = Counter[str]()
     for index in ("auto", "ivf", "rabitq"):
         try:
-            way = snapshot.way(index, queries=len(queries))
+            way = snapshot.chosen_index(index, queries=len(queries))
         except IndexNotFoundError:  # this snapshot has none
             continue
         ways[way] += 1
-        for hits, of_query in zip(snapshot.search(queries, 5, index=index), scores, strict=True):
+        result = snapshot.search(queries, 5, index=index)
+        assert result.index == way
+        for hits, of_query in zip(result.largest, scores, strict=True):
             exact = dict(zip(ids, of_query, strict=True))
             found = [(hit.sample.id, hit.score) for hit in hits]
             # Candidates of one query after the other: the sum may be rounded otherwise.

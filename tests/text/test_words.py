@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from rapidin.records.results import TokenInfluence
-from rapidin.text import words_of
+from rapidin.text import group_into_words, words_of
 
 
 def tokens_of(*texts: str, start: int = 0) -> list[TokenInfluence]:
@@ -79,7 +79,18 @@ def test_a_word_of_which_only_a_part_is_a_target():
     tokens = [*tokens_of("a", start=0), *tokens_of("c", "d", start=2), TokenInfluence("", 5, 5, 9.0)]
     assert [word.token for word in words_of("abcdef", tokens)] == ["a", "cd", ""]
     assert words_of("", []) == ()
+    assert group_into_words("", []) == []
     assert words_of("ab", [TokenInfluence("", 2, 2, 1.0)]) == (TokenInfluence("", 2, 2, 1.0),)
+
+
+def test_each_token_is_in_one_word():
+    places = [(0, 1), (1, 1), (1, 4), (4, 5), (5, 5), (5, 5)]
+    assert [(word.start, word.end, word.tokens) for word in group_into_words("a go!", places)] == [
+        (0, 1, (0,)),
+        (1, 4, (1, 2)),
+        (4, 5, (3,)),
+        (5, 5, (4, 5)),
+    ]
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

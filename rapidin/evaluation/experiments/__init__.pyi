@@ -3,7 +3,8 @@ from .datamodeling import (
     linear_datamodeling as linear_datamodeling,
 )
 from .label_experiments import (
-    Setting as Setting,
+    TRACING_KS as TRACING_KS,
+    LabelExperiment as LabelExperiment,
     backdoor as backdoor,
     trace as trace,
 )
@@ -11,6 +12,7 @@ from .plots import (
     plot_precision as plot_precision,
 )
 from .questions import (
+    Answers as Answers,
     Label as Label,
     Questions as Questions,
     read_questions as read_questions,

@@ -8,11 +8,11 @@ causal check: nothing but retraining says what a sample really did.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from rapidin.evaluation.methods import (
     METHODS,
     AskedQuery,
     Context,
-    Options,
+    MethodOptions,
     SavedScores,
     ScoringRun,
     Tell,
@@ -35,12 +35,12 @@ from rapidin.evaluation.methods import (
     step_of,
 )
 from rapidin.evaluation.metrics import Bootstrap
-from rapidin.evaluation.retraining import Job, Training, WriteData, inputs_digest, retrained_losses
+from rapidin.evaluation.retraining import Job, Tokens, Training, WriteData, inputs_digest, retrained_losses
 from rapidin.model import QueryModel
 from rapidin.records import LdsReport, MethodLds
 from rapidin.search import read_queries
 from rapidin.storage import Store
-from rapidin.text import EncodedSample, recognise
+from rapidin.text import recognise
 
 MINIMUM_SUBSETS = 5
 """Fewer models rank nothing."""
@@ -55,7 +55,7 @@ class Retraining:
         subsets: how many models.
         fraction: of the samples in each subset, in (0, 1).
         seed: of the subsets.
-        jobs: processes at a time.
+        jobs: number of models that are trained at a time; None for one per core, or one with a command.
         data: the files that the samples were ingested from, whose rows a command gets as they are; empty: it gets
             rows of id, prompt and completion.
         keep: whether checkpoints and data files stay.
@@ -65,9 +65,33 @@ class Retraining:
     subsets: int = 50
     fraction: float = 0.5
     seed: int = 0
-    jobs: int = 1
+    jobs: int | None = None
     data: tuple[Path, ...] = ()
     keep: bool = False
+
+    @property
+    def processes(self) -> int:
+        """Number of processes that train at a time."""
+        if self.jobs is not None:
+            return self.jobs
+        return 1 if self.training.command is not None else os.cpu_count() or 1
+
+    def check(self) -> None:
+        """Refuse what cannot be used before anything is computed.
+
+        Raises:
+            SettingError: a value is out of range, or belongs to the other way of training.
+        """
+        if self.subsets < MINIMUM_SUBSETS:
+            raise SettingError(f"--subsets {self.subsets} rank nothing: give at least {MINIMUM_SUBSETS}")
+        if not 0 < self.fraction < 1:
+            raise SettingError(f"--fraction {self.fraction:g} cannot be used: give one between 0 and 1")
+        if self.training.command is None and self.data:
+            raise SettingError("--data is for --command; the built-in training takes the samples from the store")
+        if self.training.command is not None and self.training.initial is not None:
+            raise SettingError("--initial is of the built-in training: leave it out, or --command")
+        if self.training.initial is not None and not Path(self.training.initial).is_dir():
+            raise SettingError(f"--initial {self.training.initial} is no directory: give that of a checkpoint")
 
 
 def linear_datamodeling(
@@ -79,7 +103,7 @@ def linear_datamodeling(
     *,
     work: Path,
     device: str = "auto",
-    options: Options | None = None,
+    options: MethodOptions | None = None,
     max_new_tokens: int = 256,
     trust_remote_code: bool = False,
     tell: Tell | None = None,
@@ -105,7 +129,10 @@ def linear_datamodeling(
         RapidinError: something else cannot be used or computed.
     """
     names = list(dict.fromkeys(methods))
-    _check(names, retraining)
+    unknown = [name for name in names if name not in METHODS]
+    if unknown:
+        raise SettingError(f"--method {unknown[0]!r} is unknown: give one of {', '.join(METHODS)}")
+    retraining.check()
     retraining.training.check(model.settings.adapter)
     training = training_set(store, model, ())
     rows = round(retraining.fraction * len(training))
@@ -116,7 +143,9 @@ def linear_datamodeling(
         )
     asked = _asked(store, model, queries, max_new_tokens, tell)
     write_data = _writer(training, store, retraining.data) if retraining.training.command else _nothing
-    runner = ScoringRun(Context(store, model, (), device, options or Options()), training, SavedScores(work), tell)
+    runner = ScoringRun(
+        Context(store, model, (), device, options or MethodOptions()), training, SavedScores(work), tell
+    )
     scored = [runner.scores(name, asked) for name in names]
     members = np.stack(
         [
@@ -126,7 +155,7 @@ def linear_datamodeling(
     )
     job = _job(store, model, training, asked, retraining, work, device, trust_remote_code)
     started = time.perf_counter()
-    losses = retrained_losses(job, members, retraining.jobs, write_data, step_of(tell, "training on subsets"))
+    losses = retrained_losses(job, members, retraining.processes, write_data, step_of(tell, "training on subsets"))
     seconds = time.perf_counter() - started
     mean = Bootstrap(len(asked), retraining.seed).mean
     found = []
@@ -151,16 +180,6 @@ def linear_datamodeling(
     )
 
 
-def _check(names: Sequence[str], retraining: Retraining) -> None:
-    for name in names:
-        if name not in METHODS:
-            raise SettingError(f"--method {name!r} is unknown: give one of {', '.join(METHODS)}")
-    if retraining.subsets < MINIMUM_SUBSETS:
-        raise SettingError(f"--subsets {retraining.subsets} rank nothing: give at least {MINIMUM_SUBSETS}")
-    if not 0 < retraining.fraction < 1:
-        raise SettingError(f"--fraction {retraining.fraction:g} cannot be used: give one between 0 and 1")
-
-
 def _asked(
     store: Store, model: QueryModel, file: Path, max_new_tokens: int, tell: Tell | None
 ) -> list[AskedQuery]:
@@ -182,7 +201,7 @@ def _job(
     trust_remote_code: bool,
 ) -> Job:
     """What is trained, in a directory whose name tells everything that decides the losses."""
-    queries = [_plain(query.encoded) for query in asked]
+    queries = [{"ids": list(one.encoded.ids), "targets": list(one.encoded.targets)} for one in asked]
     decides = (
         data_digest(store.settings, training),
         queries,
@@ -194,17 +213,13 @@ def _job(
     return Job(
         directory=(work / f"lds-{digest_of(*decides)[:16]}").absolute(),
         training=retraining.training,
-        model=model.settings.model_dump(mode="json"),
-        samples=[] if by_command else [_plain(sample) for sample in training.encoded()],
-        queries=queries,
+        model=model.settings,
+        samples=[] if by_command else [Tokens(one.ids, one.targets) for one in training.encoded()],
+        queries=[Tokens(query.encoded.ids, query.encoded.targets) for query in asked],
         keep=retraining.keep,
         device=device if by_command else "cpu",
         trust_remote_code=trust_remote_code,
     )
-
-
-def _plain(encoded: EncodedSample) -> dict[str, Any]:
-    return {"ids": list(encoded.ids), "targets": list(encoded.targets)}
 
 
 def _nothing(file: Path, members: NDArray[np.int64]) -> None:

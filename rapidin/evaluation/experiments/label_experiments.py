@@ -22,12 +22,12 @@ from rapidin.evaluation.methods import (
     METHODS,
     AskedQuery,
     Context,
-    Options,
+    MethodOptions,
     SavedScores,
     ScoringRun,
     Tell,
     TrainingSet,
-    chosen,
+    methods_to_run,
     step_of,
 )
 from rapidin.evaluation.metrics import Bootstrap, average_precision, precision, ranking, tie_order
@@ -40,7 +40,7 @@ TRACING_KS = (5, 10, 25, 50)
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class LabelExperiment:
     """What both experiments are about.
 
     Attributes:
@@ -62,7 +62,7 @@ class Setting:
     questions: Questions
     where: Sequence[str] = ()
     device: str = "auto"
-    options: Options = field(default_factory=Options)
+    options: MethodOptions = field(default_factory=MethodOptions)
     max_new_tokens: int = 256
     work: Path | None = None
     alone: bool = True
@@ -86,7 +86,7 @@ class Setting:
 
 
 def backdoor(
-    setting: Setting,
+    setting: LabelExperiment,
     baselines: Sequence[str],
     ks: Sequence[int],
     caching_seconds: float | None = None,
@@ -105,7 +105,7 @@ def backdoor(
         SettingError: a method is unknown, or the label tells nothing apart.
         RapidinError: something else cannot be used or computed.
     """
-    names = chosen(baselines)
+    names = methods_to_run(baselines)
     training = training_set(setting.store, setting.model, setting.where)
     marked = relevant(setting.store, training, setting.label, setting.where)
     queries = setting.answered(tell)
@@ -136,7 +136,7 @@ def backdoor(
 
 
 def trace(
-    setting: Setting, baselines: Sequence[str], ks: Sequence[int] = TRACING_KS, tell: Tell | None = None
+    setting: LabelExperiment, baselines: Sequence[str], ks: Sequence[int] = TRACING_KS, tell: Tell | None = None
 ) -> TraceReport:
     """Find the samples behind wrong words, asked by whole generations and by these words alone (Table 5).
 
@@ -150,7 +150,7 @@ def trace(
         SettingError: a method is unknown or knows no tokens, or the label tells nothing apart.
         RapidinError: something else cannot be used or computed.
     """
-    names = chosen(baselines, knows_tokens=True)
+    names = methods_to_run(baselines, knows_tokens=True)
     training = training_set(setting.store, setting.model, setting.where)
     marked = relevant(setting.store, training, setting.label, setting.where)
     whole = setting.answered(tell)

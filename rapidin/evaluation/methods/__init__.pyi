@@ -2,9 +2,10 @@ from .registry import (
     METHODS as METHODS,
     QUICK as QUICK,
     Context as Context,
-    Options as Options,
-    chosen as chosen,
+    MethodOptions as MethodOptions,
     method_settings as method_settings,
+    methods_to_run as methods_to_run,
+    require_packages as require_packages,
 )
 from .saved_scores import (
     DIRECTORY_NAME as DIRECTORY_NAME,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from rapidin.errors import SettingError
+from rapidin.support import package
 
 if TYPE_CHECKING:
     from rapidin.attribution import GaussNewton, Lissa
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class MethodOptions:
     """What the methods can be told.
 
     Attributes:
@@ -57,7 +58,7 @@ class Context:
     model: QueryModel
     where: Sequence[str]
     device: str
-    options: Options
+    options: MethodOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Method:
 
     make: Callable[[Context], Scorer]
     summary: str
-    settings: Callable[[Options], Mapping[str, Any]] = lambda _: {}
+    settings: Callable[[MethodOptions], Mapping[str, Any]] = lambda _: {}
     knows_tokens: bool = False
     cached: bool = False
 
@@ -120,7 +121,7 @@ def _tracin(context: Context, layer_norm: bool) -> Scorer:
     return TracIn(context.model, layer_norm=layer_norm, checkpoints=checkpoints, device=context.device)
 
 
-def _checkpoints(options: Options) -> Mapping[str, Any]:
+def _checkpoints(options: MethodOptions) -> Mapping[str, Any]:
     return {"checkpoints": [[_state(place), rate] for place, rate in options.checkpoints]}
 
 
@@ -130,12 +131,12 @@ def _state(directory: str) -> list[list[object]]:
     return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
-def _embedded_by(options: Options) -> Mapping[str, Any]:
+def _embedded_by(options: MethodOptions) -> Mapping[str, Any]:
     return {"model": None if options.embedding_model is None else _state(options.embedding_model)}
 
 
 def method_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read settings of influence functions, ``influence-lissa.scale=300``, as `Options.more` has them.
+    """Read settings of influence functions, ``influence-lissa.scale=300``, as `MethodOptions.more` has them.
 
     Raises:
         SettingError: one cannot be read, or there is no such method, setting or value.
@@ -149,11 +150,11 @@ def method_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
                 f"--setting {text!r} cannot be used: write METHOD.NAME=NUMBER, such as influence-lissa.scale=300"
             )
         found.setdefault(method, {})[name] = value.strip()
-        _inverse(Options(more=found), method)
+        _inverse(MethodOptions(more=found), method)
     return found
 
 
-def _inverse(options: Options, name: str) -> GaussNewton | Lissa:
+def _inverse(options: MethodOptions, name: str) -> GaussNewton | Lissa:
     """The way to the inverse curvature, with what the user says of it; its fields are plain JSON."""
     from rapidin.attribution import GaussNewton, Lissa
 
@@ -203,11 +204,32 @@ METHODS: dict[str, Method] = {
     "influence-lissa": _influence("influence-lissa", "influence function by LiSSA"),
 }
 
+
+def require_packages(names: Sequence[str], options: MethodOptions) -> None:
+    """Import the optional packages that the methods and measures need, before anything is computed.
+
+    Args:
+        names: names of the methods.
+        options: settings of the methods.
+
+    Raises:
+        DependencyError: a package is missing; the error says how to install it.
+    """
+    package("sklearn.metrics", "scikit-learn")
+    package("scipy.stats", "scipy")
+    package("psutil")
+    if "bm25" in names:
+        package("bm25s")
+        package("Stemmer", "PyStemmer")
+    if "embedding" in names and options.embedding_model is not None:
+        package("sentence_transformers", "sentence-transformers", "pip install sentence-transformers")
+
+
 QUICK = ("random", "bm25", "embedding")
 """What rapidin is compared with unless the user names something."""
 
 
-def chosen(names: Sequence[str], *, knows_tokens: bool = False) -> list[str]:
+def methods_to_run(names: Sequence[str], *, knows_tokens: bool = False) -> list[str]:
     """The methods to run: ``rapidin`` and those named, each once; ``all`` stands for every one.
 
     Args:

@@ -13,11 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from numpy.typing import NDArray
 
 from rapidin.evaluation.methods.scoring import AskedQuery, TrainingSet
 from rapidin.settings import StoreSettings
+from rapidin.support import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -114,24 +113,21 @@ class SavedScores:
         if self._directory is None:
             return
         path = self._directory / (key + _SUFFIX)
-        unfinished = path.with_suffix(f".{os.getpid()}.tmp")
         took = [
             float("nan") if value is None else float(value)
             for value in (measured.seconds, measured.preparation, measured.memory, measured.device_memory)
         ]
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as file:
-                np.savez(file, scores=measured.scores, took=np.array(took))
-            unfinished.replace(path)
+            write_whole(
+                path, lambda file: np.savez(file, scores=measured.scores, took=np.array(took)), durable=False
+            )
         except OSError as error:
             logger.warning(
                 "%s: %s; scores are not kept for the next run: --work names another directory",
                 self._directory,
                 error.strerror or error,
             )
-            with suppress(OSError):
-                unfinished.unlink(missing_ok=True)
             self._directory = None
 
 

@@ -1,7 +1,7 @@
-"""Retraining on many subsets, several processes at a time; what one has finished is kept, so that a run goes on.
+"""Retraining on many subsets in several processes; a later run takes what a former one has finished.
 
-Each process is a fresh interpreter in a session of its own, with which everything that a user's command starts can
-be ended. The queries' losses under a subset's model are a small file; the next run takes them from there.
+Each process leads a session of its own, so that everything that a user's command starts can be ended with it. The
+queries' losses under a subset's model are a small file, from which the next run takes them.
 
 Shape letters: m subsets · n samples · q queries.
 """
@@ -11,87 +11,55 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import ComputationError, SettingError
-from rapidin.evaluation.retraining.trainer import DATA, LOG, LOSSES, OUTPUT, Training, last_lines
-from rapidin.support import VARIABLES
+from rapidin.evaluation.retraining.trainer import DATA, LOG, LOSSES, OUTPUT, Job, last_lines
+from rapidin.support import FreshInterpreter
 
 logger = logging.getLogger(__name__)
 
-BOOT = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from rapidin.evaluation.retraining.trainer import main
-main(sys.argv[2])
-"""
-"""Program of a process; its arguments are sys.path and the file that says what it trains."""
-_JOB = "job.json"
+TRAINER = "rapidin.evaluation.retraining.trainer:serve"
+"""Function that each process calls."""
 _SECONDS_TO_DIE = 5.0
+_SECONDS_BETWEEN_LOOKS = 0.02
 
 WriteData = Callable[[Path, NDArray[np.int64]], None]
-"""Writes the rows of some samples into a file, for a user's command."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What is trained and measured, as plain JSON except for the path.
-
-    Attributes:
-        directory: where losses, logs and checkpoints are put; its name must tell everything that decides losses.
-        training: how models are trained.
-        model: settings of the store's model.
-        samples: token ids and targets of all n, for the built-in training; empty for a command.
-        queries: the same of all q.
-        keep: whether checkpoints and data files stay; a subset whose checkpoint is gone is then trained again.
-        device: for the losses after a command.
-        trust_remote_code: whether a checkpoint's own Python code may run.
-    """
-
-    directory: Path
-    training: Training
-    model: dict[str, Any]
-    samples: Sequence[dict[str, Any]]
-    queries: Sequence[dict[str, Any]]
-    keep: bool = False
-    device: str = "cpu"
-    trust_remote_code: bool = False
+"""Writes the rows of some samples, given by their numbers, into a file for a user's command."""
 
 
 def retrained_losses(
     job: Job,
     members: NDArray[np.bool_],
-    jobs: int,
+    processes: int,
     write_data: WriteData,
     on_progress: Callable[[int, int], None] | None = None,
+    trainer: str = TRAINER,
 ) -> NDArray[np.float64]:
     """Losses of all queries under a model trained on each subset.
 
     Args:
         job: what is trained and measured.
-        members: of the subsets, [m, n].
-        jobs: processes at a time.
-        write_data: for a command.
-        on_progress: told how many subsets are done, and of how many.
+        members: whether each sample is in each subset, [m, n].
+        processes: number of processes that train at a time.
+        write_data: function that writes a subset's rows for a command.
+        on_progress: function that is told how many subsets are done, and of how many.
+        trainer: function, as ``module:name``, that each process calls.
 
     Returns:
         Float64 [m, q].
 
     Raises:
         ComputationError: a training failed; what was finished is kept.
-        SettingError: the directory cannot be written to.
+        SettingError: `Job.directory` cannot be written to.
     """
     places = [job.directory / f"{number:04d}" for number in range(len(members))]
     found: dict[int, list[float]] = {}
@@ -103,17 +71,19 @@ def retrained_losses(
     if on_progress is not None:
         on_progress(len(found), len(members))
     if missing:
-        _written(job)
-        with _Pool(job, min(jobs, len(missing))) as pool:
+        with _writing(job.directory):
+            job.directory.mkdir(parents=True, exist_ok=True)
+            (job.directory / LOG).write_bytes(b"")
+        with _Pool(job, min(processes, len(missing)), trainer) as pool:
 
             def train(number: int) -> None:
                 place = places[number]
-                chosen = np.flatnonzero(members[number])
+                numbers = np.flatnonzero(members[number])
                 with _writing(place):
                     place.mkdir(exist_ok=True)
                     if job.training.command is not None:
-                        write_data(place / DATA, chosen)
-                pool.train(number, place, chosen.tolist())
+                        write_data(place / DATA, numbers)
+                pool.train(number, place, numbers.tolist())
                 kept = _kept(place / LOSSES, len(job.queries))
                 if kept is None:
                     raise ComputationError(
@@ -128,15 +98,16 @@ def retrained_losses(
 
 
 class _Pool:
-    """Processes that train; a thread waits for each."""
+    """Processes that train, with a thread that waits for each."""
 
-    def __init__(self, job: Job, size: int) -> None:
+    def __init__(self, job: Job, size: int, trainer: str) -> None:
         self._job = job
+        self._trainer = trainer
         self._threads = max(1, (os.cpu_count() or 1) // size)
         self._executor = ThreadPoolExecutor(size)
         self._of_thread = threading.local()
         self._lock = threading.Lock()
-        self._processes: list[subprocess.Popen[str]] = []
+        self._processes: list[FreshInterpreter] = []
         self._ended = False
 
     def __enter__(self) -> _Pool:
@@ -157,79 +128,68 @@ class _Pool:
         """Have this thread's process train a subset.
 
         Raises:
-            ComputationError: that failed.
+            ComputationError: the training failed, or the process died.
         """
         process = self._process()
-        answer = None
-        with suppress(OSError, ValueError):  # it has died: told below
-            process.stdin.write(json.dumps({"directory": str(place), "members": members}) + "\n")  # type: ignore[union-attr]
-            process.stdin.flush()  # type: ignore[union-attr]
-            line = process.stdout.readline()  # type: ignore[union-attr]
-            answer = json.loads(line) if line else None
-        if answer is None:
+        try:
+            process.connection.send((place, members))
+            error = process.connection.recv()
+        except (OSError, EOFError) as lost:
+            with self._lock:
+                self._check_not_ended()
+                how = process.how_it_ended()
             log = self._job.directory / LOG
             raise ComputationError(
-                f"subset {number}: its process ended (exit code {process.poll()}), perhaps for lack of memory: "
-                f"give fewer --jobs. {log} ends: {last_lines(log)}"
-            )
-        if "error" in answer:
-            raise ComputationError(f"subset {number}: {answer['error']}")
+                f"subset {number}: its process {how}; if memory ran out, give fewer --jobs. "
+                f"{log} ends: {last_lines(log)}"
+            ) from lost
+        if error is not None:
+            raise ComputationError(f"subset {number}: {error}")
 
     def end(self) -> None:
-        """End all processes and what they have started."""
+        """End all processes and everything they have started."""
         with self._lock:
             self._ended = True
             processes = list(self._processes)
+        self._executor.shutdown(wait=False, cancel_futures=True)
         for process in processes:
-            _signal(process, signal.SIGTERM)
+            process.terminate()
+        deadline = time.monotonic() + _SECONDS_TO_DIE
+        while time.monotonic() < deadline and any(process.alive for process in processes):
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        if not any(process.alive for process in processes):
+            self._executor.shutdown(wait=True)  # no thread reads from a pipe while it is closed
         for process in processes:
-            try:
-                process.wait(_SECONDS_TO_DIE)
-            except subprocess.TimeoutExpired:
-                logger.debug("process %d does not end by itself", process.pid)
-            _signal(process, signal.SIGKILL)  # what it has started may outlive it
-            process.wait()
-        self._executor.shutdown(wait=True, cancel_futures=True)
-        for process in processes:
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    with suppress(OSError):
-                        stream.close()
+            process.end(time.monotonic())
+        self._executor.shutdown(wait=True)
 
-    def _process(self) -> subprocess.Popen[str]:
-        process: subprocess.Popen[str] | None = getattr(self._of_thread, "process", None)
-        if process is not None and process.poll() is None:
+    def _check_not_ended(self) -> None:
+        if self._ended:
+            raise ComputationError("the training was ended")
+
+    def _process(self) -> FreshInterpreter:
+        """This thread's process, started at its first subset."""
+        process: FreshInterpreter | None = getattr(self._of_thread, "process", None)
+        if process is not None and process.alive:
             return process
         with self._lock:
-            if self._ended:
-                raise ComputationError("the training was ended")
+            self._check_not_ended()
             try:
                 with (self._job.directory / LOG).open("ab") as log:
-                    process = subprocess.Popen(
-                        [sys.executable, "-P", "-c", BOOT, json.dumps(sys.path), str(self._job.directory / _JOB)],
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE,
-                        stderr=log,
-                        text=True,
-                        start_new_session=True,  # the terminal's interruption is the parent's affair
-                        env={**VARIABLES, **os.environ, "OMP_NUM_THREADS": str(self._threads)},
-                    )
+                    process = FreshInterpreter(self._trainer, threads=self._threads, own_session=True, output=log)
             except OSError as error:
                 raise ComputationError(
                     f"no process can be started for the training: {error.strerror or error}; give fewer --jobs"
                 ) from error
             self._processes.append(process)
+        with suppress(OSError):  # if it has died, the first subset tells
+            process.connection.send(self._job)
         self._of_thread.process = process
         return process
 
 
-def _signal(process: subprocess.Popen[str], number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
-
-
 def _kept(file: Path, queries: int) -> list[float] | None:
-    """Losses that were written by a former run."""
+    """Losses that a former run has written; None if there are none that can be used."""
     try:
         losses = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -243,33 +203,12 @@ def _kept(file: Path, queries: int) -> list[float] | None:
     return None
 
 
-def _written(job: Job) -> None:
-    plain = {
-        "training": asdict(job.training),
-        "model": job.model,
-        "samples": list(job.samples),
-        "queries": list(job.queries),
-        "keep": job.keep,
-        "device": job.device,
-        "trust_remote_code": job.trust_remote_code,
-    }
-    with _writing(job.directory):
-        job.directory.mkdir(parents=True, exist_ok=True)
-        (job.directory / LOG).write_bytes(b"")
-        (job.directory / _JOB).write_text(json.dumps(plain), encoding="utf-8")
-
-
-class _writing:
-    """Turns what the system says against writing into our error."""
-
-    def __init__(self, place: Path) -> None:
-        self._place = place
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise SettingError(
-                f"{self._place} cannot be written to: {error.strerror or error}; give another --work"
-            ) from error
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """Turn an error of the system while writing into one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingError(
+            f"{place} cannot be written to: {error.strerror or error}; give another --work"
+        ) from error

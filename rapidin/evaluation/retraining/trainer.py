@@ -1,7 +1,7 @@
-"""The process that retrains: a line on stdin names a subset, a line on stdout says that its losses are saved.
+"""The process that retrains: its parent names a subset, and it answers when the subset's losses are saved.
 
 It trains with the built-in loop or runs the user's command, loads what that has saved, computes every query's loss
-and writes them. It ends when stdin does.
+and writes them.
 
 Shape letters: q queries.
 """
@@ -12,12 +12,13 @@ import json
 import random
 import shlex
 import shutil
+import signal
 import subprocess
-import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -26,13 +27,14 @@ from rapidin.attribution import token_losses
 from rapidin.errors import ComputationError, RapidinError, SettingError
 from rapidin.model import Schedule, batch_loss, fit, fresh_model, load_model, save_model
 from rapidin.settings import ModelSettings
+from rapidin.support import error_line, write_whole
 
 LOG = "log.txt"
 LOSSES = "losses.json"
 DATA = "data.jsonl"
 OUTPUT = "model"
 PLACEHOLDERS = ("{data}", "{output}")
-"""What a command must have; {seed} may be there, too."""
+"""Placeholders that a command must have; it may have {seed}, too."""
 _LAST_LINES = 5
 
 
@@ -46,13 +48,14 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How a model is trained on a subset; all of it plain JSON.
+    """How a model is trained on a subset.
 
     Attributes:
-        command: the user's, with `PLACEHOLDERS`; None: the built-in training.
-        initial: checkpoint whose weights the built-in training begins with; None: random ones.
-        schedule: of the built-in training.
-        seed: of first weights and order of the rows, the same for all subsets, so that only the data differ.
+        command: command with `PLACEHOLDERS` that trains a model; None for the built-in training.
+        initial: checkpoint whose weights the built-in training begins with; None for random weights.
+        schedule: schedule of the built-in training.
+        seed: seed of first weights and of the order of rows; it is the same for all subsets, so that only the data
+            differ.
     """
 
     command: str | None = None
@@ -64,7 +67,7 @@ class Training:
         """Refuse what cannot work before anything is trained.
 
         Args:
-            adapter: of the store's model.
+            adapter: adapter of the store's model, if it has one.
 
         Raises:
             SettingError: a placeholder is missing, or an adapter is to be trained without a command.
@@ -87,15 +90,40 @@ class Training:
             raise SettingError(f"--command cannot be read: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is trained and measured.
+
+    Attributes:
+        directory: directory of losses, logs and checkpoints; its name depends on all that decides the losses.
+        training: how models are trained.
+        model: settings of the store's model.
+        samples: token ids and targets of all n samples for the built-in training; empty for a command.
+        queries: token ids and targets of all q queries.
+        keep: whether checkpoints and data files stay; a subset whose checkpoint is gone is then trained again.
+        device: device that computes the losses after a command.
+        trust_remote_code: whether a checkpoint's own Python code may run.
+    """
+
+    directory: Path
+    training: Training
+    model: ModelSettings
+    samples: Sequence[Tokens]
+    queries: Sequence[Tokens]
+    keep: bool = False
+    device: str = "cpu"
+    trust_remote_code: bool = False
+
+
 def trained(
-    training: Training, architecture: str, samples: list[Tokens], trust_remote_code: bool = False
+    training: Training, architecture: str, samples: Sequence[Tokens], trust_remote_code: bool = False
 ) -> nn.Module:
     """Train a model with the built-in loop.
 
     Args:
-        training: how.
-        architecture: checkpoint whose configuration is taken where no initial one is given.
-        samples: rows.
+        training: how the model is trained.
+        architecture: checkpoint whose configuration is used if `training` has no initial one.
+        samples: token ids and targets of the subset's samples.
         trust_remote_code: whether the checkpoint's own Python code may run.
 
     Raises:
@@ -107,46 +135,52 @@ def trained(
     else:
         model = fresh_model(architecture, training.seed, trust_remote_code)
     with torch.random.fork_rng():
-        torch.manual_seed(training.seed)  # of dropout, where there is any
+        torch.manual_seed(training.seed)  # decides dropout
         fit(model, samples, random.Random(training.seed), training.schedule, batch_loss)
     return model
 
 
-def losses_of(model: nn.Module, queries: list[Tokens]) -> list[float]:
+def losses_of(model: nn.Module, queries: Sequence[Tokens]) -> list[float]:
     """Every query's mean loss over its targets, [q]."""
     with torch.no_grad():
         return [float(token_losses(model, query, {}).double().mean()) for query in queries]
 
 
-class _Worker:
-    def __init__(self, job: dict[str, Any]) -> None:
-        plan = job["training"]
-        self._training = Training(**{**plan, "schedule": Schedule(**plan["schedule"])})
-        self._settings = ModelSettings(**job["model"])
-        self._samples = [_tokens(one) for one in job["samples"]]
-        self._queries = [_tokens(one) for one in job["queries"]]
-        self._keep = bool(job["keep"])
-        self._device = str(job["device"])
-        self._trust = bool(job["trust_remote_code"])
+class Trainer:
+    """Trains on one subset after the other, and measures the queries' losses.
 
-    def subset(self, directory: Path, members: list[int]) -> None:
-        """Train on a subset and write the queries' losses."""
-        output = directory / OUTPUT
-        shutil.rmtree(
-            output, ignore_errors=True
-        )  # of a run that was cut off, or the model would be taken for ours
+    Args:
+        job: what is trained and measured.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._training = job.training
+
+    def train(self, directory: Path, members: Sequence[int]) -> None:
+        """Train on a subset and write the queries' losses.
+
+        Args:
+            directory: directory of this subset.
+            members: numbers of its samples.
+
+        Raises:
+            ComputationError: the user's command failed.
+            ModelError: the model cannot be loaded.
+        """
+        output, job = directory / OUTPUT, self._job
+        # A run that was cut off may have left a model, which would be taken for the new one.
+        shutil.rmtree(output, ignore_errors=True)
         if self._training.command is None:
-            rows = [self._samples[member] for member in members]
-            model = trained(self._training, self._settings.model, rows, self._trust)
-            if self._keep:
+            rows = [job.samples[member] for member in members]
+            model = trained(self._training, job.model.model, rows, job.trust_remote_code)
+            if job.keep:
                 save_model(model, output)
         else:
             self._run(directory, output)
-            model = load_model(self._saved_at(output), self._device, self._trust).model
-        unfinished = directory / (LOSSES + ".tmp")
-        unfinished.write_text(json.dumps(losses_of(model, self._queries)), encoding="utf-8")
-        unfinished.replace(directory / LOSSES)
-        if not self._keep:
+            model = load_model(self._saved_at(output), job.device, job.trust_remote_code).model
+        write_whole(directory / LOSSES, json.dumps(losses_of(model, job.queries)), durable=False)
+        if not job.keep:
             shutil.rmtree(output, ignore_errors=True)
             (directory / DATA).unlink(missing_ok=True)
 
@@ -173,9 +207,9 @@ class _Worker:
 
     def _saved_at(self, output: Path) -> ModelSettings:
         if (output / "adapter_config.json").exists():
-            return self._settings.model_copy(update={"adapter": str(output), "modules": None})
+            return self._job.model.model_copy(update={"adapter": str(output), "modules": None})
         changed = {"model": str(output), "adapter": None, "modules": None, "quantization": "none"}
-        return self._settings.model_copy(update=changed)
+        return self._job.model.model_copy(update=changed)
 
 
 def last_lines(log: Path) -> str:
@@ -188,30 +222,30 @@ def last_lines(log: Path) -> str:
     return " / ".join(kept)[-600:] or "(it is empty)"
 
 
-def main(job: str) -> None:
-    """Answer subsets until stdin ends.
+def serve(connection: Connection) -> None:
+    """Train on subsets until the parent hangs up.
 
     Args:
-        job: path of the JSON that `rapidin.evaluation.retraining.retraining_pool` has written.
+        connection: gives the `Job`, then the directory and the members of one subset after the other; gets None
+            when a subset's losses are saved, or the text of an error.
     """
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # what a model's code prints is no answer
-    worker: _Worker | None = None
-    for line in sys.stdin:
-        asked = json.loads(line)
-        answer: dict[str, Any] = {}
-        try:
-            if worker is None:
-                worker = _Worker(json.loads(Path(job).read_text(encoding="utf-8")))
-            worker.subset(Path(asked["directory"]), asked["members"])
-        except RapidinError as error:
-            answer["error"] = str(error)
-        except Exception as error:  # noqa: BLE001 - told by the parent, with the log
-            traceback.print_exc()
-            answer["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+    # The terminal's interruption does not reach this session; the user's command should handle one as usual.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        trainer = Trainer(connection.recv())
+        while True:
+            directory, members = connection.recv()
+            connection.send(_error_of(trainer, directory, members))
+    except EOFError:
+        return
 
 
-def _tokens(plain: dict[str, Any]) -> Tokens:
-    return Tokens(tuple(plain["ids"]), tuple(plain["targets"]))
+def _error_of(trainer: Trainer, directory: Path, members: Sequence[int]) -> str | None:
+    try:
+        trainer.train(directory, members)
+    except RapidinError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - the parent tells the user, and the log has the rest
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error_line(error, 300)}"
+    return None

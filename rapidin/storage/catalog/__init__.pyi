@@ -1,6 +1,6 @@
 from . import (
     database as database,
-    moves as moves,
+    sample_changes as sample_changes,
     schema as schema,
     tables as tables,
 )
@@ -11,9 +11,9 @@ from .filter_sql import (
     compile_filters as compile_filters,
 )
 from .sample_rows import (
+    MetadataChange as MetadataChange,
     NewSample as NewSample,
     ScoredSample as ScoredSample,
-    new_sample_of as new_sample_of,
     row_values as row_values,
     sample_of as sample_of,
     sample_values as sample_values,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import xxhash
@@ -50,6 +50,11 @@ class NewSample(Sample):
 
     metadata_hash: str = ""
 
+    @classmethod
+    def of(cls, sample: Sample, **changes: Any) -> Self:
+        """A sample to be stored that has the fields of `sample`, but for the `changes`."""
+        return cls(**({field.name: getattr(sample, field.name) for field in fields(Sample)} | changes))
+
     def __post_init__(self) -> None:
         try:
             object.__setattr__(self, "metadata_hash", metadata_hash(self.metadata))
@@ -58,16 +63,35 @@ class NewSample(Sample):
 
 
 @dataclass(frozen=True, slots=True)
+class MetadataChange:
+    """What is new about a stored sample whose text, and so its vector, stays as it is.
+
+    Attributes:
+        id: id of the live sample.
+        content_hash: `Sample.content_hash`, by which a store checks that the text did not change.
+        metadata: metadata that the sample is to have.
+        file: data file that the sample now comes from.
+        row: number of the row in that file, counted from 1.
+    """
+
+    id: str
+    content_hash: str
+    metadata: Mapping[str, Any]
+    file: str
+    row: int
+
+    @classmethod
+    def of(cls, sample: Sample) -> Self:
+        """The change after which the store says of a sample what `sample` says."""
+        return cls(sample.id, sample.content_hash, sample.metadata, sample.file, sample.row)
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredSample:
     """A sample found by a search and its inner product with the query."""
 
     score: float
     sample: Sample
-
-
-def new_sample_of(sample: Sample) -> NewSample:
-    """The same sample, to be stored elsewhere."""
-    return NewSample(**{field.name: getattr(sample, field.name) for field in fields(Sample)})
 
 
 def sample_values(sample: NewSample) -> dict[str, Any]:
@@ -90,15 +114,44 @@ def sample_values(sample: NewSample) -> dict[str, Any]:
         "truncated": sample.truncated,
         _SPANS: spans_text(sample.target_spans),
     }
+    _check_unicode(sample.id, values)
+    return values
+
+
+def changed_values(change: MetadataChange) -> dict[str, Any]:
+    """Columns that `change` gives new values to.
+
+    Raises:
+        StoreError: metadata that JSON has no form for, or text that is no valid Unicode; the message names the id.
+    """
+    try:
+        digest = metadata_hash(change.metadata)
+    except StoreError as error:
+        raise StoreError(f"sample {change.id!r}: {error}") from error
+    values = {
+        "metadata_json": metadata_text(change.metadata),
+        "metadata_hash": digest,
+        "file": change.file,
+        "row": change.row,
+    }
+    _check_unicode(change.id, values)
+    return values
+
+
+def _check_unicode(sample_id: str, values: Mapping[str, Any]) -> None:
+    """Refuse text that SQLite cannot hold.
+
+    Raises:
+        StoreError: text that is no valid Unicode; the message names the id.
+    """
     for name, value in values.items():
         try:
             str(value).encode()
         except UnicodeEncodeError as error:
             raise StoreError(
-                f"sample {sample.id!r}: its {name} holds half of a surrogate pair, which is no character; "
+                f"sample {sample_id!r}: its {name} holds half of a surrogate pair, which is no character; "
                 "correct or leave out the row"
             ) from error
-    return values
 
 
 def spans_text(spans: Sequence[tuple[int, int]]) -> str | None:

@@ -5,9 +5,9 @@ Readers need no lock, but who reads the database without SQLite's own ones keeps
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -20,9 +20,6 @@ from filelock import FileLock, Timeout
 
 from rapidin.errors import StoreLockedError, StoreSpaceError
 from rapidin.storage.store_files import file_errors
-
-if sys.platform != "win32":
-    import fcntl
 
 LOCK_NAME = "writer.lock"
 HOLDER_NAME = "writer.json"
@@ -74,8 +71,6 @@ class NoWriter:
         Raises:
             OSError: somebody is writing, the file is not there, or the system has no such locks.
         """
-        if sys.platform == "win32":
-            raise OSError("no shared locks of files")
         self._store = store.resolve()
         self._file = (store / LOCK_NAME).open("rb")
         try:

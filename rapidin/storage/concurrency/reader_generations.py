@@ -11,18 +11,15 @@ Generation 0 is ``readers.lock``, which every store has; the others are ``reader
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
-
-if sys.platform != "win32":
-    import fcntl
 
 READERS_NAME = "readers.lock"
 _TEMPORARY_NAME = ".readers.tmp"
@@ -36,7 +33,7 @@ class ReadersLock:
     """One reader's share of a generation's lock, from its making until `close`.
 
     Without effect where the file can be neither made nor opened, as in a directory that nobody may write to, and
-    where the system has no such locks (Windows itself keeps files that are open).
+    where the file system has no locks.
     """
 
     def __init__(self, store: Path) -> None:
@@ -64,7 +61,7 @@ def removable(store: Path, unnamed: Mapping[str, int]) -> set[str]:
         unnamed: files that the present state of the database does not name, each with the time of its last change
             in nanoseconds: a name can be used again, by an index whose building was interrupted.
     """
-    if sys.platform == "win32" or not unnamed:
+    if not unnamed:
         return set(unnamed)
     gone: set[str] = set()
     try:
@@ -100,9 +97,8 @@ def _joined(store: Path) -> IO[bytes] | None:
             if path.name == READERS_NAME or path.exists():
                 return None
             continue
-        if sys.platform != "win32":
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_SH)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_SH)
         # A writer may have ended the generation before the lock was shared, and would not see this reader.
         with suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(file.fileno())):
@@ -145,11 +141,10 @@ def _alone(store: Path, number: int) -> Iterator[bool]:
         raise PermissionError(f"{path} cannot be opened")
     with file:
         free = True
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                free = False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            free = False
         yield free
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rapidin.errors import RapidinError, SettingError, StoreCorruptError, StoreError
 from rapidin.records import CompactReport, Progress
-from rapidin.storage.catalog import Database, moves, tables
+from rapidin.storage.catalog import Database, sample_changes, tables
 from rapidin.storage.derived import derived_rows
 from rapidin.storage.store_files import file_errors
 from rapidin.storage.store_writer import StoreWriter
@@ -127,7 +127,7 @@ class _Compaction:
         by_id = {record.id or 0: record for record in records}
         if plan.empty:
             with self._database.writing() as session:
-                self.removed += moves.remove_segments(session, plan.empty)
+                self.removed += sample_changes.remove_segments(session, plan.empty)
             self._writer.remove_garbage()
         done, total = 0, sum(len(part) for part in plan.parts)
         for part in plan.parts:
@@ -177,8 +177,8 @@ class _Compaction:
         """Have the database say what was done; how many deleted samples it dropped."""
         with self._database.writing() as session:
             segment_id = tables.insert_segment(session, record)
-            moves.move_samples(session, rows.keys.tolist(), segment_id)
-            return moves.remove_segments(session, sources)
+            sample_changes.move_samples(session, rows.keys.tolist(), segment_id)
+            return sample_changes.remove_segments(session, sources)
 
     def _give_back_space(self) -> None:
         """Shrink the database; that it cannot be done now harms nothing."""

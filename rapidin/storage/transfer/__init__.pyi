@@ -1,5 +1,5 @@
 from .exporting import (
-    export_snapshot as export_snapshot,
+    export_vectors as export_vectors,
 )
 from .importing import (
     import_vectors as import_vectors,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rapidin.errors import StoreError, StoreLockedError
 from rapidin.storage.store_files import file_errors, refuse_inside_store, sync
-
-if sys.platform != "win32":
-    import fcntl
 
 SUFFIX = ".partial"
 
@@ -68,15 +65,14 @@ def check_free(target: Path) -> None:
 
 def _lock(descriptor: int, partial: Path) -> None:
     """Hold the directory as long as the descriptor is open."""
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The other process may have finished, and renamed it, since it was opened.
-            mine = partial.exists() and os.path.samestat(partial.stat(), os.fstat(descriptor))
-        except BlockingIOError:
-            mine = False
-        if not mine:
-            raise StoreLockedError(f"{partial}: another process is writing it; wait until it has finished")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The other process may have finished, and renamed it, since it was opened.
+        mine = partial.exists() and os.path.samestat(partial.stat(), os.fstat(descriptor))
+    except BlockingIOError:
+        mine = False
+    if not mine:
+        raise StoreLockedError(f"{partial}: another process is writing it; wait until it has finished")
 
 
 def _empty(directory: Path) -> None:

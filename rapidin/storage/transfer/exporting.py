@@ -19,6 +19,7 @@ from rapidin.settings import ExportFormat, StoreSettings
 from rapidin.storage.catalog import spans_text
 from rapidin.storage.filters import metadata_text
 from rapidin.storage.snapshot import Snapshot
+from rapidin.storage.store import Store
 from rapidin.storage.store_files import file_errors, sync
 from rapidin.storage.transfer.built_aside import built_aside
 from rapidin.storage.transfer.export_format import (
@@ -34,7 +35,40 @@ from rapidin.storage.transfer.export_format import (
 from rapidin.storage.vectors import segment_writing
 
 
-def export_snapshot(
+def export_vectors(
+    store: Store,
+    directory: str | Path,
+    where: Sequence[str] = (),
+    *,
+    format: ExportFormat = "safetensors",
+    on_progress: Progress | None = None,
+) -> ExportReport:
+    """Write samples and vectors of a store to a new directory, for other programs; `transfer` says how.
+
+    Args:
+        store: open store to export from; it is only read.
+        directory: place where nothing or an empty directory is; it appears when all is written.
+        where: filter expressions that a sample must all meet.
+        format: format of the vectors, ``safetensors`` or ``numpy``.
+        on_progress: function that is told how many samples are done, and of how many.
+
+    Returns:
+        What was written.
+
+    Raises:
+        SettingError: there is no such format.
+        FilterError: a filter cannot be read or asks for an unknown field.
+        StoreError: something is at `directory`, or it cannot be written to.
+        StoreCorruptError: a segment or row is damaged.
+        StoreSpaceError: there is no room for it.
+    """
+    if format not in get_args(ExportFormat):
+        raise SettingError(f"export format {format!r} is unknown; take safetensors or numpy")
+    with store.snapshot() as snapshot:
+        return _export(snapshot, store.settings, Path(directory), where, format, on_progress)
+
+
+def _export(
     snapshot: Snapshot,
     settings: StoreSettings,
     directory: Path,
@@ -42,15 +76,7 @@ def export_snapshot(
     kind: ExportFormat,
     on_progress: Progress | None,
 ) -> ExportReport:
-    """Write the samples of a snapshot that meet all filters, and their vectors, to a new directory.
-
-    Raises:
-        SettingError: there is no such format.
-        FilterError, StoreError: as `Store.export`.
-    """
     started = time.monotonic()
-    if kind not in get_args(ExportFormat):
-        raise SettingError(f"export format {kind!r} is unknown; take safetensors or numpy")
     dimension, count = settings.projection.dimension, snapshot.count(where)
     with built_aside(directory) as partial:
         segment_writing.check_space(partial, count, 4 * dimension)

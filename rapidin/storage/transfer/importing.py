@@ -12,7 +12,7 @@ import numpy as np
 from rapidin.errors import StoreError, StoreMismatchError
 from rapidin.records import ImportReport, Progress
 from rapidin.settings import Frozen, StoreSettings
-from rapidin.storage.catalog import NewSample
+from rapidin.storage.catalog import MetadataChange, NewSample
 from rapidin.storage.store import Store
 from rapidin.storage.store_writer import StoreWriter, check_batch
 from rapidin.storage.vectors import CODECS, Codec, codec_settings, fitting_scales
@@ -159,7 +159,9 @@ def _write(
             vectors = exported.vectors(start, start + len(samples))[np.array(new)]
             writer.commit([samples[number] for number in new], vectors, fitting_scales(vectors))
         same = {sample.id: sample for sample in samples if contents.get(sample.id) == sample.content_hash}
-        changed = [sample for sample in same.values() if known[sample.id][1] != sample.metadata_hash]
+        changed = [
+            MetadataChange.of(sample) for sample in same.values() if known[sample.id][1] != sample.metadata_hash
+        ]
         if changed:
             writer.update_metadata(changed)
         replaces = sum(samples[number].id in known for number in new)

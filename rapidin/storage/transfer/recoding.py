@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from rapidin.records import Progress, RecodeReport
-from rapidin.storage.catalog import new_sample_of
+from rapidin.storage.catalog import NewSample
 from rapidin.storage.concurrency import HOLDER_NAME, LOCK_NAME
 from rapidin.storage.store import Store
 from rapidin.storage.store_files import file_errors
@@ -60,7 +60,7 @@ def recode(
             with Store.create(partial, settings) as copy:
                 with copy.writer() as writer:
                     for block in snapshot.blocks(block_bytes=BLOCK_BYTES):
-                        samples = [new_sample_of(sample) for sample in block.samples]
+                        samples = [NewSample.of(sample) for sample in block.samples]
                         writer.commit(samples, block.vectors, fitting_scales(block.vectors))
                         done += len(samples)
                         if on_progress is not None:

@@ -12,10 +12,10 @@ import pytest
 
 import rapidin
 from rapidin.errors import DataFileError, RowError, SettingError, StoreEmptyError
-from rapidin.evaluation.experiments.label_experiments import Setting, backdoor, trace
+from rapidin.evaluation.experiments.label_experiments import LabelExperiment, backdoor, trace
 from rapidin.evaluation.experiments.questions import Label, read_questions, span_reader, training_set
 from rapidin.evaluation.experiments.stored_fidelity import compared, expected_correlation, fidelity
-from rapidin.evaluation.methods.registry import Options
+from rapidin.evaluation.methods.registry import MethodOptions
 from rapidin.evaluation.methods.saved_scores import SavedScores, data_digest, key_of
 from rapidin.evaluation.methods.scoring import TrainingSet
 from rapidin.evaluation.methods.stored_scores import RapidinScorer
@@ -29,16 +29,16 @@ KS = (5, 10, 25, 1000)
 
 
 @pytest.fixture(scope="module")
-def setting(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[Setting]:
+def setting(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[LabelExperiment]:
     path, queries = worlds_of_colours.make(tmp_path_factory.mktemp("experiments"), model_directory)
     with Store.open(path) as store, QueryModel(store, device="cpu") as model:
         label = Label(worlds_of_colours.LABEL)
         spans = span_reader("span", ())
         questions = read_questions(queries, store, label, span_of=spans)
-        yield Setting(store, model, label, questions, device="cpu")
+        yield LabelExperiment(store, model, label, questions, device="cpu")
 
 
-def test_a_comparison_by_hand(setting: Setting) -> None:
+def test_a_comparison_by_hand(setting: LabelExperiment) -> None:
     report = backdoor(setting, ["random", "bm25", "embedding", "rapidin+rerank"], KS, 10.0)
     assert (report.samples, report.relevant, report.queries, report.left_out) == (60, 12, 3, 1)
     assert [method.name for method in report.methods] == [
@@ -68,17 +68,19 @@ def test_a_comparison_by_hand(setting: Setting) -> None:
     json.dumps(rapidin.to_json(report), allow_nan=False)
 
 
-def setting_training(setting: Setting) -> TrainingSet:
+def setting_training(setting: LabelExperiment) -> TrainingSet:
     return training_set(setting.store, setting.model, setting.where)
 
 
-def test_filters_and_estimated_caching(setting: Setting) -> None:
+def test_filters_and_estimated_caching(setting: LabelExperiment) -> None:
     report = backdoor(replace(setting, where=["number<30"]), [], KS)
     assert (report.samples, report.relevant, report.caching.sampled) == (30, 6, 30)
     assert report.caching.seconds > 0
 
 
-def test_nothing_is_computed_twice(setting: Setting, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_computed_twice(
+    setting: LabelExperiment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     kept = replace(setting, work=tmp_path / "work")
     first = backdoor(kept, ["bm25", "random"], KS, 1.0)
     files = sorted((tmp_path / "work").iterdir())
@@ -93,14 +95,14 @@ def test_nothing_is_computed_twice(setting: Setting, tmp_path: Path, caplog: pyt
     for number, file in enumerate(file for file in files if file.name.startswith("bm25")):
         data = file.read_bytes()
         file.write_bytes(data[: len(data) // 2] if number else data[:200] + b"\xff" * 8 + data[208:])
-    anew = backdoor(replace(kept, options=Options(seed=1)), ["bm25", "random"], KS, 1.0)
+    anew = backdoor(replace(kept, options=MethodOptions(seed=1)), ["bm25", "random"], KS, 1.0)
     assert [method.cost.resumed for method in anew.methods] == [True, False, False]
     assert caplog.text.count("is damaged") == 2
     assert anew.methods[1].at == first.methods[1].at
     assert anew.methods[2].at != first.methods[2].at
 
 
-def test_what_decides_scores_decides_their_key(setting: Setting) -> None:
+def test_what_decides_scores_decides_their_key(setting: LabelExperiment) -> None:
     training, queries = setting_training(setting), setting.answered(None)
     settings = setting.store.settings
     data = data_digest(settings, training)
@@ -126,14 +128,16 @@ def test_what_decides_scores_decides_their_key(setting: Setting) -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_scores_that_cannot_be_kept(setting: Setting, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_scores_that_cannot_be_kept(
+    setting: LabelExperiment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("no directory")
     report = backdoor(replace(setting, work=tmp_path / "file"), ["random"], KS, 1.0)
     assert len(report.methods) == 2
     assert caplog.text.count("scores are not kept") == 1
 
 
-def test_a_store_does_not_mind_what_is_kept_in_it(setting: Setting) -> None:
+def test_a_store_does_not_mind_what_is_kept_in_it(setting: LabelExperiment) -> None:
     path = setting.store.path
     backdoor(replace(setting, work=path / "evaluation"), [], KS, 1.0)
     kept = sorted((path / "evaluation").iterdir())
@@ -145,7 +149,7 @@ def test_a_store_does_not_mind_what_is_kept_in_it(setting: Setting) -> None:
     assert SavedScores(None).load("anything", 1, 1) is None
 
 
-def test_tracing_asks_about_the_wrong_words_too(setting: Setting) -> None:
+def test_tracing_asks_about_the_wrong_words_too(setting: LabelExperiment) -> None:
     report = trace(setting, ["tracin-ln"], (5, 10))
     assert [method.name for method in report.methods] == ["rapidin", "tracin-ln"]
     assert [at.k for at in report.methods[0].at] == [5, 10]
@@ -167,7 +171,9 @@ def test_tracing_asks_about_the_wrong_words_too(setting: Setting) -> None:
         ({"span": "green"}, "does not occur"),
     ],
 )
-def test_spans_that_are_wrong(setting: Setting, tmp_path: Path, row: dict[str, object], message: str) -> None:
+def test_spans_that_are_wrong(
+    setting: LabelExperiment, tmp_path: Path, row: dict[str, object], message: str
+) -> None:
     file = worlds.write_rows(
         tmp_path / "q.jsonl", [{"id": "q", "instruction": "Name it.", "output": "blue", **row}]
     )
@@ -176,7 +182,7 @@ def test_spans_that_are_wrong(setting: Setting, tmp_path: Path, row: dict[str, o
         trace(replace(setting, questions=questions), [])
 
 
-def test_labels_that_tell_nothing(setting: Setting, tmp_path: Path) -> None:
+def test_labels_that_tell_nothing(setting: LabelExperiment, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="no sample of 60 meets"):
         backdoor(replace(setting, label=Label("source=violet")), [], KS, 1.0)
     with pytest.raises(SettingError, match="every sample of 12 meets"):
@@ -190,7 +196,7 @@ def test_labels_that_tell_nothing(setting: Setting, tmp_path: Path) -> None:
         read_questions(red, setting.store, setting.label)
 
 
-def test_the_model_answers_where_it_is_asked_to(setting: Setting, tmp_path: Path) -> None:
+def test_the_model_answers_where_it_is_asked_to(setting: LabelExperiment, tmp_path: Path) -> None:
     rows = [{"id": "a", "instruction": "Name it.", "output": "blue"}, {"id": "b", "instruction": "Name it."}]
     file = worlds.write_rows(tmp_path / "q.jsonl", rows)
     for answers, generated in (("file", [False, True]), ("model", [True, True])):
@@ -199,7 +205,7 @@ def test_the_model_answers_where_it_is_asked_to(setting: Setting, tmp_path: Path
         assert [query.query.generated for query in found] == generated
 
 
-def test_fidelity_of_a_store(setting: Setting) -> None:
+def test_fidelity_of_a_store(setting: LabelExperiment) -> None:
     report = fidelity(setting.store, setting.model, 20)
     assert (report.samples, report.queries, report.dimension, report.bits) == (20, 20, 16384, 4)
     assert report.pearson.mean > 0.95
@@ -212,7 +218,7 @@ def test_fidelity_of_a_store(setting: Setting) -> None:
         fidelity(setting.store, setting.model, 3)
 
 
-def test_fidelity_of_known_noise(setting: Setting) -> None:
+def test_fidelity_of_known_noise(setting: LabelExperiment) -> None:
     random = np.random.default_rng(0)
     exact = random.normal(scale=0.01, size=(60, 400)) + random.normal(size=(60, 1))
     uncoded = exact + random.normal(scale=0.02, size=exact.shape)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,28 @@ import pytest
 import rapidin
 from rapidin.errors import ComputationError, SettingError
 from rapidin.evaluation.experiments.datamodeling import Retraining, linear_datamodeling
+from rapidin.evaluation.experiments.questions import training_set
 from rapidin.evaluation.experiments.subsets import datamodeling_scores, subset
 from rapidin.evaluation.retraining.inputs import inputs_digest
-from rapidin.evaluation.retraining.retraining_pool import Job, retrained_losses
-from rapidin.evaluation.retraining.trainer import LOSSES, OUTPUT, Tokens, Training, _Worker, losses_of, trained
+from rapidin.evaluation.retraining.retraining_pool import retrained_losses
+from rapidin.evaluation.retraining.trainer import (
+    LOSSES,
+    OUTPUT,
+    Job,
+    Tokens,
+    Trainer,
+    Training,
+    losses_of,
+    trained,
+)
 from rapidin.model.session import QueryModel
 from rapidin.model.training_loop import Schedule
 from rapidin.records import LdsReport
+from rapidin.search import read_queries
+from rapidin.settings import ModelSettings
 from tests import worlds
 
+DYING = "tests.evaluation.retraining.dying_trainer:die"
 BRIEF = Schedule(epochs_all=0, epochs_response=2, batch=4, warm_up=1)
 
 
@@ -87,12 +99,11 @@ def test_methods_are_judged_by_what_retraining_does(
     """With a trainer whose losses are linear in what bm25 says, bm25 is perfect, and chance is not."""
     with rapidin.Store.open(store) as opened, QueryModel(opened) as model:
         from rapidin.evaluation.experiments.datamodeling import _asked
-        from rapidin.evaluation.experiments.questions import training_set
-        from rapidin.evaluation.methods.registry import METHODS, Context, Options
+        from rapidin.evaluation.methods.registry import METHODS, Context, MethodOptions
 
         training = training_set(opened, model, ())
         asked = _asked(opened, model, store.parent / "queries.jsonl", 8, None)
-        scorer = METHODS["bm25"].make(Context(opened, model, (), "cpu", Options()))
+        scorer = METHODS["bm25"].make(Context(opened, model, (), "cpu", MethodOptions()))
         if hasattr(scorer, "prepare"):
             scorer.prepare(training)
         scores = scorer.scores(asked, training)
@@ -123,9 +134,10 @@ def test_retraining_is_resumed_and_gives_the_same_losses_by_any_number_of_proces
     assert not list(directory.glob("*/model"))
     # The oracle: the same training here.
     with rapidin.Store.open(store) as opened, QueryModel(opened) as model:
-        job = json.loads((directory / "job.json").read_text())
-        samples = [Tokens(tuple(one["ids"]), tuple(one["targets"])) for one in job["samples"]]
-        queries = [Tokens(tuple(one["ids"]), tuple(one["targets"])) for one in job["queries"]]
+        samples = [Tokens(one.ids, one.targets) for one in training_set(opened, model, ()).encoded()]
+        rows = read_queries(store.parent / "queries.jsonl", opened.settings.text)
+        asked = [model.prepared(row, 8)[1] for row in rows]
+        queries = [Tokens(one.ids, one.targets) for one in asked]
         chosen = [samples[number] for number in np.flatnonzero(subset(12, 0.5, 0, 3))]
         expected = losses_of(trained(training, model.settings.model, chosen), queries)
     assert json.loads(files[3].read_text()) == pytest.approx(expected, rel=1e-4)
@@ -248,13 +260,11 @@ def alive(pid: int) -> bool:
     return not (status.exists() and "State:\tZ" in status.read_text())
 
 
-def test_a_process_that_dies_is_an_error_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = "import sys; sys.stderr.write('Killed: too large'); sys.exit(3)"
-    monkeypatch.setattr("rapidin.evaluation.retraining.retraining_pool.BOOT", program)
-    job = Job(tmp_path / "lds", Training(), {"model": "nowhere"}, [], [{"ids": [1, 2], "targets": [False, True]}])
+def test_a_process_that_dies_is_an_error_with_its_log(tmp_path: Path) -> None:
+    job = Job(tmp_path / "lds", Training(), ModelSettings(model="nowhere"), [], [Tokens((1, 2), (False, True))])
     members = np.ones((1, 1), dtype=bool)
     with pytest.raises(ComputationError, match=r"subset 0: its process ended .* ends: Killed: too large"):
-        retrained_losses(job, members, 1, lambda file, chosen: None)
+        retrained_losses(job, members, 1, lambda file, chosen: None, trainer=DYING)
 
 
 def test_what_a_retraining_reads_decides_where_its_losses_are_kept(
@@ -278,18 +288,15 @@ def test_what_a_retraining_reads_decides_where_its_losses_are_kept(
     assert all(new != old for new, old in zip(digests(), before, strict=True))
 
 
-def test_kept_losses_do_not_stand_for_checkpoints_that_should_be_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rapidin.evaluation.retraining.retraining_pool.BOOT", "raise SystemExit(3)")
+def test_kept_losses_do_not_stand_for_checkpoints_that_should_be_kept(tmp_path: Path) -> None:
     (tmp_path / "0000").mkdir()
     (tmp_path / "0000" / LOSSES).write_text("[1.5]")
-    queries = [{"ids": [1, 2], "targets": [False, True]}]
+    queries = [Tokens((1, 2), (False, True))]
     members = np.ones((1, 1), dtype=bool)
 
     def losses(keep: bool) -> list[list[float]]:
-        job = Job(tmp_path, Training(), {"model": "nowhere"}, [], queries, keep)
-        return retrained_losses(job, members, 1, lambda file, chosen: None).tolist()
+        job = Job(tmp_path, Training(), ModelSettings(model="nowhere"), [], queries, keep)
+        return retrained_losses(job, members, 1, lambda file, chosen: None, trainer=DYING).tolist()
 
     assert losses(keep=False) == [[1.5]]
     with pytest.raises(ComputationError, match="its process ended"):
@@ -301,9 +308,6 @@ def test_kept_losses_do_not_stand_for_checkpoints_that_should_be_kept(
 def test_a_checkpoint_of_a_run_that_was_cut_off_is_not_taken_for_the_new_one(tmp_path: Path) -> None:
     (tmp_path / OUTPUT).mkdir()
     (tmp_path / OUTPUT / "config.json").write_text("{}")
-    settings = {"training": asdict(Training("true {data} {output}")), "model": {"model": "nowhere"}}
-    worker = _Worker(
-        {**settings, "samples": [], "queries": [], "keep": False, "device": "cpu", "trust_remote_code": False}
-    )
+    job = Job(tmp_path, Training("true {data} {output}"), ModelSettings(model="nowhere"), [], [])
     with pytest.raises(ComputationError, match="left no checkpoint"):
-        worker.subset(tmp_path, [])
+        Trainer(job).train(tmp_path, [])

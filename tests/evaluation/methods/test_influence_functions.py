@@ -14,7 +14,7 @@ from rapidin.attribution.curvature.gauss_newton import GaussNewton
 from rapidin.attribution.curvature.lissa import Lissa
 from rapidin.errors import SettingError
 from rapidin.evaluation.methods.influence_functions import InfluenceFunction
-from rapidin.evaluation.methods.registry import METHODS, Options, method_settings
+from rapidin.evaluation.methods.registry import METHODS, MethodOptions, method_settings
 from rapidin.evaluation.methods.scoring import AskedQuery, TrainingSet
 from rapidin.model.session import QueryModel
 from rapidin.search.queries import query_of_prompt
@@ -118,7 +118,7 @@ def test_the_power_iterations_find_the_largest_eigenvalue() -> None:
 def test_settings_of_the_command_line_reach_the_methods() -> None:
     found = method_settings(["influence-lissa.scale=300", "influence-cg.samples=8", "influence-lissa.depth=5"])
     assert found == {"influence-lissa": {"scale": "300", "depth": "5"}, "influence-cg": {"samples": "8"}}
-    options = Options(seed=3, more=found)
+    options = MethodOptions(seed=3, more=found)
     lissa = METHODS["influence-lissa"].settings(options)
     assert (lissa["scale"], lissa["depth"], lissa["seed"]) == (300.0, 5, 3)
     assert METHODS["influence-cg"].settings(options)["samples"] == 8

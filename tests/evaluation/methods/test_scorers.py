@@ -24,7 +24,7 @@ from rapidin.evaluation.methods.baselines import (
     SentenceScorer,
     normalised,
 )
-from rapidin.evaluation.methods.registry import METHODS, chosen
+from rapidin.evaluation.methods.registry import METHODS, methods_to_run
 from rapidin.evaluation.methods.scoring import AskedQuery, TrainingSet
 from rapidin.evaluation.methods.stored_scores import RapidinScorer, RerankedScorer
 from rapidin.evaluation.methods.tracin import TracIn
@@ -146,13 +146,13 @@ def test_a_store_that_changed_meanwhile(world: World) -> None:
 
 
 def test_names_of_methods() -> None:
-    assert chosen(["bm25", "bm25", "rapidin"]) == ["rapidin", "bm25"]
-    assert chosen(["all"]) == list(METHODS)
-    assert "bm25" not in chosen(["all"], knows_tokens=True)
+    assert methods_to_run(["bm25", "bm25", "rapidin"]) == ["rapidin", "bm25"]
+    assert methods_to_run(["all"]) == list(METHODS)
+    assert "bm25" not in methods_to_run(["all"], knows_tokens=True)
     with pytest.raises(SettingError, match=r"'bm52' is unknown: give one of rapidin, .*embedding"):
-        chosen(["bm52"])
+        methods_to_run(["bm52"])
     with pytest.raises(SettingError, match="cannot be asked about single words"):
-        chosen(["bm25"], knows_tokens=True)
+        methods_to_run(["bm25"], knows_tokens=True)
 
 
 def test_a_missing_package_says_how_it_is_installed() -> None:

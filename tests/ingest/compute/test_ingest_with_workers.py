@@ -170,7 +170,7 @@ def running(tmp_path: Path, model_directory: Path) -> tuple[subprocess.Popen[str
     data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(2000))
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "rapidin.cli", "ingest", str(tmp_path / "store"), "--data", str(data)),
+            *(sys.executable, "-m", "rapidin", "ingest", str(tmp_path / "store"), "--data", str(data)),
             *("--model", str(model), "--projection-dim", "1024", "--tokens-per-batch", "300", "--workers", "2"),
             *("--device", "cpu", "--trust-remote-code"),
         ],

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 
 from rapidin.errors import StoreError, StoreLockedError
-from rapidin.storage import Store
+from rapidin.storage import MetadataChange, NewSample, Store
 from rapidin.storage.scan import exact
 from tests.storage.stores import (
     ROOT,
     fill,
     new_sample,
     numbered,
-    plain,
     random_vectors,
     run_python,
     store_settings,
@@ -38,9 +37,9 @@ with Store.open(sys.argv[1]) as store, store.writer():
 
 
 def answers(snapshot):
-    best = [[(h.sample.id, h.score, repr(h.sample)) for h in hits] for hits in snapshot.search(QUERY, 30)]
+    best = [[(h.sample.id, h.score, repr(h.sample)) for h in hits] for hits in snapshot.search(QUERY, 30).largest]
     ids, scores = snapshot.scores(QUERY)
-    filtered = [hit.sample.id for hit in snapshot.search(QUERY, 30, ["topic=odd"])[0]]
+    filtered = [hit.sample.id for hit in snapshot.search(QUERY, 30, ["topic=odd"]).largest[0]]
     return best, ids, scores.tolist(), filtered
 
 
@@ -86,8 +85,8 @@ def test_a_snapshot_stays_as_it_was(filled: Store) -> None:
         before = answers(searched)
         with filled.writer() as writer:
             writer.commit([new_sample("s002", content_hash="n"), new_sample("zz")], random_vectors(2, seed=7))
-            changed = plain(numbered(3, 4)[0]) | {"metadata": {"topic": "changed"}, "row": 99}
-            writer.update_metadata([new_sample(**changed)])
+            changed = NewSample.of(numbered(3, 4)[0], metadata={"topic": "changed"}, row=99)
+            writer.update_metadata([MetadataChange.of(changed)])
         filled.delete(["s000", "s001"])
         with Store.open(filled.path) as other:
             other.delete(where=["topic=odd"])
@@ -110,7 +109,7 @@ with Store.open(sys.argv[1]) as store:
     while True:
         with store.snapshot() as snapshot:
             ids, scores = snapshot.scores(QUERY)
-            hits = snapshot.search(QUERY, 1000)[0]
+            hits = snapshot.search(QUERY, 1000).largest[0]
             assert sorted(hit.sample.id for hit in hits) == ids and len(ids) == snapshot.samples
             assert len(ids) % 10 == 0, ids
             seen.add(len(ids))
@@ -194,7 +193,7 @@ def commit():
         writer.commit([new_sample("a")], random_vectors(1))
 def read():
     with Store.open(path) as store, store.snapshot() as snapshot:
-        hits = snapshot.search(random_vectors(1), 3)[0]
+        hits = snapshot.search(random_vectors(1), 3).largest[0]
         return len(hits), store.count(["topic=odd"]), store.verify().ok
 attempt(read)
 attempt(commit)

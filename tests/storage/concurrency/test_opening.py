@@ -121,7 +121,7 @@ from tests.storage.stores import random_vectors
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file can grow, as on a full disk
 with Store.open(sys.argv[1]) as store:
     with store.snapshot() as snapshot:
-        (found,) = snapshot.search(random_vectors(1), 3)
+        (found,) = snapshot.search(random_vectors(1), 3).largest
     print(store.info().samples, len(store.list(["topic=even"])), len(found), flush=True)
     sys.stdin.readline()
     try:

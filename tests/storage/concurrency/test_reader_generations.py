@@ -47,7 +47,7 @@ def test_a_chain_of_readers_does_not_keep_everything(filled: Store) -> None:
         replace_all(filled, number)
         made.append(files(filled))
         left.append((len(files(filled)), len(generations(filled))))
-        assert snapshot.search(QUERIES, 3)  # opens its files only now
+        assert snapshot.search(QUERIES, 3).largest  # opens its files only now
     # What the last snapshot and those since it see: the same number after two rounds as after twelve.
     assert left[2:] == [left[2]] * 10, left
     assert not set.union(*made[:-2]) & files(filled)
@@ -74,8 +74,8 @@ def test_an_old_reader_keeps_its_own_and_no_more(filled: Store) -> None:
         assert sizes[-1] <= 4
         with filled.snapshot() as exact:
             assert exact.samples == old.samples == 20
-        assert [hit.sample.id for hit in old.search(QUERIES, 20, index="rabitq")[0]] == [
-            hit.sample.id for hit in old.search(QUERIES, 20)[0]
+        assert [hit.sample.id for hit in old.search(QUERIES, 20, index="rabitq").largest[0]] == [
+            hit.sample.id for hit in old.search(QUERIES, 20).largest[0]
         ]
     with filled.writer():
         assert not mine & files(filled)
@@ -162,7 +162,7 @@ def test_a_full_disk_makes_no_generation_and_stops_nobody(filled: Store, monkeyp
         monkeypatch.setattr(reader_generations, "_make", full)
         filled.delete(["s001"])
         filled.compact()
-        assert len(segment_files(filled)) == 4 and len(snapshot.search(QUERIES, 30)[0]) == 20
+        assert len(segment_files(filled)) == 4 and len(snapshot.search(QUERIES, 30).largest[0]) == 20
     with filled.writer():
         assert len(segment_files(filled)) == 1
 

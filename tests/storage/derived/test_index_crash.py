@@ -84,7 +84,7 @@ def covered(store: Store) -> list[tuple[str, int]]:
 
 def answers(store: Store, index: str) -> list[list[str]]:
     with store.snapshot() as snapshot:
-        return ids(snapshot.search(QUERIES, 1, index=index))
+        return ids(snapshot.search(QUERIES, 1, index=index).largest)
 
 
 def files(path: Path) -> set[str]:
@@ -205,7 +205,7 @@ def test_interrupted_before_the_transaction_ends(path: Path, monkeypatch, kind: 
         monkeypatch.undo()
         assert store.info().indexes == before.indexes
         with store.snapshot() as snapshot:
-            assert snapshot.way(kind) == kind
+            assert snapshot.chosen_index(kind) == kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -221,8 +221,8 @@ def test_readers_beside_a_builder(path: Path, kind: str) -> None:
             with Store.open(path) as reader:
                 while not finished.is_set():
                     with reader.snapshot() as snapshot:
-                        ways.add(snapshot.way(queries=len(QUERIES)))
-                        found = ids(snapshot.search(QUERIES, 1, index="auto"))
+                        ways.add(snapshot.chosen_index(queries=len(QUERIES)))
+                        found = ids(snapshot.search(QUERIES, 1, index="auto").largest)
                     if found != exact:
                         wrong.append(found)
 

@@ -106,8 +106,8 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_named_or_answered_exactly(indexed: Store, kind: str, damage: str, caplog) -> None:
     with indexed.snapshot() as snapshot:
-        assert snapshot.way() == kind
-        truth = snapshot.search_ends(QUERIES, 10)
+        assert snapshot.chosen_index() == kind
+        truth = snapshot.search_ends(QUERIES, 10).ends
     DAMAGE[damage](indexed)
     # Opened anew: what is open already was checked and stays as it was.
     with Store.open(indexed.path) as again, again.snapshot() as snapshot:
@@ -117,11 +117,11 @@ def test_damage_is_named_or_answered_exactly(indexed: Store, kind: str, damage: 
             ):
                 snapshot.search(QUERIES, 10, index=kind)
         with caplog.at_level(logging.WARNING, logger="rapidin"):
-            assert snapshot.search_ends(QUERIES, 10, index="auto") == truth
-            assert snapshot.way() == "exact"
+            assert snapshot.search_ends(QUERIES, 10, index="auto").ends == truth
+            assert snapshot.chosen_index() == "exact"
         assert "this search is exact" in caplog.text
         assert len(caplog.records) == 1, "one warning for each snapshot"
-        assert snapshot.search_ends(QUERIES, 10, ("third>=0",), kind) == truth
+        assert snapshot.search_ends(QUERIES, 10, ("third>=0",), kind).ends == truth
     problems = indexed.verify().problems
     assert problems
     assert all("index" in problem for problem in problems)
@@ -130,8 +130,8 @@ def test_damage_is_named_or_answered_exactly(indexed: Store, kind: str, damage: 
     indexed.build_index(kind, retrain=True)
     assert indexed.verify().ok
     with indexed.snapshot() as snapshot:
-        assert snapshot.way() == kind
-        assert ids(snapshot.search(QUERIES, 1, index=kind)) == [found[:1] for found in ids(truth[0])]
+        assert snapshot.chosen_index() == kind
+        assert ids(snapshot.search(QUERIES, 1, index=kind).largest) == [found[:1] for found in ids(truth[0])]
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, truncate, lambda file: flip_byte(file, -5)])
@@ -141,9 +141,9 @@ def test_damaged_centroids(templates, path: Path, damage) -> None:
         file = shared(store)
         damage(file)
         with store.snapshot() as snapshot:
-            assert snapshot.way() == "exact"
+            assert snapshot.chosen_index() == "exact"
             with pytest.raises(StoreCorruptError, match=re.escape(str(file))):
-                snapshot.way("ivf")
+                snapshot.chosen_index("ivf")
         assert len(store.verify().problems) == 1
         before = store.info().indexes[1].parameters
         report = store.build_index("ivf")
@@ -169,7 +169,7 @@ def test_what_was_asked_for_is_asked_for_again(path: Path) -> None:
 def test_building_again_makes_damage_good(indexed: Store, kind: str, damage: str) -> None:
     """What error messages advise; the parts that are sound stay."""
     with indexed.snapshot() as snapshot:
-        truth = snapshot.search_ends(QUERIES, 10, index=kind)
+        truth = snapshot.search_ends(QUERIES, 10, index=kind).ends
     times = {file.name: file.stat().st_mtime_ns for file in parts(indexed)}
     DAMAGE[damage](indexed)
     report = indexed.build_index(kind)
@@ -177,8 +177,8 @@ def test_building_again_makes_damage_good(indexed: Store, kind: str, damage: str
     assert (report.covered, report.uncovered, report.advice) == (600, 0, None)
     assert indexed.verify().ok
     with indexed.snapshot() as snapshot:
-        assert snapshot.way() == kind
-        assert snapshot.search_ends(QUERIES, 10, index=kind) == truth
+        assert snapshot.chosen_index() == kind
+        assert snapshot.search_ends(QUERIES, 10, index=kind).ends == truth
     if damage in ("missing", "truncated", "content"):
         assert (report.trained, report.added, report.repaired) == (False, 200, 1)
         kept = {file.name for file in parts(indexed) if times[file.name] == file.stat().st_mtime_ns}
@@ -239,7 +239,7 @@ def test_contents_that_do_not_fit(templates, path: Path, arrays: dict, message: 
         with store.snapshot() as snapshot:
             with pytest.raises(StoreCorruptError, match=message):
                 snapshot.search(QUERIES, 3, index="ivf")
-            assert snapshot.way() == "exact"
+            assert snapshot.chosen_index() == "exact"
         assert any(message in problem for problem in store.verify().problems)
 
 
@@ -254,7 +254,7 @@ def test_a_file_that_is_no_safetensors(templates, path: Path) -> None:
             f"UPDATE index_parts SET bytes = {size}, file_checksum = '{checksum}' WHERE file = '{file.name}'",
         )
         with store.snapshot() as snapshot, pytest.raises(StoreCorruptError, match="no safetensors file"):
-            snapshot.way("ivf")
+            snapshot.chosen_index("ivf")
 
 
 def test_a_part_that_is_not_named_is_scanned(indexed: Store, kind: str) -> None:
@@ -262,8 +262,8 @@ def test_a_part_that_is_not_named_is_scanned(indexed: Store, kind: str) -> None:
     info = indexed.info().indexes[1]
     assert (info.covered, info.uncovered) == (400, 200)
     with indexed.snapshot() as snapshot:
-        exact = snapshot.search(QUERIES, 600)
-        found = snapshot.search(QUERIES, 600, index=kind)
+        exact = snapshot.search(QUERIES, 600).largest
+        found = snapshot.search(QUERIES, 600, index=kind).largest
         for every, some in zip(ids(exact), ids(found), strict=True):
             middle = {f"s{i:04}" for i in range(200, 400)}
             assert middle <= set(some) <= set(every)
@@ -278,8 +278,8 @@ def test_parameters_of_a_newer_rapidin(templates, path: Path) -> None:
             newer = replace(record, parameters=record.parameters.replace('"width"', '"breadth"'))
             derived_rows.update_index(session, derived_rows._signed(newer))
         with store.snapshot() as snapshot:
-            assert snapshot.way() == "exact"
+            assert snapshot.chosen_index() == "exact"
             with pytest.raises(StoreError, match="upgrade rapidin"):
-                snapshot.way("ivf")
+                snapshot.chosen_index("ivf")
         assert any("upgrade rapidin" in problem for problem in store.verify().problems)
         assert "upgrade rapidin" in store.info().indexes[1].advice

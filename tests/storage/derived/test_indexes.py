@@ -54,12 +54,12 @@ def test_enough_is_found_and_scores_are_exact(templates, monkeypatch, bits: int,
     monkeypatch.setattr(rabitq, "CANDIDATES_PER_RESULT", 6)
     with Store.open(templates[bits]) as store, store.snapshot() as snapshot:
         (info,) = [index for index in store.info().indexes if index.name == kind]
-        found = snapshot.search_ends(QUERIES, 10, index=kind)
-        truth = snapshot.search_ends(QUERIES, 10)
+        found = snapshot.search_ends(QUERIES, 10, index=kind).ends
+        truth = snapshot.search_ends(QUERIES, 10).ends
         assert recall(found[0], truth[0]) >= 0.9
         assert recall(found[1], truth[1]) >= (0.85 if kind == "ivf" else 0.6)
-        assert found[0] == snapshot.search(QUERIES, 10, index=kind)
-        assert found[1] == snapshot.search(QUERIES, 10, index=kind, largest=False)
+        assert found[0] == snapshot.search(QUERIES, 10, index=kind).largest
+        assert found[1] == snapshot.search(QUERIES, 10, index=kind, largest=False).smallest
         names, scores = snapshot.scores(QUERIES)
         for end in found:
             for query, hits in enumerate(end):
@@ -96,8 +96,8 @@ def test_what_it_takes_from_the_store_is_less(indexed: Store, monkeypatch, kind:
 def test_reading_all_lists_is_exact(templates, bits: int) -> None:
     with Store.open(templates[bits]) as store, store.snapshot() as snapshot:
         for queries in (QUERIES[:1], QUERIES):
-            every = snapshot.search_ends(queries, 7, index="ivf", nprobe=10**6)
-            truth = snapshot.search_ends(queries, 7)
+            every = snapshot.search_ends(queries, 7, index="ivf", nprobe=10**6).ends
+            truth = snapshot.search_ends(queries, 7).ends
             for found, exact in zip(every, truth, strict=True):
                 assert ids(found) == ids(exact)
                 for a, b in zip(found, exact, strict=True):
@@ -122,7 +122,7 @@ def test_ties_are_ordered_by_id(path: Path, kind: str, covered: int) -> None:
         queries = random.integers(-2, 3, (3, 64)).astype(np.float32)
         with store.snapshot() as snapshot:
             nprobe = 5 if kind == "ivf" else None
-            high, low = snapshot.search_ends(queries, 25, index=kind, nprobe=nprobe)
+            high, low = snapshot.search_ends(queries, 25, index=kind, nprobe=nprobe).ends
             for found, largest in ((high, True), (low, False)):
                 pairs = [[(hit.sample.id, hit.score) for hit in hits] for hits in found]
                 assert pairs == oracle(snapshot, queries, 25, largest)
@@ -131,17 +131,17 @@ def test_ties_are_ordered_by_id(path: Path, kind: str, covered: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_query_finds_the_same_alone(indexed: Store, kind: str) -> None:
     with indexed.snapshot() as snapshot:
-        together = snapshot.search(QUERIES, 5, index=kind, nprobe=1 if kind == "ivf" else None)
+        together = snapshot.search(QUERIES, 5, index=kind, nprobe=1 if kind == "ivf" else None).largest
         for number in range(len(QUERIES)):
             query = QUERIES[number : number + 1]
-            alone = snapshot.search(query, 5, index=kind, nprobe=1 if kind == "ivf" else None)
+            alone = snapshot.search(query, 5, index=kind, nprobe=1 if kind == "ivf" else None).largest
             assert ids(alone) == ids([together[number]])
 
 
 def test_queries_that_read_together(templates) -> None:
     """Each query is in one group, and a group reads at most twice what its queries need."""
     with Store.open(templates[16]) as store, store.snapshot() as snapshot:
-        assert snapshot.way("ivf") == "ivf"
+        assert snapshot.chosen_index("ivf") == "ivf"
         index = snapshot._indexes._open("ivf")
         random = np.random.default_rng(0)
         nlist = index.parameters.nlist
@@ -166,7 +166,7 @@ def test_new_rows_are_found_at_once(indexed: Store, kind: str) -> None:
         info = next(index for index in indexed.info().indexes if index.name == kind)
         assert (info.covered, info.uncovered) == (covered, COUNT + 3 - covered)
         with indexed.snapshot() as snapshot:
-            high, low = snapshot.search_ends(np.concatenate([far, -far]), 1, index=kind)
+            high, low = snapshot.search_ends(np.concatenate([far, -far]), 1, index=kind).ends
         assert ids(high)[:3] == [["s0600"], ["s0601"], ["s0602"]] == ids(low)[3:]
         report = indexed.build_index(kind)
         assert (report.trained, report.added) == (False, COUNT + 3 - covered)
@@ -178,23 +178,24 @@ def test_deleted_and_replaced_rows_are_not_found(indexed: Store, kind: str) -> N
     queries = clustered(COUNT, seed=1)[[3, 250, 500, 599]]
     own = ["s0003", "s0250", "s0500", "s0599"]
     with indexed.snapshot() as before:
-        best = before.search(queries, 3, index=kind)
+        best = before.search(queries, 3, index=kind).largest
         assert [found[0] for found in ids(best)] == own
         indexed.delete(own[:3])
         commit(indexed, 599, -queries[3:], content_hash="new")
-        assert before.search(queries, 3, index=kind) == best
+        assert before.search(queries, 3, index=kind).largest == best
     with indexed.snapshot() as after:
-        found = ids(after.search(queries, 3, index=kind))
+        found = ids(after.search(queries, 3, index=kind).largest)
         assert not {id for of_query in found for id in of_query} & set(own)
-        assert ids(after.search(-queries[3:], 1, index=kind)) == [["s0599"]]
+        assert ids(after.search(-queries[3:], 1, index=kind).largest) == [["s0599"]]
 
 
 @pytest.mark.parametrize("index", ["auto", "exact", *KINDS])
 def test_filtered_searches_are_exact(indexed: Store, index: str) -> None:
     with indexed.snapshot() as snapshot:
-        assert snapshot.way(index, ("third=1",)) == "exact"
-        found = snapshot.search_ends(QUERIES, 50, ("third=1",), index)
-        assert found == snapshot.search_ends(QUERIES, 50, ("third=1",))
+        assert snapshot.chosen_index(index, ("third=1",)) == "exact"
+        assert snapshot.search_ends(QUERIES, 50, ("third=1",), index).index == "exact"
+        found = snapshot.search_ends(QUERIES, 50, ("third=1",), index).ends
+        assert found == snapshot.search_ends(QUERIES, 50, ("third=1",)).ends
         assert all(hit.sample.metadata["third"] == 1 for end in found for hits in end for hit in hits)
         with pytest.raises(FilterError):
             snapshot.search(QUERIES, 5, ("no_such_field=1",), index=index)
@@ -204,17 +205,17 @@ def test_filtered_searches_are_exact(indexed: Store, index: str) -> None:
 @pytest.mark.parametrize("k", [1, 2 * COUNT, 10**9])
 def test_any_k(indexed: Store, kind: str, k: int) -> None:
     with indexed.snapshot() as snapshot:
-        found = snapshot.search(QUERIES[:2], k, index=kind, nprobe=10**9 if kind == "ivf" else None)
+        found = snapshot.search(QUERIES[:2], k, index=kind, nprobe=10**9 if kind == "ivf" else None).largest
         assert [len(hits) for hits in found] == [min(k, COUNT)] * 2
-        assert snapshot.search(QUERIES[:0], k, index=kind) == []
+        assert snapshot.search(QUERIES[:0], k, index=kind).largest == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_store_of_which_everything_was_deleted(indexed: Store, kind: str) -> None:
     indexed.delete(where=("tokens>0",))
     with indexed.snapshot() as snapshot:
-        assert snapshot.search_ends(QUERIES[:2], 3, index=kind) == ([[], []], [[], []])
-        assert snapshot.way("auto") == "exact"
+        assert snapshot.search_ends(QUERIES[:2], 3, index=kind).ends == ([[], []], [[], []])
+        assert snapshot.chosen_index("auto") == "exact"
     with pytest.raises(StoreEmptyError, match="no samples"):
         indexed.build_index(kind)
     assert indexed.verify().ok
@@ -230,54 +231,54 @@ def test_vectors_of_very_different_lengths(path: Path) -> None:
             store.build_index("rabitq")
             store.build_index("ivf")
             with store.snapshot() as snapshot:
-                exact = snapshot.search(QUERIES, 1)
+                exact = snapshot.search(QUERIES, 1).largest
                 for kind in KINDS:
-                    found = snapshot.search(QUERIES, 1, index=kind)
+                    found = snapshot.search(QUERIES, 1, index=kind).largest
                     assert np.mean(np.array(ids(found)) == np.array(ids(exact))) > 0.9, kind
 
 
 class TestAuto:
     def test_without_an_index(self, filled: Store) -> None:
         with filled.snapshot() as snapshot:
-            assert snapshot.way() == "exact"
+            assert snapshot.chosen_index() == "exact"
 
     def test_small_stores_take_one_bit(self, indexed: Store, monkeypatch) -> None:
         with indexed.snapshot() as snapshot:
-            assert snapshot.way() == "rabitq"
+            assert snapshot.chosen_index() == "rabitq"
             few = QUERIES[: view.MOST_QUERIES]
-            assert snapshot.search(few, 3, index="auto") == snapshot.search(few, 3, index="rabitq")
+            assert snapshot.search(few, 3, index="auto").largest == snapshot.search(few, 3, index="rabitq").largest
         monkeypatch.setattr(view, "MANY_ROWS", COUNT)
         with indexed.snapshot() as snapshot:
-            assert snapshot.way() == "ivf"
+            assert snapshot.chosen_index() == "ivf"
         indexed.drop_index("ivf")
         with indexed.snapshot() as snapshot:
-            assert snapshot.way() == "rabitq"
+            assert snapshot.chosen_index() == "rabitq"
 
     def test_many_queries_are_compared_exactly(self, indexed: Store, monkeypatch) -> None:
         with indexed.snapshot() as snapshot:
-            assert snapshot.way(queries=view.MOST_QUERIES) == "rabitq"
-            assert snapshot.way(queries=1000) == "exact"
-            assert snapshot.search(QUERIES, 3, index="auto") == snapshot.search(QUERIES, 3)
+            assert snapshot.chosen_index(queries=view.MOST_QUERIES) == "rabitq"
+            assert snapshot.chosen_index(queries=1000) == "exact"
+            assert snapshot.search(QUERIES, 3, index="auto").largest == snapshot.search(QUERIES, 3).largest
         indexed.drop_index("rabitq")
         with indexed.snapshot() as snapshot:
-            assert snapshot.way(queries=1) == "ivf"
-            assert snapshot.way(queries=1000) == "exact"
+            assert snapshot.chosen_index(queries=1) == "ivf"
+            assert snapshot.chosen_index(queries=1000) == "exact"
 
     def test_lists_that_are_asked_for(self, indexed: Store) -> None:
         with indexed.snapshot() as snapshot:
-            assert snapshot.way("auto", nprobe=2) == "ivf"
+            assert snapshot.chosen_index("auto", nprobe=2) == "ivf"
         indexed.drop_index("ivf")
         with indexed.snapshot() as snapshot, pytest.raises(IndexNotFoundError, match="there is no index 'ivf'"):
-            snapshot.way("auto", nprobe=2)
+            snapshot.chosen_index("auto", nprobe=2)
 
     def test_at_least_half_must_be_covered(self, indexed: Store) -> None:
         commit(indexed, COUNT, clustered(COUNT, seed=5))
         with indexed.snapshot() as snapshot:
-            assert snapshot.way() == "rabitq"
+            assert snapshot.chosen_index() == "rabitq"
         commit(indexed, 2 * COUNT, clustered(1, seed=6))
         with indexed.snapshot() as snapshot:
-            assert snapshot.way() == "exact"
-            assert snapshot.way("rabitq") == "rabitq"
+            assert snapshot.chosen_index() == "exact"
+            assert snapshot.chosen_index("rabitq") == "rabitq"
 
     @pytest.mark.parametrize(
         ("options", "taken"),
@@ -299,8 +300,8 @@ class TestAuto:
                 assert report.parameters["recall"] < 0.9
                 assert "misses too much" in report.advice
             with store.snapshot() as snapshot:
-                assert snapshot.way() == ("ivf" if taken else "exact")
-                assert snapshot.way("ivf") == "ivf"
+                assert snapshot.chosen_index() == ("ivf" if taken else "exact")
+                assert snapshot.chosen_index("ivf") == "ivf"
 
     def test_lists_that_save_nothing_are_left_out(self, path: Path) -> None:
         with Store.create(path, settings_of(16)) as store:
@@ -309,8 +310,8 @@ class TestAuto:
             assert report.parameters["scanned"] > 0.5
             assert "hardly any clusters" in report.advice
             with store.snapshot() as snapshot:
-                assert snapshot.way() == "exact"
-                assert snapshot.way("ivf") == "ivf"
+                assert snapshot.chosen_index() == "exact"
+                assert snapshot.chosen_index("ivf") == "ivf"
 
 
 @pytest.mark.parametrize(
@@ -334,15 +335,15 @@ def test_a_way_that_there_is_not(filled: Store, index: str, nprobe: int | None, 
 def test_a_snapshot_sees_its_own_indexes(path: Path) -> None:
     with clustered_store(path) as store, store.snapshot() as before:
         store.build_index("ivf")
-        assert before.way() == "exact"
+        assert before.chosen_index() == "exact"
         with pytest.raises(IndexNotFoundError, match="no index 'ivf'"):
-            before.way("ivf")
+            before.chosen_index("ivf")
         with store.snapshot() as after:
-            assert after.way("ivf") == "ivf"
-            found = after.search(QUERIES, 5, index="ivf")
+            assert after.chosen_index("ivf") == "ivf"
+            found = after.search(QUERIES, 5, index="ivf").largest
             store.build_index("ivf", retrain=True, nlist=3, nprobe=1)
             store.drop_index("ivf")
-            assert after.search(QUERIES, 5, index="ivf") == found
+            assert after.search(QUERIES, 5, index="ivf").largest == found
 
 
 def test_what_info_says(indexed: Store) -> None:
@@ -391,8 +392,8 @@ def wide(tmp_path_factory) -> dict[int, Path]:
 @pytest.mark.parametrize("k", [1, 10, 100, 300, 5000])
 def test_as_many_come_back_as_were_asked_for(templates, k: int, nprobe: int | None) -> None:
     with Store.open(templates[16]) as store, store.snapshot() as snapshot:
-        high, low = snapshot.search_ends(QUERIES, k, index="ivf", nprobe=nprobe)
-        truth = snapshot.search_ends(QUERIES, k)
+        high, low = snapshot.search_ends(QUERIES, k, index="ivf", nprobe=nprobe).ends
+        truth = snapshot.search_ends(QUERIES, k).ends
     assert {len(hits) for hits in (*high, *low)} == {min(k, store.count())}
     if nprobe is None:
         assert recall(high, truth[0]) >= 0.9

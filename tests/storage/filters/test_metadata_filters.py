@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from rapidin.storage import Store
+from rapidin.storage import MetadataChange, Store
 from rapidin.storage.catalog import metadata_sql
 from rapidin.storage.filters.expressions import parse
 from rapidin.storage.filters.indexed_values import LONGEST_TEXT, Kind, indexed_metadata
@@ -207,7 +207,7 @@ def test_every_value_with_every_literal(tmp_path, empty_template, few: float, mo
 def test_changed_metadata_is_what_filters_see(store: Store) -> None:
     with store.writer() as writer:
         writer.commit([new_sample("000", metadata={"f": 1, "g": "old"})], random_vectors(1))
-        writer.update_metadata([new_sample("000", metadata={"f": 2.5, "h": True})])
+        writer.update_metadata([MetadataChange.of(new_sample("000", metadata={"f": 2.5, "h": True}))])
     check(store, [{"f": 2.5, "h": True}], ["f > 2"])
     assert store.count(["g = old"]) == store.count(["f = 1"]) == 0
     assert store.count(["h = true", "g = null"]) == 1

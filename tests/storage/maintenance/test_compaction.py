@@ -39,7 +39,7 @@ def seen(store: Store, queries: np.ndarray = QUERIES):
         ids, scores = snapshot.scores(queries)
         ends = [
             [[(hit.sample.id, hit.score) for hit in hits] for hits in end]
-            for end in snapshot.search_ends(queries, 30)
+            for end in snapshot.search_ends(queries, 30).ends
         ]
     return store.list(), ids, scores.tobytes(), ends
 
@@ -161,7 +161,7 @@ def test_a_reader_keeps_what_it_reads(filled: Store) -> None:
             ids, scores = reader.scores(QUERIES)
             np.testing.assert_array_equal(scores, expected)
             assert ids == [f"s{i:03}" for i in range(20)]
-            assert len(reader.search(QUERIES, 30, ["topic=even"])[0]) == 10
+            assert len(reader.search(QUERIES, 30, ["topic=even"]).largest[0]) == 10
     with filled.writer():
         assert set(files) < set(segment_files(filled))  # the other one still reads
     assert filled.verify().ok
@@ -180,7 +180,7 @@ def test_indexes_lose_what_moved_and_readers_keep_theirs(filled: Store, monkeypa
     expected = seen(filled)
 
     def indexed(snapshot) -> list:
-        return [[hit.sample.id for hit in hits] for hits in snapshot.search(QUERIES, 18, index=kind)]
+        return [[hit.sample.id for hit in hits] for hits in snapshot.search(QUERIES, 18, index=kind).largest]
 
     def files() -> set[str]:
         return {path.name for path in (filled.path / "indexes").iterdir() if path.is_file()}
@@ -217,12 +217,12 @@ def test_a_reader_who_may_not_write_keeps_files_too(filled: Store, monkeypatch) 
     filled.delete(["s000"])
     filled.compact()
     assert set(files) < set(segment_files(filled))
-    assert len(snapshot.search(QUERIES, 30)[0]) == 20
+    assert len(snapshot.search(QUERIES, 30).largest[0]) == 20
     snapshot.close()
     refused.append(os.O_RDONLY)  # 0: any flags
     with filled.snapshot() as unlocked:
         assert reader_generations.removable(filled.path, {"segments/x.faiss": 1}) == set()  # nobody knows
-        assert len(unlocked.search(QUERIES, 30)[0]) == 19
+        assert len(unlocked.search(QUERIES, 30).largest[0]) == 19
     refused.clear()
     with filled.snapshot():
         assert reader_generations.removable(filled.path, {"segments/x.faiss": 1}) == set()
@@ -373,8 +373,8 @@ STEPS = [
     "segments.sync_directory",
     "segments.describe",
     "tables.insert_segment",
-    "moves.move_samples",
-    "moves.remove_segments",
+    "sample_changes.move_samples",
+    "sample_changes.remove_segments",
     "Compaction._record",
     "StoreWriter.remove_garbage",
     "Database.give_back_space",
@@ -390,7 +390,7 @@ MOMENTS = [
 CHILDREN = """
 import json, os, sys
 from rapidin.storage import Store, StoreWriter
-from rapidin.storage.catalog import moves, tables
+from rapidin.storage.catalog import sample_changes, tables
 from rapidin.storage.maintenance import compaction
 from rapidin.storage.vectors import segment_writing as segments
 from rapidin.storage.catalog.database import Database
@@ -399,7 +399,7 @@ compaction.SEGMENT_BYTES = int(sys.argv[2])
 
 def die_around(step, moment, turn):
     home, name = step.split(".")
-    homes = {"segments": segments, "tables": tables, "moves": moves, "StoreWriter": StoreWriter,
+    homes = {"segments": segments, "tables": tables, "sample_changes": sample_changes, "StoreWriter": StoreWriter,
              "Compaction": compaction._Compaction, "Database": Database}
     home, calls = homes[home], []
     original = getattr(home, name)

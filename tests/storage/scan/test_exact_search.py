@@ -89,10 +89,11 @@ def test_search_equals_the_oracle(
         where = () if wanted is None else (f"group={wanted}",)
         with store.snapshot() as snapshot:
             assert snapshot.samples == len(truth)
-            results = snapshot.search(question, k, where, largest)
+            both = snapshot.search(question, k, where, largest)
             ids, scores = snapshot.scores(question, where)
         expected = [oracle(truth, query, k, largest, wanted) for query in question]
-        assert [found(hits) for hits in results] == expected
+        assert both.ends == ((both.largest, [[]] * queries) if largest else ([[]] * queries, both.smallest))
+        assert [found(hits) for hits in (both.largest if largest else both.smallest)] == expected
         assert ids == sorted(id for id, (_, group) in truth.items() if wanted in (None, group))
         for row, query in zip(scores, question, strict=True):
             assert row.tolist() == [float(truth[id][0] @ query) for id in ids]
@@ -122,8 +123,8 @@ def test_real_numbers_in_many_blocks_and_threads(
     truth = queries @ halved(random_vectors(1000)).T
     with thousand.snapshot() as snapshot:
         ids, scores = snapshot.scores(queries)
-        top = snapshot.search(queries, 20)
-        bottom = snapshot.search(queries, 20, ["i>=500"], largest=False)
+        top = snapshot.search(queries, 20).largest
+        bottom = snapshot.search(queries, 20, ["i>=500"], largest=False).smallest
     assert ids == [f"{i:04}" for i in live]
     np.testing.assert_allclose(scores, truth[:, live], rtol=1e-5, atol=1e-5)
     upper = live[live >= 500]
@@ -147,28 +148,24 @@ def test_the_nearest_of_identical_vectors_is_the_first_id(store: Store) -> None:
         for ids in ("dgb", "fac", "e"):
             writer.commit([new_sample(id) for id in ids], np.ones((len(ids), DIMENSION), np.float32))
     query = np.ones((1, DIMENSION), np.float32)
-    for largest in (True, False):
-        with store.snapshot() as snapshot:
-            assert found(snapshot.search(query, 3, largest=largest)[0]) == [
-                ("a", 64.0),
-                ("b", 64.0),
-                ("c", 64.0),
-            ]
+    with store.snapshot() as snapshot:
+        for end in snapshot.search_ends(query, 3).ends:
+            assert found(end[0]) == [("a", 64.0), ("b", 64.0), ("c", 64.0)]
 
 
 def test_an_empty_store_and_an_empty_selection(store: Store) -> None:
     queries = random_vectors(3)
     with store.snapshot() as snapshot:
         assert snapshot.samples == 0
-        assert snapshot.search(queries, 5) == [[], [], []]
+        assert snapshot.search(queries, 5).largest == [[], [], []]
         ids, scores = snapshot.scores(queries)
         assert ids == [] and scores.shape == (3, 0)
     with store.writer() as writer:
         writer.commit([new_sample("a")], random_vectors(1))
     with store.snapshot() as snapshot:
-        assert snapshot.search(queries, 5, ["id=b"]) == [[], [], []]
-        assert snapshot.search(queries[:0], 5) == []
-        assert len(snapshot.search(queries, 5, ["id=a"])[0]) == 1
+        assert snapshot.search(queries, 5, ["id=b"]).largest == [[], [], []]
+        assert snapshot.search(queries[:0], 5).largest == []
+        assert len(snapshot.search(queries, 5, ["id=a"]).largest[0]) == 1
 
 
 def test_what_cannot_be_searched(filled: Store) -> None:

@@ -60,7 +60,7 @@ def test_results_are_those_of_the_cpu(stand_in: GpuSearch, store: Store, where, 
     with store.snapshot() as plain, store.snapshot(stand_in) as fast:
         for _ in range(2):  # the second time from what was kept
             for mine, truth in zip(
-                fast.search_ends(wanted, 7, where), plain.search_ends(wanted, 7, where), strict=True
+                fast.search_ends(wanted, 7, where).ends, plain.search_ends(wanted, 7, where).ends, strict=True
             ):
                 for hits, best in zip(mine, truth, strict=True):
                     assert len(hits) == len(best)
@@ -75,21 +75,21 @@ def test_results_are_those_of_the_cpu(stand_in: GpuSearch, store: Store, where, 
 
 def test_twins_are_both_found(stand_in: GpuSearch, store: Store) -> None:
     with store.snapshot(stand_in) as snapshot:
-        hits = snapshot.search(random_vectors(200, dimension=K)[20:21], 2)[0]
+        hits = snapshot.search(random_vectors(200, dimension=K)[20:21], 2).largest[0]
     assert sorted(hit.sample.id for hit in hits) == ["020", "150"]
 
 
 def test_more_results_than_a_gpu_gives_come_from_the_cpu(stand_in: GpuSearch, store: Store, monkeypatch) -> None:
     monkeypatch.setattr(gpu_scan, "MOST_RESULTS", 50)
     with store.snapshot(stand_in) as snapshot:
-        assert len(snapshot.search(random_vectors(1, dimension=K), 60)[0]) == 60
+        assert len(snapshot.search(random_vectors(1, dimension=K), 60).largest[0]) == 60
     assert not calls
 
 
 def test_what_does_not_fit_is_not_kept(stand_in: GpuSearch, store: Store, monkeypatch) -> None:
     monkeypatch.setattr(gpu_scan, "_room", lambda device, size: False)
     with store.snapshot(stand_in) as snapshot:
-        assert len(snapshot.search(random_vectors(1, dimension=K), 3)[0]) == 3
+        assert len(snapshot.search(random_vectors(1, dimension=K), 3).largest[0]) == 3
     assert not stand_in._kept and calls
 
 
@@ -98,9 +98,9 @@ def test_unasked_a_gpu_searches_exactly(stand_in: GpuSearch, store: Store) -> No
     if store.settings.codec.bits > 1:
         store.build_index("rabitq")
     with store.snapshot() as plain, store.snapshot(stand_in) as fast:
-        assert plain.way("auto") == ("rabitq" if store.settings.codec.bits > 1 else "ivf")
-        assert fast.way("auto") == "exact"
-        assert fast.way("ivf") == fast.way("auto", nprobe=2) == "ivf"
+        assert plain.chosen_index("auto") == ("rabitq" if store.settings.codec.bits > 1 else "ivf")
+        assert fast.chosen_index("auto") == "exact"
+        assert fast.chosen_index("ivf") == fast.chosen_index("auto", nprobe=2) == "ivf"
 
 
 def test_without_memory_the_cpu_searches(stand_in: GpuSearch, store: Store, monkeypatch, caplog) -> None:
@@ -110,17 +110,17 @@ def test_without_memory_the_cpu_searches(stand_in: GpuSearch, store: Store, monk
     monkeypatch.setattr(gpu_scan, "_nearest", exhausted)
     wanted = random_vectors(2, seed=1, dimension=K)
     with store.snapshot() as plain, store.snapshot(stand_in) as fast:
-        assert fast.search_ends(wanted, 5) == plain.search_ends(wanted, 5)
+        assert fast.search_ends(wanted, 5).ends == plain.search_ends(wanted, 5).ends
     assert "done by the CPU" in caplog.text
 
 
 def test_segments_are_compared_in_parts(stand_in: GpuSearch, store: Store, monkeypatch) -> None:
     wanted = random_vectors(2, seed=1, dimension=K)
     with store.snapshot(stand_in) as snapshot:
-        whole = snapshot.search(wanted, 5)
+        whole = snapshot.search(wanted, 5).largest
         monkeypatch.setattr(gpu_scan, "MOST_ROWS", 13)
         calls.clear()
-        parts = snapshot.search(wanted, 5)
+        parts = snapshot.search(wanted, 5).largest
     assert max(rows for _, rows in calls) == 13
     for hits, others in zip(parts, whole, strict=True):
         np.testing.assert_allclose([hit.score for hit in hits], [hit.score for hit in others], rtol=4e-3)
@@ -171,7 +171,7 @@ def test_on_a_real_gpu(store: Store) -> None:
         pytest.fail("this faiss has no GPU support")
     wanted = random_vectors(40, seed=1, dimension=K)
     with store.snapshot() as plain, store.snapshot(search) as fast:
-        for mine, truth in zip(fast.search_ends(wanted, 9), plain.search_ends(wanted, 9), strict=True):
+        for mine, truth in zip(fast.search_ends(wanted, 9).ends, plain.search_ends(wanted, 9).ends, strict=True):
             for hits, best in zip(mine, truth, strict=True):
                 np.testing.assert_allclose(
                     [hit.score for hit in hits], [hit.score for hit in best], rtol=4e-3, atol=0.02

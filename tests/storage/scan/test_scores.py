@@ -42,7 +42,7 @@ def test_subsets_score_as_the_whole_does(store: Store, count: int) -> None:
         for where in ("i>20", "i~[05]$", "i=7", "i~^[1-4]?[13579]$"):
             ids, some = snapshot.scores(queries(store, count), (where,))
             np.testing.assert_array_equal(some, scores[:, [int(id) for id in ids]], err_msg=where)
-        for query, hits in enumerate(snapshot.search(queries(store, count), 90)):
+        for query, hits in enumerate(snapshot.search(queries(store, count), 90).largest):
             assert [hit.score for hit in hits] == [scores[query, int(hit.sample.id)] for hit in hits]
 
 
@@ -52,7 +52,7 @@ def test_twins_score_alike_and_are_ordered_by_id(store: Store, count: int) -> No
     with store.snapshot() as snapshot:
         _, scores = snapshot.scores(queries(store, count))
         assert (scores[:, 65:] == scores[:, 3:4]).all()
-        for hits in snapshot.search(queries(store, count), 90):
+        for hits in snapshot.search(queries(store, count), 90).largest:
             assert [hit.sample.id for hit in hits if hit.sample.id in twins] == twins
 
 

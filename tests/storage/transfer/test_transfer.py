@@ -26,7 +26,7 @@ from rapidin.errors import (
 )
 from rapidin.records.as_json import to_json
 from rapidin.settings.store_settings import ProjectionSettings, TextSettings, TracedParameter
-from rapidin.storage import Store
+from rapidin.storage import MetadataChange, NewSample, Store, export_vectors
 from rapidin.storage.transfer import export_format, importing
 from rapidin.storage.transfer.built_aside import built_aside
 from rapidin.storage.vectors.codecs import fitting_scales
@@ -63,7 +63,7 @@ def exported_vectors(directory: Path) -> np.ndarray:
 
 @pytest.fixture
 def export(filled: Store, tmp_path: Path) -> Path:
-    filled.export(tmp_path / "export")
+    export_vectors(filled, tmp_path / "export")
     return tmp_path / "export"
 
 
@@ -75,7 +75,7 @@ def test_what_other_programs_read(filled: Store, tmp_path: Path, monkeypatch, ki
         writer.commit([new_sample("s002", content_hash="n", metadata={"a": [1, "ä"]})], random_vectors(1, seed=1))
     filled.delete(["s005"])
     told: list[tuple[int, int]] = []
-    report = filled.export(tmp_path / "e", format=kind, on_progress=lambda *pair: told.append(pair))
+    report = export_vectors(filled, tmp_path / "e", format=kind, on_progress=lambda *pair: told.append(pair))
     files = sorted(path.name for path in (tmp_path / "e").iterdir())
     vectors = [f"vectors-0000{i}.safetensors" for i in range(3)] if kind == "safetensors" else ["vectors.npy"]
     assert files == ["samples.parquet", "store.json", *vectors]
@@ -99,15 +99,15 @@ def test_what_other_programs_read(filled: Store, tmp_path: Path, monkeypatch, ki
 
 
 def test_only_what_a_filter_meets(filled: Store, tmp_path: Path) -> None:
-    assert filled.export(tmp_path / "e", ["topic=odd", "rank>=10"]).samples == 5
+    assert export_vectors(filled, tmp_path / "e", ["topic=odd", "rank>=10"]).samples == 5
     assert exported_vectors(tmp_path / "e").tolist() == halved(random_vectors(20))[11::2].tolist()
     for kind in ("safetensors", "numpy"):
-        assert filled.export(tmp_path / f"none-{kind}", ["rank>99"], format=kind).samples == 0
+        assert export_vectors(filled, tmp_path / f"none-{kind}", ["rank>99"], format=kind).samples == 0
         assert import_vectors(tmp_path / f"new-{kind}", tmp_path / f"none-{kind}") == ImportReport(0, 0, 0, 0)
     with pytest.raises(FilterError):
-        filled.export(tmp_path / "bad", ["nonsense"])
+        export_vectors(filled, tmp_path / "bad", ["nonsense"])
     with pytest.raises(SettingError, match="'csv'"):
-        filled.export(tmp_path / "bad", format="csv")  # type: ignore[arg-type]
+        export_vectors(filled, tmp_path / "bad", format="csv")  # type: ignore[arg-type]
     assert not list(tmp_path.glob("bad*"))
 
 
@@ -117,7 +117,7 @@ def test_scores_are_products_with_exported_vectors(path: Path, tmp_path: Path, b
     with Store.create(path, store_settings(bits=bits)) as store:
         with store.writer() as writer:
             writer.commit(numbered(0, 20), random_vectors(20) * np.geomspace(1e-3, 1e3, 20)[:, None].astype("f4"))
-        store.export(tmp_path / "e")
+        export_vectors(store, tmp_path / "e")
         with store.snapshot() as snapshot:
             scores = snapshot.scores(QUERIES)[1]
     vectors = exported_vectors(tmp_path / "e")
@@ -130,7 +130,7 @@ def test_there_and_back(filled: Store, tmp_path: Path, monkeypatch, kind) -> Non
     """Into a new store, in commits of 6 samples: the same samples, order and numbers."""
     monkeypatch.setattr(importing, "BATCH_BYTES", 6 * 4 * DIMENSION)
     monkeypatch.setattr(export_format, "SHARD_BYTES", 8 * 4 * DIMENSION)
-    filled.export(tmp_path / "e", format=kind)
+    export_vectors(filled, tmp_path / "e", format=kind)
     told: list[tuple[int, int]] = []
     report = import_vectors(tmp_path / "new", tmp_path / "e", on_progress=lambda *pair: told.append(pair))
     assert report == ImportReport(20, 0, 0, 20)
@@ -157,7 +157,7 @@ def test_into_a_store_that_has_some(filled: Store, export: Path) -> None:
     """Equal samples are skipped, metadata is brought up to date, other content is replaced, and the rest stays."""
     original = filled.list()
     with filled.writer() as writer:
-        writer.update_metadata([new_sample(**(plain(original[3]) | {"metadata": {"old": True}}))])
+        writer.update_metadata([MetadataChange.of(NewSample.of(original[3], metadata={"old": True}))])
         writer.commit([new_sample("s004", content_hash="n"), new_sample("mine")], random_vectors(2, seed=1))
     filled.delete(["s005", "s006"])
     assert import_vectors(filled.path, export) == ImportReport(added=2, replaced=1, skipped=17, samples_total=21)
@@ -196,8 +196,9 @@ def test_spans_of_chats_stay_with_their_samples(tmp_path: Path) -> None:
         store.delete(["gone"])
         store.compact()
         with store.writer() as writer:
-            writer.update_metadata([new_sample("chat", target_spans=spans, metadata={"new": 1})])
-        store.export(tmp_path / "export")
+            changed = NewSample.of(samples[0], metadata={"new": 1})
+            writer.update_metadata([MetadataChange.of(changed)])
+        export_vectors(store, tmp_path / "export")
     rows = pa.parquet.read_table(tmp_path / "export" / "samples.parquet")["target_spans"].to_pylist()
     assert rows == ["[[0,3],[5,5],[7,20]]", None]
     import_vectors(tmp_path / "imported", tmp_path / "export")
@@ -411,7 +412,7 @@ def test_what_is_refused_before_anything_is_written(
 @pytest.mark.parametrize("kind", ["object", "fortran", "big-endian", "archive", "double", "text"])
 def test_numpy_files_that_are_refused(filled: Store, tmp_path: Path, kind: str) -> None:
     """Nothing is unpickled, and the shape is what counts for an array in Fortran's order."""
-    filled.export(tmp_path / "e", format="numpy")
+    export_vectors(filled, tmp_path / "e", format="numpy")
     file, vectors = tmp_path / "e" / "vectors.npy", random_vectors(20)
     marker = tmp_path / "unpickled"
 
@@ -445,16 +446,16 @@ def test_numpy_files_that_are_refused(filled: Store, tmp_path: Path, kind: str) 
 
 def test_directories_that_are_not_empty(filled: Store, tmp_path: Path) -> None:
     (tmp_path / "e").mkdir()
-    filled.export(tmp_path / "e")  # empty: taken
+    export_vectors(filled, tmp_path / "e")  # empty: taken
     with pytest.raises(StoreError, match="holds"):
-        filled.export(tmp_path / "e")
+        export_vectors(filled, tmp_path / "e")
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="file"):
-        filled.export(tmp_path / "file")
+        export_vectors(filled, tmp_path / "file")
     with pytest.raises(StoreError, match="cannot be made"):
-        filled.export("/")
+        export_vectors(filled, "/")
     with pytest.raises(StoreError):
-        filled.export("/proc/export")
+        export_vectors(filled, "/proc/export")
     with pytest.raises(StoreError, match="holds"):
         import_vectors(tmp_path / "e", tmp_path / "e")  # an export is no place for a store
 
@@ -469,17 +470,17 @@ def test_an_export_is_there_wholly_or_not_at_all(filled: Store, tmp_path: Path, 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        filled.export(target, on_progress=interrupt)
+        export_vectors(filled, target, on_progress=interrupt)
     assert not target.exists() and not partial.exists()
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
     with pytest.raises(StoreSpaceError, match="100 are free"):
-        filled.export(target)
+        export_vectors(filled, target)
     monkeypatch.undo()
     with built_aside(target), pytest.raises(StoreLockedError, match="another process"):
-        filled.export(target)
+        export_vectors(filled, target)
     assert list(target.iterdir()) == []  # what the first of the two built
-    filled.export(target)
+    export_vectors(filled, target)
     assert exported_vectors(target).shape == (20, DIMENSION)
 
 
@@ -505,7 +506,7 @@ def test_a_store_is_compacted_while_it_is_exported(filled: Store, tmp_path: Path
 
     monkeypatch.setattr(Store, "snapshot", snapshot)
     with Store.open(filled.path) as other:
-        assert other.export(tmp_path / "e").samples == 20
+        assert export_vectors(other, tmp_path / "e").samples == 20
     assert len(blocks) == 5 and filled.count() == 5
     np.testing.assert_array_equal(exported_vectors(tmp_path / "e"), halved(random_vectors(20)))
     ids = pa.parquet.read_table(tmp_path / "e" / "samples.parquet")["id"].to_pylist()
@@ -519,7 +520,7 @@ def test_odd_texts_survive(store: Store, tmp_path: Path) -> None:
     ]
     with store.writer() as writer:
         writer.commit(samples, random_vectors(6))
-    store.export(tmp_path / "e")
+    export_vectors(store, tmp_path / "e")
     import_vectors(tmp_path / "new", tmp_path / "e")
     with Store.open(tmp_path / "new") as new:
         assert [plain(sample) for sample in new.list()] == [plain(sample) for sample in samples]

@@ -122,9 +122,9 @@ def test_every_way_of_scoring_gives_what_the_codes_say(
     tolerance = length * {16: 2e-6, 4: 6e-5, 1: 1.2e-3}[bits]  # beside few bits the query is rounded, too
     with store.snapshot() as snapshot:
         ids, scores = snapshot.scores(wanted, where)
-        high, low = snapshot.search_ends(wanted, 9, where)
-        assert high == snapshot.search(wanted, 9, where)
-        assert low == snapshot.search(wanted, 9, where, largest=False)
+        high, low = snapshot.search_ends(wanted, 9, where).ends
+        assert high == snapshot.search(wanted, 9, where).largest
+        assert low == snapshot.search(wanted, 9, where, largest=False).smallest
     assert ids == [f"{i:03}" for i in live]
     np.testing.assert_allclose(scores, truth, atol=tolerance)
     for of_query, best, worst in zip(scores, high, low, strict=True):
@@ -138,7 +138,7 @@ def test_twins_tie_and_the_smaller_id_comes_first(store: Store) -> None:
     vectors = units(300, 4096)
     with store.snapshot() as snapshot:
         for count in (1, 12):
-            hits = snapshot.search(np.repeat(vectors[100:101], count, axis=0), 2)[0]
+            hits = snapshot.search(np.repeat(vectors[100:101], count, axis=0), 2).largest[0]
             assert [hit.sample.id for hit in hits] == ["100", "200"]
             assert hits[0].score == hits[1].score
 

@@ -56,10 +56,10 @@ def test_a_damaged_segment_is_named_and_refused(filled: Store, damage: str) -> N
             snapshot.search(QUERY, 1)
         with pytest.raises(StoreCorruptError, match=r"backup.*ingest"):
             snapshot.scores(QUERY)
-        assert len(snapshot.search(QUERY, 9, ["rank<8"])[0]) == 8  # does not touch the damaged one
+        assert len(snapshot.search(QUERY, 9, ["rank<8"]).largest[0]) == 8  # does not touch the damaged one
     filled.delete(where=["rank>=8", "rank<16"])
     with filled.snapshot() as snapshot:
-        assert len(snapshot.search(QUERY, 20)[0]) == 12
+        assert len(snapshot.search(QUERY, 20).largest[0]) == 12
 
 
 def test_verify_reads_the_bytes_again(filled: Store) -> None:
@@ -264,7 +264,7 @@ def test_a_flipped_byte_in_the_database_is_never_answered_from(filled: Store, tm
 
 def seen(path: Path):
     with Store.open(path) as store, store.snapshot() as snapshot:
-        hits = [(hit.sample.id, hit.score) for hit in snapshot.search(QUERY, 30)[0]]
+        hits = [(hit.sample.id, hit.score) for hit in snapshot.search(QUERY, 30).largest[0]]
         filtered = [store.count([where]) for where in ("topic = odd", "rank > 9", "rank != 3", "tokens > 15")]
         return [repr(sample) for sample in store.list()], hits, filtered
 

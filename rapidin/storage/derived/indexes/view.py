@@ -1,4 +1,4 @@
-"""The indexes of one snapshot: which way a search takes, and the index that it needs, opened when it is needed."""
+"""The indexes of one snapshot: which of them a search uses; an index is opened when it is first needed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class IndexView:
         self._opened: dict[str, IvfIndex | RabitqIndex] = {}
         self._damaged: set[str] = set()
 
-    def way(self, index: str, filtered: bool, nprobe: int | None, queries: int) -> str:
+    def chosen_index(self, index: str, filtered: bool, nprobe: int | None, queries: int) -> str:
         """The kind of index that a search with these arguments uses, or ``exact``; it is opened and checked.
 
         Args:
@@ -100,7 +100,7 @@ class IndexView:
 
     def search(
         self,
-        way: str,
+        kind: str,
         queries: NDArray[np.float32],
         k: int,
         ends: tuple[bool, bool],
@@ -110,14 +110,14 @@ class IndexView:
         """Search with an index; ends that are not wanted are empty or None.
 
         Args:
-            way: from `way`.
+            kind: kind of index that `chosen_index` gave.
             queries: [q, K].
             k: results wanted.
             ends: whether the largest, and whether the smallest scores are wanted.
             nprobe: lists to read.
             open_by_id: gives the segment of a database id.
         """
-        opened = self._open(way)
+        opened = self._open(kind)
         if isinstance(opened, IvfIndex):
             return opened.search(queries, k, *ends, nprobe, open_by_id)
         return opened.search(queries, k, *ends, open_by_id)

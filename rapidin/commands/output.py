@@ -1,15 +1,13 @@
-"""What the commands have in common: options, output, questions, progress."""
+"""How commands talk with people and programs: results on stdout; progress, questions and messages on stderr."""
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 
@@ -20,26 +18,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Directory of the store.")]
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="EXPR",
-        help="Only samples whose field meets this: FIELD OP VALUE with = != < <= > >= ~ (regular expression) !~, "
-        "for example 'source=gsm8k', 'tokens<100' or 'poisoned=true'. Fields: the data's own, and id, prompt, "
-        "response, text, file, row, tokens, targets, truncated, segment. Repeat to narrow down.",
-    ),
-]
-TokensPerBatch = Annotated[
-    int | None,
-    typer.Option(min=1, help="Padded tokens computed together; halves itself when memory runs out."),
-]
-TrustRemoteCode = Annotated[
-    bool,
-    typer.Option("--trust-remote-code", help="Let the checkpoint's own Python code run; asked for each time."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def when_interrupted(advice: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -124,14 +102,3 @@ def progress(step: str) -> Iterator[Callable[..., None]]:
             bar.update(task, description=name[0] if name else step, completed=done, total=total)
 
         yield show
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """Import large packages inside without Python looking for garbage meanwhile, a sixth of the time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.freeze()  # what was imported stays, so it need not be looked at again either

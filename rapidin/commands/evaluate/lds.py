@@ -1,25 +1,16 @@
-"""The command that asks whether influence says what retraining does: ``rapidin evaluate lds``."""
+"""``rapidin evaluate lds``."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rapidin.commands.evaluate_options import Adapter, Model, Settings, check_packages, opened_model
-from rapidin.commands.parts import (
-    Json,
-    StorePath,
-    TokensPerBatch,
-    TrustRemoteCode,
-    importing,
-    output,
-    progress,
-    when_interrupted,
-)
-from rapidin.errors import SettingError
+from rapidin.commands.evaluate.evaluate_options import Adapter, Model, Settings
+from rapidin.commands.heavy_imports import importing
+from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode
+from rapidin.commands.output import output, progress, when_interrupted
 
 
 @when_interrupted("finished subsets are kept, and the same command goes on")
@@ -96,51 +87,28 @@ def lds(
     The linear datamodeling score (Park et al. 2023): for each query the rank correlation, over models trained on
     random subsets, of the sum of a method's scores over the subset with the negative loss. 1 is perfect, 0 chance.
     """
-    if command is None and data:
-        raise SettingError("--data is for --command; the built-in training takes the samples from the store")
-    if command is not None and initial is not None:
-        raise SettingError("--initial is of the built-in training: leave it out, or --command")
-    if initial is not None and not initial.is_dir():
-        raise SettingError(f"--initial {initial} is no directory: give that of a checkpoint")
     with importing():
-        from rapidin.commands.views.lds_view import lds_view
-        from rapidin.evaluation import (
-            DIRECTORY_NAME,
-            QUICK,
-            Options,
-            Retraining,
-            Training,
-            linear_datamodeling,
-            method_settings,
-        )
+        from rapidin.commands.views.evaluate_view import lds_view
+        from rapidin.evaluation import QUICK, MethodOptions, Retraining, Training, evaluate_lds, method_settings
         from rapidin.model import Schedule
-        from rapidin.storage import Store
-    methods = method or ["rapidin", *QUICK]
-    check_packages(methods, False, False)
-    options = Options(seed, more=method_settings(setting or ()))
     schedule = Schedule(
         epochs_all=epochs_all, epochs_response=epochs, batch=batch_size, learning_rate=learning_rate
     )
     training = Training(command, None if initial is None else str(initial.absolute()), schedule, seed)
-    if jobs is None:
-        jobs = 1 if command is not None else os.cpu_count() or 1
-    retraining = Retraining(training, subsets, fraction, seed, jobs, tuple(data or ()), keep)
-    with (
-        Store.open(store) as opened,
-        opened_model(opened, model, adapter, device, tokens_per_batch, trust_remote_code) as loaded,
-        progress("asking") as show,
-    ):
-        report = linear_datamodeling(
-            opened,
-            loaded,
+    with progress("asking") as show:
+        report = evaluate_lds(
+            store,
             queries,
-            methods,
-            retraining,
-            work=opened.path / DIRECTORY_NAME if work is None else work,
+            methods=method or ("rapidin", *QUICK),
+            retraining=Retraining(training, subsets, fraction, seed, jobs, tuple(data or ()), keep),
+            options=MethodOptions(seed, more=method_settings(setting or ())),
+            work=work,
+            model=model,
+            adapter=adapter,
             device=device,
-            options=options,
+            tokens_per_batch=tokens_per_batch,
             max_new_tokens=max_new_tokens,
             trust_remote_code=trust_remote_code,
-            tell=show,
+            on_progress=show,
         )
     output(report, lds_view(report), as_json)

@@ -1,22 +1,14 @@
-"""What the commands of ``rapidin evaluate`` have in common: options, the model, what is looked at beforehand."""
+"""Options that the commands of ``rapidin evaluate`` have in common, and how their texts are read."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from rapidin.commands.parts import importing
 from rapidin.errors import SettingError
-
-if TYPE_CHECKING:
-    from rapidin.evaluation import Label, Options, Questions, Setting
-    from rapidin.model import QueryModel
-    from rapidin.storage import Store
 
 Queries = Annotated[
     Path,
@@ -102,87 +94,11 @@ MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest answer that the 
 Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn at random.")]
 
 
-@contextmanager
-def opened_model(
-    store: Store,
-    model: str | None,
-    adapter: str | None,
-    device: str,
-    tokens_per_batch: int | None,
-    trust_remote_code: bool,
-) -> Iterator[QueryModel]:
-    """The model of a store, until the end of the ``with``.
-
-    Raises:
-        ModelError: it cannot be loaded, or is another than the store's.
-    """
-    with importing():
-        from rapidin.model import QueryModel
-    with QueryModel(
-        store,
-        model=model,
-        adapter=adapter,
-        device=device,
-        tokens_per_batch=tokens_per_batch,
-        trust_remote_code=trust_remote_code,
-    ) as loaded:
-        yield loaded
-
-
-def setting_of(
-    store: Store,
-    model: QueryModel,
-    label: Label,
-    questions: Questions,
-    where: list[str] | None,
-    device: str,
-    options: Options,
-    max_new_tokens: int,
-    work: Path | None,
-    alone: bool = True,
-) -> Setting:
-    """What an experiment is about; scores are kept in the store unless `work` names another directory."""
-    from rapidin.evaluation import DIRECTORY_NAME, Setting
-
-    return Setting(
-        store=store,
-        model=model,
-        label=label,
-        questions=questions,
-        where=where or (),
-        device=device,
-        options=options,
-        max_new_tokens=max_new_tokens,
-        work=store.path / DIRECTORY_NAME if work is None else work,
-        alone=alone,
-    )
-
-
-def check_packages(names: list[str], sentences: bool, plot: bool) -> None:
-    """Tell what is not installed before anything is computed.
-
-    Raises:
-        DependencyError: a package is missing.
-    """
-    from rapidin.support import package
-
-    package("sklearn.metrics", "scikit-learn")
-    package("scipy.stats", "scipy")
-    package("psutil")
-    if "bm25" in names:
-        package("bm25s")
-        package("Stemmer", "PyStemmer")
-    if plot:
-        package("matplotlib")
-    if sentences:
-        package("sentence_transformers", "sentence-transformers", "pip install sentence-transformers")
-
-
 def directory_of(path: Path | None) -> str | None:
-    """The place of ``--embedding-model``.
+    """The directory that ``--embedding-model`` names, as an absolute path.
 
     Raises:
-        SettingError: it is no directory.
+        SettingError: it is not a directory.
     """
     if path is None:
         return None
@@ -192,10 +108,10 @@ def directory_of(path: Path | None) -> str | None:
 
 
 def checkpoints_of(given: list[str] | None) -> tuple[tuple[str, float], ...]:
-    """Directories and learning rates of ``--checkpoint``.
+    """Read the directories and learning rates of ``--checkpoint``.
 
     Raises:
-        SettingError: one cannot be read, is no directory, or has a rate that no training has.
+        SettingError: a text cannot be read, names no directory, or has a rate that is not above 0.
     """
     found = []
     for one in given or ():

@@ -1,0 +1,1 @@
+"""The commands that check whether the right samples are found: ``rapidin evaluate …``."""

@@ -1,0 +1,96 @@
+"""``rapidin evaluate trace``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rapidin.commands.evaluate.evaluate_options import (
+    Adapter,
+    Answers,
+    Checkpoints,
+    Device,
+    LabelOption,
+    LimitQueries,
+    MaxNewTokens,
+    Model,
+    Queries,
+    Rerank,
+    Settings,
+    Work,
+    checkpoints_of,
+)
+from rapidin.commands.heavy_imports import importing
+from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode, Where
+from rapidin.commands.output import output, progress, when_interrupted
+
+
+@when_interrupted("what was finished is kept, and the same command goes on")
+def trace(
+    store: StorePath,
+    queries: Queries,
+    label: LabelOption,
+    span: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Wrong words, the same for all queries; repeat."),
+    ] = None,
+    span_field: Annotated[
+        str, typer.Option(metavar="FIELD", help="Field that names each query's wrong words: a text, or a list.")
+    ] = "span",
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Method to compare with; repeat, or 'all'. Names: rapidin+rerank, tracin, tracin-ln, "
+            "influence-cg, influence-lissa.",
+        ),
+    ] = None,
+    where: Where = None,
+    limit_queries: LimitQueries = None,
+    answers: Answers = "file",
+    rerank: Rerank = 100,
+    checkpoint: Checkpoints = None,
+    setting: Settings = None,
+    work: Work = None,
+    model: Model = None,
+    adapter: Adapter = None,
+    device: Device = "auto",
+    tokens_per_batch: TokensPerBatch = None,
+    max_new_tokens: MaxNewTokens = 256,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: Json = False,
+) -> None:
+    """Find the training samples behind wrong words, and compare with asking about whole generations.
+
+    The paper's experiment (its Table 5): an entity was replaced in some training samples, and the model repeats
+    it. The share of replaced samples among the first 5, 10, 25 and 50 is told for each method that knows tokens.
+    """
+    with importing():
+        from rapidin.commands.views.evaluate_view import trace_view
+        from rapidin.evaluation import MethodOptions, evaluate_trace, method_settings
+    options = MethodOptions(
+        rerank=rerank, checkpoints=checkpoints_of(checkpoint), more=method_settings(setting or ())
+    )
+    with progress("asking") as show:
+        report = evaluate_trace(
+            store,
+            queries,
+            label,
+            spans=span or (),
+            span_field=span_field,
+            baselines=baseline or (),
+            where=where or (),
+            limit_queries=limit_queries,
+            answers=answers,
+            options=options,
+            work=work,
+            model=model,
+            adapter=adapter,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+            max_new_tokens=max_new_tokens,
+            trust_remote_code=trust_remote_code,
+            on_progress=show,
+        )
+    output(report, trace_view(report), as_json)

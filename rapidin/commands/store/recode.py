@@ -1,0 +1,36 @@
+"""``rapidin recode``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rapidin.commands.options import Json, StorePath
+from rapidin.commands.output import output, progress, when_interrupted
+
+
+@when_interrupted("there is no copy, the store is as it was, and the same command starts again")
+def recode(
+    store: StorePath,
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Directory of the copy; new or empty.")],
+    bits: Annotated[int, typer.Option(help="Of each number in the copy: 16, 4 or 1.")],
+    as_json: Json = False,
+) -> None:
+    """Copy a store, with other bits per number; fewer make it smaller, and its scores a little noisier.
+
+    The store itself stays as it is. Indexes are not copied: build them with 'rapidin index'. Coding in 1 bit takes
+    longest: 28 seconds for 4,900 samples of 65,536 numbers, as measured.
+    """
+    from rapidin.commands.views.store_view import size
+    from rapidin.storage import recode as recode_store
+
+    with progress("recoding") as show:
+        report = recode_store(store, new, bits, on_progress=show)
+    output(
+        report,
+        f"{report.samples:,} samples in {new}: vectors of {size(report.bytes_before)} → "
+        f"{size(report.bytes_after)} ({report.seconds:,.1f} s)",
+        as_json,
+    )

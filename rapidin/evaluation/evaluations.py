@@ -1,0 +1,338 @@
+"""The four evaluations as functions of a program; the commands ``rapidin evaluate …`` call exactly these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import nn
+
+from rapidin.evaluation.experiments import (
+    TRACING_KS,
+    Answers,
+    Label,
+    LabelExperiment,
+    Retraining,
+    backdoor,
+    fidelity,
+    linear_datamodeling,
+    read_questions,
+    span_reader,
+    trace,
+)
+from rapidin.evaluation.methods import (
+    DIRECTORY_NAME,
+    QUICK,
+    MethodOptions,
+    Tell,
+    methods_to_run,
+    require_packages,
+)
+from rapidin.evaluation.metrics import PAPER_KS
+from rapidin.model import QueryModel, Tokenizer
+from rapidin.records import BackdoorReport, FidelityReport, LdsReport, TraceReport
+from rapidin.storage import Store
+
+
+def evaluate_backdoor(
+    store: Store | str | Path,
+    queries: str | Path,
+    label: str,
+    *,
+    baselines: Sequence[str] = QUICK,
+    ks: Sequence[int] = PAPER_KS,
+    where: Sequence[str] = (),
+    limit_queries: int | None = None,
+    answers: Answers = "file",
+    options: MethodOptions | None = None,
+    caching_seconds: float | None = None,
+    together: bool = False,
+    work: str | Path | None = None,
+    model: str | nn.Module | None = None,
+    tokenizer: Tokenizer | None = None,
+    adapter: str | None = None,
+    device: str = "auto",
+    tokens_per_batch: int | None = None,
+    max_new_tokens: int = 256,
+    trust_remote_code: bool = False,
+    on_progress: Tell | None = None,
+) -> BackdoorReport:
+    """Compare how well rapidin and other methods find labelled samples, and what they take.
+
+    This is the experiment of Tables 4 and 2 of Lin et al. 2024 (arXiv 2405.11724): training samples with the
+    label, such as those of a backdoor, should rank first for generations that they caused.
+
+    >>> report = rapidin.evaluate_backdoor("store", "queries.jsonl", "poisoned=true")
+    >>> report.methods[0].average_precision.mean
+    0.97
+
+    Args:
+        store: a store, open or by its path.
+        queries: data file of generations to ask about, in the row shapes that ingest takes.
+        label: filter ``FIELD=VALUE`` that marks the training samples that should be found; queries that carry
+            another value of the field are left out.
+        baselines: names of the methods that ``rapidin`` is compared with; ``all`` stands for every one.
+        ks: numbers of samples at each end of a ranking; those beyond half of the samples are left out.
+        where: filters that the training samples must meet.
+        limit_queries: maximum number of queries; the first ones are asked.
+        answers: ``file`` asks about the file's own responses where a row has one, ``model`` about what the model
+            writes now.
+        options: settings of the methods.
+        caching_seconds: seconds that the ingest took; None to estimate them from some samples.
+        together: whether all queries are asked at once, so that the time of a single one stays unknown.
+        work: directory that keeps scores for the next run; None for ``STORE/evaluation``.
+        model: network or directory to use instead of the place that the store remembers.
+        tokenizer: tokenizer of a network that is given.
+        adapter: directory of the adapter, if it moved.
+        device: device that computes, such as ``auto``, ``cpu`` or ``cuda:0``.
+        tokens_per_batch: maximum number of tokens in a batch; None to choose it by free memory.
+        max_new_tokens: maximum length of an answer that the model writes.
+        trust_remote_code: whether a checkpoint's own Python code may run.
+        on_progress: function that is told a step's name, how much of it is done, and of how much.
+
+    Raises:
+        SettingError: a method is unknown, or the label does not tell samples apart.
+        DependencyError: a package that a method needs is not installed.
+        RapidinError: something else cannot be used or computed.
+    """
+    options = options or MethodOptions()
+    names = methods_to_run(baselines)
+    require_packages(names, options)
+    marks = Label(label)
+    with _opened(store) as opened:
+        questions = read_questions(Path(queries), opened, marks, answers, limit_queries)
+        with QueryModel(
+            opened,
+            model=model,
+            tokenizer=tokenizer,
+            adapter=adapter,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+            trust_remote_code=trust_remote_code,
+        ) as loaded:
+            experiment = LabelExperiment(
+                store=opened,
+                model=loaded,
+                label=marks,
+                questions=questions,
+                where=where,
+                device=device,
+                options=options,
+                max_new_tokens=max_new_tokens,
+                work=_work(opened, work),
+                alone=not together,
+            )
+            return backdoor(experiment, names, ks, caching_seconds, on_progress)
+
+
+def evaluate_trace(
+    store: Store | str | Path,
+    queries: str | Path,
+    label: str,
+    *,
+    spans: Sequence[str] = (),
+    span_field: str = "span",
+    baselines: Sequence[str] = (),
+    ks: Sequence[int] = TRACING_KS,
+    where: Sequence[str] = (),
+    limit_queries: int | None = None,
+    answers: Answers = "file",
+    options: MethodOptions | None = None,
+    work: str | Path | None = None,
+    model: str | nn.Module | None = None,
+    tokenizer: Tokenizer | None = None,
+    adapter: str | None = None,
+    device: str = "auto",
+    tokens_per_batch: int | None = None,
+    max_new_tokens: int = 256,
+    trust_remote_code: bool = False,
+    on_progress: Tell | None = None,
+) -> TraceReport:
+    """Find the training samples behind wrong words, asked by whole generations and by these words alone.
+
+    This is the experiment of Table 5 of Lin et al. 2024: an entity was replaced in some training samples, and the
+    model repeats it.
+
+    >>> report = rapidin.evaluate_trace("store", "queries.jsonl", "replaced=true", spans=["Atlantis"])
+    >>> report.methods[0].at[0].gain.mean
+    0.4
+
+    Args:
+        store: a store, open or by its path.
+        queries: data file of generations to ask about, in the row shapes that ingest takes.
+        label: filter ``FIELD=VALUE`` that marks the training samples that should be found.
+        spans: wrong words of all queries; empty to take those in each query's field.
+        span_field: field that names a query's wrong words, a text or a list of texts.
+        baselines: names of the methods that ``rapidin`` is compared with; they must know tokens.
+        ks: numbers of samples at the top of a ranking; those beyond all samples are left out.
+        where, limit_queries, answers, options, work: see `evaluate_backdoor`.
+        model, tokenizer, adapter, device, tokens_per_batch, max_new_tokens, trust_remote_code: see
+            `evaluate_backdoor`.
+        on_progress: function that is told a step's name, how much of it is done, and of how much.
+
+    Raises:
+        SettingError: a method is unknown or knows no tokens, or the label does not tell samples apart.
+        RowError: a query's wrong words are missing or do not occur in its generation.
+        RapidinError: something else cannot be used or computed.
+    """
+    options = options or MethodOptions()
+    names = methods_to_run(baselines, knows_tokens=True)
+    require_packages(names, options)
+    marks = Label(label)
+    with _opened(store) as opened:
+        span_of = span_reader(span_field, spans)
+        questions = read_questions(Path(queries), opened, marks, answers, limit_queries, span_of)
+        with QueryModel(
+            opened,
+            model=model,
+            tokenizer=tokenizer,
+            adapter=adapter,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+            trust_remote_code=trust_remote_code,
+        ) as loaded:
+            experiment = LabelExperiment(
+                store=opened,
+                model=loaded,
+                label=marks,
+                questions=questions,
+                where=where,
+                device=device,
+                options=options,
+                max_new_tokens=max_new_tokens,
+                work=_work(opened, work),
+            )
+            return trace(experiment, names, ks, on_progress)
+
+
+def evaluate_fidelity(
+    store: Store | str | Path,
+    *,
+    samples: int = 64,
+    seed: int = 0,
+    model: str | nn.Module | None = None,
+    tokenizer: Tokenizer | None = None,
+    adapter: str | None = None,
+    device: str = "auto",
+    tokens_per_batch: int | None = None,
+    trust_remote_code: bool = False,
+    on_progress: Tell | None = None,
+) -> FidelityReport:
+    """Compare stored scores with those of exact gradients, and say whether K and bits suffice.
+
+    >>> rapidin.evaluate_fidelity("store").verdict
+    'K = 65,536 suffices: stored scores correlate at 0.981 with exact ones. …'
+
+    Args:
+        store: a store, open or by its path, with at least 8 samples.
+        samples: number of stored samples that stand for queries, and number of others that are ranked.
+        seed: seed of the draw.
+        model, tokenizer, adapter, device, tokens_per_batch, trust_remote_code: see `evaluate_backdoor`.
+        on_progress: function that is told a step's name, how much of it is done, and of how much.
+
+    Raises:
+        SettingError: the store or `samples` is too small.
+        RapidinError: something else cannot be used or computed.
+    """
+    require_packages((), MethodOptions())
+    with (
+        _opened(store) as opened,
+        QueryModel(
+            opened,
+            model=model,
+            tokenizer=tokenizer,
+            adapter=adapter,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+            trust_remote_code=trust_remote_code,
+        ) as loaded,
+    ):
+        return fidelity(opened, loaded, samples, seed, on_progress)
+
+
+def evaluate_lds(
+    store: Store | str | Path,
+    queries: str | Path,
+    *,
+    methods: Sequence[str] = ("rapidin", *QUICK),
+    retraining: Retraining | None = None,
+    options: MethodOptions | None = None,
+    work: str | Path | None = None,
+    model: str | nn.Module | None = None,
+    tokenizer: Tokenizer | None = None,
+    adapter: str | None = None,
+    device: str = "auto",
+    tokens_per_batch: int | None = None,
+    max_new_tokens: int = 256,
+    trust_remote_code: bool = False,
+    on_progress: Tell | None = None,
+) -> LdsReport:
+    """Retrain on random subsets and tell whether the methods' scores predicted what happens.
+
+    The linear datamodeling score (Park et al. 2023, arXiv 2303.14186) of a query is the rank correlation, over
+    models trained on random subsets, of the sum of a method's scores over the subset with the negative loss. 1 is
+    perfect, 0 is chance.
+
+    >>> report = rapidin.evaluate_lds("store", "queries.jsonl", methods=["rapidin", "random"])
+    >>> [(method.name, str(method.lds)) for method in report.methods]
+    [('rapidin', '0.412 [0.351, 0.470]'), ('random', '-0.011 [-0.048, 0.027]')]
+
+    Args:
+        store: a store, open or by its path; its model should have been trained on all samples in the same way.
+        queries: data file of generations to ask about, in the row shapes that ingest takes.
+        methods: names of the methods that are judged.
+        retraining: what is retrained, and how; None for 50 models that the built-in loop trains.
+        options: settings of the methods.
+        work: directory that keeps scores, losses and logs for the next run; None for ``STORE/evaluation``.
+        model, tokenizer, adapter, device, tokens_per_batch, max_new_tokens, trust_remote_code: see
+            `evaluate_backdoor`.
+        on_progress: function that is told a step's name, how much of it is done, and of how much.
+
+    Raises:
+        SettingError: a setting cannot be used.
+        ComputationError: a training failed; the finished ones are kept, and the next run goes on.
+        RapidinError: something else cannot be used or computed.
+    """
+    options, retraining = options or MethodOptions(), retraining or Retraining()
+    retraining.check()
+    require_packages(methods, options)
+    with (
+        _opened(store) as opened,
+        QueryModel(
+            opened,
+            model=model,
+            tokenizer=tokenizer,
+            adapter=adapter,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+            trust_remote_code=trust_remote_code,
+        ) as loaded,
+    ):
+        return linear_datamodeling(
+            opened,
+            loaded,
+            Path(queries),
+            methods,
+            retraining,
+            work=_work(opened, work),
+            device=device,
+            options=options,
+            max_new_tokens=max_new_tokens,
+            trust_remote_code=trust_remote_code,
+            tell=on_progress,
+        )
+
+
+@contextmanager
+def _opened(store: Store | str | Path) -> Iterator[Store]:
+    """An open store; one that was given by its path is closed at the end."""
+    if isinstance(store, Store):
+        yield store
+    else:
+        with Store.open(store) as opened:
+            yield opened
+
+
+def _work(store: Store, given: str | Path | None) -> Path:
+    return store.path / DIRECTORY_NAME if given is None else Path(given)

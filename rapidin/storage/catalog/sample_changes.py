@@ -1,0 +1,114 @@
+"""Changes of samples that are stored already: another place for a vector, other metadata, segments that end.
+
+As in `tables`, these are plain functions of a session. Several of them make up one transaction, so that a test can
+kill the process between any two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from rapidin.errors import SampleNotFoundError, StoreMismatchError
+from rapidin.storage.catalog import tables
+from rapidin.storage.catalog.sample_rows import (
+    MetadataChange,
+    changed_values,
+    row_values,
+    sample_of,
+    values_checksum,
+)
+from rapidin.storage.catalog.schema import SampleRow, SegmentRow
+
+
+def move_samples(session: Session, keys: Sequence[int], segment_id: int) -> None:
+    """Have the samples' vectors lie in a segment, in the order of `keys`; the samples stay as they are otherwise.
+
+    Raises:
+        StoreCorruptError: a sample's row is missing, or was altered: its new checksum would hide that.
+    """
+    for start in range(0, len(keys), tables.CHUNK):
+        chunk = keys[start : start + tables.CHUNK]
+        rows = tables.rows_by_key(session, chunk)
+        places: dict[int, dict[str, Any]] = {
+            key: {"segment_id": segment_id, "position": position} for position, key in enumerate(chunk, start)
+        }
+        _rewrite(session, rows, places)
+
+
+def change_metadata(session: Session, changes: Sequence[MetadataChange]) -> None:
+    """Replace metadata, file and row of live samples, in a few statements for every `tables.CHUNK` of them.
+
+    Raises:
+        SampleNotFoundError: no live sample has one of the ids.
+        StoreMismatchError: a content hash differs.
+        StoreCorruptError: a sample's row was altered: its new checksum would hide that.
+        StoreError: a text that is no valid Unicode.
+    """
+    field_ids = tables.insert_metadata_fields(session, {name for change in changes for name in change.metadata})
+    for chunk in tables.chunks(changes):
+        rows = {row.sample_id: row for row in tables.live_rows(session, [change.id for change in chunk])}
+        columns: dict[int, dict[str, Any]] = {}
+        for change in chunk:
+            row = rows.get(change.id)
+            if row is None:
+                raise SampleNotFoundError(f"no sample has the id {change.id!r}; ingest it first")
+            if row.content_hash != change.content_hash:
+                raise StoreMismatchError(f"sample {change.id!r}: its text has changed; store it with a new vector")
+            columns[row.key] = changed_values(change)
+        _rewrite(session, {row.key: row for row in rows.values()}, columns)
+        tables.delete_metadata(session, list(columns))
+        tables.insert_metadata(session, {key: new["metadata_json"] for key, new in columns.items()}, field_ids)
+
+
+def remove_segments(session: Session, segment_ids: Iterable[int]) -> int:
+    """Remove those of the segments in which no live sample is left, and their deleted samples.
+
+    What belongs to them, metadata for filters and parts of derived data, goes with them.
+
+    Returns:
+        The number of deleted samples of which nothing is left now.
+    """
+    removed = 0
+    unsynchronised = {"synchronize_session": False}
+    for segment_id in segment_ids:
+        in_segment = SampleRow.segment_id == segment_id
+        if session.scalar(select(func.count(SampleRow.key)).where(in_segment, tables.LIVE)):
+            continue
+        removed += session.scalar(select(func.count(SampleRow.key)).where(in_segment)) or 0
+        session.execute(delete(SampleRow).where(in_segment), execution_options=unsynchronised)
+        session.execute(delete(SegmentRow).where(SegmentRow.id == segment_id), execution_options=unsynchronised)
+    return removed
+
+
+def _rewrite(session: Session, rows: Mapping[int, SampleRow], columns: Mapping[int, dict[str, Any]]) -> None:
+    """Change the same columns of several rows, and their checksums, in one statement.
+
+    Args:
+        session: session to write with; it forgets the rows, which may be long.
+        rows: rows by key.
+        columns: new values of some columns, by key.
+
+    Raises:
+        StoreCorruptError: a row was altered.
+    """
+    changes = []
+    for key, new in columns.items():
+        sample_of(rows[key])  # checks it
+        changed = new | {"checksum": values_checksum(row_values(rows[key]) | new)}
+        changes.append({"changed_key": key} | {f"new_{name}": value for name, value in changed.items()})
+    if not changes:
+        return
+    names = [name for name in changes[0] if name != "changed_key"]
+    session.expunge_all()
+    table: Any = SampleRow.__table__
+    attributes = SampleRow.__mapper__.columns
+    session.connection().execute(
+        update(table)
+        .where(table.c.key == bindparam("changed_key"))
+        .values({attributes[name.removeprefix("new_")]: bindparam(name) for name in names}),
+        changes,
+    )
