@@ -26,11 +26,10 @@ from .session import (
     QueryModel as QueryModel,
 )
 from .training_loop import (
-    IGNORED as IGNORED,
     Schedule as Schedule,
     StepCallback as StepCallback,
     batch_loss as batch_loss,
     fit as fit,
+    mean_loss as mean_loss,
     one_thread as one_thread,
-    padded as padded,
 )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from rapidin.attribution import RapidGradEngine, TokenBudget, compute_in_batches
+from rapidin.attribution import BatchRunner, RapidGradEngine, TokenBudget
 from rapidin.errors import GradientError, ModelError, RowError, SettingError
 from rapidin.model.borrowed import HeldNetwork
 from rapidin.model.fingerprints import check_same, fingerprint
@@ -53,7 +53,8 @@ class QueryModel:
         parameters: the traced ones.
         projection: of their gradients, the store's.
         engine: makes these gradients.
-        budget: of the batches.
+        budget: budget that batches begin with.
+        tokens_per_batch: as given; for other checkpoints of the same model.
         trust_remote_code: as given; for other checkpoints of the same model.
     """
 
@@ -107,7 +108,9 @@ class QueryModel:
             if self._held is not None:
                 self._held.close()
             raise
-        self.budget = TokenBudget(tokens_per_batch, self.engine.device, self.projection.dimension)
+        self.tokens_per_batch = tokens_per_batch
+        self.budget = TokenBudget.for_device(tokens_per_batch, self.engine.device, self.projection.dimension)
+        self._batches = BatchRunner(self.engine, self.budget)
 
     def __enter__(self) -> Self:
         return self
@@ -198,7 +201,7 @@ class QueryModel:
             GradientError: a query's gradient is zero or not finite.
         """
         vectors = np.empty((len(samples), self.projection.dimension), dtype=np.float32)
-        for positions, batch in compute_in_batches(self.engine, samples, self.budget):
+        for positions, batch in self._batches.rapidgrads(samples):
             for row, problem in batch.problems.items():
                 raise GradientError(samples[positions[row]].id, f"of the queries: {problem}; ask otherwise")
             vectors[positions] = batch.vectors

@@ -24,7 +24,7 @@ Samples = TypeVar("Samples", bound=TokenSample)
 StepCallback = Callable[[int, int, float], None]
 """Function that is called with the number of a step (from 1), the number of all steps and the step's loss."""
 Loss = Callable[[Any, Sequence[Any], bool], Tensor]
-"""Function that gives a model's mean loss on a batch: over its targets or, if the last is true, over all tokens."""
+"""Function that gives a model's mean loss on a batch, over all its tokens if the last argument is true."""
 
 
 @dataclass(frozen=True, slots=True)

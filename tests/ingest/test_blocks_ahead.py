@@ -39,7 +39,7 @@ def samples(count: int) -> Iterator[tuple[TextSample, EncodedSample]]:
 
 
 def budget(tokens: int) -> TokenBudget:
-    return TokenBudget(tokens, torch.device("cpu"), 64)
+    return TokenBudget.for_device(tokens, torch.device("cpu"), 64)
 
 
 def ids(made: list[Block]) -> list[list[str]]:

@@ -65,7 +65,9 @@ class Curvature:
             ComputationError: an operation of the model has no forward mode, or memory does not suffice.
         """
 
-        def product(batch: TargetBatch, weights: Tensor, parameters: dict[str, Tensor], directions: Vectors) -> Vectors:
+        def product(
+            batch: TargetBatch, weights: Tensor, parameters: dict[str, Tensor], directions: Vectors
+        ) -> Vectors:
             def logits(some: dict[str, Tensor]) -> Tensor:
                 return self._logits(batch, some)
 
@@ -90,7 +92,9 @@ class Curvature:
             ComputationError: as of `gauss_newton`.
         """
 
-        def product(batch: TargetBatch, weights: Tensor, parameters: dict[str, Tensor], directions: Vectors) -> Vectors:
+        def product(
+            batch: TargetBatch, weights: Tensor, parameters: dict[str, Tensor], directions: Vectors
+        ) -> Vectors:
             def loss(some: dict[str, Tensor]) -> Tensor:
                 return weighted_objective(self._logits(batch, some), batch.targets, weights)
 
@@ -126,7 +130,7 @@ class Curvature:
             raise ComputationError(_reason(error)) from error
         return total
 
-    def _logits(self, batch: TargetBatch, weights: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+    def _logits(self, batch: TargetBatch, parameters: Mapping[str, Tensor]) -> Tensor:
         """What predicts each target, [g, v]."""
         arguments: dict[str, Any] = {"input_ids": batch.ids, "use_cache": False, "attention_mask": batch.mask}
         logits: Tensor = torch.func.functional_call(self._model, dict(parameters), (), arguments).logits

@@ -28,7 +28,6 @@ from rapidin.attribution.gradients.capture import NotBatchedError
 from rapidin.attribution.gradients.contributions import ParameterGradient
 from rapidin.attribution.gradients.gradient_sources import (
     AutogradGradients,
-    Consumer,
     GradientSource,
     HookedGradients,
 )
@@ -212,8 +211,8 @@ class GradientEngine:
         found = disagreement(fast, slow, self.precision)
         if found is not None and found > 1:
             logger.warning(
-                "in a batch a sample's gradient differs from that of the sample alone, by %.2g times what rounding "
-                "explains: with --tokens-per-batch 1 every sample is computed alone",
+                "in a batch a sample's gradient differs from that of the sample alone, %.2g times as much as "
+                "rounding explains: with --tokens-per-batch 1 every sample is computed alone",
                 found,
             )
 
@@ -234,7 +233,7 @@ class GradientEngine:
             if not (torch.isfinite(slow).all() and (slow[:, :, 0] > 0).any(dim=1).all()):
                 continue
             try:
-                # The long sample once beside the short one and once alone: a batch of one may be treated otherwise.
+                # The long sample beside the short one and alone, because a model may treat a batch of one otherwise.
                 fast = [
                     _accumulated(self._fast, some, self._digests, "loss", token_weight)
                     for some in (samples, samples[:1])
@@ -275,8 +274,7 @@ def _accumulated(
 ) -> Tensor:
     """Accumulate what a source emits for samples."""
     accumulator = new(len(samples))
-    consume: Consumer = accumulator.consume
-    source.emit(samples, consume, objective, token_weight)
+    source.emit(samples, accumulator.consume, objective, token_weight)
     return accumulator.result()
 
 

@@ -10,20 +10,17 @@ Shape letters: b batch · t tokens.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from rapidin.attribution.gradients.capture import Capture
+from rapidin.attribution.gradients.capture import Capture, Consumer
 from rapidin.attribution.gradients.contributions import DenseGradient, ParameterGradient, as_matrix
 from rapidin.attribution.gradients.objectives import TargetBatch, TokenSample, weighted_objective
 from rapidin.settings import Objective
 from rapidin.support import inner_model
-
-Consumer = Callable[[ParameterGradient], None]
-"""Function that takes one parameter tensor's gradients for every sample of a batch."""
 
 
 class GradientSource(Protocol):

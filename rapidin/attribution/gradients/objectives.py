@@ -101,7 +101,7 @@ class TargetBatch:
         return states[self.rows.to(states.device), self.places.to(states.device) - 1]
 
     def sample_weights(self, samples: int = 1) -> Tensor:
-        """Weights that make a sum over targets the sum of each sample's mean, divided by `samples`; float32 [g]."""
+        """Weights, float32 [g], that turn a sum over targets into the sum of the samples' means, by `samples`."""
         return (1 / (self.counts * samples))[self.rows]
 
 

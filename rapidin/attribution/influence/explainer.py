@@ -1,7 +1,7 @@
 """Exact influences: of samples on a generation (Eq. 5), of their tokens (Eq. 6), and token on token (Eq. 8).
 
-The equations are those of Lin et al. 2024 (arXiv 2405.11724). Every value is computed from the gradients themselves,
-nothing is projected. The values of a finer level add up to those of the coarser level.
+The equations are those of Lin et al. 2024 (arXiv 2405.11724). Every value is computed from the gradients
+themselves; nothing is projected. The values of a finer level add up to those of the coarser level.
 
 1. One forward and backward pass for the query gives its `Direction`.
 2. One pass for each batch of samples gives products with the direction and norms, and so the exact influences.
@@ -95,7 +95,7 @@ class Explainer:
         return self._values.together
 
     def direction(self, query: NamedSample) -> Direction:
-        """Compute the gradient of a query's mean loss, or what its RapidGrad says if memory does not suffice for that.
+        """Compute the gradient of a query's mean loss, or what its RapidGrad says if memory does not suffice.
 
         Raises:
             GradientError: The gradient is zero or not finite.
@@ -185,7 +185,7 @@ class Explainer:
     def matrix(
         self, sample: NamedSample, directions: Sequence[Direction], exact: ExactInfluence
     ) -> list[list[float]]:
-        """Compute the influence of each target token of a sample on each target token of a generation (Eq. 8), [g][s].
+        """Compute the influence of each target token of a sample on each of a generation (Eq. 8), [g][s].
 
         Args:
             sample: the sample; its `token_influences` were computed before, so that the way is known to be right.

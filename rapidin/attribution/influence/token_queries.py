@@ -3,9 +3,9 @@
 An exception are tensors whose gradient is zero in exact arithmetic (key biases), because rounding errors do not
 add up.
 
-The RapidGrad of token j is the projection of ∇ℓ_j / G, each tensor divided by the norm of the *whole* generation's gradient: with
-norms of its own, a token's influences would not be parts of the generation's. The factored projection divides by
-norms of sketches, so here, too, the whole's sketch gives them.
+The RapidGrad of token j is the projection of ∇ℓ_j / G, each tensor divided by the norm of the *whole*
+generation's gradient: with norms of its own, a token's influences would not be parts of the generation's. The
+factored projection divides by norms of sketches, so here, too, the whole's sketch gives them.
 
 Shape letters: g target tokens · K projection dimension · L parameter tensors.
 """

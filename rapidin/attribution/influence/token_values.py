@@ -1,7 +1,7 @@
 """Values of a sample's target tokens along a direction, by the fastest way that the model allows.
 
-`FORWARD` and `DIFFERENCES` are the two ways of `forward_mode`; `BACKWARD` takes a backward pass for each token, which
-always works. The values' sum is compared with the sample's influence, where that is known; where a way fails, or
+`FORWARD` and `DIFFERENCES` are the two ways of `forward_mode`; `BACKWARD` takes a backward pass for each token,
+which always works. The values' sum is compared with the sample's influence, where that is known. If a way fails, or
 its values do not add up, the next way is taken for this sample, and for all samples after three in succession.
 
 Shape letters: s targets of the sample · L parameter tensors.
@@ -36,7 +36,7 @@ FORWARD = "forward mode"
 DIFFERENCES = "central differences"
 BACKWARD = "one backward pass per token"
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-"""Largest distance between the sum of token values and the exact influence, by the sum of their absolute values."""
+"""Largest distance of the sum of token values from the influence, relative to the sum of absolute values."""
 _TOLERANCE_LOW = 0.1
 _MOST_FAILURES = 3
 """Number of samples in succession that a way must fail on to be given up."""
@@ -114,7 +114,7 @@ class TokenValues:
                 logger.info("influences of tokens are computed by %s from now on", way)
 
     def _next_way(self, way: str) -> str:
-        """Choose the way after one that failed; in half precision small steps vanish in rounding, so they are left out."""
+        """Choose the way after one that failed; in half precision no differences, whose small steps rounding hides."""
         return DIFFERENCES if way == FORWARD and self._movable else BACKWARD
 
     def of_many(self, sample: NamedSample, directions: Sequence[Direction], weights: Tensor) -> Tensor:
@@ -193,7 +193,8 @@ class TokenValues:
 
         def too_large(prefix: Prefix) -> Tensor:
             raise ComputationError(
-                f"sample {sample.id!r}: {len(prefix.ids)} tokens do not fit into memory; give a smaller --rerank or --device cpu"
+                f"sample {sample.id!r}: {len(prefix.ids)} tokens do not fit into memory; give a smaller --rerank or "
+                "--device cpu"
             )
 
         prefixes = [Prefix(sample, place) for place in places]
@@ -228,7 +229,7 @@ class TokenValues:
         return derivatives / sum(sample.targets)
 
     def _stacked_tangents(self, directions: Sequence[Direction], weights: Tensor) -> dict[str, Tensor]:
-        """Stack the tangents of d directions, [d, …], by parameter name; a direction that lacks one has zeros there."""
+        """Stack the tangents of d directions, [d, …], by parameter name; one that a direction lacks is zero."""
         stacked: dict[str, Tensor] = {}
         for position, (name, weight) in enumerate(zip(self._engine.names, weights.tolist(), strict=True)):
             if not weight:
@@ -244,6 +245,6 @@ class TokenValues:
         return stacked
 
     def _tangent(self, name: str, tensor: Tensor, weight: float) -> Tensor:
-        """Make a parameter's tangent, in its shape and type: a direction's tensor times the weight of its products."""
+        """Make a parameter's tangent, in its shape and type: a direction's tensor times its products' weight."""
         parameter = self._model.get_parameter(name)
         return (tensor * weight).to(parameter.device, parameter.dtype).view(parameter.shape)

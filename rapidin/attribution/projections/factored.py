@@ -79,7 +79,7 @@ about 85 parameters per number on a model of 5.5 million, at about 110 on one of
 """
 
 _MOST_INNER = 8
-"""Ratio W : w above which longer transforms buy nothing, because what they avoid is below a quarter of the noise."""
+"""Ratio W : w above which longer transforms buy nothing: what they avoid is below a quarter of the noise."""
 
 _ELEMENTS_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 26}
 """Numbers that are transformed together: as many as a CPU's caches hold, and enough to fill a GPU."""
@@ -144,9 +144,9 @@ class FactoredProjection:
     def suits(cls, settings: ProjectionSettings, shapes: Sequence[tuple[int, ...]]) -> bool:
         """See `Projection.suits`.
 
-        This kind suits where it is about as fast as the shuffled one or faster, and gives each layer enough numbers.
-        Without layer-wise normalisation it would give equal shares to unequal layers, so it is left to those users
-        who ask for it.
+        This kind suits where it is about as fast as the shuffled one or faster, and gives each layer enough
+        numbers. Without layer-wise normalisation it would give equal shares to unequal layers, so it is left to
+        those users who ask for it.
         """
         fast = sum(math.prod(shape) for shape in shapes) >= _LEAST_REDUCTION * settings.dimension
         fine = settings.dimension >= _LEAST_NUMBERS_FOR_NORM * len(shapes)
@@ -299,7 +299,7 @@ class TensorSketch:
         self._second = Permuted(inner, size, make_keys(settings, f"{name} sketch", 2)) if inner > size else None
 
     def transformed_columns(self, right: Tensor, known: TransformedColumns | None) -> TransformedColumns:
-        """Transform the right factors of outer products, or return `known` if it is the transform of these factors."""
+        """Transform the right factors of outer products, or return `known` if it is their transform."""
         if known is not None and known.side is self._columns and known.is_of(right):
             return known
         pieces = list(self._pieces(right.shape[0], right.shape[1], right.device))
@@ -388,9 +388,9 @@ class TransformedColumns:
     def is_of(self, right: Tensor) -> bool:
         """Tell whether `right` is the same memory, as the inputs of query, key and value are.
 
-        Two tensors that are alive at the same address, with the same shape, strides and type, hold the same numbers,
-        and nothing writes to activations between the uses of one in a backward pass. A tensor that is equal but lies
-        elsewhere only costs another transform, with the same result.
+        Two tensors that are alive at the same address, with the same shape, strides and type, hold the same
+        numbers, and nothing writes to activations between the uses of one in a backward pass. A tensor that is equal
+        but lies elsewhere only costs another transform, with the same result.
         """
         known, found = (
             (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)

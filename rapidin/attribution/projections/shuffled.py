@@ -233,7 +233,7 @@ class Part:
         self._memory = WorkingMemory()
 
     def reserve(self, size: int) -> int:
-        """Give a tensor of `size` elements its place behind the others, and return the index of its first chunk."""
+        """Give a tensor of `size` elements its place behind the others; returns the index of its first chunk."""
         first = self._chunks
         self._chunks += math.ceil(size / self.chunk)
         return first
@@ -307,7 +307,7 @@ class Part:
         return self._tables[device]
 
     def _sign_bits(self, chunks: Tensor) -> Tensor:
-        """Compute int32 [n, c], in which the highest bit is set where an element's sign is −1; all others are 0."""
+        """Compute int32 [n, c] whose highest bit is set where an element's sign is −1; all other bits are 0."""
         low, high = chunks & WORD, chunks >> 32
         width = min(self.chunk, 32)
         places = torch.arange(31, 31 - width, -1, dtype=torch.int32, device=chunks.device)

@@ -170,8 +170,8 @@ class RapidGradEngine:
             plainly: whether to use plain autograd, see `GradientEngine.accumulate`.
 
         Returns:
-            The accumulators' results, one row per sample, and factors, float32 [b]. The accumulated gradients times
-            these factors are the gradients of the samples' mean objectives.
+            The accumulators' results, one row per sample, and factors, float32 [b]. The accumulated gradients
+            times these factors are the gradients of the samples' mean objectives.
         """
         if not self._engine.half:
             results = self._engine.accumulate(samples, new, objective, plainly=plainly)

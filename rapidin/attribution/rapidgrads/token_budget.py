@@ -43,5 +43,5 @@ class TokenBudget:
         return max(1, min(self.tokens // longest, self.samples, waiting))
 
     def halved(self, failed: int) -> TokenBudget:
-        """Make the smaller budget to go on with after a batch of `failed` padded tokens did not fit into memory."""
+        """Make a smaller budget, after a batch of `failed` padded tokens did not fit into memory."""
         return replace(self, tokens=max(1, min(self.tokens, failed) // 2))

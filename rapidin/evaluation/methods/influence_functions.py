@@ -28,6 +28,10 @@ from rapidin.attribution import (
 )
 from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet, step_of
 from rapidin.model import QueryModel
+from rapidin.settings import Objective
+
+_OBJECTIVE: Objective = "loss"
+"""The curvature is that of the loss, so the gradients are too, whatever the store differentiates."""
 
 _VECTORS_PER_QUERY = 8
 """Vectors of the parameters' size that solving for one query takes, intermediate ones included."""
@@ -57,7 +61,7 @@ class InfluenceFunction:
             ComputationError: the inverse cannot be applied, or memory does not suffice.
         """
         model = self._model
-        products = GradientProducts(model.engine, model.budget)
+        products = GradientProducts(model.engine, model.budget, _OBJECTIVE)
         curvature = Curvature(model.module, model.engine.names)
         scores = np.empty((len(queries), len(training)), dtype=np.float32)
         report_step = step_of(tell, self.name)
@@ -67,17 +71,16 @@ class InfluenceFunction:
             return [model.encoder.encode_stored(training.samples[position]) for position in positions]
 
         def solved(asked: Sequence[AskedQuery]) -> list[WholeGradient]:
-            gradients = [query_gradient(model.engine, query.encoded)[0] for query in asked]
+            gradients = [query_gradient(model.engine, query.encoded, _OBJECTIVE)[0] for query in asked]
             wanted = stacked(gradients, curvature.parameters)
             return unstacked(self._inverse.solve(curvature, draw, wanted, report_step))
 
         together = max(1, products.together // _VECTORS_PER_QUERY)
-        with model.engine.differentiating("loss"):  # of which the curvature is, too
-            for group, report in in_groups(products, len(queries), len(training), report_step):
-                directions: list[WholeGradient] = []
-                for first in range(group.start, group.stop, together):
-                    directions += solved(queries[first : min(first + together, group.stop)])
-                scores[group.start : group.stop] = products.against(
-                    directions, training.encoded(), on_progress=report
-                ).T
+        for group, report in in_groups(products, len(queries), len(training), report_step):
+            directions: list[WholeGradient] = []
+            for first in range(group.start, group.stop, together):
+                directions += solved(queries[first : min(first + together, group.stop)])
+            scores[group.start : group.stop] = products.against(
+                directions, training.encoded(), on_progress=report
+            ).T
         return scores

@@ -86,7 +86,7 @@ class TracIn:
             ModelError: a checkpoint cannot be loaded.
         """
         if not self._checkpoints:
-            return self._of_engine(self._model.engine, self._model.budget, queries, training, tell)
+            return self._of_engine(self._model.engine, queries, training, tell)
         total = np.zeros((len(queries), len(training)), dtype=np.float32)
         for number, checkpoint in enumerate(self._checkpoints):
 
@@ -94,41 +94,39 @@ class TracIn:
                 if tell is not None:
                     tell(step, number * of + done, len(self._checkpoints) * of)
 
-            with self._opened(checkpoint) as (engine, budget):
-                found = self._of_engine(engine, budget, queries, training, report)
+            with self._opened(checkpoint) as engine:
+                found = self._of_engine(engine, queries, training, report)
             total += np.float32(checkpoint.learning_rate) * found
         return total
 
     @contextmanager
-    def _opened(self, checkpoint: Checkpoint) -> Iterator[tuple[RapidGradEngine, TokenBudget]]:
-        store = self._model.engine
+    def _opened(self, checkpoint: Checkpoint) -> Iterator[RapidGradEngine]:
         changed = "model" if self._model.settings.adapter is None else "adapter"
         settings = self._model.settings.model_copy(update={changed: checkpoint.place})
         loaded = load_model(settings, self._device, self._model.trust_remote_code)
         engine = RapidGradEngine(loaded.model, self._model.parameters, self._model.projection)
         with engine:
-            yield engine, TokenBudget(None, store.device, self._model.projection.dimension)
+            yield engine
 
     def _of_engine(
         self,
         engine: RapidGradEngine,
-        budget: TokenBudget,
         queries: Sequence[AskedQuery],
         training: TrainingSet,
         tell: Tell | None,
     ) -> NDArray[np.float32]:
-        products = GradientProducts(engine, budget)
+        budget = TokenBudget.for_device(self._model.tokens_per_batch, engine.device, engine.dimension)
+        products = GradientProducts(engine, budget, self._objective)
         rounding = ROUNDING.get(engine.precision, ROUNDING_LOW)
         scores = np.empty((len(queries), len(training)), dtype=np.float32)
-        with engine.differentiating(self._objective):
-            for group, report in in_groups(products, len(queries), len(training), step_of(tell, self.name)):
-                directions = [self._direction(engine, queries[number], rounding) for number in group]
-                found = products.against(directions, training.encoded(), self._reduce(rounding), report)
-                scores[group.start : group.stop] = found.T
+        for group, report in in_groups(products, len(queries), len(training), step_of(tell, self.name)):
+            directions = [self._direction(engine, queries[number], rounding) for number in group]
+            found = products.against(directions, training.encoded(), self._reduce(rounding), report)
+            scores[group.start : group.stop] = found.T
         return scores
 
     def _direction(self, engine: RapidGradEngine, query: AskedQuery, rounding: float) -> WholeGradient:
-        tensors, norms = query_gradient(engine, query.encoded)
+        tensors, norms = query_gradient(engine, query.encoded, self._objective)
         return direction_of(tensors, norms, self._layer_norm, rounding).tensors
 
     def _reduce(self, rounding: float) -> Callable[[Tensor, Tensor], Tensor]:

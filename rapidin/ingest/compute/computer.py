@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 import torch
 
-from rapidin.attribution import RapidGradBatch, RapidGradEngine, TokenBudget, compute_blocks
+from rapidin.attribution import BatchRunner, RapidGradBatch, RapidGradEngine, TokenBudget
 from rapidin.errors import ComputationError
 from rapidin.ingest.blocks import Block, BlocksAhead
 from rapidin.ingest.compute.scheduler import WorkerPool
@@ -69,7 +69,7 @@ class InProcess:
         """Load the model; `device` is as of ``--device``."""
         self._loaded = load_model(model, device, trust_remote_code)
         self._engine: RapidGradEngine | None = None
-        self._budget: TokenBudget | None = None
+        self._batches: BatchRunner | None = None
         self.parameters = self._loaded.parameters
 
     def __enter__(self) -> Self:
@@ -82,14 +82,13 @@ class InProcess:
     def start(self, settings: StoreSettings, tokens_per_batch: int | None) -> TokenBudget:
         """See `Computer.start`."""
         self._engine = RapidGradEngine(self._loaded.model, settings.parameters, settings.projection)
-        dimension = settings.projection.dimension
-        self._budget = TokenBudget(tokens_per_batch, self._engine.device, dimension)
-        # Not the same: what memory does to the one must not change the blocks.
-        return TokenBudget(tokens_per_batch, self._engine.device, dimension)
+        budget = TokenBudget.for_device(tokens_per_batch, self._engine.device, settings.projection.dimension)
+        self._batches = BatchRunner(self._engine, budget)
+        return budget
 
     def compute(self, blocks: BlocksAhead) -> Iterator[tuple[Block, RapidGradBatch]]:
         """See `Computer.compute`."""
-        if self._engine is None or self._budget is None:
+        if self._batches is None:
             raise RuntimeError("start comes before compute")
         under_way: deque[Block] = deque()
 
@@ -98,7 +97,7 @@ class InProcess:
             return block, [encoded for _, encoded in block.samples]
 
         try:
-            for block, batch in compute_blocks(self._engine, map(samples_of, blocks), self._budget):
+            for block, batch in self._batches.blocks(map(samples_of, blocks)):
                 under_way.popleft()
                 yield block, batch
         except ComputationError as error:
@@ -139,7 +138,7 @@ def open_computer(
     """
     devices = worker_devices(device, workers, local_directory(model.model, "config.json"))
     if len(devices) > 1:
-        budget = TokenBudget(tokens_per_batch, torch.device(devices[0].partition(":")[0]), dimension)
+        budget = TokenBudget.for_device(tokens_per_batch, torch.device(devices[0].partition(":")[0]), dimension)
         blocks = math.ceil(max(plan.tokens / budget.tokens, len(plan.new) / budget.samples))
         if blocks < len(devices):
             logger.info("there is work for %d of %d workers", blocks, len(devices))

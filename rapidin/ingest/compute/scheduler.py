@@ -92,7 +92,9 @@ class WorkerPool:
         for worker in self._workers:
             worker.send(self._begin)
         self._answers(Ready, self._workers)
-        return TokenBudget(tokens_per_batch, torch.device(self._device_type), settings.projection.dimension)
+        return TokenBudget.for_device(
+            tokens_per_batch, torch.device(self._device_type), settings.projection.dimension
+        )
 
     def compute(self, blocks: BlocksAhead) -> Iterator[tuple[Block, RapidGradBatch]]:
         """See `Computer.compute`."""

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 
 import torch
 
-from rapidin.attribution import RapidGradEngine, TokenBudget, compute_blocks
+from rapidin.attribution import BatchRunner, RapidGradEngine, TokenBudget
 from rapidin.errors import RapidinError
 from rapidin.ingest.compute.messages import (
     Begin,
@@ -83,9 +83,9 @@ def _serve(channel: Channel, inbox: SimpleQueue[object]) -> None:
     if not isinstance(begin, Begin):
         raise TypeError(f"the second message is {type(begin).__name__}, not Begin")
     engine = RapidGradEngine(loaded.model, begin.parameters, begin.projection)
-    budget = TokenBudget(begin.tokens_per_batch, engine.device, begin.projection.dimension)
+    budget = TokenBudget.for_device(begin.tokens_per_batch, engine.device, begin.projection.dimension)
     _tell(channel, Ready())
-    for number, batch in compute_blocks(engine, _work(inbox), budget):
+    for number, batch in BatchRunner(engine, budget).blocks(_work(inbox)):
         _tell(channel, Computed(number, batch))
 
 

@@ -45,8 +45,8 @@ def test_products_and_norms_by_tensor(architecture: str) -> None:
     samples = random_samples(7, seed=3)
     oracle = [gradient(model, sample) for sample in samples]
     with engine_of(model) as engine:
-        products = GradientProducts(engine, budget_of(engine))
-        directions = [query_gradient(engine, sample)[0] for sample in samples[:3]]
+        products = GradientProducts(engine, budget_of(engine), "loss")
+        directions = [query_gradient(engine, sample, "loss")[0] for sample in samples[:3]]
         found = products.against(directions, samples, lambda p, n: torch.cat([p, n[:, :, None]], dim=2))
     for row, of_sample in enumerate(oracle):
         for layer, tensor in enumerate(of_sample):
@@ -62,7 +62,7 @@ def test_query_gradients_know_when_there_is_none() -> None:
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
     with engine_of(model) as engine, pytest.raises(GradientError, match="sample 's'"):
-        query_gradient(engine, sample)
+        query_gradient(engine, sample, "loss")
 
 
 @pytest.fixture(scope="module")
