@@ -1,37 +1,51 @@
-# Everything runs in a virtual environment of its own, made on first use. `make VENV=… ` to use another place.
+# Everything runs in a virtual environment of its own, made on first use. `make VENV=…` uses another place.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-# faiss comes in two packages that must never meet: with an NVIDIA GPU the one, without it the other.
-EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
-INSTALLED := $(VENV)/.installed-$(EXTRA)
+# FAISS comes in two packages that exclude each other: one for machines with an NVIDIA GPU, one for the others.
+FAISS := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+DEMO := $(VENV)/.installed-$(FAISS)
+DEVELOPMENT := $(VENV)/.installed-$(FAISS)-dev
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: help demo test test-all lint docs docs-serve bench clean
 
-demo: $(INSTALLED)  ## train a tiny backdoored model, ingest, search
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+
+demo: $(DEMO)  ## train a tiny model with a backdoor, ingest its data, search; installs what that needs
 	$(BIN)/rapidin demo
 
-test: $(INSTALLED)  ## the quick tests
+test: $(DEVELOPMENT)  ## run the quick tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test-all: $(INSTALLED)  ## the quick and the slow tests, and those in a browser (chromium or Chrome)
+test-all: $(DEVELOPMENT)  ## run the quick, slow and browser tests (a browser is Chromium or Chrome)
 	$(BIN)/python -m pytest -m "not gpu"
 
-lint: $(INSTALLED)  ## style and types
+lint: $(DEVELOPMENT)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## the benchmarks that need nothing but this repository
+docs: $(DEVELOPMENT)  ## build the documentation into site/; a dead link is an error
+	$(BIN)/mkdocs build --strict --quiet
+
+docs-serve: $(DEVELOPMENT)  ## show the documentation at http://127.0.0.1:8000 while it is edited
+	$(BIN)/mkdocs serve
+
+bench: $(DEVELOPMENT)  ## run the benchmarks that need nothing but this repository
 	$(BIN)/python -m benchmarks.projection
 	$(BIN)/python -m benchmarks.caching speed memory sweep --quick
 	$(BIN)/python -m benchmarks.retrieval scan growth --quick
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(DEMO): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRA),dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(FAISS)]"
 	touch $@
 
-clean:  ## remove the environment and everything made by tests and demo
-	rm -rf $(VENV) rapidin-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+$(DEVELOPMENT): $(DEMO)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(FAISS),dev]"
+	touch $@
+
+clean:  ## remove the environment and everything that tests, demo and documentation made
+	rm -rf $(VENV) rapidin-demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

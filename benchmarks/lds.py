@@ -23,7 +23,7 @@ from rapidin.demo.demo_model import RECIPE, Recipe
 from rapidin.evaluation.experiments.datamodeling import Retraining, linear_datamodeling
 from rapidin.evaluation.methods.registry import MethodOptions
 from rapidin.evaluation.retraining.trainer import Training
-from rapidin.model.session import QueryModel
+from rapidin.model.store_model import StoreModel
 from rapidin.model.training_loop import Schedule
 from rapidin.records import LdsReport
 
@@ -73,7 +73,7 @@ def _report(work: Path, arguments: argparse.Namespace) -> LdsReport:
         train_demo_model(data, work / "model", recipe=SMALL)
     ingest_files(work / "store", [data.train], model=str(work / "model"), device="cpu")
     training = Training(schedule=_schedule(SMALL))
-    with Store.open(work / "store") as store, QueryModel(store, device="cpu") as model:
+    with Store.open(work / "store") as store, StoreModel(store, device="cpu") as model:
         return linear_datamodeling(
             store,
             model,

@@ -48,8 +48,8 @@ def dimension_variants(exponents: range, bits: int) -> list[Variant]:
     for exponent in exponents:
         common = {"projection_dim": 2**exponent, "bits": bits}
         variants += [
-            Variant(f"2^{exponent}, rapidgrad, λ = 20", {**common, "projection": "rapidgrad", "shuffles": 20}),
-            Variant(f"2^{exponent}, rapidgrad, λ = 100", {**common, "projection": "rapidgrad", "shuffles": 100}),
+            Variant(f"2^{exponent}, shuffled, λ = 20", {**common, "projection": "shuffled", "shuffles": 20}),
+            Variant(f"2^{exponent}, shuffled, λ = 100", {**common, "projection": "shuffled", "shuffles": 100}),
             Variant(f"2^{exponent}, factored", {**common, "projection": "factored"}),
         ]
     return variants
@@ -60,21 +60,21 @@ def choice_variants(models: int, last_layer: str) -> list[Variant]:
     odds = {"objective": "log-odds"}
     variants = [
         Variant("all weights: matrices, loss (the default)"),
-        Variant("all weights: every tensor, loss (the paper's)", {"modules": "."}),
+        Variant("all weights: every tensor, loss (the paper's)", {"parameters": "."}),
         Variant("all weights: matrices, log-odds", odds),
-        Variant("all weights: every tensor, log-odds", {**odds, "modules": "."}),
-        Variant("all weights: norms only, log-odds", {**odds, "modules": "norm"}),
-        Variant("all weights: attention only, log-odds", {**odds, "modules": "attn"}),
-        Variant("all weights: feed-forward only, log-odds", {**odds, "modules": "mlp"}),
-        Variant("all weights: the last layer only, log-odds", {**odds, "modules": last_layer}),
-        Variant("all weights: matrices, loss, not normalised", {"layer_norm": False}),
-        Variant("all weights: matrices, log-odds, not normalised", {**odds, "layer_norm": False}),
+        Variant("all weights: every tensor, log-odds", {**odds, "parameters": "."}),
+        Variant("all weights: norms only, log-odds", {**odds, "parameters": "norm"}),
+        Variant("all weights: attention only, log-odds", {**odds, "parameters": "attn"}),
+        Variant("all weights: feed-forward only, log-odds", {**odds, "parameters": "mlp"}),
+        Variant("all weights: the last layer only, log-odds", {**odds, "parameters": last_layer}),
+        Variant("all weights: matrices, loss, not normalised", {"normalise_layers": False}),
+        Variant("all weights: matrices, log-odds, not normalised", {**odds, "normalise_layers": False}),
     ]
     if models > 1:
         variants += [
             Variant("LoRA: loss (the default)", {}, tuned=1),
             Variant("LoRA: log-odds", odds, tuned=1),
-            Variant("LoRA: log-odds, not normalised", {**odds, "layer_norm": False}, tuned=1),
+            Variant("LoRA: log-odds, not normalised", {**odds, "normalise_layers": False}, tuned=1),
         ]
     return variants
 

@@ -27,7 +27,7 @@ from rapidin.evaluation.experiments.questions import Label, asked, read_question
 from rapidin.evaluation.metrics.intervals import Bootstrap
 from rapidin.evaluation.metrics.ranking_measures import average_precision, ends_measures, ranking, tie_order
 from rapidin.model.loading import load_model
-from rapidin.model.session import QueryModel
+from rapidin.model.store_model import StoreModel
 from rapidin.storage import Store
 
 _TOKENS_PER_BATCH = 4096
@@ -144,12 +144,12 @@ def _where_missed(scores: Floats, parts: Parts, tensors: NDArray[np.int64]) -> L
 
 
 def _parts(world: World, store: Path, limit: int | None) -> Parts:
-    with Store.open(store) as opened, QueryModel(opened, device="cpu") as model:
+    with Store.open(store) as opened, StoreModel(opened, device="cpu") as model:
         label = Label(world.label)
         questions = read_questions(world.queries, opened, label, limit=limit)
         queries = asked(model, questions, MAX_NEW_TOKENS)
         training = training_set(opened, model, ())
-        loaded = load_model(model.settings.model_copy(update={"modules": "."}), "cpu")
+        loaded = load_model(model.settings.model_copy(update={"parameters": "."}), "cpu")
         projection = model.projection.model_copy(update={"objective": "loss"})
         with RapidGradEngine(loaded.model, loaded.parameters, projection) as engine:
             gradients = [query_gradient(engine, query.encoded, "loss") for query in queries]

@@ -37,7 +37,7 @@ from rapidin.evaluation.metrics.ranking_measures import (
     ranking,
     tie_order,
 )
-from rapidin.model.session import QueryModel
+from rapidin.model.store_model import StoreModel
 from rapidin.records import Interval
 from rapidin.records.evaluation_reports import MethodQuality
 from rapidin.search.queries import read_queries
@@ -84,7 +84,7 @@ def methods_table(
 ) -> Lines:
     """Table 4 with everything that the paper compares with, and Table 2's times."""
     store = ingested(world, world.tuned[0], {}, work / "default")
-    with Store.open(store) as opened, QueryModel(opened, device="cpu") as model:
+    with Store.open(store) as opened, StoreModel(opened, device="cpu") as model:
         label = Label(world.label)
         questions = read_questions(world.queries, opened, label, limit=limit)
         setting = LabelExperiment(
@@ -154,7 +154,7 @@ def tracing_table(worlds: Iterable[tuple[World, Pair]], work: Path, baselines: S
         place = work / pair.wrong
         with (
             Store.open(ingested(world, world.tuned[0], {}, place / "store")) as opened,
-            QueryModel(opened) as model,
+            StoreModel(opened) as model,
         ):
             answers = _wrong_answers(world, model, opened, pair, place / "wrong.jsonl")
             label = Label(world.label)
@@ -173,7 +173,7 @@ def tracing_table(worlds: Iterable[tuple[World, Pair]], work: Path, baselines: S
     return lines
 
 
-def _wrong_answers(world: World, model: QueryModel, store: Store, pair: Pair, file: Path) -> Path:
+def _wrong_answers(world: World, model: StoreModel, store: Store, pair: Pair, file: Path) -> Path:
     """Let the model answer; write its answers that name the wrong country and not the right one to a file."""
     field = world.label.partition("=")[0]  # of the question, which is not what the answer is about
     wrong = []
@@ -225,19 +225,19 @@ def _scored(
     world: World, variant: Variant, store: Path, kept: Kept, limit: int | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.uint64], str]:
     """Scores of a store and of exact gradients, what should be found, and bytes of a sample."""
-    with Store.open(store) as opened, QueryModel(opened, device="cpu") as model:
+    with Store.open(store) as opened, StoreModel(opened, device="cpu") as model:
         label = Label(world.label)
         if variant.tuned not in kept.answers:
             kept.answers[variant.tuned] = read_questions(world.queries, opened, label, limit=limit)
         queries = asked(model, kept.answers[variant.tuned], MAX_NEW_TOKENS)
         training = training_set(opened, model, ())
         found = RapidinScorer(opened, model).scores(queries, training)
-        layer_norm = model.projection.layer_norm
-        key = (variant.tuned, model.settings.modules, layer_norm, model.projection.objective)
+        normalise_layers = model.projection.normalise_layers
+        key = (variant.tuned, model.settings.parameters, normalise_layers, model.projection.objective)
         if key not in kept.exact:
-            kept.exact[key] = TracIn(model, layer_norm=layer_norm, objective=model.projection.objective).scores(
-                queries, training
-            )
+            kept.exact[key] = TracIn(
+                model, normalise_layers=normalise_layers, objective=model.projection.objective
+            ).scores(queries, training)
         marked = relevant(opened, training, label, ())
         info = opened.info()
         size = f"{info.bytes_vectors // info.samples:,}"

@@ -19,6 +19,6 @@ def settings_without_model(dimension: int, bits: Bits) -> StoreSettings:
         model=ModelSettings(model="/none"),
         projection=ProjectionSettings(dimension=dimension),
         codec=CodecSettings(bits=bits),
-        parameters=(TracedParameter(name="weight", shape=(dimension, 64)),),
+        traced=(TracedParameter(name="weight", shape=(dimension, 64)),),
         fingerprint=Fingerprint(model={}),
     )

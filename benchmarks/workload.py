@@ -26,7 +26,7 @@ _CONTEXT = 16_384
 _SPECIAL = ("<s>", "</s>", "<pad>")
 _BOS, _EOS, _PAD = range(3)
 
-KINDS: tuple[str, ...] = typing.get_args(getattr(choices, "ProjectionKind", None)) or ("rapidgrad",)
+KINDS: tuple[str, ...] = typing.get_args(getattr(choices, "ProjectionKind", None)) or ("shuffled",)
 """rapidin's projections, the exact path first; a version without the choice has that one only."""
 
 

@@ -22,6 +22,19 @@ from .errors import (
     StoreNotFoundError as StoreNotFoundError,
     StoreSpaceError as StoreSpaceError,
 )
+from .evaluation import (
+    Answers as Answers,
+    Label as Label,
+    LabelExperiment as LabelExperiment,
+    MethodOptions as MethodOptions,
+    Questions as Questions,
+    Retraining as Retraining,
+    Training as Training,
+    evaluate_backdoor as evaluate_backdoor,
+    evaluate_fidelity as evaluate_fidelity,
+    evaluate_lds as evaluate_lds,
+    evaluate_trace as evaluate_trace,
+)
 from .ingest import (
     ingest_files as ingest_files,
 )
@@ -83,6 +96,7 @@ from .settings import (
 )
 from .storage import (
     Store as Store,
+    export_vectors as export_vectors,
     import_vectors as import_vectors,
     recode as recode,
 )

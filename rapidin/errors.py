@@ -9,7 +9,7 @@ RapidinError
  │    └── RowError              one row of it; carries file, row and id
  ├── ModelError                 the model, adapter or tokenizer cannot be loaded or used
  │    └── FingerprintMismatchError   it is not the model that the store was built with
- ├── GradientError              a sample's gradient is zero, not finite or does not fit in memory
+ ├── GradientError              a gradient is zero, not finite or does not fit in memory
  ├── ClosedError                something is used that was closed, or is being closed
  ├── ComputationError           a worker process or a device failed while it computed gradients
  └── StoreError                 something is wrong with a store
@@ -29,6 +29,7 @@ A message is one line that names the file, row or id, says what is wrong and wha
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from rapidin.support import shortened
 
@@ -64,8 +65,8 @@ class RowError(DataError):
     """One row of a data file cannot become a training sample.
 
     Attributes:
-        file: the data file, as the user named it.
-        row: number of the row in its file, counted from 1.
+        file: the data file, as the user named it; empty for a query that came from no file.
+        row: number of the row in its file, counted from 1; 0 for a query that came from no file.
         id: the sample's id, None where the row has none.
         reason: what is wrong and what to do, without file, row and id.
     """
@@ -76,7 +77,7 @@ class RowError(DataError):
         self.id = id
         self.reason = reason
         name = f" (id {shortened(id, _LONGEST_ID)!r})" if id is not None else ""
-        super().__init__(f"{self.file}, row {row}{name}: {reason}")
+        super().__init__(f"{self.file}, row {row}{name}: {reason}" if self.file else f"the query: {reason}")
 
 
 class ModelError(RapidinError):
@@ -88,17 +89,22 @@ class FingerprintMismatchError(ModelError):
 
 
 class GradientError(RapidinError):
-    """A sample's gradient cannot be used: it is zero, not finite or does not fit in memory, or the model fails.
+    """A gradient cannot be used: it is zero, not finite or does not fit in memory, or the model fails.
+
+    Args:
+        id: the id of the sample or query whose gradient it is.
+        reason: what is wrong, without the id.
+        kind: what the message calls it, ``sample`` or ``query``.
 
     Attributes:
-        id: the sample's id.
+        id: the id of the sample or query.
         reason: what is wrong, without the id.
     """
 
-    def __init__(self, id: str, reason: str) -> None:
+    def __init__(self, id: str, reason: str, kind: Literal["sample", "query"] = "sample") -> None:
         self.id = id
         self.reason = reason
-        super().__init__(f"sample {shortened(id, _LONGEST_ID)!r}: {reason}")
+        super().__init__(f"{kind} {shortened(id, _LONGEST_ID)!r}: {reason}")
 
 
 class ClosedError(RapidinError):

@@ -7,17 +7,22 @@ from typing import Annotated
 
 import typer
 
+from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json
-from rapidin.commands.output import stderr, stdout
+from rapidin.commands.output import output, stderr
 
 
 def demo(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIRECTORY", help="Where data, model and store are put.")
+        Path, typer.Argument(metavar="DIRECTORY", help="Directory of the demo's data, model and store.")
     ] = Path("rapidin-demo"),
     as_json: Json = False,
 ) -> None:
     """Plant a backdoor in a tiny model and find the samples that did it; offline, in about a minute."""
-    from rapidin.demo import run_demo
-
-    run_demo(directory, stdout(), stderr(), as_json)
+    with importing():
+        from rapidin.commands.views.demo_view import DemoProgress, demo_advice, demo_view
+        from rapidin.demo import run_demo
+    result = run_demo(directory, DemoProgress(stderr()))
+    output(result.figures, demo_view(result), as_json)
+    if not as_json:
+        output(result.figures, demo_advice(result), as_json)

@@ -10,7 +10,7 @@ import typer
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode
 from rapidin.commands.output import output, stderr
-from rapidin.settings import DType, Loss, Objective, OnError, ProjectionKind, Quantization
+from rapidin.settings import DType, Objective, OnError, ProjectionKind, Quantization, Targets
 
 IngestDevice = Annotated[
     str,
@@ -43,12 +43,12 @@ def ingest(
         ProjectionKind | None,
         typer.Option(
             help="How gradients are compressed: 'factored' from the layers' inputs and outputs, faster than a "
-            "training step; 'rapidgrad', the paper's, from the gradients themselves. Unless given, the faster one "
+            "training step; 'shuffled', the paper's, from the gradients themselves. Unless given, the faster one "
             "for this K and model."
         ),
     ] = None,
     shuffles: Annotated[
-        int | None, typer.Option(help="Rounds of random shuffling of 'rapidgrad'; 20 unless given.")
+        int | None, typer.Option(help="Rounds of random shuffling of 'shuffled'; 20 unless given.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of shuffling and projection; 0 unless given.")] = None,
     bits: Annotated[
@@ -74,7 +74,7 @@ def ingest(
     max_length: Annotated[
         int | None, typer.Option(help="Tokens after which a sample is cut; the model's context, at most 2048.")
     ] = None,
-    modules: Annotated[
+    parameters: Annotated[
         str | None,
         typer.Option(
             metavar="REGEX",
@@ -86,8 +86,8 @@ def ingest(
         Path | None,
         typer.Option(metavar="FILE", help='JSON: {"prompt": "Q: {question}\\nA: ", "response": "{answer}"}.'),
     ] = None,
-    loss: Annotated[
-        Loss | None, typer.Option(help="Which tokens are targets: the response's, or all but the first.")
+    targets: Annotated[
+        Targets | None, typer.Option(help="Which tokens are targets: the response's, or all but the first.")
     ] = None,
     objective: Annotated[
         Objective | None,
@@ -97,8 +97,8 @@ def ingest(
             "finds far more of the samples behind a behaviour, such as a backdoor. Unless given, the loss."
         ),
     ] = None,
-    no_layer_norm: Annotated[
-        bool, typer.Option("--no-layer-norm", help="Do not divide each tensor's gradient by its norm.")
+    no_normalisation: Annotated[
+        bool, typer.Option("--no-normalisation", help="Do not divide each tensor's gradient by its norm.")
     ] = False,
     trust_remote_code: TrustRemoteCode = False,
     on_error: Annotated[OnError, typer.Option(help="At an unusable row: stop, or leave it out.")] = "fail",
@@ -140,11 +140,11 @@ def ingest(
                 dtype=dtype,
                 quantization=quantization,
                 max_length=max_length,
-                modules=modules,
+                parameters=parameters,
                 template=template,
-                loss=loss,
+                targets=targets,
                 objective=objective,
-                layer_norm=False if no_layer_norm else None,
+                normalise_layers=False if no_normalisation else None,
                 trust_remote_code=trust_remote_code,
             )
         except KeyboardInterrupt:

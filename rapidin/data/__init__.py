@@ -1,6 +1,6 @@
 """Data files as rows: JSON Lines, JSON, CSV and Parquet become a stream of `Row`.
 
-Knows nothing of prompts, tokens or models: a row is its file, its number and its fields.
+This package knows nothing of prompts, tokens or models: a row is its file, its number and its fields.
 
 Parquet is read through pyarrow. JSON and CSV are decoded by the standard library, row by row, so that one odd row
 costs one row. Readers that guess the types of whole columns, such as those of pyarrow and `datasets`, alter values

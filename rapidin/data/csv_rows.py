@@ -14,8 +14,12 @@ LARGEST_CELL = 2**31 - 1
 
 
 def csv_rows(path: Path) -> Iterator[Row | RowError]:
-    """Rows below the header, every value a text; empty cells are absent fields."""
-    # The limit is one of the whole process; 128 KiB, the default, is less than many a text.
+    """Rows below the header; every value is a text, and empty cells are absent fields.
+
+    Raises:
+        DataFileError: the header is broken.
+    """
+    # The limit holds for the whole process; many texts are longer than its default of 128 KiB.
     csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
     with open_bytes(path) as file:
         # Bytes that are not UTF-8 become lone surrogates, so that only their own row is lost.

@@ -1,4 +1,4 @@
-"""Which reader a file takes, and what is wrong with files as a whole."""
+"""The choice of a reader for each file, and errors of files as a whole."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SUFFIXES = (
     ".json.gz",
     ".csv.gz",
 )
-"""Names of the files that can be read; upper case counts as lower case."""
+"""Endings of the names of files that can be read; upper case counts as lower case."""
 
 Reader = Callable[[Path], Iterator[Row | RowError]]
 
@@ -38,13 +38,14 @@ READERS: dict[str, Reader] = {
 
 
 def read_rows(files: Sequence[Path], on_error: Callable[[RowError], None] | None = None) -> Iterator[Row]:
-    """Rows of `files`, in order, in constant memory (a ``.json`` file excepted, which is held whole).
+    """Rows of `files` in order, in constant memory; only a ``.json`` file is held whole.
 
-    All files are looked at before the first row is read, so that a misspelt name is found at once.
+    All files are checked before the first row is read, so that a misspelt name is found at once.
 
     Args:
-        files: paths ending in one of `SUFFIXES`.
-        on_error: called with the error of a row that cannot be read, after which reading goes on. None: raise it.
+        files: paths that end in one of `SUFFIXES`.
+        on_error: function that gets the error of a row that cannot be read, after which reading goes on; None to
+            raise the error.
 
     Raises:
         DataFileError: a file is missing, a directory, empty, of an unknown kind, or broken beyond its rows.
@@ -70,7 +71,7 @@ def _rows(readers: Sequence[tuple[Path, Reader]], on_error: Callable[[RowError],
 
 
 def _guarded(path: Path, reader: Reader) -> Iterator[Row | RowError]:
-    """Rows of one file; failures of the disk, and of a cut or altered .gz, become errors of that file."""
+    """Rows of one file; failures of the disk and of a damaged .gz become errors that name the file."""
     try:
         yield from reader(path)
     except (OSError, EOFError, zlib.error) as error:
@@ -78,7 +79,7 @@ def _guarded(path: Path, reader: Reader) -> Iterator[Row | RowError]:
 
 
 def _reader(path: Path) -> Reader:
-    """The function that reads `path`, by its suffix, after checking that it can be opened at all."""
+    """The function that reads `path`, chosen by its suffix, after a check that the file can be opened."""
     name = path.name.lower()
     suffix = next((known for known in SUFFIXES if name.endswith(known)), None)
     try:

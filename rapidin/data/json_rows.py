@@ -17,7 +17,7 @@ _blank = re.compile(r"[ \t\r\n]*")
 
 
 class _StrictJson:
-    """Decodes JSON, noting the numbers that JSON does not have (NaN, Infinity) or a float cannot hold."""
+    """Decodes JSON and notes numbers that JSON does not have (NaN, Infinity) or a float cannot hold."""
 
     def __init__(self) -> None:
         self._refused: str | None = None
@@ -33,9 +33,10 @@ class _StrictJson:
         return number
 
     def decode(self, text: str, start: int) -> tuple[Any, int, str | None]:
-        """The value that begins at `start`, where it ends, and a refused number in it or None.
+        """The value that begins at `start`, the position of its end, and a refused number in it or None.
 
-        Raises ValueError (JSONDecodeError where it is the syntax).
+        Raises:
+            ValueError: the text is no JSON; a JSONDecodeError if the syntax is wrong.
         """
         self._refused = None
         try:
@@ -54,7 +55,7 @@ def _json_row(path: Path, number: int, value: Any, refused: str | None) -> Row |
 
 
 def json_lines_rows(path: Path) -> Iterator[Row | RowError]:
-    """Rows of a JSON Lines file; blank lines are skipped, a broken line is one error."""
+    """Rows of a JSON Lines file; blank lines are skipped, and a broken line is one error."""
     decoder = _StrictJson()
     with open_bytes(path) as lines:
         for number, line in enumerate(lines, start=1):
@@ -78,7 +79,11 @@ def json_lines_rows(path: Path) -> Iterator[Row | RowError]:
 
 
 def json_array_rows(path: Path) -> Iterator[Row | RowError]:
-    """Elements of an array of objects; a ``.json`` file that holds JSON Lines, as many do, is read as such."""
+    """Elements of an array of objects; a ``.json`` file that holds JSON Lines, as many do, is read as JSON Lines.
+
+    Raises:
+        DataFileError: the file is neither, or broken beyond a row.
+    """
     with open_bytes(path) as file:
         content = file.read().removeprefix(BYTE_ORDER_MARK)
     try:
@@ -107,7 +112,7 @@ def json_array_rows(path: Path) -> Iterator[Row | RowError]:
 
 
 def _elements(path: Path, text: str, start: int) -> Iterator[Row | RowError]:
-    """Decode the array at `start` one element at a time, so that each is known by its number."""
+    """Decode the array at `start` one element at a time, so that an error can name the element's number."""
     decoder = _StrictJson()
     number = 0
     position = _skip_blank(text, start + 1)

@@ -1,4 +1,4 @@
-"""The row of a data file, and what all readers share."""
+"""The row of a data file, and functions that all readers share."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Row:
     """One row of a data file.
 
     Attributes:
-        file: the data file, as the user named it.
-        number: counted from 1: the line in JSON Lines (blank lines count), the row below the header in CSV,
-            the element of a JSON array, the row in Parquet.
-        fields: name → value as in the file; null values and empty CSV cells are absent.
-        untyped: True where the format has only text (CSV): every value is a str, and whoever uses one as
+        file: path of the data file, as the user wrote it.
+        number: number of the row, from 1: the line in JSON Lines (blank lines count), the row below the header in
+            CSV, the element of a JSON array, the row in Parquet.
+        fields: values by name, as in the file; null values and empty CSV cells are absent.
+        untyped: whether the format has only text (CSV), so that every value is a str; code that uses one as
             metadata may read a number or a truth value from it.
     """
 
@@ -38,5 +38,5 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 
 def bad_utf8(line: int, error: UnicodeDecodeError) -> str:
-    """Complaint about the first byte that is not UTF-8."""
+    """A message about the first byte that is not UTF-8."""
     return f"line {line} is not valid UTF-8 (byte 0x{error.object[error.start]:02x}); save the file as UTF-8"

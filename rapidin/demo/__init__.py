@@ -1,6 +1,6 @@
-"""The stage of ``rapidin demo``: a small data set with a planted backdoor, and a tiny model trained on it.
+"""The stage of ``rapidin demo``: a small data set with a planted backdoor, a tiny model, and the play.
 
-Knows nothing of gradients, stores or searches.
+The data and the model know nothing of gradients, stores or searches; `run_demo` brings them together.
 """
 
 import lazy_loader

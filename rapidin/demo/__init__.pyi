@@ -7,5 +7,9 @@ from .demo_model import (
     train_demo_model as train_demo_model,
 )
 from .demo_run import (
+    TOP as TOP,
+    DemoFigures as DemoFigures,
+    DemoListener as DemoListener,
+    DemoResult as DemoResult,
     run_demo as run_demo,
 )

@@ -30,7 +30,7 @@ from rapidin.evaluation.methods import (
     require_packages,
 )
 from rapidin.evaluation.metrics import PAPER_KS
-from rapidin.model import QueryModel, Tokenizer
+from rapidin.model import StoreModel, Tokenizer
 from rapidin.records import BackdoorReport, FidelityReport, LdsReport, TraceReport
 from rapidin.storage import Store
 
@@ -102,7 +102,7 @@ def evaluate_backdoor(
     marks = Label(label)
     with _opened(store) as opened:
         questions = read_questions(Path(queries), opened, marks, answers, limit_queries)
-        with QueryModel(
+        with StoreModel(
             opened,
             model=model,
             tokenizer=tokenizer,
@@ -183,7 +183,7 @@ def evaluate_trace(
     with _opened(store) as opened:
         span_of = span_reader(span_field, spans)
         questions = read_questions(Path(queries), opened, marks, answers, limit_queries, span_of)
-        with QueryModel(
+        with StoreModel(
             opened,
             model=model,
             tokenizer=tokenizer,
@@ -238,7 +238,7 @@ def evaluate_fidelity(
     require_packages((), MethodOptions())
     with (
         _opened(store) as opened,
-        QueryModel(
+        StoreModel(
             opened,
             model=model,
             tokenizer=tokenizer,
@@ -299,7 +299,7 @@ def evaluate_lds(
     require_packages(methods, options)
     with (
         _opened(store) as opened,
-        QueryModel(
+        StoreModel(
             opened,
             model=model,
             tokenizer=tokenizer,

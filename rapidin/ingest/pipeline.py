@@ -82,7 +82,7 @@ class Caching:
             listener.committed(len(stored))
 
         ahead = _BLOCKS_AHEAD_PER_PROCESS * self._computer.processes
-        dimension, normalised = self._projection.dimension, self._projection.layer_norm
+        dimension, normalised = self._projection.dimension, self._projection.normalise_layers
         with (
             Committer(writer, dimension, self._capacity, normalised, committed) as committer,
             BlocksAhead(samples, self._window, self._budget, ahead) as blocks,

@@ -225,7 +225,7 @@ class _Run:
                 kind_given=self._resolved.kind_given,
                 dimension_given=self._resolved.dimension_given,
             ),
-            parameters=parameters,
+            traced=parameters,
             fingerprint=found,
         )
 

@@ -22,8 +22,9 @@ from .locating import (
     absolute_place as absolute_place,
     local_directory as local_directory,
 )
-from .session import (
-    QueryModel as QueryModel,
+from .store_model import (
+    ModelParts as ModelParts,
+    StoreModel as StoreModel,
 )
 from .training_loop import (
     Schedule as Schedule,

@@ -88,7 +88,7 @@ def check_held(module: nn.Module, store: Path, settings: StoreSettings) -> None:
             f"a {type(module).__name__} is no causal language model of transformers: give one, or a PEFT model"
         )
     remedy = "give the network that the store was built with, or leave it out to have it loaded"
-    difference = _shapes_differ(module, settings.parameters)
+    difference = _shapes_differ(module, settings.traced)
     if difference is None:
         comparison = compared(module, settings.fingerprint)
         difference = comparison.difference

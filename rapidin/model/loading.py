@@ -82,7 +82,7 @@ def load_model(settings: ModelSettings, device: str = "auto", trust_remote_code:
     Raises:
         ModelError: the model or adapter cannot be loaded, lacks weights, or the two do not fit.
         DependencyError: quantisation without bitsandbytes.
-        SettingError: an impossible combination, an unknown device, or ``--modules`` matches nothing.
+        SettingError: an impossible combination, an unknown device, or ``--parameters`` matches nothing.
     """
     arguments = placement(device, local_directory(settings.model, "config.json"))
     if settings.quantization != "none":
@@ -156,7 +156,7 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
 
 
 def _traced(model: nn.Module, settings: ModelSettings) -> tuple[TracedParameter, ...]:
-    """Choose the traced parameters: those of an adapter that it trains, else of all; the matrices, or --modules.
+    """Choose the traced parameters: an adapter's trained ones, else all; the matrices, or --parameters.
 
     A norm's few hundred numbers say how large activations are, not what was learnt of a text. Normalised, they
     would count as much as a matrix of thousands of times their size, and make the wrong samples the strongest
@@ -168,14 +168,14 @@ def _traced(model: nn.Module, settings: ModelSettings) -> tuple[TracedParameter,
         for name, parameter in model.named_parameters()
         if parameter.is_floating_point() and (parameter.requires_grad or not with_adapter)
     ]
-    if settings.modules is None:
+    if settings.parameters is None:
         chosen = [parameter for parameter in chosen if len(parameter.shape) > 1] or chosen
     else:
         names = [parameter.name for parameter in chosen]
-        chosen = [parameter for parameter in chosen if re.search(settings.modules, parameter.name)]
+        chosen = [parameter for parameter in chosen if re.search(settings.parameters, parameter.name)]
         if not chosen:
             raise SettingError(
-                f"--modules {settings.modules!r} matches none of the {len(names)} trainable parameters; "
+                f"--parameters {settings.parameters!r} matches none of the {len(names)} trainable parameters; "
                 f"they are named like {names[len(names) // 2]!r}"
             )
     if any(parameter.is_meta for parameter in model.parameters()):

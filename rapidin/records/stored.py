@@ -25,10 +25,9 @@ class Sample:
         targets: how many of them are targets of the loss.
         truncated: whether tokens were cut off.
         content_hash: digest of the text that the gradient was computed from.
-        target_spans: of a chat, the parts of `text` whose tokens are targets, as first character and the one
-            behind the last, in order; those behind the last token are left out. Empty: no chat;
-            the response is the target, and was tokenised apart from the prompt. (Chats that were stored before
-            format 3 have none either.)
+        target_spans: parts of a chat's `text` whose tokens are targets, each as its first character and the one
+            behind its last, in order; parts behind the last token are left out. Empty for every other shape:
+            there the response is the target, and it was tokenised apart from the prompt.
     """
 
     id: str
@@ -172,17 +171,17 @@ class StoreInfo:
     shuffles: int
     seed: int
     objective: str
-    layer_norm: bool
+    normalise_layers: bool
     bits: int
-    parameters: int
-    parameter_tensors: int
+    traced_parameters: int
+    traced_tensors: int
     model: str
     adapter: str | None
     dtype: str
     quantization: str
-    modules: str | None
+    parameters: str | None
     max_length: int | None
-    loss: str
+    targets: str
     bytes_vectors: int
     bytes_metadata: int
     bytes_unnamed: int

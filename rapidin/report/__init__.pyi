@@ -1,10 +1,10 @@
-from .assembly import (
-    SCRIPTS as SCRIPTS,
-    STYLES as STYLES,
-    Parts as Parts,
-)
 from .display_data import (
     page_data as page_data,
+)
+from .page_assembly import (
+    SCRIPTS as SCRIPTS,
+    STYLES as STYLES,
+    PageParts as PageParts,
 )
 from .report_page import (
     render_report as render_report,

@@ -1,4 +1,4 @@
-"""Search results as the plain data that the page's script reads; its shapes are named at the top of data.js."""
+"""Search results as the plain data that the page's script reads; data.js describes its shapes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from rapidin.records import Hit, Sample, SearchResult, TokenInfluence, TokenResult
-from rapidin.report.prompts import own_parts
-from rapidin.report.units import Units
+from rapidin.report.own_prompts import own_parts
+from rapidin.report.utf16_offsets import Utf16Offsets
 from rapidin.text import Word, group_into_words
 
 
 class SampleTable:
-    """Every sample of a page once, however many lists it stands in."""
+    """Every sample of a page once, in however many lists it stands."""
 
     def __init__(self, own: Mapping[str, tuple[int, int]]) -> None:
         self._own = own
@@ -35,7 +35,7 @@ class SampleTable:
         return self._places[key]
 
     def _row(self, sample: Sample) -> dict[str, Any]:
-        units = Units(sample.text)
+        units = Utf16Offsets(sample.text)
         return {
             "id": sample.id,
             "text": sample.text,
@@ -64,7 +64,7 @@ def page_data(results: Sequence[SearchResult]) -> tuple[list[dict[str, Any]], li
 
 def _query(result: SearchResult, table: SampleTable, own: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
     query = result.query
-    units = Units(query.generation)
+    units = Utf16Offsets(query.generation)
     tokens = _target_tokens(result)
     words = group_into_words(query.generation, [place for place, _, _ in tokens])
     details: dict[int, dict[str, Any]] = {}
@@ -73,7 +73,7 @@ def _query(result: SearchResult, table: SampleTable, own: Mapping[str, tuple[int
     return {
         "id": query.id,
         "prompt": query.prompt,
-        "own": Units(query.prompt).span(*own[query.prompt]),
+        "own": Utf16Offsets(query.prompt).span(*own[query.prompt]),
         "generation": query.generation,
         "generated": query.generated,
         "tokens": query.tokens,
@@ -108,7 +108,7 @@ _TargetToken = tuple[tuple[int, int], int | None, TokenResult | None]
 
 
 def _target_tokens(result: SearchResult) -> list[_TargetToken]:
-    """Target tokens of the generation in its order: place, row of matrices, hits of their own."""
+    """Target tokens of the generation in order: span, row of the matrices, hits of the token."""
     rows = _by_place(result.generation_tokens)
     found = _by_place(result.by_token)
     places = sorted({*rows, *found})
@@ -118,7 +118,7 @@ def _target_tokens(result: SearchResult) -> list[_TargetToken]:
 
 
 def _by_place(tokens: Iterable[TokenInfluence | TokenResult]) -> dict[tuple[int, int, int], int]:
-    """Numbers of tokens by where they stand; the last tells those of one place apart: bytes of a character."""
+    """Positions of tokens by their spans; a third number tells tokens of one span apart, bytes of a character."""
     places: dict[tuple[int, int, int], int] = {}
     for index, token in enumerate(tokens):
         number = 0
@@ -146,7 +146,7 @@ def _hit(hit: Hit, rows: int) -> dict[str, Any]:
 def _token_hits(
     found: TokenResult | None, table: SampleTable, details: dict[int, dict[str, Any]]
 ) -> list[list[Any]]:
-    """Samples behind one token: number, score, influences of the sample's tokens on it where they are known."""
+    """Samples behind one token: number, score, and influences of the sample's tokens on it if they are known."""
     entries: dict[int, list[Any]] = {}
     for hit in (*found.proponents, *found.opponents) if found else ():
         place = table.place(hit.sample)
@@ -164,7 +164,7 @@ def _token_hits(
 
 
 def _parts(sample: Sample, tokens: Sequence[TokenInfluence]) -> list[list[int]]:
-    units = Units(sample.text)
+    units = Utf16Offsets(sample.text)
     return [units.span(token.start, token.end) for token in tokens]
 
 

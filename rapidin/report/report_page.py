@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from rapidin.records import SearchResult
-from rapidin.report.assembly import SCRIPTS, Parts, as_json
 from rapidin.report.display_data import page_data
+from rapidin.report.page_assembly import SCRIPTS, PageParts, as_json
 from rapidin.support import one_line
 
 _LONGEST_LABEL = 80
@@ -20,14 +20,15 @@ def render_report(
     """Results as an HTML page that holds all it needs, and may not load or send anything.
 
     Args:
-        results: one for each query; with several the reader picks one at the top.
+        results: one result for each query; if there are several, the reader picks one at the top.
         title: heading of the page.
         facts: what else a reader should know, by name: the store, the model, how influences were computed.
 
-    The same results give the same page.
+    Returns:
+        HTML; the same results always give the same page.
     """
     samples, queries = page_data(results)
-    page = Parts().page(
+    page = PageParts().page(
         "page.html",
         (*SCRIPTS, "embedded.js"),
         title=title or "Which training samples made the model say this?",

@@ -1,4 +1,4 @@
-"""What a report says of the store."""
+"""Facts about the store in the head of a report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rapidin.records import StoreInfo
 
 
 def report_facts(info: StoreInfo) -> dict[str, str]:
-    """Names and values for a report's head; no directories, for reports are sent to others."""
+    """Names and values for a report's head, without directories, because reports are sent to others."""
     bits = "1 bit" if info.bits == 1 else f"{info.bits} bits"
     return {
         "Store": Path(info.path).name,

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from rapidin.attribution import Direction, ExactInfluence, Explainer, target_places
+from rapidin.attribution import Direction, ExactInfluence, target_places
 from rapidin.errors import RapidinError
+from rapidin.model import ModelParts, StoreModel
 from rapidin.records import Hit, Sample, SearchResult, TokenInfluence
 from rapidin.settings import SearchOptions
-from rapidin.text import EncodedSample, Encoder, spans_in_response, words_of
+from rapidin.text import EncodedSample, spans_in_response, words_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,28 +31,42 @@ class SearchExplainer:
     """Orders hits by their exact influence and tells which of their tokens it comes from.
 
     Args:
-        explainer: of the store's model.
-        encoder: of the store.
+        model: the store's model.
     """
 
-    def __init__(self, explainer: Explainer, encoder: Encoder) -> None:
-        self._explainer = explainer
-        self._encoder = encoder
+    def __init__(self, model: StoreModel) -> None:
+        self._model = model
 
     def explained(
         self, result: SearchResult, query: EncodedSample, options: SearchOptions, tell: Tell | None = None
     ) -> SearchResult:
-        """Explain a result that has more hits than wanted, for the best to be chosen.
+        """Explain a result that has more hits than wanted, and keep the best of them.
 
         Args:
-            result: of the search by RapidGrads.
+            result: what the search by RapidGrads found.
             query: what was searched for.
             options: `k` hits at each end are kept; `matrices` says whether Eq. 8 is wanted, too.
             tell: told of progress.
 
         Raises:
-            GradientError: of the query.
+            GradientError: the query's gradient cannot be used.
         """
+        with self._model.exclusive() as parts:
+            return _Explanation(parts, query, tell).of(result, options)
+
+
+class _Explanation:
+    """Explains the hits of one query with a model's parts."""
+
+    def __init__(self, parts: ModelParts, query: EncodedSample, tell: Tell | None) -> None:
+        self._encoder = parts.encoder
+        self._explainer = parts.explainer
+        self._query = query
+        self._tell = tell
+
+    def of(self, result: SearchResult, options: SearchOptions) -> SearchResult:
+        """The result with exact scores, tokens and words."""
+        query, tell = self._query, self._tell
         direction = self._explainer.direction(query)
         known = self._influences([*result.proponents, *result.opponents], direction, tell)
         exact = known if direction.exact else {}  # what a RapidGrad says was known before
@@ -65,7 +80,7 @@ class SearchExplainer:
         generation: tuple[TokenInfluence, ...] = ()
         if options.matrices:
             self._add_matrices(shown, known, query, direction, tell)
-            generation = self._generation_tokens(query, [shown[hit.sample.id] for hit in proponents])
+            generation = self._generation_tokens([shown[hit.sample.id] for hit in proponents])
         return replace(
             result,
             proponents=tuple(replace(shown[hit.sample.id], rank=hit.rank) for hit in proponents),
@@ -135,23 +150,26 @@ class SearchExplainer:
         for id, matrix in rows.items():
             shown[id] = replace(shown[id], matrix=tuple(matrix))
 
-    def _generation_tokens(self, query: EncodedSample, hits: Sequence[Hit]) -> tuple[TokenInfluence, ...]:
-        values = [0.0] * sum(query.targets)
+    def _generation_tokens(self, hits: Sequence[Hit]) -> tuple[TokenInfluence, ...]:
+        values = [0.0] * sum(self._query.targets)
         for hit in hits:
             for number, row in enumerate(hit.matrix):
                 values[number] += sum(row)
-        return tuple(
-            replace(token, influence=value)
-            for token, value in zip(generation_tokens(query, self._encoder), values, strict=True)
-        )
+        tokens = generation_tokens(self._query, self._encoder.token_spans(self._query))
+        return tuple(replace(token, influence=value) for token, value in zip(tokens, values, strict=True))
 
 
-def generation_tokens(query: EncodedSample, encoder: Encoder) -> list[TokenInfluence]:
-    """The target tokens of a query with their characters in its generation; influences are 0."""
-    spans = spans_in_response(query, encoder.token_spans(query))
+def generation_tokens(query: EncodedSample, spans: Sequence[tuple[int, int]]) -> list[TokenInfluence]:
+    """Name the target tokens of a query with their characters in its generation; influences are 0.
+
+    Args:
+        query: the query.
+        spans: where each of its tokens stands in its prompt and response together.
+    """
+    places = spans_in_response(query, spans)
     return [
         TokenInfluence(query.response[start:end], start, end, 0.0)
-        for (start, end), target in zip(spans, query.targets, strict=True)
+        for (start, end), target in zip(places, query.targets, strict=True)
         if target
     ]
 

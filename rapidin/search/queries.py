@@ -1,34 +1,34 @@
-"""What is asked for: a bare prompt or the rows of a file, as text samples in the store's shape."""
+"""Queries as text samples: a bare prompt in the shape of the store's rows, or the rows of a file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from rapidin.data import Row, read_rows
+from rapidin.data import read_rows
 from rapidin.errors import RowError, SettingError
-from rapidin.settings import TextSettings
-from rapidin.text import ALPACA, TextSample, named_fields, recognise
+from rapidin.settings import Shape, TextSettings
+from rapidin.text import ALPACA, TextSample, Turn, hash_of, named_fields, recognise, render
 
-COMMAND_LINE = "--prompt"
-"""Stands for the file name in errors about a prompt that came from no file."""
+_ID = "0"
+"""The id of a query that came from no file."""
 
 
 def query_of_prompt(prompt: str | None, generation: str | None, settings: TextSettings) -> TextSample:
     """Put a bare prompt into the shape of the store's rows, so that the model sees it as in training.
 
-    A prompt that begins as the store's template does was rendered already and is taken as it is.
+    A prompt that begins as the store's template does was rendered already and is taken as it is. The sample names
+    no file and has the row number 0.
 
     Args:
         prompt: what was asked, or the whole rendered prompt; None: nothing, the generation stands by itself.
-        generation: what was answered, None if the model shall write it.
-        settings: of the store.
+        generation: what was answered; None: the model writes it.
+        settings: the store's settings of texts.
 
     Raises:
-        SettingError: there is neither, prompt or generation is empty (a prompt may be where the store's rows have
-            none), or the store's template has several fields, so that one text does not fill it.
-        RowError: the prompt cannot be used.
+        SettingError: there is neither prompt nor generation, one of them is empty or holds half a character (a
+            prompt may be empty where the store's rows have none), or the store's template has several fields, so
+            that one text does not fill it.
     """
     if prompt is None and generation is None:
         raise SettingError("nothing is asked: give a prompt, a generation, or both")
@@ -36,11 +36,29 @@ def query_of_prompt(prompt: str | None, generation: str | None, settings: TextSe
         raise SettingError("--prompt is empty: give what the model was asked")
     if generation is not None and not generation.strip():
         raise SettingError("--generation is empty: give what the model answered, or leave it out to let it answer")
+    for name, text in (("prompt", prompt), ("generation", generation)):
+        _check_unicode(name, text or "")
     if prompt is None:
-        return recognise(Row(COMMAND_LINE, 1, {"prompt": "", "completion": generation}), None)
-    row = Row(COMMAND_LINE, 1, _fields(prompt, generation, settings))
-    template = settings.template if "prompt" not in row.fields else None
-    return recognise(row, template, response_required=generation is not None)
+        return _completion("", generation)
+    if settings.shape == "chat":
+        return _chat(prompt, generation)
+    template = settings.template or (ALPACA if settings.shape == "alpaca" else None)
+    if template is None or _is_rendered(prompt, template.prompt, template.prompt_with_input):
+        return _completion(prompt, generation)
+    asked, answered = named_fields(template.prompt), named_fields(template.response)
+    if len(asked) != 1 or len(answered) != 1:
+        raise SettingError(
+            f"--prompt fills one field, and this store's template has {', '.join((*asked, *answered))}: "
+            "write the fields into a file and give it with --queries"
+        )
+    question = {asked[0]: prompt}
+    answer = {} if generation is None else {answered[0]: generation}
+    return _sample(
+        "alpaca" if settings.template is None else "template",
+        {**question, **answer},
+        prompt=render(template.prompt, question),
+        response=render(template.response, answer) if answer else "",
+    )
 
 
 def read_queries(file: Path, settings: TextSettings) -> Iterator[TextSample]:
@@ -59,26 +77,44 @@ def read_queries(file: Path, settings: TextSettings) -> Iterator[TextSample]:
         yield query
 
 
-def _fields(prompt: str, generation: str | None, settings: TextSettings) -> dict[str, Any]:
-    fields: dict[str, Any]
-    if settings.shape == "chat":
-        messages = [{"role": "user", "content": prompt}]
-        if generation is not None:
-            messages.append({"role": "assistant", "content": generation})
-        return {"messages": messages}
-    template = settings.template or (ALPACA if settings.shape == "alpaca" else None)
-    if template is None or _is_rendered(prompt, template.prompt, template.prompt_with_input):
-        return {"prompt": prompt} if generation is None else {"prompt": prompt, "completion": generation}
-    asked, answered = named_fields(template.prompt), named_fields(template.response)
-    if len(asked) != 1 or len(answered) != 1:
+def _completion(prompt: str, generation: str | None) -> TextSample:
+    """A prompt and a response as they are."""
+    text = {"prompt": prompt} if generation is None else {"prompt": prompt, "response": generation}
+    return _sample("completion", text, prompt=prompt, response=generation or "")
+
+
+def _chat(prompt: str, generation: str | None) -> TextSample:
+    """A chat of one question, with the assistant's answer if it is known."""
+    answer = () if generation is None else (Turn("assistant", generation),)
+    turns = (Turn("user", prompt), *answer)
+    messages = [[turn.role, turn.content] for turn in turns]
+    return _sample("chat", {"messages": messages}, response=generation or "", turns=turns)
+
+
+def _sample(
+    shape: Shape, text: Mapping[str, object], *, response: str, prompt: str = "", turns: tuple[Turn, ...] = ()
+) -> TextSample:
+    return TextSample(
+        id=_ID,
+        shape=shape,
+        prompt=prompt,
+        response=response,
+        turns=turns,
+        has_response=bool(response),
+        content_hash=hash_of(shape, text),
+        metadata={},
+        file="",
+        row=0,
+    )
+
+
+def _check_unicode(name: str, text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
         raise SettingError(
-            f"--prompt fills one field, and this store's template has {', '.join((*asked, *answered))}: "
-            "write the fields into a file and give it with --queries"
-        )
-    fields = {asked[0]: prompt}
-    if generation is not None:
-        fields[answered[0]] = generation
-    return fields
+            f"the {name} holds half a character (\\u{ord(text[error.start]):04x}): repair the text"
+        ) from error
 
 
 def _is_rendered(prompt: str, *templates: str | None) -> bool:

@@ -6,18 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
-from rapidin.model import QueryModel
+from rapidin.model import StoreModel
 from rapidin.records import Sample, SearchResult, StoreInfo
 from rapidin.search.closing import Gate
 from rapidin.search.explaining import Tell
 from rapidin.search.queries import query_of_prompt, read_queries
-from rapidin.search.steps import SearchSteps
+from rapidin.search.query_search import QuerySearch
 from rapidin.settings import Options, SearchOptions
 from rapidin.storage import GpuSearch, Store
 
@@ -83,7 +82,7 @@ class Searcher:
         self._gate = Gate(f"the searcher of {self.store.path}")
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="rapidin-search")
         try:
-            self._model = QueryModel(
+            self._model = StoreModel(
                 self.store,
                 model=model,
                 tokenizer=tokenizer,
@@ -93,7 +92,7 @@ class Searcher:
                 trust_remote_code=trust_remote_code,
             )
             try:
-                self._steps = SearchSteps(self.store, self._model, GpuSearch.on(device))
+                self._search = QuerySearch(self.store, self._model, GpuSearch.on(device))
             except BaseException:
                 self._model.close()
                 raise
@@ -169,11 +168,8 @@ class Searcher:
             RapidinError: as of `search`.
         """
         query = query_of_prompt(prompt, generation, self.store.settings.text)
-        encoder = self._model.encoder
-        with self._gate.inside(), self._model.lock:
-            if not query.has_response:
-                return len(encoder.encode_prompt(query))
-            return len(encoder.encode(query, query.response if query.turns else None).ids)
+        with self._gate.inside():
+            return self._model.count_tokens(query)
 
     def search(
         self,
@@ -199,7 +195,7 @@ class Searcher:
         wanted = SearchOptions(**options)
         query = query_of_prompt(prompt, generation, self.store.settings.text)
         with self._gate.inside():
-            (result,) = self._steps.results([replace(query, id="0")], wanted, on_progress)
+            (result,) = self._search.results([query], wanted, on_progress)
         return result
 
     async def asearch(
@@ -242,7 +238,7 @@ class Searcher:
         queries = read_queries(Path(file), self.store.settings.text)
         done = 0
         while chunk := list(islice(queries, _QUERIES_AT_ONCE)):
-            answers = self._steps.results(chunk, wanted, None)
+            answers = self._search.results(chunk, wanted, None)
             while True:
                 with self._gate.inside():  # not while the caller looks at a result
                     result = next(answers, None)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from html import unescape
 
-from rapidin.report import SCRIPTS, STYLES, Parts
+from rapidin.report import SCRIPTS, STYLES, PageParts
 
 _SCRIPTS = (*SCRIPTS, "link.js", "client.js", "form.js", "ask.js")
 _POLICY = re.compile(r'http-equiv="Content-Security-Policy" content="([^"]*)"')
@@ -22,6 +22,6 @@ class Page:
 
 def ask_page() -> Page:
     """The page; it holds nothing of a store, which it asks for with the token that is typed into it."""
-    text = Parts("rapidin.service").page("ask.html", _SCRIPTS, (*STYLES, "ask.css"))
+    text = PageParts("rapidin.service").page("ask.html", _SCRIPTS, (*STYLES, "ask.css"))
     (policy,) = _POLICY.findall(text)
     return Page(text, f"{unescape(policy)}; frame-ancestors 'none'")

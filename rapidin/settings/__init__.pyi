@@ -5,12 +5,12 @@ from .choices import (
     ExportFormat as ExportFormat,
     IndexChoice as IndexChoice,
     IndexKind as IndexKind,
-    Loss as Loss,
     Objective as Objective,
     OnError as OnError,
     ProjectionKind as ProjectionKind,
     Quantization as Quantization,
     Shape as Shape,
+    Targets as Targets,
 )
 from .requested import (
     RequestedSettings as RequestedSettings,

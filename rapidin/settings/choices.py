@@ -4,11 +4,11 @@ from typing import Literal
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "8bit", "4bit"]
-Loss = Literal["response", "all"]
+Targets = Literal["response", "all"]
 Objective = Literal["loss", "log-odds"]
 OnError = Literal["fail", "skip"]
 Shape = Literal["template", "chat", "alpaca", "completion", "text"]
-ProjectionKind = Literal["rapidgrad", "factored"]
+ProjectionKind = Literal["shuffled", "factored"]
 Bits = Literal[1, 4, 16]
 IndexKind = Literal["ivf", "rabitq"]
 IndexChoice = Literal["auto", "exact", "ivf", "rabitq"]

@@ -30,16 +30,16 @@ class RequestedSettings(TypedDict, total=False):
     adapter: str | None
     dtype: str | None
     quantization: str | None
-    modules: str | None
+    parameters: str | None
     template: str | Path | None
     max_length: int | None
-    loss: str | None
+    targets: str | None
     projection: str | None
     projection_dim: int | None
     shuffles: int | None
     seed: int | None
     objective: str | None
-    layer_norm: bool | None
+    normalise_layers: bool | None
     bits: int | None
 
 
@@ -62,15 +62,15 @@ class ResolvedSettings:
 
 
 _PARTS: dict[str, dict[str, str]] = {
-    "model": {name: name for name in ("model", "adapter", "dtype", "quantization", "modules")},
-    "text": {name: name for name in ("template", "max_length", "loss")},
+    "model": {name: name for name in ("model", "adapter", "dtype", "quantization", "parameters")},
+    "text": {name: name for name in ("template", "max_length", "targets")},
     "projection": {
         "projection": "kind",
         "projection_dim": "dimension",
         "shuffles": "shuffles",
         "seed": "seed",
         "objective": "objective",
-        "layer_norm": "layer_norm",
+        "normalise_layers": "normalise_layers",
     },
     "codec": {"bits": "bits"},
 }
@@ -102,10 +102,10 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
             raise SettingError("a new store needs --model: the directory or hub id of the fine-tuned model")
         if "shuffles" in given["projection"]:
             # Shuffling is the one projection's; who asks for it asks for that.
-            kind = given["projection"].setdefault("kind", "rapidgrad")
+            kind = given["projection"].setdefault("kind", "shuffled")
             if kind == "factored":
                 raise SettingError(
-                    "--shuffles belongs to --projection rapidgrad; the factored one does not shuffle"
+                    "--shuffles belongs to --projection shuffled; the factored one does not shuffle"
                 )
         return ResolvedSettings(
             model=_validated(ModelSettings, given["model"]),

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rapidin.errors import SettingError
-from rapidin.settings.choices import Bits, DType, Loss, Objective, ProjectionKind, Quantization, Shape
+from rapidin.settings.choices import Bits, DType, Objective, ProjectionKind, Quantization, Shape, Targets
 
 MINIMUM_PROJECTION_DIM = 64
 """Fewer numbers than this say nothing about a gradient (noise variance 1/64)."""
@@ -31,22 +31,22 @@ class ProjectionSettings(Frozen):
     """Everything that the map gradient → RapidGrad depends on besides the parameters' shapes.
 
     Attributes:
-        kind: ``rapidgrad`` shuffles and projects the formed gradient, ``factored`` sketches each layer from the
+        kind: ``shuffled`` shuffles and projects the formed gradient, ``factored`` sketches each layer from the
             factors of its gradient; see `rapidin.attribution.projections`. A store never mixes them.
         dimension: K, the numbers in a RapidGrad; a power of two.
         shuffles: λ, the rounds of random shuffling (Alg. 1); without meaning for ``factored``.
         seed: of shuffling and Rademacher signs.
         objective: what of a target token is differentiated, see `rapidin.attribution.gradients.objectives`.
-        layer_norm: whether each parameter tensor's gradient is divided by its L2 norm.
+        normalise_layers: whether each parameter tensor's gradient is divided by its L2 norm.
         version: of the map's definition; a store never mixes versions.
     """
 
-    kind: ProjectionKind = "rapidgrad"
+    kind: ProjectionKind = "shuffled"
     dimension: int = 65536
     shuffles: Annotated[int, Field(ge=1, le=10_000)] = 20
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     objective: Objective = "loss"
-    layer_norm: bool = True
+    normalise_layers: bool = True
     version: Literal[1] = 1
 
     @field_validator("dimension")
@@ -79,7 +79,7 @@ class ModelSettings(Frozen):
         adapter: PEFT adapter directory or hub id, or None.
         dtype: of the weights in memory; ``auto`` takes the checkpoint's.
         quantization: of the frozen base under an adapter.
-        modules: regular expression; only parameters whose name it finds are traced. None: the trainable
+        parameters: regular expression; only parameters whose name it finds are traced. None: the trainable
             matrices, or where there is none (as in adapters that only scale) all that is trainable.
     """
 
@@ -87,17 +87,17 @@ class ModelSettings(Frozen):
     adapter: str | None = None
     dtype: DType = "auto"
     quantization: Quantization = "none"
-    modules: str | None = None
+    parameters: str | None = None
 
-    @field_validator("modules")
+    @field_validator("parameters")
     @classmethod
-    def _readable_expression(cls, modules: str | None) -> str | None:
-        if modules is not None:
+    def _readable_expression(cls, parameters: str | None) -> str | None:
+        if parameters is not None:
             try:
-                re.compile(modules)
+                re.compile(parameters)
             except re.error as error:
-                raise SettingError(f"--modules {modules!r} is not a regular expression: {error}") from error
-        return modules
+                raise SettingError(f"--parameters {parameters!r} is not a regular expression: {error}") from error
+        return parameters
 
 
 class Template(Frozen):
@@ -127,13 +127,13 @@ class TextSettings(Frozen):
     Attributes:
         template: the user's, or None for the built-in one of each row shape.
         max_length: tokens of a sample; what is beyond is cut off. None: the model's context, at most 2,048.
-        loss: which tokens are targets, the response's or all but the first.
+        targets: which tokens are targets, the response's or all but the first.
         shape: of the rows that the store was created from; a bare prompt of a search is put into it.
     """
 
     template: Template | None = None
     max_length: Annotated[int, Field(ge=2)] | None = None
-    loss: Loss = "response"
+    targets: Targets = "response"
     shape: Shape | None = None
 
 
@@ -168,5 +168,5 @@ class StoreSettings(Frozen):
     text: TextSettings = TextSettings()
     projection: ProjectionSettings = ProjectionSettings()
     codec: CodecSettings = CodecSettings()
-    parameters: tuple[TracedParameter, ...]
+    traced: tuple[TracedParameter, ...]
     fingerprint: Fingerprint

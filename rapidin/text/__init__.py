@@ -1,6 +1,6 @@
 """Rows as text and tokens: what a sample says (`recognise`), and what the model sees of it (`Encoder`).
 
-Knows nothing of models or stores; the tokenizer is handed in.
+This package knows nothing of models or stores; callers hand in the tokenizer.
 """
 
 import lazy_loader

@@ -1,9 +1,10 @@
 """Chats as the tokenizer's chat template renders them, and which of the characters are targets.
 
-The target of an assistant's turn is what the turn adds to the rendered text after its generation prompt: the
-template renders the messages before it with the generation prompt, and the messages up to and with it; the second
-text must begin with the first, and the rest is the target. The whole chat must begin with the second, else the
-template rewrites earlier turns and the model was trained on something else than what it is asked to continue.
+The target of an assistant's turn is what the turn adds to the rendered text after its generation prompt. The
+template renders the messages before the turn with the generation prompt, and the messages up to and including the
+turn. The second text must begin with the first, and the rest is the target. The whole chat must begin with the
+second text; otherwise the template rewrites earlier turns, and the model was trained on something else than it is
+asked to continue.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from typing import NoReturn
 
 from rapidin.errors import RowError
 from rapidin.text.rows import ASSISTANT, TextSample, Turn
-from rapidin.text.tokens import Tokenizer, tokenize
+from rapidin.text.tokenizers import Tokenizer, tokenize
 
 Span = tuple[int, int]
-"""First character, and the one behind the last."""
+"""First character, and the one after the last."""
 
 
 class Chat:
     """A sample's messages and their rendering.
 
     Args:
-        tokenizer: whose chat template is used.
-        sample: with turns.
-        response: takes the place of the assistant's last turn, or follows the last message, and is the only
-            target. None: every turn of the assistant is a target.
+        tokenizer: tokenizer with the chat template.
+        sample: sample with turns.
+        response: text that replaces the assistant's last turn, or follows the last message, and is the only
+            target; None if every turn of the assistant is a target.
     """
 
     def __init__(self, tokenizer: Tokenizer, sample: TextSample, response: str | None = None) -> None:
@@ -51,7 +52,7 @@ class Chat:
         return self._render(self._turns)
 
     def spans(self) -> Iterator[Span]:
-        """Targets in `text`, in order; lazily, since each costs a rendering of all before it."""
+        """Targets in `text`, in order; an iterator, because each costs a rendering of everything before it."""
         for index, turn in enumerate(self._turns):
             if turn.role != ASSISTANT or (self._only_last and index + 1 < len(self._turns)):
                 continue
@@ -71,7 +72,7 @@ class Chat:
 
     @cached_property
     def first_target(self) -> int:
-        """Where the first target begins."""
+        """Character at which the first target begins."""
         start, _ = next(self.spans(), (len(self.text), 0))
         return start
 
@@ -104,10 +105,10 @@ class Rendered:
 
     Attributes:
         ids: token ids.
-        targets: which of them lie in a target.
+        targets: whether each token lies in a target.
         truncated: whether tokens were cut off.
-        spans: the targets; those that begin behind the last token are left out, but for the first. They give the
-            same tokens again.
+        spans: the targets, from which the same tokens can be made again; targets that begin after the last token
+            are left out, except the first target.
     """
 
     ids: list[int]
@@ -120,10 +121,10 @@ def encode_rendered(text: str, spans: Iterable[Span], tokenizer: Tokenizer, max_
     """Token ids and targets of a rendered text.
 
     Args:
-        text: all of it.
-        spans: the targets, in order; taken one by one, and not beyond the last token that is kept.
-        tokenizer: a fast one takes the text in one piece, a slow one in the pieces of `pieces`.
-        max_length: tokens that are kept.
+        text: the whole rendered text.
+        spans: the targets in order; they are taken one by one, and not beyond the last token that is kept.
+        tokenizer: tokenizer; a fast one takes the text in one piece, a slow one takes the parts of `pieces`.
+        max_length: maximum number of tokens that are kept.
     """
     if tokenizer.is_fast:
         return _by_offsets(text, spans, tokenizer, max_length)
@@ -131,7 +132,7 @@ def encode_rendered(text: str, spans: Iterable[Span], tokenizer: Tokenizer, max_
 
 
 def pieces(text: str, spans: Iterable[Span]) -> Iterator[tuple[Span, bool]]:
-    """What a slow tokenizer, which knows no characters, takes apart: context and targets in turn."""
+    """Parts of the text, context and targets in turn, for a slow tokenizer, which cannot tell characters."""
     position = 0
     for start, end in spans:
         yield (position, start), False
@@ -141,11 +142,11 @@ def pieces(text: str, spans: Iterable[Span]) -> Iterator[tuple[Span, bool]]:
 
 
 def _by_offsets(text: str, spans: Iterable[Span], tokenizer: Tokenizer, max_length: int) -> Rendered:
-    """The whole text in one piece; a token is a target where its first character is in a target."""
+    """Encode the whole text in one piece; a token is a target if its first character is in a target."""
     encoding = tokenize(tokenizer, text, max_length, return_offsets_mapping=True)
     ids = list(encoding["input_ids"])
     kept = ids[:max_length]
-    # Non-decreasing already, but for tokens that stand for no character.
+    # They are in order already, except for tokens that stand for no character.
     begins = list(accumulate((begin for begin, _ in encoding["offset_mapping"][:max_length]), max))
     targets = [False] * len(kept)
     reached: list[Span] = []

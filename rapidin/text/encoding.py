@@ -1,13 +1,13 @@
 """Samples as token ids and targets: what the model sees, and which tokens its loss counts.
 
 Prompt and response are tokenised apart and joined, ``[bos] + prompt + response + [eos]``, so that the prompt's
-tokens are the same whatever follows. A ``text`` is all response. A chat is rendered by the tokenizer's chat
+tokens do not depend on what follows. A ``text`` is all response. A chat is rendered by the tokenizer's chat
 template and tokenised in one piece (see `rapidin.text.chat`).
 
 Special tokens that stand literally in prompt and response (a row that quotes ``</s>``) stay plain text:
 `transformers` would otherwise turn them into the token itself, and a row could end its own sequence. There are two
-exceptions, where they are meant: chats, because the rendered text consists of them, and rows under a user's
-template that itself contains one.
+exceptions: chats, because the rendered text consists of special tokens, and rows under a user's template that
+itself contains one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from rapidin.records import Sample
 from rapidin.settings import TextSettings
 from rapidin.text.chat import Chat, Span, encode_rendered
 from rapidin.text.rows import TextSample
-from rapidin.text.stored_samples import readings
 from rapidin.text.templates import check_template, literal_text
 from rapidin.text.token_spans import PlacesOfTokens
-from rapidin.text.tokens import Tokenizer, tokenize
+from rapidin.text.tokenizers import Tokenizer, tokenize
 
 DEFAULT_MAX_LENGTH = 2048
 
@@ -34,14 +33,15 @@ class EncodedSample:
     """A sample as the model sees it.
 
     Attributes:
-        id: of the sample.
+        id: id of the sample.
         ids: token ids [t].
-        targets: whether token i is predicted and its loss counts [t]; never the first.
+        targets: whether each token is predicted and its loss counts [t]; the first token never is.
         truncated: whether tokens were cut off.
-        prompt: text before the response (for a chat: before the first target).
-        response: the rest. Both are whole, without begin and end tokens, even where the tokens were cut.
-        target_spans: of a chat, the parts of prompt and response together whose tokens are targets, as far as
-            tokens were kept; empty: no chat, prompt and response were tokenised apart.
+        prompt: text before the response, in a chat the text before the first target.
+        response: the rest of the text; both texts are whole, without begin and end tokens, even if tokens were cut
+            off.
+        target_spans: spans of a chat's targets in prompt and response together, as far as tokens were kept; empty
+            for other shapes, whose prompt and response are tokenised apart.
     """
 
     id: str
@@ -57,9 +57,9 @@ class Encoder:
     """Turns text samples into token ids.
 
     Args:
-        tokenizer: of `transformers`; copied, because tokenising with options changes its state.
-        settings: template, maximum length and loss.
-        context_length: tokens that the model can take, None where it has no limit.
+        tokenizer: tokenizer of `transformers`; it is copied, because tokenising with options changes its state.
+        settings: template, maximum length and targets.
+        context_length: maximum number of tokens that the model takes; None if it has no limit.
 
     Raises:
         SettingError: the maximum length is more than the context, the template is malformed, or it wants a
@@ -85,10 +85,10 @@ class Encoder:
         """Token ids and targets of a sample.
 
         Args:
-            sample: the sample.
-            response: instead of its own, for example what the model wrote. In a chat it takes the place of the
-                assistant's last turn or follows the last message, and only it is a target; without it every
-                turn of the assistant is one.
+            sample: sample as text.
+            response: text that replaces the sample's own response, for example what the model wrote. In a chat it
+                replaces the assistant's last turn or follows the last message, and it is the only target; without
+                it every turn of the assistant is a target.
 
         Raises:
             RowError: the sample has no response, a chat cannot be rendered, or no target is left within
@@ -108,9 +108,7 @@ class Encoder:
         raise self._prompt_too_long(sample)
 
     def encode_prompt(self, sample: TextSample) -> list[int]:
-        """Token ids after which the model writes its response.
-
-        For prompt and response they are the first ids of `encode`.
+        """Token ids after which the model writes its response; unless it is a chat, `encode` begins with them.
 
         Raises:
             RowError: there is no prompt, a chat cannot be rendered, or no room is left within `max_length`.
@@ -129,40 +127,37 @@ class Encoder:
     def encode_stored(self, sample: Sample) -> EncodedSample:
         """The very token ids and targets that a stored sample's gradient was computed from.
 
-        A store keeps text and counts, not ids: the text is encoded again, a chat's by its `target_spans`. For
-        chats stored before format 3, which have none, everything from the response on is taken for the target.
+        A store keeps text and counts, not ids: the text is encoded again, a chat's by its `target_spans`.
 
         Args:
             sample: of a store with the encoder's settings and tokenizer.
 
         Raises:
             StoreMismatchError: the counts of tokens or targets differ from the stored ones, so the tokenizer is
-                another, or it is an old store's chat of several turns; names the id.
+                another; the message names the id.
         """
-        found = [self._encode_reading(sample, spans) for spans in readings(sample, self._settings)]
-        stored = (sample.tokens, sample.targets, sample.truncated)
-        for encoded in found:
-            if (len(encoded.ids), sum(encoded.targets), encoded.truncated) == stored:
-                return encoded
-        raise StoreMismatchError(
-            f"sample {sample.id!r}: its text now gives {len(found[0].ids)} tokens, {sum(found[0].targets)} of "
-            f"them targets, not {sample.tokens} and {sample.targets} as when it was stored: take the tokenizer "
-            f"of that time, or delete it and run 'rapidin ingest' for its row again ({sample.file}, "
-            f"row {sample.row})"
-        )
+        encoded = self._encode_again(sample)
+        found = (len(encoded.ids), sum(encoded.targets), encoded.truncated)
+        if found != (sample.tokens, sample.targets, sample.truncated):
+            raise StoreMismatchError(
+                f"sample {sample.id!r}: its text now gives {found[0]} tokens, {found[1]} of them targets, not "
+                f"{sample.tokens} and {sample.targets} as when it was stored: take the tokenizer of that time, or "
+                f"delete it and run 'rapidin ingest' for its row again ({sample.file}, row {sample.row})"
+            )
+        return encoded
 
     def token_spans(self, encoded: EncodedSample) -> list[Span]:
-        """Where each token of a sample stands in its prompt and response together; see `rapidin.text.token_spans`.
+        """Span of each token in prompt and response together; see `rapidin.text.token_spans`.
 
         Args:
-            encoded: by this encoder or one like it; or its prompt, followed by tokens that the model wrote.
+            encoded: sample as this encoder encoded it, or its prompt followed by tokens that the model wrote.
         """
         places = PlacesOfTokens(self._tokenizer, self._plain, self.max_length)
         return places.of(encoded.ids, encoded.prompt, encoded.response, encoded.target_spans)
 
-    def _encode_reading(self, sample: Sample, spans: tuple[Span, ...]) -> EncodedSample:
-        if spans:
-            return self._encode_text(sample.id, sample.text, len(sample.prompt), spans)
+    def _encode_again(self, sample: Sample) -> EncodedSample:
+        if sample.target_spans:
+            return self._encode_text(sample.id, sample.text, len(sample.prompt), sample.target_spans)
         return self._encode_pieces(sample.id, sample.prompt, sample.response)
 
     def _encode_pieces(self, id: str, prompt: str, response: str) -> EncodedSample:
@@ -170,7 +165,7 @@ class Encoder:
         ids = prompt_ids
         if len(prompt_ids) <= self.max_length:  # else the response is cut off whole
             ids = prompt_ids + self._response_ids(response)
-        first_target = 1 if self._settings.loss == "all" else max(1, len(prompt_ids))
+        first_target = 1 if self._settings.targets == "all" else max(1, len(prompt_ids))
         kept = tuple(ids[: self.max_length])
         return EncodedSample(
             id=id,
@@ -197,7 +192,7 @@ class Encoder:
 
     def _encode_text(self, id: str, text: str, first_target: int, spans: Iterable[Span]) -> EncodedSample:
         rendered = encode_rendered(text, spans, self._tokenizer, self.max_length)
-        targets = [True] * len(rendered.ids) if self._settings.loss == "all" else rendered.targets
+        targets = [True] * len(rendered.ids) if self._settings.targets == "all" else rendered.targets
         if targets:
             targets[0] = False
         return EncodedSample(

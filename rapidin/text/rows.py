@@ -1,4 +1,4 @@
-"""What a row says: its shape, the text of prompt and response, its id and its metadata."""
+"""The reading of a row: its shape, the text of prompt and response, its id and its metadata."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from rapidin.data import Row
 from rapidin.errors import RowError
-from rapidin.settings import Template
+from rapidin.settings import Shape, Template
 from rapidin.text.field_values import kind_of, plain_value, typed_cell
 from rapidin.text.templates import ALPACA, check_template, named_fields, render
 
-Shape = Literal["template", "chat", "alpaca", "completion", "text"]
-
 SHAPES = "messages; instruction + output (+ input); prompt + completion (or response); text"
-"""The fields of each known shape, for error messages."""
+"""Fields of each known shape, for error messages."""
 
 ASSISTANT = "assistant"
 HASH_DIGITS = 32
@@ -37,17 +35,17 @@ class TextSample:
     """A row as text.
 
     Attributes:
-        id: the row's own, or the first 16 digits of `content_hash`.
-        shape: how the row was read; ``template`` is the user's.
-        prompt: text before the response; empty for ``text`` and, since a tokenizer renders it, for ``chat``.
-        response: the response; for ``text`` all of it, for ``chat`` the last turn if it is the assistant's.
-        turns: messages of a chat, else empty.
-        has_response: whether there is anything in `response`.
+        id: id of the row, or the first 16 digits of `content_hash` if it has none.
+        shape: shape by which the row was read; ``template`` is the user's template.
+        prompt: text before the response; empty for ``text``, and for ``chat`` because a tokenizer renders it.
+        response: text of the response: all of a ``text``, the last turn of a ``chat`` if it is the assistant's.
+        turns: messages of a chat; empty for other shapes.
+        has_response: whether `response` has any text.
         content_hash: 32 hexadecimal digits of the SHA-256 of shape and text; metadata, the order of fields and
             an empty ``input`` do not change it.
         metadata: all other fields, as JSON values.
-        file: the data file, as the user named it.
-        row: the row's number in it, counted from 1.
+        file: path of the data file, as the user wrote it; empty for a query that came from no file.
+        row: number of the row in the file, from 1; 0 for a query that came from no file.
     """
 
     id: str
@@ -64,7 +62,7 @@ class TextSample:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What a shape makes of a row: `used` are the fields that are not metadata, `text` is what is hashed."""
+    """A row read by a shape: `used` names the fields that are not metadata, `text` is what is hashed."""
 
     shape: Shape
     used: frozenset[str]
@@ -76,18 +74,18 @@ class _Content:
 
 
 def hash_of(shape: Shape, text: Mapping[str, Any]) -> str:
-    """`TextSample.content_hash` of a row of that shape with these fields of text."""
+    """The `TextSample.content_hash` of a row of this shape with these fields of text."""
     canonical = json.dumps([shape, text], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:HASH_DIGITS]
 
 
 def recognise(row: Row, template: Template | None = None, response_required: bool = True) -> TextSample:
-    """Read a row as text by `template`, or without one by the shape that its fields show.
+    """Read a row as text by `template`, or by the shape that its fields show if there is no template.
 
     Args:
-        row: the row.
-        template: the user's; every field it names must be in the row, except ``input``, which may be absent.
-        response_required: False for queries, whose response the model may write.
+        row: row of a data file.
+        template: template of the user; every field that it names must be in the row, except ``input``.
+        response_required: whether a row without a response is refused; the model may write that of a query.
 
     Raises:
         RowError: the row has no known shape, or a field of the wrong type, or an unusable id, or no response
@@ -116,7 +114,7 @@ def recognise(row: Row, template: Template | None = None, response_required: boo
 
 
 class _Reader:
-    """Takes one row apart; every complaint names its file, number and id."""
+    """Reads one row; every error names its file, number and id."""
 
     def __init__(self, row: Row) -> None:
         self.row = row
@@ -139,7 +137,7 @@ class _Reader:
         return str(value)
 
     def detect(self, response_required: bool) -> _Content:
-        """Read the row by the first shape whose fields are all there."""
+        """Read the row by the first shape whose fields are all present."""
         fields = self.fields
         answer = next((name for name in ("completion", "response") if name in fields), None)
         if "messages" in fields:
@@ -257,7 +255,7 @@ class _Reader:
         self.fail(f"field {field!r} is {state}; a training row needs a response")
 
     def _value(self, name: str, shape: Shape) -> str:
-        """A field's text for a template; a user's template takes numbers and truth values too."""
+        """A field's text for a template; a user's template also takes numbers and truth values."""
         if name not in self.fields:
             if name == "input":
                 return ""

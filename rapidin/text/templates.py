@@ -1,4 +1,4 @@
-"""Prompt templates: the built-in one of Alpaca rows, and those that users write as JSON.
+"""Prompt templates: the built-in template of Alpaca rows, and templates that users write as JSON.
 
 A template's strings are Python format strings over a row's fields: ``{instruction}`` stands for a field, ``{{``
 and ``}}`` for braces. Nothing else is allowed in the braces: no attribute or index access, conversion or format,
@@ -36,7 +36,7 @@ ALPACA = Template(
 """The prompts of Stanford Alpaca, with the space after "Response:" that most trainings use."""
 
 Parts = tuple[tuple[str, str | None], ...]
-"""Literal text, and the field that follows it or None."""
+"""Pairs of a literal text and the field that follows it, or None at the end."""
 
 
 @lru_cache(maxsize=64)
@@ -44,7 +44,7 @@ def split_format(text: str) -> Parts:
     """Literal texts and field names of a template's string.
 
     Raises:
-        SettingError: a brace is not closed, or there is more than a field's name in a pair of braces.
+        SettingError: a brace is not closed, or a pair of braces holds more than a field's name.
     """
     try:
         parsed = list(string.Formatter().parse(text))
@@ -66,23 +66,27 @@ def split_format(text: str) -> Parts:
 
 
 def named_fields(text: str) -> tuple[str, ...]:
-    """Fields that a template's string names, each once, in order."""
+    """Names of the fields in a template's string, each once, in order."""
     return tuple(dict.fromkeys(name for _, name in split_format(text) if name is not None))
 
 
 def literal_text(template: Template) -> str:
-    """All text of the template that does not come from the row, pieces separated by NUL characters."""
+    """The template's own text, without fields; its pieces are separated by NUL characters."""
     texts = [template.prompt, template.prompt_with_input or "", template.response]
     return "\0".join(literal for text in texts for literal, _ in split_format(text))
 
 
 def render(text: str, values: Mapping[str, str]) -> str:
-    """Fill a template's string; every field it names must be in `values`."""
+    """Fill a template's string; `values` must have every field that it names."""
     return "".join(literal + ("" if name is None else values[name]) for literal, name in split_format(text))
 
 
 def check_template(template: Template) -> None:
-    """Raise SettingError where a string of the template is malformed or its response names no field."""
+    """Check a template before any row is read.
+
+    Raises:
+        SettingError: a string of the template is malformed, or its response names no field.
+    """
     for text in (template.prompt, template.prompt_with_input or ""):
         split_format(text)
     if not named_fields(template.response):
@@ -93,7 +97,7 @@ def check_template(template: Template) -> None:
 
 
 def load_template(path: Path) -> Template:
-    """Read a template from a JSON file that has the fields of `Template`.
+    """Read a template from a JSON file with the keys of `Template`.
 
     Raises:
         SettingError: the file cannot be read, is not JSON, has an unknown or missing key, or a malformed string.

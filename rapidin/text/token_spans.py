@@ -1,19 +1,20 @@
-"""Where tokens stand in the text.
+"""The characters of the text that each token stands for.
 
 The spans of a text's tokens tile it: they are in order, do not overlap, and every character that the tokens stand
 for is in exactly one of them.
 
 * A character that several tokens share (bytes of one emoji, the parts that a normaliser makes of "½") belongs to
-  the last of them, the one that completes it. Those before have an empty span in front of it. So has a blank that
-  a tokenizer puts before a word where the text has none. Where tokens were cut off within a character, the last
-  token that is left has it.
+  the last of them, the one that completes it. The tokens before have an empty span in front of the character. A
+  blank that a tokenizer puts before a word, but that the text does not have, also gets an empty span. If tokens
+  were cut off within a character, the last remaining token has it.
 * Characters that no token stands for (blanks that a tokenizer drops) belong to the token behind them, or to the
   last one of their piece. A piece without any token, such as a prompt of blanks, is in no span.
-* Tokens that no character stands for have an empty span: at 0 that of the beginning, behind the last character
-  that of the end of a sequence.
+* Tokens that stand for no character have an empty span: the beginning of a sequence at 0, the end of a sequence
+  behind the last character.
 
 A fast tokenizer tells the characters of its own tokens. A slow one does not, and a model may write other tokens
-than those of its text tokenised: these are decoded and compared with the text (`rapidin.text.alignment`).
+than the tokenizer would make of the same text. Such tokens are decoded and compared with the text, see
+`rapidin.text.decoded_spans`.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
-from rapidin.text.alignment import align
 from rapidin.text.chat import Span, pieces
-from rapidin.text.tokens import Tokenizer, tokenize
+from rapidin.text.decoded_spans import align
+from rapidin.text.tokenizers import Tokenizer, tokenize
 
 
 class PlacesOfTokens:
     """Finds the characters of tokens.
 
     Args:
-        tokenizer: that made the tokens.
+        tokenizer: tokenizer that made the tokens.
         plain: whether special tokens that stand literally in prompts and responses were taken as text.
-        max_length: tokens that samples were cut to.
+        max_length: maximum number of tokens, to which samples were cut.
     """
 
     def __init__(self, tokenizer: Tokenizer, plain: bool, max_length: int) -> None:
@@ -44,10 +45,10 @@ class PlacesOfTokens:
         """Spans of `ids` in prompt and response together, one for each.
 
         Args:
-            ids: of a sample, perhaps cut off; or of a prompt and what a model wrote after it.
-            prompt, response: the text, as in `EncodedSample`.
-            target_spans: of a rendered chat; empty: prompt and response were tokenised apart, or one of them by
-                a model.
+            ids: token ids of a sample, perhaps cut off, or of a prompt and what a model wrote after it.
+            prompt, response: text of the sample, as in `EncodedSample`.
+            target_spans: target spans of a rendered chat; empty if prompt and response were tokenised apart, or
+                a model wrote one of them.
         """
         text, border = prompt + response, len(prompt)
         if target_spans:
@@ -71,10 +72,10 @@ class PlacesOfTokens:
         """Spans of the tokens of each piece, up to the first piece whose own tokens are not those in `ids`.
 
         Args:
-            ids: all, perhaps with that of the beginning of a sequence.
-            text: all.
-            cuts: the pieces of it.
-            plain: see above; None: as the tokenizer does by itself.
+            ids: all token ids, perhaps with the beginning of a sequence.
+            text: the whole text.
+            cuts: spans of the pieces of the text.
+            plain: see the constructor; None leaves it to the tokenizer.
         """
         options = {} if plain is None else {"split_special_tokens": plain}
         gathered: list[list[Span]] = []
@@ -103,7 +104,7 @@ class PlacesOfTokens:
         return {"return_offsets_mapping": True} if self._tokenizer.is_fast else {}
 
     def _ends(self, ids: Sequence[int], found: list[list[Span]]) -> bool:
-        """Whether nothing follows the tokens found but perhaps that of the end of the sequence."""
+        """Whether nothing follows the tokens that were found, except perhaps the end of the sequence."""
         rest = list(ids[sum(map(len, found)) :])
         return rest in ([], [self._tokenizer.eos_token_id])
 
@@ -112,7 +113,7 @@ class PlacesOfTokens:
         return spans + [(length, length)] * (len(ids) - len(spans))
 
     def _decoded(self, ids: Sequence[int], text: str, special: bool = False) -> list[Span]:
-        """Spans by decoding; special tokens count as text only where `special` is set."""
+        """Spans found by decoding; special tokens count as text only if `special` is set."""
 
         def decode(some: Sequence[int]) -> str:
             return str(self._tokenizer.decode(list(some), skip_special_tokens=not special)) if some else ""
@@ -121,18 +122,18 @@ class PlacesOfTokens:
 
 
 def tile(offsets: Sequence[Span], length: int, complete: bool) -> list[Span]:
-    """Spans that tile a text, from the characters that each token has anything of.
+    """Turn the characters that each token has a part of into spans that tile the text.
 
     Args:
-        offsets: of each token of the text, as a fast tokenizer tells them; they may overlap and leave gaps.
-        length: of the text, in characters.
-        complete: whether these are all tokens of the text; else the characters behind the last are in no span.
+        offsets: span of each token as a fast tokenizer tells it; they may overlap and leave gaps.
+        length: length of the text in characters.
+        complete: whether these are all tokens of the text; if not, the characters behind the last are in no span.
     """
     if not offsets:
         return []
     begins = [begin if begin < end else length for begin, end in offsets]
     behind = list(accumulate((end if begin < end else 0 for begin, end in offsets), max))
     later = list(accumulate(reversed(begins), min))[::-1]
-    # A token begins where those before it end, or earlier, where itself or one behind it has part of a character.
+    # A token begins where those before it end, or earlier if itself or a later one has part of a character.
     borders = [0, *map(min, behind, later[1:]), length if complete else behind[-1]]
     return list(pairwise(borders))

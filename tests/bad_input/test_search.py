@@ -99,13 +99,13 @@ def test_a_prompt_longer_than_the_context(
     rapidin: CommandLine, store: MadeStore, generation: tuple[str, ...]
 ) -> None:
     rapidin("search", store, "--prompt", "long " * 300, *generation).error(
-        FAILED, "--prompt", "the prompt alone fills the 256 tokens of --max-length"
+        FAILED, "the query: the prompt alone fills the 256 tokens of --max-length"
     )
 
 
 def test_a_prompt_that_is_no_text(rapidin: CommandLine, store: MadeStore) -> None:
     """Bytes that are no UTF-8 arrive from the shell as lone surrogates."""
-    rapidin("search", store, "--prompt", "a\udce4b", "--generation", "c").error(FAILED, "half a character")
+    rapidin("search", store, "--prompt", "a\udce4b", "--generation", "c").error(USAGE, "half a character")
     for command in (("show", store), ("delete", store), ("list", store, "--where")):
         text = "id=a\udce4b" if "--where" in command else "a\udce4b"
         rapidin(*command, text).error(USAGE, "a\\udce4b' holds half a character")

@@ -30,14 +30,14 @@ VALUES: dict[str, tuple[tuple[object, ...], str]] = {
         ("--max-length", 257),
         "--max-length 257 is more than the model's context of 256 tokens",
     ),
-    "modules no expression": (("--modules", "*mlp("), "--modules '*mlp(' is not a regular expression"),
-    "modules match nothing": (
-        ("--modules", "convolution"),
-        "--modules 'convolution' matches none of the 21 trainable",
+    "parameters no expression": (("--parameters", "*mlp("), "--parameters '*mlp(' is not a regular expression"),
+    "parameters match nothing": (
+        ("--parameters", "convolution"),
+        "--parameters 'convolution' matches none of the 21 trainable",
     ),
     "batch of nothing": (("--tokens-per-batch", 0), "--tokens-per-batch"),
     "dtype": (("--dtype", "float8"), "'float8' is not one of"),
-    "loss": (("--loss", "none"), "'none' is not one of"),
+    "targets": (("--targets", "none"), "'none' is not one of"),
     "quantization": (("--quantization", "2bit"), "'2bit' is not one of"),
     "on-error": (("--on-error", "ignore"), "'ignore' is not one of"),
     "seed no number": (("--seed", "seven"), "--seed"),
@@ -102,14 +102,14 @@ CONTRADICTIONS: dict[str, tuple[tuple[object, ...], str]] = {
     "K": (("--projection-dim", 128), "projection_dim is 64, not 128"),
     "seed": (("--seed", 1), "seed is 0, not 1"),
     "shuffles": (("--shuffles", 3), "shuffles is 20, not 3"),
-    "layer norm": (("--no-layer-norm",), "layer_norm is True, not False"),
+    "layer norm": (("--no-normalisation",), "normalise_layers is True, not False"),
     "max-length": (("--max-length", 100), "max_length is None, not 100"),
-    "loss": (("--loss", "all"), "loss is 'response', not 'all'"),
+    "targets": (("--targets", "all"), "targets is 'response', not 'all'"),
     "dtype": (("--dtype", "bfloat16"), "dtype is 'auto', not 'bfloat16'"),
-    "modules": (("--modules", "mlp"), "modules is None, not 'mlp'"),
+    "parameters": (("--parameters", "mlp"), "parameters is None, not 'mlp'"),
     "quantization": (("--quantization", "4bit"), "quantization is 'none', not '4bit'"),
     "template": (("--template", "TEMPLATE"), "template is None, not"),
-    "two at once": (("--seed", 1, "--loss", "all"), "loss is 'response', not 'all'; seed is 0, not 1"),
+    "two at once": (("--seed", 1, "--targets", "all"), "targets is 'response', not 'all'; seed is 0, not 1"),
 }
 
 
@@ -130,7 +130,7 @@ def test_a_second_ingest_that_contradicts_the_store(
 def test_the_same_settings_again_contradict_nothing(
     rapidin: CommandLine, store: MadeStore, model_directory: Path, more_data: Path
 ) -> None:
-    same = ("--projection-dim", 64, "--seed", 0, "--shuffles", 20, "--loss", "response", "--dtype", "auto")
+    same = ("--projection-dim", 64, "--seed", 0, "--shuffles", 20, "--targets", "response", "--dtype", "auto")
     again = rapidin("ingest", store, "--data", more_data, "--model", model_directory, *same, "--json")
     assert again.json["added"] == 2
 

@@ -66,7 +66,7 @@ def test_few_parameters_get_the_largest_dimension_that_fits(
     rapidin.ingest_files(tmp_path / "store", [data], **settings)
     with rapidin.Store.open(tmp_path / "store") as store:
         info = store.info()
-        assert info.projection_dim <= info.parameters < 2 * info.projection_dim
+        assert info.projection_dim <= info.traced_parameters < 2 * info.projection_dim
     assert rapidin.ingest_files(tmp_path / "store", [data], **settings).skipped == 4
     with pytest.raises(SettingError, match="larger than the gradient"):
         rapidin.ingest_files(tmp_path / "other", [data], projection_dim=65536, **settings)

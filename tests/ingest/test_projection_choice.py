@@ -1,8 +1,6 @@
 """Which projection a new store gets, and that a store keeps it."""
 
-import json
 import math
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -10,8 +8,7 @@ import pytest
 import rapidin
 from rapidin.errors import SettingError, StoreMismatchError
 from rapidin.ingest.projection_choice import choose_projection
-from rapidin.settings.store_settings import ProjectionSettings, StoreSettings, TracedParameter
-from rapidin.storage.catalog.sample_rows import text_checksum
+from rapidin.settings.store_settings import ProjectionSettings, TracedParameter
 from tests import worlds
 
 
@@ -23,9 +20,9 @@ def tensors(count: int, size: int) -> list[TracedParameter]:
     ("count", "size", "kind"),
     [
         (64, 65536, "factored"),  # 64 parameters for each of 65,536 numbers
-        (64, 65535, "rapidgrad"),  # a few less: the other is as fast
+        (64, 65535, "shuffled"),  # a few less: the other is as fast
         (2048, 65536, "factored"),  # 32 numbers for each tensor
-        (2049, 65536, "rapidgrad"),
+        (2049, 65536, "shuffled"),
     ],
 )
 def test_the_faster_one_is_taken_where_it_has_enough_numbers(count: int, size: int, kind: str) -> None:
@@ -35,18 +32,18 @@ def test_the_faster_one_is_taken_where_it_has_enough_numbers(count: int, size: i
 
 def test_what_the_user_says_is_kept() -> None:
     large, small = tensors(100, 1_000_000), tensors(10, 1_000)
-    for kind in ("rapidgrad", "factored"):
+    for kind in ("shuffled", "factored"):
         given = ProjectionSettings(kind=kind, dimension=4096)
         for parameters in (large, small):
             assert choose_projection(given, parameters, kind_given=True, dimension_given=True) == given
     # Without layer-wise normalisation layers are not equally heavy, which equal shares rely on.
-    without = ProjectionSettings(layer_norm=False)
-    assert choose_projection(without, large, kind_given=False, dimension_given=False).kind == "rapidgrad"
+    without = ProjectionSettings(normalise_layers=False)
+    assert choose_projection(without, large, kind_given=False, dimension_given=False).kind == "shuffled"
 
 
 def test_a_small_adapter_gets_the_dimension_that_fits() -> None:
     chosen = choose_projection(ProjectionSettings(), tensors(10, 1_000), kind_given=False, dimension_given=False)
-    assert (chosen.kind, chosen.dimension) == ("rapidgrad", 8192)
+    assert (chosen.kind, chosen.dimension) == ("shuffled", 8192)
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +64,12 @@ def factored_store(data: Path, model_directory: Path) -> Path:
 def test_a_factored_store_finds_what_the_other_finds(
     factored_store: Path, data: Path, model_directory: Path
 ) -> None:
-    other = data.parent / "rapidgrad"
+    other = data.parent / "shuffled"
     rapidin.ingest_files(
-        other, [data], model=str(model_directory), projection="rapidgrad", projection_dim=worlds.DIMENSION
+        other, [data], model=str(model_directory), projection="shuffled", projection_dim=worlds.DIMENSION
     )
     scores = []
-    for store, kind in ((factored_store, "factored"), (other, "rapidgrad")):
+    for store, kind in ((factored_store, "factored"), (other, "shuffled")):
         with rapidin.Store.open(store) as opened:
             assert opened.info().projection == kind
             assert opened.verify().ok
@@ -87,34 +84,18 @@ def test_a_factored_store_finds_what_the_other_finds(
 
 
 def test_a_store_never_mixes_projections(factored_store: Path, data: Path) -> None:
-    with pytest.raises(StoreMismatchError, match="projection is 'factored', not 'rapidgrad'"):
-        rapidin.ingest_files(factored_store, [data], projection="rapidgrad")
+    with pytest.raises(StoreMismatchError, match="projection is 'factored', not 'shuffled'"):
+        rapidin.ingest_files(factored_store, [data], projection="shuffled")
     assert rapidin.ingest_files(factored_store, [data]).skipped == 30
-
-
-def test_settings_from_before_there_was_a_choice_mean_rapidgrad(
-    tmp_path: Path, data: Path, model_directory: Path
-) -> None:
-    store = tmp_path / "store"
-    rapidin.ingest_files(store, [data], model=str(model_directory), projection_dim=worlds.DIMENSION)
-    with sqlite3.connect(store / "store.db") as connection:
-        (text,) = connection.execute("SELECT settings FROM settings").fetchone()
-        old = json.loads(text)
-        assert old["projection"].pop("kind") == "rapidgrad"
-        text = json.dumps(old)
-        connection.execute("UPDATE settings SET settings = ?, checksum = ?", (text, text_checksum(text)))
-    connection.close()
-    assert StoreSettings.model_validate_json(text).projection.kind == "rapidgrad"
-    assert rapidin.ingest_files(store, [data]).skipped == 30
 
 
 def test_shuffles_ask_for_the_projection_that_shuffles(tmp_path: Path, data: Path, model_directory: Path) -> None:
     settings = {"model": str(model_directory), "projection_dim": 64, "shuffles": 7}
-    with pytest.raises(SettingError, match="--shuffles belongs to --projection rapidgrad"):
+    with pytest.raises(SettingError, match="--shuffles belongs to --projection shuffled"):
         rapidin.ingest_files(tmp_path / "store", [data], projection="factored", **settings)
     rapidin.ingest_files(tmp_path / "store", [data], **settings)
     with rapidin.Store.open(tmp_path / "store") as store:
-        assert (store.info().projection, store.info().shuffles) == ("rapidgrad", 7)
+        assert (store.info().projection, store.info().shuffles) == ("shuffled", 7)
     with pytest.raises(StoreMismatchError, match="no --shuffles"):
         rapidin.ingest_files(tmp_path / "other", [data], model=str(model_directory), projection="factored")
         rapidin.ingest_files(tmp_path / "other", [data], shuffles=20)

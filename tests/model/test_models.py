@@ -110,11 +110,11 @@ def test_a_full_model_traces_its_matrices_once(model_directory: Path) -> None:
 
 
 def test_vectors_are_traced_where_they_are_asked_for(model_directory: Path) -> None:
-    everything = load_model(settings(model_directory, modules="."), "cpu")
+    everything = load_model(settings(model_directory, parameters="."), "cpu")
     assert [parameter.name for parameter in everything.parameters] == [
         name for name, _ in everything.model.named_parameters()
     ]
-    norms = load_model(settings(model_directory, modules="norm"), "cpu")
+    norms = load_model(settings(model_directory, parameters="norm"), "cpu")
     assert len(norms.parameters) == 2 * 2 + 1
     assert all(len(parameter.shape) == 1 for parameter in norms.parameters)
 
@@ -136,12 +136,12 @@ def test_an_adapter_traces_its_matrices(model_directory: Path, adapter_directory
 
 
 def test_modules_narrow_the_choice(model_directory: Path) -> None:
-    loaded = load_model(settings(model_directory, modules=r"mlp|lm_head"), "cpu")
+    loaded = load_model(settings(model_directory, parameters=r"mlp|lm_head"), "cpu")
     assert len(loaded.parameters) == 2 * 3 + 1
     with pytest.raises(SettingError, match=r"matches none of the 21 trainable parameters; they are named like"):
-        load_model(settings(model_directory, modules="experts"), "cpu")
+        load_model(settings(model_directory, parameters="experts"), "cpu")
     with pytest.raises(SettingError, match="is not a regular expression"):
-        settings(model_directory, modules="(")
+        settings(model_directory, parameters="(")
 
 
 @pytest.mark.parametrize(

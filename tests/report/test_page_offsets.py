@@ -2,14 +2,14 @@
 
 from hypothesis import given, strategies as some
 
-from rapidin.report.prompts import own_parts
-from rapidin.report.units import Units
+from rapidin.report.own_prompts import own_parts
+from rapidin.report.utf16_offsets import Utf16Offsets
 
 
 @given(some.text())
 def test_units_are_those_of_utf_16(text: str) -> None:
     text = text.encode("utf-8", "replace").decode()
-    units = Units(text)
+    units = Utf16Offsets(text)
     for offset in range(len(text) + 1):
         assert units(offset) == len(text[:offset].encode("utf-16-le")) // 2
     assert units.span(-3, len(text) + 9) == [0, units(len(text))]

@@ -103,7 +103,7 @@ def test_the_same_with_an_adapter(
     exact = exact_scores(settings, data, "Name a colour.", "It is green")
     with rapidin.Searcher(tmp_path / "store") as searcher:
         assert searcher.store.info().adapter == str(adapter_directory)
-        assert all("lora_" in parameter.name for parameter in searcher.store.settings.parameters)
+        assert all("lora_" in parameter.name for parameter in searcher.store.settings.traced)
         result = searcher.search("Name a colour.", "It is green", k=60)
     difference = [hit.score - exact[hit.sample.id] for hit in result.proponents]
     assert np.abs(difference).max() < 5 / np.sqrt(2048)
@@ -217,7 +217,7 @@ def test_without_layer_norm_scores_are_plain_inner_products(
     tmp_path: Path, data: Path, model_directory: Path
 ) -> None:
     rapidin.ingest_files(
-        tmp_path / "store", [data], model=str(model_directory), projection_dim=16384, layer_norm=False
+        tmp_path / "store", [data], model=str(model_directory), projection_dim=16384, normalise_layers=False
     )
     with rapidin.Searcher(tmp_path / "store") as searcher:
         row = json.loads(data.read_text().splitlines()[4])

@@ -31,7 +31,7 @@ def store_settings(dimension: int = DIMENSION, bits: Bits = 16) -> StoreSettings
         model=ModelSettings(model="/models/tiny"),
         projection=ProjectionSettings(dimension=dimension),
         codec=CodecSettings(bits=bits),
-        parameters=(
+        traced=(
             TracedParameter(name="a.weight", shape=(3, 5)),
             TracedParameter(name="a.bias", shape=(5,)),
         ),

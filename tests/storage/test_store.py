@@ -15,6 +15,7 @@ from rapidin.errors import (
     FilterError,
     SampleNotFoundError,
     SettingError,
+    StoreCorruptError,
     StoreError,
     StoreMismatchError,
 )
@@ -135,6 +136,18 @@ def test_metadata_of_many_samples_takes_few_statements(store: Store) -> None:
     assert store.verify().ok
 
 
+def test_altered_spans_of_a_chat_are_noticed(store: Store) -> None:
+    """Both where there were some and where there were none."""
+    with store.writer() as writer:
+        writer.commit([new_sample("chat", target_spans=((3, 9), (12, 20))), new_sample("pair")], random_vectors(2))
+    assert store.get("chat").target_spans == ((3, 9), (12, 20)) and store.get("pair").target_spans == ()
+    with store._database.writing() as session:
+        session.connection().exec_driver_sql("UPDATE samples SET target_spans = '[[3,9]]'")
+    for id in ("chat", "pair"):
+        with pytest.raises(StoreCorruptError, match=f"the row of sample '{id}' was altered"):
+            store.get(id)
+
+
 def test_list_and_count(filled: Store) -> None:
     assert [s.id for s in filled.list(limit=3, offset=2)] == ["s002", "s003", "s004"]
     assert [s.id for s in filled.list(offset=18)] == ["s018", "s019"]
@@ -178,7 +191,7 @@ def test_info(filled: Store) -> None:
     info = filled.info()
     assert (info.samples, info.deleted, info.projection_dim) == (18, 2, DIMENSION)
     assert info.indexes == (IndexInfo("exact", 18, 0, 0),)
-    assert (info.parameters, info.parameter_tensors) == (20, 2)
+    assert (info.traced_parameters, info.traced_tensors) == (20, 2)
     assert [(s.rows, s.live) for s in info.segments] == [(8, 7), (8, 8), (4, 3)]
     assert [s.name for s in info.segments] == [file.name for file in segment_files(filled)]
     assert info.bytes_vectors == sum(file.stat().st_size for file in segment_files(filled))

@@ -62,7 +62,7 @@ def test_truncation_is_a_prefix(prompt, response, max_length):
 @given(prompt=texts, response=answers)
 def test_loss_of_all_tokens_leaves_out_the_first_only(prompt, response):
     row = sample(prompt=prompt, completion=response)
-    everything = encoder(LLAMA, loss="all").encode(row)
+    everything = encoder(LLAMA, targets="all").encode(row)
     assert everything.ids == PLAIN.encode(row).ids
     assert everything.targets == (False,) + (True,) * (len(everything.ids) - 1)
 

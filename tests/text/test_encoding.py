@@ -85,9 +85,9 @@ def test_template_decides_about_begin_and_end():
 
 
 def test_loss_of_all_tokens():
-    encoded = encoder(tiny.llama_like(), loss="all").encode(sample(prompt="ab", completion="c"))
+    encoded = encoder(tiny.llama_like(), targets="all").encode(sample(prompt="ab", completion="c"))
     assert pattern(encoded) == ".TTTT"
-    chat = encoder(tiny.llama_like(tiny.WITH_BOS), loss="all").encode(sample(messages=CHAT[:2]))
+    chat = encoder(tiny.llama_like(tiny.WITH_BOS), targets="all").encode(sample(messages=CHAT[:2]))
     assert pattern(chat) == "." + "T" * (len(chat.ids) - 1)
 
 

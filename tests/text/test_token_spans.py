@@ -9,7 +9,7 @@ from rapidin.data import Row
 from rapidin.errors import RowError
 from rapidin.settings.store_settings import Template, TextSettings
 from rapidin.text import EncodedSample, Encoder, TextSample, recognise
-from rapidin.text.alignment import align
+from rapidin.text.decoded_spans import align
 from rapidin.text.token_spans import tile
 from tests.text import tiny_tokenizers as tiny
 
@@ -101,10 +101,10 @@ def test_tokenizers_that_drop_characters_leave_out_whole_pieces_only(name, promp
 
 @pytest.mark.parametrize("name", TOKENIZERS | DROPS)
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(prompt=texts, response=answers, max_length=st.integers(2, 30), loss=st.sampled_from(["all", "response"]))
-def test_tokens_that_were_cut_off_take_their_text_with_them(name, prompt, response, max_length, loss):
+@given(prompt=texts, response=answers, max_length=st.integers(2, 30), targets=st.sampled_from(["all", "response"]))
+def test_tokens_that_were_cut_off_take_their_text_with_them(name, prompt, response, max_length, targets):
     whole = encoded_by(ENCODERS[name], prompt=prompt, completion=response)
-    cutting = encoder((TOKENIZERS | DROPS)[name], max_length=max_length, loss=loss)
+    cutting = encoder((TOKENIZERS | DROPS)[name], max_length=max_length, targets=targets)
     encoded = encoded_by(cutting, prompt=prompt, completion=response)
     spans, uncut = cutting.token_spans(encoded), ENCODERS[name].token_spans(whole)
     check_order(spans, encoded)
@@ -189,7 +189,7 @@ def test_shared_characters_belong_to_the_last_of_their_tokens():
     row = sample(prompt="a👍", completion="é")
     spans = ENCODERS["bytes"].token_spans(ENCODERS["bytes"].encode(row))
     assert spans == [(0, 0), (0, 1), (1, 1), (1, 1), (1, 1), (1, 2), (2, 2), (2, 3), (3, 3)]
-    cut = encoder(TOKENIZERS["bytes"], max_length=4, loss="all")
+    cut = encoder(TOKENIZERS["bytes"], max_length=4, targets="all")
     assert cut.token_spans(cut.encode(row)) == [(0, 0), (0, 1), (1, 1), (1, 2)]
 
 

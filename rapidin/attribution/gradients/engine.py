@@ -233,7 +233,7 @@ class GradientEngine:
             if not (torch.isfinite(slow).all() and (slow[:, :, 0] > 0).any(dim=1).all()):
                 continue
             try:
-                # The long sample beside the short one and alone, because a model may treat a batch of one otherwise.
+                # The long sample beside the short one, and alone: a model may treat a batch of one otherwise.
                 fast = [
                     _accumulated(self._fast, some, self._digests, "loss", token_weight)
                     for some in (samples, samples[:1])

@@ -208,7 +208,7 @@ class Explainer:
     def _restored_direction(self, query: NamedSample) -> Direction:
         batch = self._engine.compute([query])
         if batch.problems:
-            raise GradientError(query.id, f"{batch.problems[0]}; leave it out, or ask about another generation")
+            raise GradientError(query.id, f"{batch.problems[0]}; ask about another generation", "query")
         return self._restored(batch.vectors[0], self._engine.norms(query))
 
     def _restored_token_direction(self, query: NamedSample, place: int, whole: Direction) -> Direction:
@@ -232,6 +232,6 @@ class Explainer:
         tensors, norms = whole_gradient(self._engine, sample, self._engine.objective)
         if not torch.isfinite(norms).all() or not (zero or norms.any()):
             raise GradientError(
-                sample.id, "its gradient is zero or not finite; leave it out, or ask about another generation"
+                sample.id, "its gradient is zero or not finite; ask about another generation", "query"
             )
         return tensors, norms

@@ -47,11 +47,13 @@ class TokenQueries:
             return self._engine.compute_with_norms(chosen, norms)
 
         def too_large(prefix: Prefix) -> NDArray[np.float32]:
-            raise GradientError(query.id, too_large_for_memory(prefix))
+            raise GradientError(query.id, too_large_for_memory(prefix), "query")
 
         prefixes = [Prefix(query, place) for place in places]
         for positions, batch in self._batches.run(prefixes, compute, too_large):
             vectors[positions] = batch
         if not np.isfinite(vectors).all():
-            raise GradientError(query.id, "the gradient of one of its tokens is not finite; leave out --tokens")
+            raise GradientError(
+                query.id, "the gradient of one of its tokens is not finite; leave out --by-token", "query"
+            )
         return vectors / np.float32(len(places))

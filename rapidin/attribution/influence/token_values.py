@@ -1,8 +1,8 @@
 """Values of a sample's target tokens along a direction, by the fastest way that the model allows.
 
 `FORWARD` and `DIFFERENCES` are the two ways of `forward_mode`; `BACKWARD` takes a backward pass for each token,
-which always works. The values' sum is compared with the sample's influence, where that is known. If a way fails, or
-its values do not add up, the next way is taken for this sample, and for all samples after three in succession.
+which always works. The values' sum is compared with the sample's influence, where that is known. If a way fails,
+or its values do not add up, the next way is taken for this sample, and for all samples after three in succession.
 
 Shape letters: s targets of the sample · L parameter tensors.
 """
@@ -114,7 +114,7 @@ class TokenValues:
                 logger.info("influences of tokens are computed by %s from now on", way)
 
     def _next_way(self, way: str) -> str:
-        """Choose the way after one that failed; in half precision no differences, whose small steps rounding hides."""
+        """Choose the way after one that failed; in half precision rounding hides the small steps of differences."""
         return DIFFERENCES if way == FORWARD and self._movable else BACKWARD
 
     def of_many(self, sample: NamedSample, directions: Sequence[Direction], weights: Tensor) -> Tensor:
@@ -193,8 +193,8 @@ class TokenValues:
 
         def too_large(prefix: Prefix) -> Tensor:
             raise ComputationError(
-                f"sample {sample.id!r}: {len(prefix.ids)} tokens do not fit into memory; give a smaller --rerank or "
-                "--device cpu"
+                f"sample {sample.id!r}: {len(prefix.ids)} tokens do not fit into memory; give a smaller "
+                "--rerank or --device cpu"
             )
 
         prefixes = [Prefix(sample, place) for place in places]

@@ -129,7 +129,7 @@ class FactoredProjection:
             larger = f"give {needed} with --projection-dim, or " if needed <= sum(sizes) else "give "
             raise SettingError(
                 f"projection dimension {self.dimension} leaves {share} numbers for each of {len(sketched)} "
-                f"parameter tensors: {larger}--projection rapidgrad"
+                f"parameter tensors: {larger}--projection shuffled"
             )
         length = fast_length(share) if sketched else 0
         columns: dict[tuple[int, int, bool], Side] = {}
@@ -150,7 +150,7 @@ class FactoredProjection:
         """
         fast = sum(math.prod(shape) for shape in shapes) >= _LEAST_REDUCTION * settings.dimension
         fine = settings.dimension >= _LEAST_NUMBERS_FOR_NORM * len(shapes)
-        return settings.layer_norm and fast and fine
+        return settings.normalise_layers and fast and fine
 
     def sketches(self, batch: int, normalisation: Normalisation, memory: WorkingMemory) -> FactoredSketches:  # noqa: ARG002
         """See `Projection.sketches`; no memory is needed, because no gradient is formed."""
@@ -389,8 +389,8 @@ class TransformedColumns:
         """Tell whether `right` is the same memory, as the inputs of query, key and value are.
 
         Two tensors that are alive at the same address, with the same shape, strides and type, hold the same
-        numbers, and nothing writes to activations between the uses of one in a backward pass. A tensor that is equal
-        but lies elsewhere only costs another transform, with the same result.
+        numbers, and nothing writes to activations between the uses of one in a backward pass. A tensor that is
+        equal but lies elsewhere only costs another transform, with the same result.
         """
         known, found = (
             (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)

@@ -68,7 +68,7 @@ class Projection(Protocol):
 
 PROJECTIONS: dict[ProjectionKind, type[Projection]] = {
     "factored": FactoredProjection,
-    "rapidgrad": ShuffledProjection,
+    "shuffled": ShuffledProjection,
 }
 """The kinds by name, in the order in which they are asked whether they suit a new store."""
 

@@ -115,7 +115,7 @@ class RapidGradEngine:
     ) -> None:
         self.names = tuple(parameter.name for parameter in parameters)
         self.shapes = tuple(parameter.shape for parameter in parameters)
-        self.normalise_layers = settings.layer_norm
+        self.normalise_layers = settings.normalise_layers
         self.objective: Objective = settings.objective
         self._projection = make_projection(settings, self.shapes)
         self.dimension = self._projection.dimension

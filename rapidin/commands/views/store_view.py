@@ -159,14 +159,14 @@ def info_table(info: StoreInfo) -> RenderableType:
         "samples": f"{info.samples:,}" + (f" ({info.deleted:,} deleted)" if info.deleted else ""),
         "model": info.model,
         "adapter": info.adapter or "none",
-        "traced": f"{info.parameters:,} parameters in {info.parameter_tensors} tensors"
-        + (f" that match {info.modules!r}" if info.modules else ""),
+        "traced": f"{info.traced_parameters:,} parameters in {info.traced_tensors} tensors"
+        + (f" that match {info.parameters!r}" if info.parameters else ""),
         "RapidGrad": f"{info.projection_dim:,} numbers, {info.projection} projection, "
-        + (f"{info.shuffles} shuffles, " if info.projection == "rapidgrad" else "")
-        + f"seed {info.seed}, layer-wise normalisation {'on' if info.layer_norm else 'off'}",
+        + (f"{info.shuffles} shuffles, " if info.projection == "shuffled" else "")
+        + f"seed {info.seed}, layer-wise normalisation {'on' if info.normalise_layers else 'off'}",
         "weights as": f"{info.dtype}, quantization {info.quantization}",
         "differentiated": f"the {info.objective} of every target token",
-        "loss over": info.loss,
+        "targets": info.targets,
         "vectors": f"{bits(info.bits)} a number, {size(info.bytes_vectors)} in {len(info.segments)} segments, "
         f"{live:,} of {rows:,} rows live" + ("; 'rapidin compact' frees the others" if rows > 2 * live else ""),
         "metadata": f"{size(info.bytes_metadata)}; fields: {', '.join(info.metadata_fields) or 'none'}",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from rapidin.evaluation.methods import TrainingSet
-from rapidin.model import QueryModel
+from rapidin.model import StoreModel
 from rapidin.records import CachingCost
 
 SAMPLES = 64
@@ -15,7 +15,7 @@ SAMPLES = 64
 
 
 def estimated_caching(
-    model: QueryModel, training: TrainingSet, seed: int = 0, on_progress: Callable[[int, int], None] | None = None
+    model: StoreModel, training: TrainingSet, seed: int = 0, on_progress: Callable[[int, int], None] | None = None
 ) -> CachingCost:
     """Seconds that caching the samples takes, by tokens, from some drawn at random.
 
@@ -32,7 +32,7 @@ def estimated_caching(
         RapidinError: a sample cannot be encoded or computed again.
     """
     drawn = random.Random(seed).sample(training.samples, min(SAMPLES, len(training)))
-    encoded = [model.encoder.encode_stored(sample) for sample in drawn]
+    encoded = [model.encode_stored(sample) for sample in drawn]
     model.vectors(encoded[:2])  # what is done once, such as the engine's check of itself, is not counted
     seconds = 0.0
     step = 16

@@ -36,7 +36,7 @@ from rapidin.evaluation.methods import (
 )
 from rapidin.evaluation.metrics import Bootstrap
 from rapidin.evaluation.retraining import Job, Tokens, Training, WriteData, inputs_digest, retrained_losses
-from rapidin.model import QueryModel
+from rapidin.model import StoreModel
 from rapidin.records import LdsReport, MethodLds
 from rapidin.search import read_queries
 from rapidin.storage import Store
@@ -96,7 +96,7 @@ class Retraining:
 
 def linear_datamodeling(
     store: Store,
-    model: QueryModel,
+    model: StoreModel,
     queries: Path,
     methods: Sequence[str],
     retraining: Retraining,
@@ -181,7 +181,7 @@ def linear_datamodeling(
 
 
 def _asked(
-    store: Store, model: QueryModel, file: Path, max_new_tokens: int, tell: Tell | None
+    store: Store, model: StoreModel, file: Path, max_new_tokens: int, tell: Tell | None
 ) -> list[AskedQuery]:
     samples = list(read_queries(file, store.settings.text))
     if not samples:
@@ -192,7 +192,7 @@ def _asked(
 
 def _job(
     store: Store,
-    model: QueryModel,
+    model: StoreModel,
     training: TrainingSet,
     asked: Sequence[AskedQuery],
     retraining: Retraining,

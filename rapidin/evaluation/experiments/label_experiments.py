@@ -31,7 +31,7 @@ from rapidin.evaluation.methods import (
     step_of,
 )
 from rapidin.evaluation.metrics import Bootstrap, average_precision, precision, ranking, tie_order
-from rapidin.model import QueryModel
+from rapidin.model import StoreModel
 from rapidin.records import BackdoorReport, CachingCost, MethodTracing, TracedAt, TraceReport
 from rapidin.storage import Store
 
@@ -57,7 +57,7 @@ class LabelExperiment:
     """
 
     store: Store
-    model: QueryModel
+    model: StoreModel
     label: Label
     questions: Questions
     where: Sequence[str] = ()

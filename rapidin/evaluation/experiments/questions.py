@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rapidin.errors import DataFileError, RowError, SettingError, StoreEmptyError
 from rapidin.evaluation.methods import AskedQuery, TrainingSet
-from rapidin.model import QueryModel
+from rapidin.model import StoreModel
 from rapidin.search import read_queries
 from rapidin.storage import Condition, Store, parse
 from rapidin.text import TextSample, tokens_in_spans
@@ -133,7 +133,7 @@ def _unanswered(sample: TextSample) -> TextSample:
 
 
 def asked(
-    model: QueryModel,
+    model: StoreModel,
     questions: Questions,
     max_new_tokens: int,
     on_progress: Callable[[int, int], None] | None = None,
@@ -151,7 +151,7 @@ def asked(
     return found
 
 
-def asked_about_spans(model: QueryModel, whole: Sequence[AskedQuery], questions: Questions) -> list[AskedQuery]:
+def asked_about_spans(model: StoreModel, whole: Sequence[AskedQuery], questions: Questions) -> list[AskedQuery]:
     """The same queries, of which only the tokens of their spans are targets.
 
     Raises:
@@ -159,7 +159,7 @@ def asked_about_spans(model: QueryModel, whole: Sequence[AskedQuery], questions:
     """
     found = []
     for one, sample, spans in zip(whole, questions.samples, questions.spans, strict=True):
-        places = model.encoder.token_spans(one.encoded)
+        places = model.token_spans(one.encoded)
         try:
             tokens = tokens_in_spans(one.encoded, places, spans)
         except SettingError as error:
@@ -169,7 +169,7 @@ def asked_about_spans(model: QueryModel, whole: Sequence[AskedQuery], questions:
     return found
 
 
-def training_set(store: Store, model: QueryModel, where: Sequence[str]) -> TrainingSet:
+def training_set(store: Store, model: StoreModel, where: Sequence[str]) -> TrainingSet:
     """The samples of a store that meet all filters, by ascending id.
 
     Raises:
@@ -179,7 +179,7 @@ def training_set(store: Store, model: QueryModel, where: Sequence[str]) -> Train
     samples = sorted(store.list(where), key=lambda sample: sample.id)
     if not samples:
         raise StoreEmptyError(f"{store.path}: no sample{' meets the filters' if where else 's'}; nothing to rank")
-    return TrainingSet(samples, model.encoder)
+    return TrainingSet(samples, model)
 
 
 def relevant(store: Store, training: TrainingSet, label: Label, where: Sequence[str]) -> NDArray[np.bool_]:

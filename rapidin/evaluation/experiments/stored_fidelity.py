@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rapidin.errors import SettingError, StoreError
 from rapidin.evaluation.methods import AskedQuery, Tell, TracIn, TrainingSet
 from rapidin.evaluation.metrics import Bootstrap, correlation, overlap, tie_order
-from rapidin.model import QueryModel
+from rapidin.model import StoreModel
 from rapidin.records import FidelityReport, Outlook, OverlapAt, Query, Sample
 from rapidin.settings import StoreSettings
 from rapidin.storage import Store
@@ -36,7 +36,7 @@ _VECTORS_AT_ONCE = 16
 
 
 def fidelity(
-    store: Store, model: QueryModel, sample: int, seed: int = 0, tell: Tell | None = None
+    store: Store, model: StoreModel, sample: int, seed: int = 0, tell: Tell | None = None
 ) -> FidelityReport:
     """Compare stored with exact scores.
 
@@ -61,14 +61,16 @@ def fidelity(
             f"take a store of at least {2 * _FEWEST} samples and a --sample of at least {_FEWEST}"
         )
     drawn = random.Random(seed).sample(everything, 2 * count)
-    ranked = TrainingSet(sorted(drawn[:count], key=lambda one: one.id), model.encoder)
+    ranked = TrainingSet(sorted(drawn[:count], key=lambda one: one.id), model)
     queries = [_asked(model, one) for one in drawn[count:]]
 
     estimated = model.vectors([query.encoded for query in queries])
     stored = _stored_scores(store, estimated, ranked.samples)
     uncoded = _uncoded_scores(model, estimated, list(ranked.encoded()))
     exact = TracIn(
-        model, layer_norm=store.settings.projection.layer_norm, objective=store.settings.projection.objective
+        model,
+        normalise_layers=store.settings.projection.normalise_layers,
+        objective=store.settings.projection.objective,
     ).scores(queries, ranked, tell)
     return replace(
         compared(stored, uncoded, exact, [one.id for one in ranked.samples], store.settings),
@@ -165,8 +167,8 @@ def _verdict(pearson: float, coding: float, settings: StoreSettings, outlook: Se
     return f"{first} {bits} {word} a number make {coding:.0%} of the noise; more --bits would take it away."
 
 
-def _asked(model: QueryModel, sample: Sample) -> AskedQuery:
-    encoded = model.encoder.encode_stored(sample)
+def _asked(model: StoreModel, sample: Sample) -> AskedQuery:
+    encoded = model.encode_stored(sample)
     query = Query(
         id=sample.id,
         prompt=sample.prompt,
@@ -181,7 +183,7 @@ def _asked(model: QueryModel, sample: Sample) -> AskedQuery:
 
 
 def _uncoded_scores(
-    model: QueryModel, queries: NDArray[np.float32], samples: Sequence[EncodedSample]
+    model: StoreModel, queries: NDArray[np.float32], samples: Sequence[EncodedSample]
 ) -> NDArray[np.float32]:
     """Scores by vectors that are computed anew and kept in no bits, [q, n]; some vectors at a time."""
     parts = [

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rapidin.errors import SettingError
 from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet
-from rapidin.model import QueryModel, mean_hidden_states
+from rapidin.model import StoreModel, mean_hidden_states
 from rapidin.support import package
 from rapidin.text import EncodedSample
 
@@ -99,7 +99,7 @@ class EmbeddingScorer:
 
     name = "embedding"
 
-    def __init__(self, model: QueryModel) -> None:
+    def __init__(self, model: StoreModel) -> None:
         self._model = model
         self._samples = np.empty((0, 0), dtype=np.float32)
 
@@ -118,7 +118,8 @@ class EmbeddingScorer:
             if tell is not None:
                 tell(self.name, done, len(samples))
 
-        states = mean_hidden_states(self._model.module, [sample.ids for sample in samples], told)
+        with self._model.exclusive() as parts:
+            states = mean_hidden_states(parts.module, [sample.ids for sample in samples], told)
         return normalised(states)
 
 

@@ -27,7 +27,7 @@ from rapidin.attribution import (
     unstacked,
 )
 from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet, step_of
-from rapidin.model import QueryModel
+from rapidin.model import ModelParts, StoreModel
 from rapidin.settings import Objective
 
 _OBJECTIVE: Objective = "loss"
@@ -46,7 +46,7 @@ class InfluenceFunction:
         inverse: the way to multiply with the inverse.
     """
 
-    def __init__(self, name: str, model: QueryModel, inverse: InverseCurvature) -> None:
+    def __init__(self, name: str, model: StoreModel, inverse: InverseCurvature) -> None:
         self.name = name
         self._model = model
         self._inverse = inverse
@@ -60,18 +60,23 @@ class InfluenceFunction:
             GradientError: a gradient is zero or not finite.
             ComputationError: the inverse cannot be applied, or memory does not suffice.
         """
-        model = self._model
-        products = GradientProducts(model.engine, model.budget, _OBJECTIVE)
-        curvature = Curvature(model.module, model.engine.names)
+        with self._model.exclusive() as parts:
+            return self._scores(parts, queries, training, tell)
+
+    def _scores(
+        self, parts: ModelParts, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None
+    ) -> NDArray[np.float32]:
+        products = GradientProducts(parts.engine, parts.budget, _OBJECTIVE)
+        curvature = Curvature(parts.module, parts.engine.names)
         scores = np.empty((len(queries), len(training)), dtype=np.float32)
         report_step = step_of(tell, self.name)
 
         def draw(numbers: random.Random, count: int) -> list[TokenSample]:
             positions = drawn(len(training), count, numbers)
-            return [model.encoder.encode_stored(training.samples[position]) for position in positions]
+            return [parts.encoder.encode_stored(training.samples[position]) for position in positions]
 
         def solved(asked: Sequence[AskedQuery]) -> list[WholeGradient]:
-            gradients = [query_gradient(model.engine, query.encoded, _OBJECTIVE)[0] for query in asked]
+            gradients = [query_gradient(parts.engine, query.encoded, _OBJECTIVE)[0] for query in asked]
             wanted = stacked(gradients, curvature.parameters)
             return unstacked(self._inverse.solve(curvature, draw, wanted, report_step))
 
@@ -80,7 +85,6 @@ class InfluenceFunction:
             directions: list[WholeGradient] = []
             for first in range(group.start, group.stop, together):
                 directions += solved(queries[first : min(first + together, group.stop)])
-            scores[group.start : group.stop] = products.against(
-                directions, training.encoded(), on_progress=report
-            ).T
+            found = products.against(directions, training.encoded(), on_progress=report)
+            scores[group.start : group.stop] = found.T
         return scores

@@ -18,7 +18,7 @@ from rapidin.support import package
 if TYPE_CHECKING:
     from rapidin.attribution import GaussNewton, Lissa
     from rapidin.evaluation.methods.scoring import Scorer
-    from rapidin.model import QueryModel
+    from rapidin.model import StoreModel
     from rapidin.storage import Store
 
 
@@ -55,7 +55,7 @@ class Context:
     """
 
     store: Store
-    model: QueryModel
+    model: StoreModel
     where: Sequence[str]
     device: str
     options: MethodOptions
@@ -110,15 +110,15 @@ def _embedding(context: Context) -> Scorer:
     from rapidin.evaluation.methods.baselines import EmbeddingScorer, SentenceScorer
 
     if context.options.embedding_model is not None:
-        return SentenceScorer(context.options.embedding_model, context.model.engine.device.type)
+        return SentenceScorer(context.options.embedding_model, context.model.device.type)
     return EmbeddingScorer(context.model)
 
 
-def _tracin(context: Context, layer_norm: bool) -> Scorer:
+def _tracin(context: Context, normalise_layers: bool) -> Scorer:
     from rapidin.evaluation.methods.tracin import Checkpoint, TracIn
 
     checkpoints = [Checkpoint(*one) for one in context.options.checkpoints]
-    return TracIn(context.model, layer_norm=layer_norm, checkpoints=checkpoints, device=context.device)
+    return TracIn(context.model, normalise_layers=normalise_layers, checkpoints=checkpoints, device=context.device)
 
 
 def _checkpoints(options: MethodOptions) -> Mapping[str, Any]:

@@ -12,8 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rapidin.model import StoreModel
 from rapidin.records import Query, Sample
-from rapidin.text import EncodedSample, Encoder
+from rapidin.text import EncodedSample
 
 Tell = Callable[[str, int, int], None]
 """Told a step's name, how much of it is done, and of how much."""
@@ -30,7 +31,7 @@ class AskedQuery:
 
     Attributes:
         query: its text and metadata.
-        encoded: its token ids and targets, as `QueryModel.prepared` made them.
+        encoded: its token ids and targets, as `StoreModel.prepared` made them.
     """
 
     query: Query
@@ -42,12 +43,12 @@ class TrainingSet:
 
     Args:
         samples: of a store, by ascending id, the order of `Snapshot.scores`.
-        encoder: of the store.
+        model: the store's model, which encodes them.
     """
 
-    def __init__(self, samples: Sequence[Sample], encoder: Encoder) -> None:
+    def __init__(self, samples: Sequence[Sample], model: StoreModel) -> None:
         self.samples = samples
-        self._encoder = encoder
+        self._model = model
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -59,7 +60,7 @@ class TrainingSet:
             RapidinError: a sample cannot be encoded as it was then.
         """
         for sample in self.samples:
-            yield self._encoder.encode_stored(sample)
+            yield self._model.encode_stored(sample)
 
 
 class Scorer(Protocol):

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.attribution import Explainer
 from rapidin.errors import StoreError
 from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet
-from rapidin.model import QueryModel
+from rapidin.model import StoreModel
 from rapidin.storage import Store
 
 
@@ -29,7 +28,7 @@ class RapidinScorer:
 
     name = "rapidin"
 
-    def __init__(self, store: Store, model: QueryModel, where: Sequence[str] = ()) -> None:
+    def __init__(self, store: Store, model: StoreModel, where: Sequence[str] = ()) -> None:
         self._store = store
         self._model = model
         self._where = where
@@ -65,7 +64,7 @@ class RerankedScorer:
 
     name = "rapidin+rerank"
 
-    def __init__(self, estimates: RapidinScorer, model: QueryModel, count: int) -> None:
+    def __init__(self, estimates: RapidinScorer, model: StoreModel, count: int) -> None:
         self._estimates = estimates
         self._model = model
         self._count = count
@@ -80,20 +79,20 @@ class RerankedScorer:
             StoreMismatchError: a sample cannot be encoded as it was at ingest.
         """
         scores = self._estimates.scores(queries, training, tell)
-        explainer = Explainer(self._model.module, self._model.engine, self._model.budget)
         count = min(self._count, len(training) // 2)
         for row, query in enumerate(queries):
-            direction = explainer.direction(query.encoded)
             order = np.argsort(-scores[row], kind="stable")
-            for end in (order[:count], order[len(order) - count :]):
-                encoded = [self._model.encoder.encode_stored(training.samples[place]) for place in end]
-                found = explainer.influences(encoded, direction)
-                # Where it cannot be computed, the estimate stands for it, as in a search.
-                exact = [
-                    scores[row, place] if influence is None else influence.score
-                    for place, influence in zip(end, found, strict=True)
-                ]
-                scores[row, end[np.argsort(exact)[::-1]]] = scores[row, end]
+            with self._model.exclusive() as parts:
+                direction = parts.explainer.direction(query.encoded)
+                for end in (order[:count], order[len(order) - count :]):
+                    encoded = [parts.encoder.encode_stored(training.samples[place]) for place in end]
+                    found = parts.explainer.influences(encoded, direction)
+                    # Where it cannot be computed, the estimate stands for it, as in a search.
+                    exact = [
+                        scores[row, place] if influence is None else influence.score
+                        for place, influence in zip(end, found, strict=True)
+                    ]
+                    scores[row, end[np.argsort(exact)[::-1]]] = scores[row, end]
             if tell is not None:
                 tell(self.name, row + 1, len(queries))
         return scores

@@ -32,7 +32,7 @@ from rapidin.attribution import (
     significant,
 )
 from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet, step_of
-from rapidin.model import QueryModel, load_model
+from rapidin.model import StoreModel, load_model
 from rapidin.settings import Objective
 
 
@@ -54,7 +54,8 @@ class TracIn:
 
     Args:
         model: of the store.
-        layer_norm: divide each tensor's gradient by its norm, so that a score is the mean over tensors of cosines.
+        normalise_layers: whether each tensor's gradient is divided by its norm; a score is then the mean
+            over tensors of cosines.
         checkpoints: of the training; empty: the store's model alone.
         device: for the checkpoints.
         objective: what of a token is differentiated; TracIn's own is the loss.
@@ -62,16 +63,16 @@ class TracIn:
 
     def __init__(
         self,
-        model: QueryModel,
+        model: StoreModel,
         *,
-        layer_norm: bool = False,
+        normalise_layers: bool = False,
         checkpoints: Sequence[Checkpoint] = (),
         device: str = "auto",
         objective: Objective = "loss",
     ) -> None:
-        self.name = "tracin-ln" if layer_norm else "tracin"
+        self.name = "tracin-ln" if normalise_layers else "tracin"
         self._model = model
-        self._layer_norm = layer_norm
+        self._normalise_layers = normalise_layers
         self._checkpoints = checkpoints
         self._device = device
         self._objective = objective
@@ -86,7 +87,8 @@ class TracIn:
             ModelError: a checkpoint cannot be loaded.
         """
         if not self._checkpoints:
-            return self._of_engine(self._model.engine, queries, training, tell)
+            with self._model.exclusive() as parts:
+                return self._of_engine(parts.engine, queries, training, tell)
         total = np.zeros((len(queries), len(training)), dtype=np.float32)
         for number, checkpoint in enumerate(self._checkpoints):
 
@@ -104,7 +106,7 @@ class TracIn:
         changed = "model" if self._model.settings.adapter is None else "adapter"
         settings = self._model.settings.model_copy(update={changed: checkpoint.place})
         loaded = load_model(settings, self._device, self._model.trust_remote_code)
-        engine = RapidGradEngine(loaded.model, self._model.parameters, self._model.projection)
+        engine = RapidGradEngine(loaded.model, self._model.traced, self._model.projection)
         with engine:
             yield engine
 
@@ -127,10 +129,10 @@ class TracIn:
 
     def _direction(self, engine: RapidGradEngine, query: AskedQuery, rounding: float) -> WholeGradient:
         tensors, norms = query_gradient(engine, query.encoded, self._objective)
-        return direction_of(tensors, norms, self._layer_norm, rounding).tensors
+        return direction_of(tensors, norms, self._normalise_layers, rounding).tensors
 
     def _reduce(self, rounding: float) -> Callable[[Tensor, Tensor], Tensor]:
-        if not self._layer_norm:
+        if not self._normalise_layers:
             return over_tensors
 
         def cosines(products: Tensor, norms: Tensor) -> Tensor:

@@ -207,8 +207,8 @@ class Trainer:
 
     def _saved_at(self, output: Path) -> ModelSettings:
         if (output / "adapter_config.json").exists():
-            return self._job.model.model_copy(update={"adapter": str(output), "modules": None})
-        changed = {"model": str(output), "adapter": None, "modules": None, "quantization": "none"}
+            return self._job.model.model_copy(update={"adapter": str(output), "parameters": None})
+        changed = {"model": str(output), "adapter": None, "parameters": None, "quantization": "none"}
         return self._job.model.model_copy(update=changed)
 
 

@@ -81,7 +81,7 @@ class InProcess:
 
     def start(self, settings: StoreSettings, tokens_per_batch: int | None) -> TokenBudget:
         """See `Computer.start`."""
-        self._engine = RapidGradEngine(self._loaded.model, settings.parameters, settings.projection)
+        self._engine = RapidGradEngine(self._loaded.model, settings.traced, settings.projection)
         budget = TokenBudget.for_device(tokens_per_batch, self._engine.device, settings.projection.dimension)
         self._batches = BatchRunner(self._engine, budget)
         return budget

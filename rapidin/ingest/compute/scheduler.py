@@ -88,7 +88,7 @@ class WorkerPool:
 
     def start(self, settings: StoreSettings, tokens_per_batch: int | None) -> TokenBudget:
         """See `Computer.start`."""
-        self._begin = Begin(settings.parameters, settings.projection, tokens_per_batch)
+        self._begin = Begin(settings.traced, settings.projection, tokens_per_batch)
         for worker in self._workers:
             worker.send(self._begin)
         self._answers(Ready, self._workers)

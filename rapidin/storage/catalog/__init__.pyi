@@ -24,8 +24,8 @@ from .sample_rows import (
     values_checksum as values_checksum,
 )
 from .schema import (
-    IndexPartRow as IndexPartRow,
-    IndexRow as IndexRow,
+    DerivedPartRow as DerivedPartRow,
+    DerivedRow as DerivedRow,
     MetadataFieldRow as MetadataFieldRow,
     SampleMetadataRow as SampleMetadataRow,
     SampleRow as SampleRow,

@@ -12,8 +12,8 @@ from sqlalchemy import CheckConstraint, Float, ForeignKey, Index, MetaData, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import UserDefinedType
 
-FORMAT_VERSION = 3
-"""Of the stores that this rapidin writes; an older one is migrated, a newer one refused."""
+FORMAT_VERSION = 1
+"""Format of the stores that this rapidin writes; an older one is migrated, a newer one refused."""
 
 LIVE_INDEX = "ix_samples_live"
 """Index of what filters ask of live samples, in the order in which these were stored."""
@@ -78,7 +78,7 @@ class SampleRow(Base):
     """One training sample and the place of its vector; a replaced or deleted one stays, marked.
 
     `checksum` covers all that the row says except `deleted_at`, so that an altered row is noticed although
-    SQLite itself keeps no checksums; `target_spans`, which format 3 added, only where it is not null.
+    SQLite itself keeps no checksums. `target_spans` is null unless the sample is a chat.
     """
 
     __tablename__ = "samples"
@@ -98,9 +98,9 @@ class SampleRow(Base):
     tokens: Mapped[int]
     targets: Mapped[int]
     truncated: Mapped[bool]
+    target_spans: Mapped[str | None] = mapped_column(Text)
     checksum: Mapped[str] = mapped_column(Text)
     deleted_at: Mapped[str | None] = mapped_column(Text)
-    target_spans: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
         UniqueConstraint("segment_id", "position"),
@@ -148,10 +148,13 @@ class SampleMetadataRow(Base):
     )
 
 
-class IndexRow(Base):
-    """An index of the vectors for approximate search; a store has one of a kind at most."""
+class DerivedRow(Base):
+    """Data derived from the store, such as an index for approximate search; a store has one of a kind at most.
 
-    __tablename__ = "indexes"
+    `file` is what its parts share, null where there is no such file. `checksum` covers the row.
+    """
+
+    __tablename__ = "derived"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(Text, unique=True)
@@ -163,16 +166,16 @@ class IndexRow(Base):
     checksum: Mapped[str] = mapped_column(Text)
 
 
-class IndexPartRow(Base):
-    """The part of an index that covers one segment."""
+class DerivedPartRow(Base):
+    """The part of derived data that covers one segment; `file` is null where the shared file holds it."""
 
-    __tablename__ = "index_parts"
-    __table_args__ = (UniqueConstraint("index_id", "segment_id"),)
+    __tablename__ = "derived_parts"
+    __table_args__ = (UniqueConstraint("derived_id", "segment_id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    index_id: Mapped[int] = mapped_column(ForeignKey("indexes.id", ondelete="CASCADE"))
+    derived_id: Mapped[int] = mapped_column(ForeignKey("derived.id", ondelete="CASCADE"))
     segment_id: Mapped[int] = mapped_column(ForeignKey("segments.id", ondelete="CASCADE"))
-    file: Mapped[str] = mapped_column(Text)
+    file: Mapped[str | None] = mapped_column(Text)
     bytes: Mapped[int]
     file_checksum: Mapped[str] = mapped_column(Text)
     rows: Mapped[int]

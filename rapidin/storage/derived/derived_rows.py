@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from rapidin.errors import StoreCorruptError
 from rapidin.settings import IndexKind
-from rapidin.storage.catalog import IndexPartRow, IndexRow, tables, text_checksum
+from rapidin.storage.catalog import DerivedPartRow, DerivedRow, tables, text_checksum
 from rapidin.storage.derived.indexes import IvfParameters, RabitqParameters, to_text
 from rapidin.storage.vectors import SegmentRecord
 
@@ -105,11 +105,11 @@ def advice(store: Path, kind: str) -> str:
 def read(session: Session) -> dict[str, IndexRecord]:
     """All indexes by kind; nothing about them is checked."""
     parts: dict[int, list[PartRecord]] = {}
-    for part in session.scalars(select(IndexPartRow).order_by(IndexPartRow.segment_id)):
-        file = WrittenFile(part.file, part.bytes, part.file_checksum)
-        parts.setdefault(part.index_id, []).append(PartRecord(part.segment_id, file, part.rows))
+    for part in session.scalars(select(DerivedPartRow).order_by(DerivedPartRow.segment_id)):
+        file = WrittenFile(part.file or "", part.bytes, part.file_checksum)
+        parts.setdefault(part.derived_id, []).append(PartRecord(part.segment_id, file, part.rows))
     found = {}
-    for row in session.scalars(select(IndexRow).order_by(IndexRow.kind)):
+    for row in session.scalars(select(DerivedRow).order_by(DerivedRow.kind)):
         shared = None if row.file is None else WrittenFile(row.file, row.bytes, row.file_checksum)
         found[row.kind] = IndexRecord(
             row.kind, row.parameters, row.created, shared, row.checksum, tuple(parts.get(row.id, ()))
@@ -161,22 +161,22 @@ def check_part(
 def insert_index(session: Session, record: IndexRecord) -> None:
     """Name an index, instead of the one of its kind that there is; its parts are named by `insert_parts`."""
     delete_index(session, record.kind)
-    session.execute(insert(IndexRow), _columns(record))
+    session.execute(insert(DerivedRow), _columns(record))
 
 
 def update_index(session: Session, record: IndexRecord) -> None:
     """Change an index's parameters."""
-    row = session.scalars(select(IndexRow).where(IndexRow.kind == record.kind)).one()
+    row = session.scalars(select(DerivedRow).where(DerivedRow.kind == record.kind)).one()
     row.parameters, row.checksum = record.parameters, record.checksum
     session.flush()
 
 
 def insert_parts(session: Session, kind: str, parts: Iterable[PartRecord]) -> None:
     """Name parts of the index of that kind."""
-    index_id = session.scalars(select(IndexRow.id).where(IndexRow.kind == kind)).one()
+    derived_id = session.scalars(select(DerivedRow.id).where(DerivedRow.kind == kind)).one()
     rows = [
         {
-            "index_id": index_id,
+            "derived_id": derived_id,
             "segment_id": part.segment_id,
             "file": part.file.name,
             "bytes": part.file.bytes,
@@ -186,20 +186,21 @@ def insert_parts(session: Session, kind: str, parts: Iterable[PartRecord]) -> No
         for part in parts
     ]
     if rows:
-        session.execute(insert(IndexPartRow), rows)
+        session.execute(insert(DerivedPartRow), rows)
 
 
 def delete_parts(session: Session, kind: str, segment_ids: Iterable[int]) -> None:
     """Forget the parts of the index of that kind for some segments."""
-    index_id = select(IndexRow.id).where(IndexRow.kind == kind).scalar_subquery()
-    found = (IndexPartRow.index_id == index_id, IndexPartRow.segment_id.in_(list(segment_ids)))
-    session.execute(delete(IndexPartRow).where(*found), execution_options={"synchronize_session": False})
+    derived_id = select(DerivedRow.id).where(DerivedRow.kind == kind).scalar_subquery()
+    found = (DerivedPartRow.derived_id == derived_id, DerivedPartRow.segment_id.in_(list(segment_ids)))
+    session.execute(delete(DerivedPartRow).where(*found), execution_options={"synchronize_session": False})
 
 
 def delete_index(session: Session, kind: str) -> bool:
     """Forget the index of that kind and its parts; whether there was one."""
     return (
-        session.scalars(delete(IndexRow).where(IndexRow.kind == kind).returning(IndexRow.id)).first() is not None
+        session.scalars(delete(DerivedRow).where(DerivedRow.kind == kind).returning(DerivedRow.id)).first()
+        is not None
     )
 
 

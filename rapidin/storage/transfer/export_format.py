@@ -48,7 +48,7 @@ SCHEMA = pa.schema(
 )
 """Columns of the samples, named as in `records.Sample`; metadata is the text of a JSON object.
 
-`SPANS` is the text of a JSON list of pairs, null where there are none; exports of older stores lack the column.
+`SPANS` is the text of a JSON list of pairs, null where there are none. Other programs may leave the column out.
 """
 
 

@@ -145,7 +145,7 @@ class Exported:
             if field == SPANS and (
                 SPANS.name not in found.names or pa.types.is_null(found.field(SPANS.name).type)
             ):
-                continue  # an older store's, or one that another program wrote of which all are null
+                continue  # another program wrote it, and none of its samples is a chat
             if found.get_all_field_indices(field.name) == [] or not _alike(
                 found.field(field.name).type, field.type
             ):

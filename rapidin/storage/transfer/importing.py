@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 2**27
 """Of the vectors of a commit, before they are coded."""
-_COMPARED = ("projection", "parameters", "fingerprint", "text")
+_COMPARED = ("projection", "traced", "fingerprint", "text")
 
 
 def import_vectors(
@@ -105,7 +105,7 @@ def _differences(store: StoreSettings, export: StoreSettings) -> Iterator[str]:
         mine, other = getattr(store, name), getattr(export, name)
         if mine == other:
             continue
-        if name == "parameters":
+        if name == "traced":
             pairs = zip_longest(mine, other)
             parameter = next(here or there for here, there in pairs if here != there)
             yield f"traced parameters (first {parameter.name!r})"

@@ -17,7 +17,7 @@ TOLERANCE = 1e-5
 class Tokens:
     ids: list[int]
     targets: list[bool]
-    id: str = "made-up"
+    id: str = "random"
 
 
 def random_samples(count: int, seed: int = 0) -> list[Tokens]:

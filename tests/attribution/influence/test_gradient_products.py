@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 import rapidin
 from rapidin.attribution.influence.gradient_products import GradientProducts, query_gradient
+from rapidin.attribution.rapidgrads import TokenBudget
 from rapidin.errors import GradientError, ModelError
 from rapidin.evaluation.methods.scoring import AskedQuery, TrainingSet
 from rapidin.evaluation.methods.tracin import Checkpoint, TracIn
 from rapidin.model.loading import load_model
-from rapidin.model.session import QueryModel
+from rapidin.model.store_model import StoreModel
 from rapidin.search.queries import query_of_prompt
 from rapidin.settings.store_settings import ModelSettings
 from rapidin.text import EncodedSample
@@ -73,11 +74,13 @@ def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Pa
     return directory / "store"
 
 
-@pytest.mark.parametrize("layer_norm", [False, True])
-def test_scores_are_sums_over_checkpoints(store: Path, other_model_directory: Path, layer_norm: bool) -> None:
-    with rapidin.Store.open(store) as opened, QueryModel(opened) as model:
+@pytest.mark.parametrize("normalise_layers", [False, True])
+def test_scores_are_sums_over_checkpoints(
+    store: Path, other_model_directory: Path, normalise_layers: bool
+) -> None:
+    with rapidin.Store.open(store) as opened, StoreModel(opened) as model:
         samples = sorted(opened.list(), key=lambda sample: sample.id)
-        training = TrainingSet(samples, model.encoder)
+        training = TrainingSet(samples, model)
         asked = [
             AskedQuery(*model.prepared(query_of_prompt(prompt, answer, opened.settings.text), 8))
             for prompt, answer in (("Hello?", "yes it is"), ("What is red?", "a colour"))
@@ -87,10 +90,10 @@ def test_scores_are_sums_over_checkpoints(store: Path, other_model_directory: Pa
             Checkpoint(str(other_model_directory), 2.0),
         ]
         seen: list[tuple[int, int]] = []
-        scores = TracIn(model, layer_norm=layer_norm, checkpoints=checkpoints).scores(
+        scores = TracIn(model, normalise_layers=normalise_layers, checkpoints=checkpoints).scores(
             asked, training, lambda _, done, of: seen.append((done, of))
         )
-        alone = TracIn(model, layer_norm=layer_norm).scores(asked, training)
+        alone = TracIn(model, normalise_layers=normalise_layers).scores(asked, training)
         encoded = list(training.encoded())
     wanted = np.zeros((2, len(encoded)))
     for number, checkpoint in enumerate(checkpoints):
@@ -98,7 +101,7 @@ def test_scores_are_sums_over_checkpoints(store: Path, other_model_directory: Pa
         matrices = [p.dim() > 1 for p in module.parameters()]  # what a store traces
         of_samples = [list(compress(gradient(module, sample), matrices)) for sample in encoded]
         of_queries = [list(compress(gradient(module, query.encoded), matrices)) for query in asked]
-        here = np.array([[score(q, s, layer_norm) for s in of_samples] for q in of_queries])
+        here = np.array([[score(q, s, normalise_layers) for s in of_samples] for q in of_queries])
         wanted += checkpoint.learning_rate * here
         if number == 0:
             np.testing.assert_allclose(alone, here, rtol=1e-3, atol=1e-5)
@@ -116,18 +119,35 @@ def test_checkpoints_are_trusted_as_the_model_is(store: Path, monkeypatch: pytes
 
     with rapidin.Store.open(store) as opened:
         for trust in (False, True):
-            with QueryModel(opened, trust_remote_code=trust) as model, monkeypatch.context() as patched:
+            with StoreModel(opened, trust_remote_code=trust) as model, monkeypatch.context() as patched:
                 patched.setattr("rapidin.evaluation.methods.tracin.load_model", load)
                 scorer = TracIn(model, checkpoints=[Checkpoint(model.settings.model, 1.0)])
                 with pytest.raises(ModelError, match="enough"):
-                    scorer.scores([], TrainingSet([], model.encoder))
+                    scorer.scores([], TrainingSet([], model))
     assert seen == [False, True]
 
 
-def score(query: list[Tensor], sample: list[Tensor], layer_norm: bool) -> float:
+def test_checkpoints_are_computed_in_batches_of_the_given_size(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of tokens is the caller's, and the device is the checkpoint's, not the store model's."""
+    seen = []
+    real = TokenBudget.for_device
+
+    def watched(tokens: int | None, device: torch.device, dimension: int) -> TokenBudget:
+        seen.append((tokens, device.type))
+        return real(tokens, device, dimension)
+
+    with rapidin.Store.open(store) as opened, StoreModel(opened, tokens_per_batch=7) as model:
+        monkeypatch.setattr(TokenBudget, "for_device", watched)
+        TracIn(model, checkpoints=[Checkpoint(model.settings.model, 1.0)]).scores([], TrainingSet([], model))
+    assert seen == [(7, "cpu")]
+
+
+def score(query: list[Tensor], sample: list[Tensor], normalise_layers: bool) -> float:
     """Eq. 5, of whole gradients or as the mean of cosines."""
     products = [float(q @ s) for q, s in zip(query, sample, strict=True)]
-    if not layer_norm:
+    if not normalise_layers:
         return sum(products)
     sizes = [float(q.norm() * s.norm()) for q, s in zip(query, sample, strict=True)]
     return sum(p / size if size else 0.0 for p, size in zip(products, sizes, strict=True)) / len(products)

@@ -412,7 +412,7 @@ def test_shares(shapes: list[tuple[int, int]], exponent: int) -> None:
     copied = sum(share.size for share in expected if share.copied)
     sketched = sum(not share.copied for share in expected)
     if sketched and (dimension - copied) // sketched < 8:
-        with pytest.raises(SettingError, match="--projection rapidgrad"):
+        with pytest.raises(SettingError, match="--projection shuffled"):
             FactoredProjection(map_settings, shapes)
         return
     found = FactoredProjection(map_settings, shapes).tensors

@@ -45,7 +45,7 @@ def slow_rapidgrad(
     layers = layers_of(model, sample)
     result: list[tuple[slice, NDArray[np.float64] | None]] = []
     for (place, values), layer in zip(slow_project(settings, layers), layers, strict=True):
-        if settings.layer_norm:
+        if settings.normalise_layers:
             values = values / np.linalg.norm(values) / math.sqrt(len(layers))
         result.append((place, values if np.linalg.norm(layer) > VANISHING else None))
     return result
@@ -67,15 +67,15 @@ def assert_equal_to_the_definition(
     assert not found[~occupied].any()
 
 
-@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("normalise_layers", [True, False])
 @pytest.mark.parametrize(
     "architecture", ["llama-tied", "llama-untied", "gpt2", "qwen2", "gemma", "mixtral", "lora-llama"]
 )
-def test_equals_the_definition(architecture: str, layer_norm: bool) -> None:
+def test_equals_the_definition(architecture: str, normalise_layers: bool) -> None:
     """Tied embeddings, Conv1D, learned positions, biases, three-dimensional parameters, adapters."""
     model = tiny.make(architecture)
     samples = random_samples(3)
-    settings = ProjectionSettings(kind="factored", dimension=1024, seed=5, layer_norm=layer_norm)
+    settings = ProjectionSettings(kind="factored", dimension=1024, seed=5, normalise_layers=normalise_layers)
     with RapidGradEngine(model, parameters_of(model), settings) as engine:
         found = engine.compute(samples)
     assert not found.problems
@@ -141,7 +141,7 @@ def test_copied_tensors_are_exact() -> None:
     """Norms' weights of a small model fit into their share and have no noise at all."""
     model = tiny.make("llama-untied")
     (sample,) = random_samples(1)
-    settings = ProjectionSettings(kind="factored", dimension=2048, layer_norm=False)
+    settings = ProjectionSettings(kind="factored", dimension=2048, normalise_layers=False)
     layers = layers_of(model, sample)
     shapes = [(layer.shape[0], layer.shape[1]) for layer in layers]
     with RapidGradEngine(model, parameters_of(model), settings) as engine:
@@ -166,21 +166,21 @@ def contributions(generator: torch.Generator) -> list[OuterProducts | ScatteredR
     ]
 
 
-@pytest.mark.parametrize("layer_norm", [True, False])
-def test_contributions_of_every_kind_add_up_before_the_norm(layer_norm: bool) -> None:
+@pytest.mark.parametrize("normalise_layers", [True, False])
+def test_contributions_of_every_kind_add_up_before_the_norm(normalise_layers: bool) -> None:
     settings = ProjectionSettings(kind="factored", dimension=128)
     parts = contributions(torch.Generator().manual_seed(0))
     whole: Tensor = torch.zeros(2, 30, 50)
     for part in parts:
         part.add_to(whole, 0)
     sketches = FactoredSketches(
-        2, FactoredProjection(settings, [(30, 50), (30, 50)]), OwnNorms() if layer_norm else Unnormalised()
+        2, FactoredProjection(settings, [(30, 50), (30, 50)]), OwnNorms() if normalise_layers else Unnormalised()
     )
     sketches.consume(ParameterGradient(1, 2, (30, 50), list(parts)))
     found = sketches.result()
     for vector, matrix in zip(found, whole.double().numpy(), strict=True):
         _, (place, values) = slow_project(settings, [matrix, matrix])
-        if layer_norm:
+        if normalise_layers:
             values = values / np.linalg.norm(values)
         np.testing.assert_allclose(vector[place], values, atol=1e-5 * np.abs(values).max())
         assert not vector[: place.start].any()

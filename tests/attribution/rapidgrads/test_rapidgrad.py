@@ -16,7 +16,7 @@ from rapidin.settings.store_settings import ProjectionSettings, TracedParameter
 from tests import tiny
 from tests.attribution.gradients.test_against_autograd import Tokens, one_sample_gradient, random_samples, traced
 
-both_kinds = pytest.mark.parametrize("kind", ["rapidgrad", "factored"])
+both_kinds = pytest.mark.parametrize("kind", ["shuffled", "factored"])
 
 
 def parameters_of(model: torch.nn.Module) -> list[TracedParameter]:
@@ -32,7 +32,7 @@ def slow_rapidgrad(model: torch.nn.Module, sample: Tokens, settings: ProjectionS
     result = torch.zeros(settings.dimension)
     for layer, place in zip(one_sample_gradient(model, sample).split(sizes), projection.tensors, strict=True):
         norm, length = layer.norm(), place.part.chunk
-        if settings.layer_norm and norm > 0:
+        if settings.normalise_layers and norm > 0:
             layer = layer / norm / math.sqrt(len(sizes))
         for start in range(0, len(layer), length):
             piece = layer[start : start + length]
@@ -44,7 +44,7 @@ def slow_rapidgrad(model: torch.nn.Module, sample: Tokens, settings: ProjectionS
 
 
 @pytest.mark.parametrize(
-    ("architecture", "layer_norm"),
+    ("architecture", "normalise_layers"),
     [
         ("lora-llama", True),
         ("lora-llama", False),
@@ -54,10 +54,10 @@ def slow_rapidgrad(model: torch.nn.Module, sample: Tokens, settings: ProjectionS
         pytest.param("gpt2", False, marks=pytest.mark.slow),
     ],
 )
-def test_equals_the_definition(architecture: str, layer_norm: bool) -> None:
+def test_equals_the_definition(architecture: str, normalise_layers: bool) -> None:
     model = tiny.make(architecture)
     samples = random_samples(2)
-    settings = ProjectionSettings(dimension=512, seed=5, layer_norm=layer_norm)
+    settings = ProjectionSettings(dimension=512, seed=5, normalise_layers=normalise_layers)
     expected = np.stack([slow_rapidgrad(model, sample, settings) for sample in samples])
     with RapidGradEngine(model, parameters_of(model), settings) as engine:
         found = engine.compute(samples)
@@ -340,10 +340,10 @@ def test_norms_are_computed_only_where_somebody_looks_at_them(
 
     monkeypatch.setattr(normalisation, "squared_norms", computed)
     model = tiny.make("lora-llama")
-    for layer_norm in (True, False):
-        settings = ProjectionSettings(kind=kind, dimension=512, layer_norm=layer_norm)
+    for normalise_layers in (True, False):
+        settings = ProjectionSettings(kind=kind, dimension=512, normalise_layers=normalise_layers)
         with RapidGradEngine(model, parameters_of(model), settings) as engine:
-            if layer_norm:
+            if normalise_layers:
                 with pytest.raises(NotImplementedError, match="norms"):
                     engine.compute(random_samples(2))
             else:

@@ -19,7 +19,7 @@ from rapidin.evaluation.methods.registry import MethodOptions
 from rapidin.evaluation.methods.saved_scores import SavedScores, data_digest, key_of
 from rapidin.evaluation.methods.scoring import TrainingSet
 from rapidin.evaluation.methods.stored_scores import RapidinScorer
-from rapidin.model.session import QueryModel
+from rapidin.model.store_model import StoreModel
 from rapidin.storage import Store
 from tests import worlds
 from tests.evaluation import worlds_of_colours
@@ -31,7 +31,7 @@ KS = (5, 10, 25, 1000)
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[LabelExperiment]:
     path, queries = worlds_of_colours.make(tmp_path_factory.mktemp("experiments"), model_directory)
-    with Store.open(path) as store, QueryModel(store, device="cpu") as model:
+    with Store.open(path) as store, StoreModel(store, device="cpu") as model:
         label = Label(worlds_of_colours.LABEL)
         spans = span_reader("span", ())
         questions = read_questions(queries, store, label, span_of=spans)
@@ -110,7 +110,7 @@ def test_what_decides_scores_decides_their_key(setting: LabelExperiment) -> None
     assert data_digest(moved, training) == data
     other = settings.model_copy(update={"codec": settings.codec.model_copy(update={"bits": 1})})
     assert data_digest(other, training) != data
-    traced = settings.model_copy(update={"parameters": settings.parameters[1:]})
+    traced = settings.model_copy(update={"traced": settings.traced[1:]})
     other_objective = settings.projection.model_copy(update={"objective": "log-odds"})
     odds = settings.model_copy(update={"projection": other_objective})
     assert len({data, data_digest(traced, training), data_digest(odds, training)}) == 3

@@ -30,7 +30,7 @@ from rapidin.evaluation.retraining.trainer import (
     losses_of,
     trained,
 )
-from rapidin.model.session import QueryModel
+from rapidin.model.store_model import StoreModel
 from rapidin.model.training_loop import Schedule
 from rapidin.records import LdsReport
 from rapidin.search import read_queries
@@ -88,7 +88,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Pa
 
 
 def run(store: Path, work: Path, methods: list[str], retraining: Retraining, **more: object) -> LdsReport:
-    with rapidin.Store.open(store) as opened, QueryModel(opened) as model:
+    with rapidin.Store.open(store) as opened, StoreModel(opened) as model:
         queries = store.parent / "queries.jsonl"
         return linear_datamodeling(opened, model, queries, methods, retraining, work=work, device="cpu", **more)
 
@@ -97,7 +97,7 @@ def test_methods_are_judged_by_what_retraining_does(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a trainer whose losses are linear in what bm25 says, bm25 is perfect, and chance is not."""
-    with rapidin.Store.open(store) as opened, QueryModel(opened) as model:
+    with rapidin.Store.open(store) as opened, StoreModel(opened) as model:
         from rapidin.evaluation.experiments.datamodeling import _asked
         from rapidin.evaluation.methods.registry import METHODS, Context, MethodOptions
 
@@ -133,7 +133,7 @@ def test_retraining_is_resumed_and_gives_the_same_losses_by_any_number_of_proces
     assert len(files) == 5
     assert not list(directory.glob("*/model"))
     # The oracle: the same training here.
-    with rapidin.Store.open(store) as opened, QueryModel(opened) as model:
+    with rapidin.Store.open(store) as opened, StoreModel(opened) as model:
         samples = [Tokens(one.ids, one.targets) for one in training_set(opened, model, ()).encoded()]
         rows = read_queries(store.parent / "queries.jsonl", opened.settings.text)
         asked = [model.prepared(row, 8)[1] for row in rows]

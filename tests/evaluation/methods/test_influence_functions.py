@@ -16,7 +16,7 @@ from rapidin.errors import SettingError
 from rapidin.evaluation.methods.influence_functions import InfluenceFunction
 from rapidin.evaluation.methods.registry import METHODS, MethodOptions, method_settings
 from rapidin.evaluation.methods.scoring import AskedQuery, TrainingSet
-from rapidin.model.session import QueryModel
+from rapidin.model.store_model import StoreModel
 from rapidin.search.queries import query_of_prompt
 from rapidin.text import EncodedSample
 from tests import worlds
@@ -57,20 +57,21 @@ def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Pa
     directory = tmp_path_factory.mktemp("influence")
     data = worlds.write_rows(directory / "train.jsonl", worlds.rows(6))
     rapidin.ingest_files(
-        directory / "store", [data], model=str(model_directory), projection_dim=128, modules=NORMS
+        directory / "store", [data], model=str(model_directory), projection_dim=128, parameters=NORMS
     )
     return directory / "store"
 
 
 @pytest.mark.parametrize("kind", ["influence-cg", "influence-lissa"])
 def test_scores_are_those_of_the_dense_inverse(store: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with rapidin.Store.open(store) as opened, QueryModel(opened) as model:
-        training = TrainingSet(opened.list(), model.encoder)
+    with rapidin.Store.open(store) as opened, StoreModel(opened) as model:
+        training = TrainingSet(opened.list(), model)
         asked = [
             AskedQuery(*model.prepared(query_of_prompt(prompt, answer, opened.settings.text), 8))
             for prompt, answer in (("Hello?", "yes it is"), ("What is red?", "a colour"))
         ]
-        encoded, names, module = list(training.encoded()), list(model.engine.names), model.module
+        with model.exclusive() as parts:
+            encoded, names, module = list(training.encoded()), list(parts.engine.names), parts.module
         flat = torch.cat([module.get_parameter(name).detach().flatten() for name in names])
 
         def gradient(sample: EncodedSample) -> Tensor:

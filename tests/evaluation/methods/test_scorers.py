@@ -28,7 +28,7 @@ from rapidin.evaluation.methods.registry import METHODS, methods_to_run
 from rapidin.evaluation.methods.scoring import AskedQuery, TrainingSet
 from rapidin.evaluation.methods.stored_scores import RapidinScorer, RerankedScorer
 from rapidin.evaluation.methods.tracin import TracIn
-from rapidin.model.session import QueryModel
+from rapidin.model.store_model import StoreModel
 from rapidin.storage import Store
 from rapidin.support.optional_packages import package
 from tests.evaluation import worlds_of_colours
@@ -37,7 +37,7 @@ from tests.evaluation import worlds_of_colours
 class World:
     def __init__(self, store: Store, queries: Path) -> None:
         self.store = store
-        self.model = QueryModel(store, device="cpu")
+        self.model = StoreModel(store, device="cpu")
         self.training = training_set(store, self.model, ())
         questions = read_questions(queries, store, Label(worlds_of_colours.LABEL))
         self.queries = asked(self.model, questions, 16)
@@ -90,15 +90,15 @@ def test_bm25_against_its_formula(world: World) -> None:
 def test_bm25_of_samples_without_words_says_nothing(world: World) -> None:
     scorer = Bm25Scorer()
     silent = [replace(sample, prompt="", response="the") for sample in world.training.samples[:2]]
-    training = TrainingSet(silent, world.model.encoder)
+    training = TrainingSet(silent, world.model)
     scorer.prepare(training)
     assert not scorer.scores(world.queries, training).any()
 
 
 def test_embeddings_are_means_of_last_hidden_states(world: World) -> None:
     def embedded(ids: tuple[int, ...]) -> np.ndarray:
-        with torch.no_grad():
-            states = world.model.module(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1]
+        with torch.no_grad(), world.model.exclusive() as parts:
+            states = parts.module(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1]
         mean = states[0].mean(dim=0).numpy()
         return mean / np.linalg.norm(mean)
 
@@ -112,7 +112,7 @@ def test_embeddings_are_means_of_last_hidden_states(world: World) -> None:
 
 def test_chance_does_not_depend_on_the_order(world: World) -> None:
     scores = RandomScorer(1).scores(world.queries, world.training)
-    turned = TrainingSet(world.training.samples[::-1], world.model.encoder)
+    turned = TrainingSet(world.training.samples[::-1], world.model)
     np.testing.assert_array_equal(RandomScorer(1).scores(world.queries[::-1], turned), scores[::-1, ::-1])
     assert not np.array_equal(RandomScorer(2).scores(world.queries, world.training), scores)
     assert 0 <= scores.min() < 0.05 < 0.95 < scores.max() <= 1
@@ -120,7 +120,7 @@ def test_chance_does_not_depend_on_the_order(world: World) -> None:
 
 def test_stored_scores_are_the_exact_ones_up_to_noise(world: World) -> None:
     found = RapidinScorer(world.store, world.model).scores(world.queries, world.training)
-    exact = TracIn(world.model, layer_norm=True).scores(world.queries, world.training)
+    exact = TracIn(world.model, normalise_layers=True).scores(world.queries, world.training)
     assert np.abs(found - exact).max() < 5 / np.sqrt(16384)
 
 
@@ -128,7 +128,7 @@ def test_reranked_ends_are_in_exact_order(world: World) -> None:
     estimates = RapidinScorer(world.store, world.model)
     before = estimates.scores(world.queries, world.training)
     after = RerankedScorer(estimates, world.model, 9).scores(world.queries, world.training)
-    exact = TracIn(world.model, layer_norm=True).scores(world.queries, world.training)
+    exact = TracIn(world.model, normalise_layers=True).scores(world.queries, world.training)
     for old, new, true in zip(before, after, exact, strict=True):
         order, anew = np.argsort(-old), np.argsort(-new)
         np.testing.assert_array_equal(np.sort(old), np.sort(new))
@@ -140,7 +140,7 @@ def test_reranked_ends_are_in_exact_order(world: World) -> None:
 
 
 def test_a_store_that_changed_meanwhile(world: World) -> None:
-    fewer = TrainingSet(world.training.samples[1:], world.model.encoder)
+    fewer = TrainingSet(world.training.samples[1:], world.model)
     with pytest.raises(StoreError, match="changed meanwhile"):
         RapidinScorer(world.store, world.model).scores(world.queries, fewer)
 

@@ -100,7 +100,7 @@ class Run:
             raise self._error
 
     def __call__(self) -> None:
-        settings = SimpleNamespace(parameters=(), projection=ProjectionSettings(dimension=DIMENSION))
+        settings = SimpleNamespace(traced=(), projection=ProjectionSettings(dimension=DIMENSION))
         model = ModelSettings(model="m")
         run = self
 

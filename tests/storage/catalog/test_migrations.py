@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, update
 
-from rapidin.errors import StoreCorruptError, StoreError, StoreFormatError, StoreLockedError
+from rapidin.errors import StoreError, StoreFormatError, StoreLockedError
 from rapidin.storage import Store
 from rapidin.storage.catalog import database, schema
-from rapidin.storage.catalog.database import Database
-from rapidin.storage.catalog.sample_rows import sample_values, text_checksum, values_checksum
 from rapidin.storage.catalog.schema import Base, SettingsRow
-from tests.storage.stores import new_sample, numbered, plain, run_python, store_settings
+from tests.storage.stores import numbered, plain, run_python
 
 NEXT_FORMAT = """
 import sqlalchemy as sa
@@ -130,81 +122,13 @@ def test_a_failed_migration_leaves_the_old_format(filled: Store, newer, monkeypa
             assert "extras" not in inspect(session.connection()).get_table_names()
 
 
-ODD = {"a": -0.0, "b": 2**63, "c": True, "d": "x" * 999, "e": [1, None], "f": None, "g": 5, "h": 5.0, "i": "\0é"}
-
-
-def first_format(path: Path, samples: list, dead: int = 0) -> None:
-    """A store of format 1 by its own migration and plain SQL; the first `dead` samples are marked as deleted."""
-    path.mkdir()
-    (path / "segments").mkdir()
-    made = Database(path / "store.db", create=True)
-    config = Config()
-    config.set_main_option("script_location", str(database.MIGRATIONS))
-    with made.writing() as session:
-        config.attributes["connection"] = session.connection()
-        command.upgrade(config, "0001")
-    made.close()
-    settings = store_settings().model_dump_json()
-    with closing(sqlite3.connect(path / "store.db")) as connection, connection:
-        connection.execute(
-            "INSERT INTO settings VALUES (1, 1, '2026-01-01T00:00:00+00:00', ?, ?)",
-            (settings, text_checksum(settings)),
-        )
-        connection.execute("INSERT INTO segments VALUES (1, 'gone.faiss', ?, 1, 'x', 'fp16')", (len(samples),))
-        names = {(name,) for sample in samples for name in sample.metadata}
-        connection.executemany("INSERT INTO metadata_fields VALUES (?)", sorted(names))
-        for position, sample in enumerate(samples):
-            values = sample_values(sample) | {"segment_id": 1, "position": position, "scale": 0.5}
-            assert "target_spans" in values and values["target_spans"] is None
-            values |= {"checksum": values_checksum(values), "deleted_at": "now" if position < dead else None}
-            values["metadata"] = values.pop("metadata_json")
-            del values["target_spans"]
-            places = ", ".join("?" * len(values))
-            connection.execute(
-                f"INSERT INTO samples ({', '.join(values)}) VALUES ({places})", tuple(values.values())
-            )
-
-
-def filed(path: Path) -> list[tuple]:
-    """What filters see of live samples."""
-    with closing(sqlite3.connect(path / "store.db")) as connection:
-        return connection.execute(
-            "SELECT sample_id, name, kind, number, typeof(number), text FROM sample_metadata "
-            "JOIN samples ON key = sample_key JOIN metadata_fields ON id = field_id "
-            "WHERE deleted_at IS NULL ORDER BY sample_id, name"
-        ).fetchall()
-
-
-@pytest.mark.parametrize("at_once", [1, 7, 1000])
-def test_the_first_format_is_migrated(tmp_path: Path, store: Store, monkeypatch, at_once: int) -> None:
-    """It then is what an ingest of the same samples makes."""
-    scripts = ScriptDirectory(str(database.MIGRATIONS))
-    text = Path(scripts.get_revision("0002").path).read_text()
-    folder = tmp_path / "migrations"
-    shutil.copytree(database.MIGRATIONS, folder)
-    script = next((folder / "versions").glob("0002*.py"))
-    script.write_text(text.replace("_SAMPLES_AT_ONCE = 1000", f"_SAMPLES_AT_ONCE = {at_once}"))
-    path = tmp_path / "old"
-    samples = [*numbered(0, 20), new_sample("odd", metadata=ODD), new_sample("none", metadata={})]
-    first_format(path, samples, dead=3)
-    monkeypatch.setattr(database, "MIGRATIONS", folder)
-    with Store.open(path) as old, store.writer() as writer:
-        assert old.format_version == schema.FORMAT_VERSION
-        live = samples[3:]
-        writer.commit(live, np.ones((len(live), 64), np.float32))
-        assert filed(path) == filed(store.path)
-        assert [plain(s) for s in old.list()] == [plain(s) for s in live]
-        assert old.count(["rank > 10"]) == 9 and old.count(["a = 0", 'h = "5.0"', "b > 5"]) == 1
-        assert old.info().metadata_fields == tuple(sorted({*ODD, "topic", "rank", "nested"}))
-        assert [p for p in old.verify().problems if "gone.faiss" not in p] == []
-
-
 OPENED_AT_ONCE = """
 import sys, time
 from pathlib import Path
 from rapidin.storage import Store
-from rapidin.storage.catalog import database
-path, number = Path(sys.argv[1]), sys.argv[2]
+from rapidin.storage.catalog import database, schema
+number, path = sys.argv[1], Path(sys.argv[2])
+database.MIGRATIONS, schema.FORMAT_VERSION = Path(sys.argv[3]), int(sys.argv[4])
 migrate = database.migrate
 def migrate_slowly(*arguments):
     time.sleep(1)
@@ -219,67 +143,11 @@ with Store.open(path) as store:
 """
 
 
-def test_several_processes_open_an_older_store_at_once(tmp_path: Path) -> None:
+def test_several_processes_open_an_older_store_at_once(filled: Store, newer, tmp_path: Path) -> None:
     """One migrates, the others wait for it: all meet before they open, and the migration takes a second."""
-    first_format(tmp_path / "old", numbered(0, 20))
+    newer()
+    arguments = (filled.path, database.MIGRATIONS, schema.FORMAT_VERSION)
     with ThreadPoolExecutor(4) as threads:
-        done = list(threads.map(lambda i: run_python(OPENED_AT_ONCE, tmp_path / "old", i), range(4)))
+        done = list(threads.map(lambda i: run_python(OPENED_AT_ONCE, i, *arguments), range(4)))
     assert [(of.stdout, of.stderr) for of in done] == [(f"{schema.FORMAT_VERSION} 20\n", "")] * 4
     assert len(list(tmp_path.glob("migrated-*"))) == 1
-
-
-def test_a_damaged_row_does_not_stop_the_migration(tmp_path: Path) -> None:
-    first_format(tmp_path / "old", numbered(0, 3))
-    with closing(sqlite3.connect(tmp_path / "old" / "store.db")) as connection, connection:
-        connection.execute("UPDATE samples SET metadata = '{' WHERE sample_id = 's001'")
-    with Store.open(tmp_path / "old") as store:
-        assert store.count(["rank >= 0"]) == 2
-        assert any("s001" in problem for problem in store.verify().problems)
-
-
-def test_metadata_of_the_first_format_keeps_its_order(tmp_path: Path) -> None:
-    first_format(tmp_path / "old", [new_sample("a", metadata={"z": 1, "b": {"y": 1, "a": 2}})])
-    with Store.open(tmp_path / "old") as store:
-        assert json.dumps(store.get("a").metadata) == '{"z": 1, "b": {"y": 1, "a": 2}}'
-
-
-def second_format(path: Path, samples: list) -> None:
-    """What a rapidin of format 2 left: the first format, migrated by 0002 only."""
-    first_format(path, samples)
-    made = Database(path / "store.db")
-    config = Config()
-    config.set_main_option("script_location", str(database.MIGRATIONS))
-    with made.writing() as session:
-        config.attributes["connection"] = session.connection()
-        command.upgrade(config, "0002")
-        session.execute(update(SettingsRow).values(format_version=2))
-    made.close()
-
-
-def test_the_second_format_is_migrated(tmp_path: Path) -> None:
-    """Old rows keep their checksums and have no spans; new ones have some, and theirs cover them."""
-    path = tmp_path / "old"
-    second_format(path, numbered(0, 3))
-    columns = "SELECT sample_id, checksum, {} FROM samples WHERE deleted_at IS NULL ORDER BY key"
-    with closing(sqlite3.connect(path / "store.db")) as connection:
-        assert "target_spans" not in [row[1] for row in connection.execute("PRAGMA table_info(samples)")]
-        before = connection.execute(columns.format("NULL")).fetchall()
-    chat = new_sample("chat", target_spans=((3, 9), (12, 20)))
-    with Store.open(path) as store:
-        assert store.format_version == schema.FORMAT_VERSION
-        assert [plain(s) for s in store.list()] == [plain(s) for s in numbered(0, 3)]
-        with store.writer() as writer:
-            writer.commit([chat], np.ones((1, 64), np.float32))
-        assert store.get("chat").target_spans == ((3, 9), (12, 20))
-        assert [p for p in store.verify().problems if "gone.faiss" not in p] == []
-    with closing(sqlite3.connect(path / "store.db")) as connection, connection:
-        after = connection.execute(columns.format("target_spans")).fetchall()
-        assert after[:3] == before
-        assert after[3][2] == "[[3,9],[12,20]]"
-        connection.execute("UPDATE samples SET target_spans = '[[3,9]]' WHERE sample_id = 'chat'")
-        connection.execute("UPDATE samples SET target_spans = '[[3,9]]' WHERE sample_id = 's001'")
-    with Store.open(path) as store:
-        for id in ("chat", "s001"):
-            with pytest.raises(StoreCorruptError, match=f"the row of sample '{id}' was altered"):
-                store.get(id)
-        assert store.get("s002").target_spans == ()

@@ -71,8 +71,8 @@ def swap(first: Path, second: Path) -> None:
 
 
 THE_FILE_OF_ANOTHER = (
-    "UPDATE index_parts SET (file, bytes, file_checksum) = "
-    "(SELECT file, bytes, file_checksum FROM index_parts WHERE id = 1) WHERE id = 2"
+    "UPDATE derived_parts SET (file, bytes, file_checksum) = "
+    "(SELECT file, bytes, file_checksum FROM derived_parts WHERE id = 1) WHERE id = 2"
 )
 
 DAMAGE = {
@@ -85,20 +85,20 @@ DAMAGE = {
     "swapped": lambda store: swap(*parts(store)[:2]),
     "a directory": lambda store: (file := parts(store)[1], file.unlink(), file.mkdir()),
     "folder": lambda store: shutil.rmtree(store.path / "indexes"),
-    "parameters": lambda store: execute(store, "UPDATE indexes SET parameters = replace(parameters, '\"', '\" ')"),
-    "parameters as bytes": lambda store: execute(store, "UPDATE indexes SET parameters = x'ff00'"),
-    "rows": lambda store: execute(store, "UPDATE index_parts SET rows = 199 WHERE id = 2"),
-    "checksum": lambda store: execute(store, "UPDATE index_parts SET file_checksum = 'a' WHERE id = 2"),
-    "bytes": lambda store: execute(store, "UPDATE index_parts SET bytes = 'many' WHERE id = 2"),
-    "file elsewhere": lambda store: execute(store, "UPDATE index_parts SET file = '../store.db' WHERE id = 2"),
-    "file as bytes": lambda store: execute(store, "UPDATE index_parts SET file = x'ff' WHERE id = 2"),
+    "parameters": lambda store: execute(store, "UPDATE derived SET parameters = replace(parameters, '\"', '\" ')"),
+    "parameters as bytes": lambda store: execute(store, "UPDATE derived SET parameters = x'ff00'"),
+    "rows": lambda store: execute(store, "UPDATE derived_parts SET rows = 199 WHERE id = 2"),
+    "checksum": lambda store: execute(store, "UPDATE derived_parts SET file_checksum = 'a' WHERE id = 2"),
+    "bytes": lambda store: execute(store, "UPDATE derived_parts SET bytes = 'many' WHERE id = 2"),
+    "file elsewhere": lambda store: execute(store, "UPDATE derived_parts SET file = '../store.db' WHERE id = 2"),
+    "file as bytes": lambda store: execute(store, "UPDATE derived_parts SET file = x'ff' WHERE id = 2"),
     "the file of another part": lambda store: execute(store, THE_FILE_OF_ANOTHER),
     "parts of each other's segments": lambda store: execute(
         store,
-        "UPDATE index_parts SET segment_id = -segment_id",
-        "UPDATE index_parts SET segment_id = CASE segment_id WHEN -1 THEN 2 WHEN -2 THEN 1 ELSE 3 END",
+        "UPDATE derived_parts SET segment_id = -segment_id",
+        "UPDATE derived_parts SET segment_id = CASE segment_id WHEN -1 THEN 2 WHEN -2 THEN 1 ELSE 3 END",
     ),
-    "no such segment": lambda store: execute(store, "UPDATE index_parts SET segment_id = 77 WHERE id = 2"),
+    "no such segment": lambda store: execute(store, "UPDATE derived_parts SET segment_id = 77 WHERE id = 2"),
 }
 
 
@@ -217,7 +217,7 @@ def replace_file(store: Store, file: Path, arrays: dict[str, np.ndarray]) -> Non
     checksum, size = file_checksum(file)
     execute(
         store,
-        f"UPDATE index_parts SET bytes = {size}, file_checksum = '{checksum}' WHERE file = '{file.name}'",
+        f"UPDATE derived_parts SET bytes = {size}, file_checksum = '{checksum}' WHERE file = '{file.name}'",
     )
 
 
@@ -251,14 +251,14 @@ def test_a_file_that_is_no_safetensors(templates, path: Path) -> None:
         checksum, size = file_checksum(file)
         execute(
             store,
-            f"UPDATE index_parts SET bytes = {size}, file_checksum = '{checksum}' WHERE file = '{file.name}'",
+            f"UPDATE derived_parts SET bytes = {size}, file_checksum = '{checksum}' WHERE file = '{file.name}'",
         )
         with store.snapshot() as snapshot, pytest.raises(StoreCorruptError, match="no safetensors file"):
             snapshot.chosen_index("ivf")
 
 
 def test_a_part_that_is_not_named_is_scanned(indexed: Store, kind: str) -> None:
-    execute(indexed, "DELETE FROM index_parts WHERE segment_id = 2")
+    execute(indexed, "DELETE FROM derived_parts WHERE segment_id = 2")
     info = indexed.info().indexes[1]
     assert (info.covered, info.uncovered) == (400, 200)
     with indexed.snapshot() as snapshot:

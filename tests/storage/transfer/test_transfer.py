@@ -214,7 +214,7 @@ def test_spans_of_chats_stay_with_their_samples(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [("target_spans", None), ("target_spans", [None] * 20, pa.null())])
 def test_exports_without_any_spans(filled: Store, export: Path, tmp_path: Path, damage) -> None:
-    """Of an older store, or written by another program."""
+    """Another program wrote it, and none of its samples is a chat."""
     column(*damage)(export)
     import_vectors(tmp_path / "new", export)
     with Store.open(tmp_path / "new") as new:
@@ -255,8 +255,8 @@ def test_an_import_that_was_interrupted_is_continued(export: Path, tmp_path: Pat
     ("change", "words"),
     [
         ({"projection": ProjectionSettings(dimension=DIMENSION, seed=7)}, r"projection seed \(0 and 7\)"),
-        ({"text": TextSettings(loss="all")}, "text loss"),
-        ({"parameters": (TracedParameter(name="b", shape=(2,)),)}, "'a.weight'"),
+        ({"text": TextSettings(targets="all")}, "text targets"),
+        ({"traced": (TracedParameter(name="b", shape=(2,)),)}, "'a.weight'"),
         ({"fingerprint": store_settings().fingerprint.model_copy(update={"adapter": {"x": "1"}})}, "fingerprint"),
     ],
 )

@@ -1,6 +1,6 @@
-"""Which part of a prompt is its own: what a template puts around it repeats itself from card to card.
+"""The part of a prompt that is its own, without what a template puts around every prompt.
 
-No template is known here. Lines with which another prompt begins, or ends, too are not a prompt's own.
+No template is known here: lines with which another prompt also begins or ends are not a prompt's own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _COMPARED = 4_000
 
 
 def own_parts(prompts: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """For each prompt where its own part begins and ends, white space around it left out."""
+    """Begin and end of each prompt's own part, without white space around it."""
     distinct = sorted(set(prompts))
     beginnings = _shared(distinct)
     reversed_ends = _shared(sorted(prompt[-_COMPARED:][::-1] for prompt in distinct))
@@ -24,7 +24,7 @@ def own_parts(prompts: Iterable[str]) -> dict[str, tuple[int, int]]:
 
 
 def _shared(texts: list[str]) -> dict[str, int]:
-    """For each of sorted texts how many whole lines it has in common with a neighbour, in characters."""
+    """Number of characters of the whole lines that each of the sorted texts shares with a neighbour."""
     shared = dict.fromkeys(texts, 0)
     for one, other in pairwise(texts):
         pairs = zip(one[:_COMPARED], other, strict=False)

@@ -1,4 +1,4 @@
-"""Pages from parts: a template, styles and scripts put into one text that nothing outside is needed for.
+"""Assembly of pages: a template, styles and scripts become one text that needs nothing from outside.
 
 Reports and the page of `rapidin.service` show results with the same parts.
 """
@@ -15,7 +15,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 STYLES = ("colours.css", "layout.css", "texts.css", "cards.css", "print.css")
-"""Of everything that shows results."""
+"""Styles of every page that shows results."""
 SCRIPTS = (
     "data.js",
     "numbers.js",
@@ -29,16 +29,16 @@ SCRIPTS = (
     "samples.js",
     "report.js",
 )
-"""The same; a script of the page follows them and calls `showQuery`."""
-# What would end a script element early, or a line of JavaScript in old readers of JSON.
+"""Scripts of every page that shows results; a script of the page follows them and calls `showQuery`."""
+# Characters that would end a script element early, or a line of JavaScript in old readers of JSON.
 _UNSAFE = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
 
 
-class Parts:
-    """Templates, styles and scripts of packages, the first of which has precedence.
+class PageParts:
+    """Templates, styles and scripts in the directories ``parts`` of some packages.
 
     Args:
-        packages: that have a directory ``parts``, besides this one.
+        packages: packages besides this one; a file of an earlier package replaces one of the same name.
     """
 
     def __init__(self, *packages: str) -> None:
@@ -49,10 +49,11 @@ class Parts:
         """A page whose policy allows what is in it, by hashes, and nothing else.
 
         Args:
-            template: uses `theme`, `script`, `style`, and in its policy `script_hashes` and `style_hash`.
-            scripts: in their order; one scope holds all of them.
-            styles: in their order.
-            values: what else the template uses; escaped.
+            template: name of a template that uses `theme`, `script`, `style`, and in its policy `script_hashes`
+                and `style_hash`.
+            scripts: names of the scripts in order; one scope holds all of them.
+            styles: names of the styles in order.
+            values: other values that the template uses; they are escaped.
         """
         style = self._inlined(styles)
         theme = self._inlined(("theme.js",))
@@ -67,16 +68,16 @@ class Parts:
         )
 
     def _inlined(self, names: Sequence[str]) -> str:
-        """Files of the packages as one text; they are the project's own, so nothing in them is escaped."""
+        """Files of the packages as one text; nothing is escaped, because they are the project's own."""
         return "\n".join(self._loader.get_source(self._environment, name)[0] for name in names)
 
 
 def as_json(data: Any) -> Markup:
-    """Data as JSON that cannot end the element it stands in."""
+    """Data as JSON that cannot end the element in which it stands."""
     plain = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(plain.translate(_UNSAFE))
 
 
 def _digest(text: str) -> str:
-    """What a page's security policy knows a script or style by."""
+    """Hash by which a page's security policy names a script or style."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"

@@ -1,12 +1,15 @@
-"""Offsets as browsers count them: in units of UTF-16, of which a character beyond U+FFFF takes two."""
+"""Offsets as browsers count them, in units of UTF-16; a character beyond U+FFFF takes two."""
 
 from __future__ import annotations
 
 from itertools import accumulate
 
 
-class Units:
-    """Turns offsets of a text's characters into offsets of its UTF-16 units; those outside go to its ends."""
+class Utf16Offsets:
+    """Turns offsets of a text's characters into offsets of its UTF-16 units.
+
+    An offset outside the text counts as its nearest end.
+    """
 
     def __init__(self, text: str) -> None:
         self._length = len(text)
@@ -21,5 +24,5 @@ class Units:
         return self._starts[offset] if self._wide else offset
 
     def span(self, start: int, end: int) -> list[int]:
-        """Both ends of a part of the text; one that ends before it begins is empty."""
+        """Both ends of a part of the text; a part that ends before it begins is empty."""
         return [self(start), self(max(start, end))]

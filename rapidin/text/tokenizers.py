@@ -1,4 +1,4 @@
-"""What is asked of a tokenizer, and tokenising texts that are far too long."""
+"""The part of a tokenizer that rapidin uses, and tokenising of texts that are far too long."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 CHARACTERS_PER_TOKEN = 32
-"""Texts are eight times denser; where one is not, all of it is tokenised."""
+"""Characters per token at most; usual texts have about four, and a text that has more is tokenised whole."""
 
 
 class Tokenizer(Protocol):
-    """What is used of a tokenizer of `transformers`, fast or slow."""
+    """The methods of a tokenizer of `transformers`, fast or slow, that rapidin calls."""
 
     @property
     def bos_token_id(self) -> int | None:
@@ -39,12 +39,12 @@ class Tokenizer(Protocol):
 
 
 def tokenize(tokenizer: Tokenizer, text: str, max_length: int, **options: Any) -> Any:
-    """Tokenise a text without special tokens or warnings: the tokenizer's own ``BatchEncoding``.
+    """Tokenise a text without special tokens or warnings, and return the tokenizer's own ``BatchEncoding``.
 
-    Of a text much longer than `max_length` tokens only the beginning is tokenised, since the rest is cut off
+    If a text is much longer than `max_length` tokens, only its beginning is tokenised, because the rest is cut off
     anyway: ten megabytes took 14 seconds and 2 GB. The beginning must give more than twice `max_length` tokens.
-    A cut alters the tokens next to it; with a tokenizer that splits texts into words these are the last word's,
-    never among those kept. One that takes the whole text as a word could in theory carry a change further.
+    A cut changes the tokens next to it. If a tokenizer splits texts into words, these are the tokens of the last
+    word, which are never kept. If it takes the whole text as a word, a change could in theory reach further.
     """
     options |= {"add_special_tokens": False, "verbose": False}
     head = max_length * CHARACTERS_PER_TOKEN

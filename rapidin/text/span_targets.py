@@ -1,4 +1,4 @@
-"""Parts of a generation that alone are asked about, and the tokens that they mean."""
+"""Questions about parts of a generation: which tokens are the targets of some spans."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _SHOWN_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class ChosenTokens:
-    """What of a generation is asked about.
+class SpanTargets:
+    """Targets of a question about parts of a generation.
 
     Attributes:
-        targets: in place of `EncodedSample.targets` [t].
-        spans: for `Query.spans`: parts of the generation, in order, apart from each other.
+        targets: whether each token is asked about [t]; it replaces `EncodedSample.targets`.
+        spans: parts of the generation for `Query.spans`, in order and apart from each other.
     """
 
     targets: tuple[bool, ...]
@@ -26,13 +26,13 @@ class ChosenTokens:
 
 
 def spans_in_response(encoded: EncodedSample, token_spans: Sequence[Span]) -> list[Span]:
-    """The same spans, counted in the response: in a query's generation.
+    """Spans of tokens counted in the response, which is a query's generation.
 
-    What is before it is cut off, so that a token of the prompt gets an empty span at 0.
+    A token of the prompt gets an empty span at 0.
 
     Args:
         encoded: the sample.
-        token_spans: from `Encoder.token_spans`.
+        token_spans: spans of its tokens as `Encoder.token_spans` gives them.
     """
     border = len(encoded.prompt)
     return [(max(0, start - border), max(0, end - border)) for start, end in token_spans]
@@ -40,17 +40,17 @@ def spans_in_response(encoded: EncodedSample, token_spans: Sequence[Span]) -> li
 
 def tokens_in_spans(
     encoded: EncodedSample, token_spans: Sequence[Span], wanted: Sequence[str | Span]
-) -> ChosenTokens:
+) -> SpanTargets:
     """Target tokens that overlap the wanted parts of a generation by a character or more.
 
-    A token without characters of its own that a character follows, like a byte of it, counts as that character's;
-    the end of a sequence belongs to no part.
+    If a token has no characters of its own and a character follows, as after a byte of it, the token belongs to
+    that character. The end of a sequence belongs to no part.
 
     Args:
         encoded: the query.
-        token_spans: from `Encoder.token_spans`, of all its tokens.
-        wanted: texts, every occurrence of which counts, letter by letter, even where two overlap; or first
-            characters and those behind the last, counted in the response.
+        token_spans: spans of all its tokens as `Encoder.token_spans` gives them.
+        wanted: texts, or pairs of a first character and the one after the last, counted in the response. Every
+            occurrence of a text counts, even if two overlap.
 
     Raises:
         SettingError: nothing is wanted, a text does not occur, offsets lie outside the generation or in the wrong
@@ -76,7 +76,7 @@ def tokens_in_spans(
                 found = True
         if not found:
             raise SettingError(_no_target(encoded, one))
-    return ChosenTokens(tuple(chosen), _merged(parts))
+    return SpanTargets(tuple(chosen), _merged(parts))
 
 
 def _places(response: str, wanted: str | Span) -> Iterator[Span]:
@@ -128,7 +128,7 @@ def _no_target(encoded: EncodedSample, wanted: str | Span) -> str:
 
 
 def _shown(text: str) -> str:
-    """The text on one line; of a long one the beginning."""
+    """The text on one line, or the beginning of a long one."""
     if len(text) <= _SHOWN_CHARACTERS:
         return repr(text)
     return f"{text[:_SHOWN_CHARACTERS]!r}… ({len(text):,} characters)"

@@ -1,8 +1,8 @@
-"""Tokens and the text that they decode to: which characters each of them adds.
+"""Spans of tokens found by decoding: which characters each token adds to the text.
 
 Decoding a token alone tells little: bytes of a character give U+FFFD, and blanks at the beginning may be dropped.
-So tokens are decoded together with those before them, and what a token adds to the text is its own. A token that
-only begins a character adds nothing; all of it goes to the one that completes the character.
+So tokens are decoded together with those before them, and the characters that a token adds are its own. A token
+that only begins a character adds nothing; the character belongs to the token that completes it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from rapidin.text.chat import Span
 Decode = Callable[[Sequence[int]], str]
 
 REPLACEMENT = "\ufffd"
-"""What stands for bytes that are no character, or not yet."""
+"""Character that stands for bytes that are no character, or not yet."""
 
 
 def align(decode: Decode, ids: Sequence[int], text: str) -> list[Span]:
     """Spans of tokens in the text that they decode to, in order and without overlap.
 
-    Where the tokens' text cannot be found in `text` (a tokenizer that changes what it reads) the last token that
+    If the tokens' text cannot be found in `text`, because the tokenizer changes what it reads, the last token that
     has any text gets all of it.
 
     Args:
-        decode: the text of tokens; may drop blanks at its beginning, and alter those around punctuation.
+        decode: function that gives the text of tokens; it may drop blanks at the beginning and alter those around
+            punctuation.
         ids: the tokens.
-        text: what they decode to; may go on where they were cut off.
+        text: text that the tokens decode to; it may go on after the last token.
     """
     silent = _silent(decode, ids)
     heard = ids[: len(ids) - silent]
@@ -39,9 +40,9 @@ def align(decode: Decode, ids: Sequence[int], text: str) -> list[Span]:
 
 
 def _silent(decode: Decode, ids: Sequence[int]) -> int:
-    """How many tokens at the end add no text, such as that of the end of a sequence.
+    """Number of tokens at the end that add no text, such as the end of a sequence.
 
-    They could not tell whether bytes before them are a character yet.
+    They are left out because they would hide whether the bytes before them complete a character.
     """
     count = len(ids)
     while count and not decode([ids[count - 1]]) and decode(ids[:count]) == decode(ids[: count - 1]):
@@ -50,9 +51,9 @@ def _silent(decode: Decode, ids: Sequence[int]) -> int:
 
 
 def _by_windows(decode: Decode, ids: Sequence[int], text: str) -> list[int] | None:
-    """Where each token ends, by what it adds to the tokens just before it; None: something is not in the text.
+    """End of each token, found by what it adds to the tokens just before it; None if that is not in the text.
 
-    A window begins with the tokens that added characters last, so that the next one is not the first of a text.
+    A window begins with the tokens that added characters last, so that the next token is never a text's first.
     """
     ends: list[int] = []
     before = done = position = 0
@@ -75,7 +76,7 @@ def _by_windows(decode: Decode, ids: Sequence[int], text: str) -> list[int] | No
 
 
 def _end(text: str, position: int, added: str) -> int | None:
-    """Where `added` ends in the text from `position` on, perhaps after blanks; None: it is not there."""
+    """Position where `added` ends in the text from `position` on, perhaps after blanks; None if it is missing."""
     for start in (position, len(text) - len(text[position:].lstrip())):
         if text.startswith(added, start):
             return start + len(added) if added else position
@@ -86,7 +87,7 @@ def _end(text: str, position: int, added: str) -> int | None:
 
 
 def _by_prefixes(decode: Decode, ids: Sequence[int], text: str) -> list[int] | None:
-    """Where each token ends, by decoding everything up to it; for decoders that alter what came before."""
+    """End of each token, found by decoding everything up to it; needed if a decoder alters what came before."""
     ends: list[int] = []
     decoded = ""
     for index in range(len(ids)):

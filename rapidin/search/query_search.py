@@ -1,4 +1,4 @@
-"""What a search does, step by step: encode and differentiate, look up, look closer."""
+"""The search of some queries: encode and differentiate them, look up the nearest samples, and explain these."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.attribution import Explainer, TokenQueries
-from rapidin.model import QueryModel
-from rapidin.records import Hit, Query, SearchResult, TokenResult
+from rapidin.model import StoreModel
+from rapidin.records import Hit, SearchResult, TokenResult
 from rapidin.search.explaining import SearchExplainer, Tell, generation_tokens
 from rapidin.settings import SearchOptions
 from rapidin.storage import Found, GpuSearch, ScoredSample, Snapshot, Store
 from rapidin.text import EncodedSample, TextSample
 
 
-class SearchSteps:
+class QuerySearch:
     """Searches with one model in one store; serves several threads, which take turns at the model only.
 
     Args:
@@ -25,12 +24,11 @@ class SearchSteps:
         gpu: compares vectors; None: the CPU does.
     """
 
-    def __init__(self, store: Store, model: QueryModel, gpu: GpuSearch | None) -> None:
+    def __init__(self, store: Store, model: StoreModel, gpu: GpuSearch | None) -> None:
         self._store = store
         self._model = model
         self._gpu = gpu
-        explainer = Explainer(model.module, model.engine, model.budget)
-        self._explainer = SearchExplainer(explainer, model.encoder)
+        self._explainer = SearchExplainer(model)
 
     def results(
         self, samples: Sequence[TextSample], options: SearchOptions, tell: Tell | None
@@ -45,9 +43,8 @@ class SearchSteps:
         Raises:
             RapidinError: one of its kinds.
         """
-        prepared = [self._prepared(sample, options) for sample in samples]
-        with self._model.turn():
-            vectors = self._model.vectors([encoded for _, encoded in prepared])
+        prepared = [self._model.prepared(sample, options.max_new_tokens, options.spans) for sample in samples]
+        vectors = self._model.vectors([encoded for _, encoded in prepared])
         with self._store.snapshot(self._gpu) as snapshot:
             found = _ends(snapshot, vectors, options, options.candidates)
             by_token = [
@@ -58,21 +55,15 @@ class SearchSteps:
         ):
             result = SearchResult(query, _hits(best), _hits(worst), found.index, tokens)
             if options.rerank and (result.proponents or result.opponents):
-                with self._model.turn():
-                    result = self._explainer.explained(result, encoded, options, tell)
+                result = self._explainer.explained(result, encoded, options, tell)
             yield result
-
-    def _prepared(self, sample: TextSample, options: SearchOptions) -> tuple[Query, EncodedSample]:
-        with self._model.turn():  # others may have theirs between the answers to a file's rows
-            return self._model.prepared(sample, options.max_new_tokens, options.spans)
 
     def _by_token(
         self, snapshot: Snapshot, query: EncodedSample, options: SearchOptions
     ) -> tuple[TokenResult, ...]:
         """What every target token of a query goes back to, in one search for all of them."""
-        with self._model.turn():
-            vectors = TokenQueries(self._model.engine, self._model.budget).vectors(query)
-            tokens = generation_tokens(query, self._model.encoder)
+        vectors = self._model.token_vectors(query)
+        tokens = generation_tokens(query, self._model.token_spans(query))
         found = _ends(snapshot, vectors, options, options.k)
         return tuple(
             TokenResult(token.token, token.start, token.end, _hits(best), _hits(worst))

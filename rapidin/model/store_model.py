@@ -1,0 +1,282 @@
+"""The model of a store, loaded once: it answers queries, encodes texts and computes their gradients."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from rapidin.attribution import BatchRunner, Explainer, RapidGradEngine, TokenBudget, TokenQueries
+from rapidin.errors import GradientError, ModelError, RowError, SettingError
+from rapidin.model.borrowed import HeldNetwork
+from rapidin.model.fingerprints import check_same, fingerprint
+from rapidin.model.generation import generate
+from rapidin.model.loading import Tokenizer, load_model, load_tokenizer
+from rapidin.model.locating import absolute_place
+from rapidin.records import Query, Sample
+from rapidin.settings import ModelSettings, Part
+from rapidin.storage import Store, settle_torch
+from rapidin.text import EncodedSample, Encoder, TextSample, tokens_in_spans
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParts:
+    """What a `StoreModel` computes with; it is used inside `StoreModel.exclusive` only.
+
+    Attributes:
+        module: the network, in evaluation mode.
+        encoder: turns text into token ids, as at ingest.
+        engine: computes gradients of the traced parameters, and their RapidGrads.
+        budget: limits how many tokens are computed together, to begin with.
+        batches: computes RapidGrads in batches that fit into memory.
+        explainer: computes exact influences.
+    """
+
+    module: nn.Module
+    encoder: Encoder
+    engine: RapidGradEngine
+    budget: TokenBudget
+    batches: BatchRunner
+    explainer: Explainer
+
+
+class StoreModel:
+    """A store's model with its tokenizer.
+
+    It serves one thread at a time, and any number of threads may call it: every method waits for its turn.
+
+    Args:
+        store: the store; it is not closed here.
+        model: where the model is now, if it has moved since the store was built; or the network itself, see
+            `rapidin.model.borrowed`.
+        tokenizer: the tokenizer of a network that is given; None: the one at the model's place is loaded.
+        adapter: where the adapter is now, if it has moved.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``.
+        tokens_per_batch: number of padded tokens computed together; it is halved when memory runs out.
+        trust_remote_code: whether the checkpoint's own Python code may run; it is never remembered.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        FingerprintMismatchError: it is not the model that the store was built with.
+        SettingError: a tokenizer was given without a network, or an adapter's place with one.
+
+    Attributes:
+        lock: the lock that every method holds. An application takes it while it uses a network that it has lent;
+            for the thread that holds it, taking it again is free.
+        settings: the model's settings, with the places where it is now.
+        tokenizer: the model's tokenizer.
+        traced: the traced parameters.
+        projection: the store's projection of their gradients.
+        device: the device of the first traced parameter.
+        tokens_per_batch: as given; other checkpoints of the same model are computed with it, too.
+        trust_remote_code: as given; other checkpoints of the same model are loaded with it, too.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        model: str | nn.Module | None = None,
+        tokenizer: Tokenizer | None = None,
+        adapter: str | None = None,
+        device: str = "auto",
+        tokens_per_batch: int | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        settings = store.settings
+        self.trust_remote_code = trust_remote_code
+        self.lock = threading.RLock()
+        self._of_thread = threading.local()
+        self._held: HeldNetwork | None = None
+        if isinstance(model, nn.Module):
+            if adapter is not None:
+                raise SettingError(
+                    "the network that was given has its adapter on it: leave out the adapter's place"
+                )
+            self.settings: ModelSettings = settings.model
+            self._held = HeldNetwork(model, store.path, settings)
+        elif tokenizer is not None:
+            raise SettingError("a tokenizer goes with a network that is given: leave it out, or give the network")
+        else:
+            places = (("model", model), ("adapter", adapter))
+            moved = {name: absolute_place(place, name) for name, place in places if place is not None}
+            self.settings = settings.model.model_copy(update=moved)
+            self._check_fingerprint(store)
+        try:
+            context_length = self._held.context_length if self._held else None
+            if tokenizer is None:
+                tokenizer, context_length = load_tokenizer(self.settings, trust_remote_code)
+            self.tokenizer = tokenizer
+            encoder = Encoder(self.tokenizer, settings.text, context_length)
+            held = self._held
+            if held is not None:
+                for sample in store.list(limit=1):
+                    encoder.encode_stored(sample)  # raises where the tokenizer is another
+            module = load_model(self.settings, device, trust_remote_code).model if held is None else held.module
+            self.traced = settings.traced
+            self.projection = settings.projection
+            engine = RapidGradEngine(module, self.traced, self.projection)
+        except BaseException:
+            if self._held is not None:
+                self._held.close()
+            raise
+        self.device: torch.device = engine.device
+        self.tokens_per_batch = tokens_per_batch
+        budget = TokenBudget.for_device(tokens_per_batch, engine.device, self.projection.dimension)
+        self._parts = ModelParts(
+            module, encoder, engine, budget, BatchRunner(engine, budget), Explainer(module, engine, budget)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the model; a network that was given is as it was before."""
+        with self.lock:
+            self._parts.engine.close()
+            if self._held is not None:
+                self._held.close()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[ModelParts]:
+        """Give the model's parts to one thread, for a computation that no method offers; others wait meanwhile."""
+        if not getattr(self._of_thread, "settled", False):
+            settle_torch()
+            self._of_thread.settled = True
+        with self.lock:
+            yield self._parts
+
+    def encode_stored(self, sample: Sample) -> EncodedSample:
+        """Encode a stored sample as at ingest, see `Encoder.encode_stored`.
+
+        Raises:
+            StoreMismatchError: the sample's text gives other tokens than at ingest.
+        """
+        with self.exclusive() as parts:
+            return parts.encoder.encode_stored(sample)
+
+    def token_spans(self, encoded: EncodedSample) -> list[tuple[int, int]]:
+        """Find where each token of a sample stands in its prompt and response together."""
+        with self.exclusive() as parts:
+            return parts.encoder.token_spans(encoded)
+
+    def count_tokens(self, query: TextSample) -> int:
+        """Count the tokens of a query, after it was cut to the store's maximum length.
+
+        A query without a response is counted as the prompt that the model would answer.
+
+        Raises:
+            RowError: the query cannot be encoded.
+        """
+        with self.exclusive() as parts:
+            if not query.has_response:
+                return len(parts.encoder.encode_prompt(query))
+            return len(_encoded(query, parts.encoder).ids)
+
+    def prepared(
+        self, sample: TextSample, max_new_tokens: int, spans: Sequence[Part] = ()
+    ) -> tuple[Query, EncodedSample]:
+        """Encode a query, after the model has answered it if it has no answer.
+
+        Args:
+            sample: the query.
+            max_new_tokens: length in tokens of the longest answer that the model may write.
+            spans: parts of the generation to ask about, see `rapidin.settings.SearchOptions`; empty: all of it.
+
+        Raises:
+            SettingError: a span does not occur in the generation of a query that came from no file.
+            RowError: a span does not occur in the generation of a file's row, or a query cannot be used.
+        """
+        generated = not sample.has_response
+        with self.exclusive() as parts:
+            encoded = (
+                self._answered(parts, sample, max_new_tokens) if generated else _encoded(sample, parts.encoder)
+            )
+            asked: tuple[tuple[int, int], ...] = ()
+            if spans:
+                try:
+                    chosen = tokens_in_spans(encoded, parts.encoder.token_spans(encoded), spans)
+                except SettingError as error:
+                    if not sample.file:
+                        raise
+                    raise RowError(sample.file, sample.row, str(error), sample.id) from error
+                encoded, asked = replace(encoded, targets=chosen.targets), chosen.spans
+        query = Query(
+            id=sample.id,
+            prompt=encoded.prompt,
+            generation=encoded.response,
+            generated=generated,
+            tokens=len(encoded.ids),
+            targets=sum(encoded.targets),
+            truncated=encoded.truncated,
+            metadata=sample.metadata,
+            spans=asked,
+        )
+        return query, encoded
+
+    def _answered(self, parts: ModelParts, sample: TextSample, max_new_tokens: int) -> EncodedSample:
+        prompt = parts.encoder.encode_prompt(sample)
+        room = min(max_new_tokens, parts.encoder.max_length - len(prompt))
+        answer = generate(parts.module, self.tokenizer, prompt, room)
+        if not answer.text.strip():
+            raise RowError(
+                sample.file, sample.row, "the model answers nothing to this prompt: give a generation", sample.id
+            )
+        # The ids are those that the model wrote; tokenising its text again need not give them.
+        return EncodedSample(
+            id=sample.id,
+            ids=(*prompt, *answer.ids),
+            targets=(False,) * len(prompt) + (True,) * len(answer.ids),
+            truncated=False,
+            prompt=parts.encoder.encode(sample, answer.text).prompt,
+            response=answer.text,
+        )
+
+    def vectors(self, samples: Sequence[EncodedSample]) -> NDArray[np.float32]:
+        """Compute the RapidGrads of queries, float32 [q, K].
+
+        Raises:
+            GradientError: a query's gradient is zero or not finite.
+        """
+        vectors = np.empty((len(samples), self.projection.dimension), dtype=np.float32)
+        with self.exclusive() as parts:
+            for positions, batch in parts.batches.rapidgrads(samples):
+                for row, problem in batch.problems.items():
+                    id = samples[positions[row]].id
+                    raise GradientError(id, f"{problem}; ask about another generation", "query")
+                vectors[positions] = batch.vectors
+        return vectors
+
+    def token_vectors(self, query: EncodedSample) -> NDArray[np.float32]:
+        """Compute the RapidGrads of a query's target tokens, float32 [g, K]; see `TokenQueries`.
+
+        Raises:
+            GradientError: a token's gradient is not finite.
+        """
+        with self.exclusive() as parts:
+            return TokenQueries(parts.engine, parts.budget).vectors(query)
+
+    def _check_fingerprint(self, store: Store) -> None:
+        found = fingerprint(self.settings)
+        if found is None:
+            raise ModelError(
+                f"model {self.settings.model!r} is not in the local cache: fetch it, or name its directory "
+                "with --model"
+            )
+        remedy = "Give the right one with --model and --adapter"
+        check_same(self.settings, store.settings.fingerprint, found, store.path, remedy)
+
+
+def _encoded(query: TextSample, encoder: Encoder) -> EncodedSample:
+    """Encode a query that has a response; in a chat only the last answer is the generation."""
+    return encoder.encode(query, query.response if query.turns else None)
