@@ -114,7 +114,7 @@ class TokenValues:
                 logger.info("influences of tokens are computed by %s from now on", way)
 
     def _next_way(self, way: str) -> str:
-        """Choose the way after one that failed; in half precision rounding hides the small steps of differences."""
+        """Choose the way after one that failed; in half precision rounding hides the small steps."""
         return DIFFERENCES if way == FORWARD and self._movable else BACKWARD
 
     def of_many(self, sample: NamedSample, directions: Sequence[Direction], weights: Tensor) -> Tensor:
