@@ -68,7 +68,7 @@ def engine_of(
 
 
 def budget_of(engine: RapidGradEngine) -> TokenBudget:
-    return TokenBudget(64, engine.device, engine._projection.dimension)
+    return TokenBudget.for_device(64, engine.device, engine.dimension)
 
 
 def asked(
