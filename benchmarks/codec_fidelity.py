@@ -19,8 +19,7 @@ from rapidin.ingest.projection_choice import choose_projection
 from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.settings.choices import Bits
 from rapidin.settings.store_settings import ModelSettings, ProjectionSettings, TextSettings
-from rapidin.storage.scan.products import prepared
-from rapidin.storage.vectors.codecs import CODECS, Codec
+from rapidin.storage.vectors.codecs import Codec, codec_of_bits
 from rapidin.text import EncodedSample, Encoder, recognise
 
 _BITS: tuple[Bits, ...] = (16, 4, 1)
@@ -83,7 +82,7 @@ def codec_table(
             seconds = (time.perf_counter() - started) / len(samples)
             wanted = rapidgrads(engine, asked, _TOKENS, dimension)
         for bits in _BITS:
-            codec = CODECS[bits]
+            codec = codec_of_bits(bits)
             scores, coding, search = _coded(codec, vectors, wanted)
             error = scores - exact
             best = np.argsort(-scores[labelled_queries], axis=1)[:, :10]
@@ -107,7 +106,7 @@ def _coded(codec: Codec, vectors: np.ndarray, queries: np.ndarray) -> tuple[np.n
     coding = (time.perf_counter() - started) / len(vectors)
     turned = codec.turned(queries)
     scores = (turned @ index.sa_decode(codes).T).astype(np.float64) * scales
-    query = prepared(codec, turned[:1])
+    query = codec.prepared(turned[:1])
     query.scores(codes)
     started, repeats = time.perf_counter(), 0
     while time.perf_counter() - started < _SECONDS:

@@ -23,8 +23,9 @@ from rapidin.attribution import TargetBatch
 from rapidin.data import read_rows
 from rapidin.demo.demo_data import DemoData
 from rapidin.errors import ModelError
-from rapidin.model import Schedule, StepCallback, fit, mean_loss, one_thread
+from rapidin.model import Schedule, StepCallback, fit, mean_loss
 from rapidin.settings import TextSettings
+from rapidin.support import torch_threads
 from rapidin.text import EncodedSample, Encoder, TextSample, recognise
 
 SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
@@ -89,7 +90,7 @@ def train_demo_model(
     encoder = Encoder(tokenizer, TextSettings(), recipe.context)
     encoded = [encoder.encode(sample) for sample in samples]
     model = _new_model(len(tokenizer), seed, recipe)
-    with one_thread():
+    with torch_threads(1):  # also so that sums have the same order whatever the number of processors
         fit(model, encoded, random.Random(seed), recipe, _loss, on_step)
     try:
         directory.mkdir(parents=True, exist_ok=True)

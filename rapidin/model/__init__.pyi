@@ -32,5 +32,4 @@ from .training_loop import (
     batch_loss as batch_loss,
     fit as fit,
     mean_loss as mean_loss,
-    one_thread as one_thread,
 )

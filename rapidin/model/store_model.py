@@ -22,7 +22,7 @@ from rapidin.model.loading import Tokenizer, load_model, load_tokenizer
 from rapidin.model.locating import absolute_place
 from rapidin.records import Query, Sample
 from rapidin.settings import ModelSettings, Part
-from rapidin.storage import Store, settle_torch
+from rapidin.storage import Store
 from rapidin.text import EncodedSample, Encoder, TextSample, tokens_in_spans
 
 
@@ -93,7 +93,6 @@ class StoreModel:
         settings = store.settings
         self.trust_remote_code = trust_remote_code
         self.lock = threading.RLock()
-        self._of_thread = threading.local()
         self._held: HeldNetwork | None = None
         if isinstance(model, nn.Module):
             if adapter is not None:
@@ -150,9 +149,6 @@ class StoreModel:
     @contextmanager
     def exclusive(self) -> Iterator[ModelParts]:
         """Give the model's parts to one thread, for a computation that no method offers; others wait meanwhile."""
-        if not getattr(self._of_thread, "settled", False):
-            settle_torch()
-            self._of_thread.settled = True
         with self.lock:
             yield self._parts
 

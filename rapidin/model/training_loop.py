@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -122,17 +121,6 @@ def mean_loss(logits: Tensor, batch: TargetBatch) -> Tensor:
     """Compute the mean loss over all targets of a batch, given the logits [g, v] that predict them."""
     weights = torch.full(batch.targets.shape, 1 / len(batch.targets))
     return weighted_objective(logits, batch.targets, weights)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Make torch compute with one thread, so that sums have the same order whatever the number of cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _learning_rate(step: int, steps: int, schedule: Schedule) -> float:

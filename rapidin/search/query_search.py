@@ -11,7 +11,7 @@ from rapidin.model import StoreModel
 from rapidin.records import Hit, SearchResult, TokenResult
 from rapidin.search.explaining import SearchExplainer, Tell, generation_tokens
 from rapidin.settings import SearchOptions
-from rapidin.storage import Found, GpuSearch, ScoredSample, Snapshot, Store
+from rapidin.storage import Found, Scan, ScoredSample, Snapshot, Store
 from rapidin.text import EncodedSample, TextSample
 
 
@@ -21,13 +21,13 @@ class QuerySearch:
     Args:
         store: is searched.
         model: of the store.
-        gpu: compares vectors; None: the CPU does.
+        scan: scan that compares vectors where a search is exact.
     """
 
-    def __init__(self, store: Store, model: StoreModel, gpu: GpuSearch | None) -> None:
+    def __init__(self, store: Store, model: StoreModel, scan: Scan) -> None:
         self._store = store
         self._model = model
-        self._gpu = gpu
+        self._scan = scan
         self._explainer = SearchExplainer(model)
 
     def results(
@@ -45,7 +45,7 @@ class QuerySearch:
         """
         prepared = [self._model.prepared(sample, options.max_new_tokens, options.spans) for sample in samples]
         vectors = self._model.vectors([encoded for _, encoded in prepared])
-        with self._store.snapshot(self._gpu) as snapshot:
+        with self._store.snapshot(self._scan) as snapshot:
             found = _ends(snapshot, vectors, options, options.candidates)
             by_token = [
                 self._by_token(snapshot, encoded, options) if options.tokens else () for _, encoded in prepared

@@ -18,7 +18,7 @@ from rapidin.search.explaining import Tell
 from rapidin.search.queries import query_of_prompt, read_queries
 from rapidin.search.query_search import QuerySearch
 from rapidin.settings import Options, SearchOptions
-from rapidin.storage import GpuSearch, Store
+from rapidin.storage import Store, scan_on
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,7 +92,7 @@ class Searcher:
                 trust_remote_code=trust_remote_code,
             )
             try:
-                self._search = QuerySearch(self.store, self._model, GpuSearch.on(device))
+                self._search = QuerySearch(self.store, self._model, scan_on(device))
             except BaseException:
                 self._model.close()
                 raise

@@ -23,6 +23,7 @@ from .search_options import (
     SearchOptions as SearchOptions,
 )
 from .store_settings import (
+    CODEC_OF_BITS as CODEC_OF_BITS,
     MINIMUM_PROJECTION_DIM as MINIMUM_PROJECTION_DIM,
     CodecSettings as CodecSettings,
     Fingerprint as Fingerprint,

@@ -7,9 +7,9 @@ They are stored as JSON in the store and read back by `StoreSettings.model_valid
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rapidin.errors import SettingError
 from rapidin.settings.choices import Bits, DType, Objective, ProjectionKind, Quantization, Shape, Targets
@@ -61,14 +61,27 @@ class ProjectionSettings(Frozen):
         return dimension
 
 
+CODEC_OF_BITS: dict[int, str] = {16: "fp16", 4: "hadamard-uniform4", 1: "hadamard-rabitq1"}
+"""Names of the codecs that ``--bits`` chooses; see `rapidin.storage.vectors.codecs`."""
+
+
 class CodecSettings(Frozen):
     """How the numbers of a RapidGrad are kept.
 
     Attributes:
-        bits: per number; see `rapidin.storage.vectors.codecs`. Stores made before there was a choice have 16.
+        name: name of the codec; see `rapidin.storage.vectors.codecs`. Without it, `CODEC_OF_BITS` gives the name.
+        bits: bits of a number, which follow from the codec and are kept beside its name for comparisons.
     """
 
     bits: Bits = 16
+    name: str = CODEC_OF_BITS[16]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "name" not in values and values.get("bits") in CODEC_OF_BITS:
+            return {**values, "name": CODEC_OF_BITS[values["bits"]]}
+        return values
 
 
 class ModelSettings(Frozen):

@@ -10,8 +10,8 @@ from .filters import (
     parse as parse,
 )
 from .scan import (
-    GpuSearch as GpuSearch,
-    settle_torch as settle_torch,
+    Scan as Scan,
+    scan_on as scan_on,
 )
 from .snapshot import (
     Found as Found,

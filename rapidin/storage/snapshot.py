@@ -1,8 +1,8 @@
-"""A view of a store as of one moment, and search in it, exact or with an index.
+"""A view of a store at one moment, and search in it, exact or with an index.
 
-It keeps a read transaction open, so that commits, deletions and changes of metadata that come later are not
-seen, filters included, and shares a lock of readers, so that the files of its segments stay. Close it soon:
-meanwhile SQLite's write-ahead log can only grow, and nothing that a compaction replaces after it is removed.
+A snapshot keeps a read transaction open, so that it sees no commit, deletion or change of metadata that comes
+later, in filters neither. It also shares a lock of readers, so that the files of its segments stay. Close it soon:
+meanwhile SQLite's write-ahead log can only grow, and nothing that a later compaction replaces is removed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from rapidin.records import Sample
 from rapidin.storage.catalog import Database, ScoredSample, compile_filters, sample_of, scored, tables
 from rapidin.storage.concurrency import ReadersLock
 from rapidin.storage.derived import EXACT
-from rapidin.storage.scan import GpuSearch, exact, nothing
+from rapidin.storage.scan import CpuScan, Scan, nothing
 from rapidin.storage.state import States
 from rapidin.storage.store_files import DATABASE_NAME
-from rapidin.storage.vectors import Block, Rows, Segment, decoded
+from rapidin.storage.vectors import DecodedSamples, Rows, Segment, decoded_vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ class Snapshot:
     """One state of a store; comes from `Store.snapshot`, serves several threads, and is a context manager.
 
     Attributes:
-        samples: live samples in it.
+        samples: number of live samples in it.
     """
 
     def __init__(
-        self, path: Path, database: Database, dimension: int, states: States, gpu: GpuSearch | None = None
+        self, path: Path, database: Database, dimension: int, states: States, scan: Scan | None = None
     ) -> None:
-        """Take the present state of the store in the directory `path`; a `gpu` does what is exact.
+        """Take the present state of the store in the directory `path`; without a `scan` the CPU compares vectors.
 
         Raises:
             StoreCorruptError: the database is damaged.
@@ -66,13 +66,12 @@ class Snapshot:
         self._path = path
         self._database = database
         self._dimension = dimension
-        self._scan = exact.search if gpu is None else gpu.search
-        self._has_gpu = gpu is not None
+        self._scan = CpuScan() if scan is None else scan
         self._lock = threading.RLock()  # a session serves one thread at a time
         self._opened: dict[int, Segment] = {}
         self._segments = states.segments
         self._closed = False
-        self._readers = ReadersLock(path)  # before the transaction, whose files are to stay
+        self._readers = ReadersLock(path)  # before the transaction, so that its files stay
         self._session = database.open_session()
         try:
             state = states.of(self._session)
@@ -152,7 +151,7 @@ class Snapshot:
             StoreCorruptError: the index that was asked for by name is damaged.
         """
         self._check_open()
-        if index == "auto" and nprobe is None and self._has_gpu:
+        if index == "auto" and nprobe is None and self._scan.outruns_indexes:
             return EXACT  # the CPU compares the candidates of indexes, which takes longer
         return self._indexes.chosen_index(index, bool(where), nprobe, queries)
 
@@ -175,7 +174,7 @@ class Snapshot:
         with self._lock, self._database.translated_errors():
             rows = self._selected(where)
             ids = tables.searchable_ids(self._session, compile_filters(where, self._session))
-        return ids, exact.all_scores(queries, rows, self._segment)
+        return ids, self._scan.scores(queries, rows, self._segment)
 
     def count(self, where: Sequence[str] = ()) -> int:
         """How many samples meet all filters.
@@ -186,12 +185,12 @@ class Snapshot:
         with self._lock, self._database.translated_errors():
             return len(self._selected(where))
 
-    def blocks(self, where: Sequence[str] = (), block_bytes: int = 2**25) -> Iterator[Block]:
-        """Samples and their vectors, in the order in which they were stored, some at a time.
+    def blocks(self, where: Sequence[str] = (), block_bytes: int = 2**25) -> Iterator[DecodedSamples]:
+        """Yield samples and their vectors, some at a time, in the order in which they were stored.
 
         Args:
             where: filter expressions that a sample must all meet.
-            block_bytes: of a block's vectors at most, but at least one.
+            block_bytes: maximum number of bytes of the vectors that come together; one vector always comes.
 
         Raises:
             FilterError, StoreCorruptError: as `search`.
@@ -203,10 +202,8 @@ class Snapshot:
         for start in range(0, len(order), step):
             indexes = order[start : start + step]
             samples = self._samples(rows, indexes)
-            block = rows.chosen(indexes)
-            yield Block(
-                [samples[index] for index in indexes.tolist()], decoded(block, self._segment, self._dimension)
-            )
+            vectors = decoded_vectors(rows.chosen(indexes), self._segment, self._dimension)
+            yield DecodedSamples([samples[index] for index in indexes.tolist()], vectors)
 
     def close(self) -> None:
         """End the view; later calls are errors."""
@@ -241,7 +238,7 @@ class Snapshot:
             rows = self._selected(where)
         chosen = self.chosen_index(index, where, nprobe, len(queries))
         if chosen == EXACT:
-            ends = self._scan(queries, k, rows, self._segment, wanted[1])
+            ends = self._scan.best(queries, k, rows, self._segment, wanted[1])
         else:
             ends = self._indexes.search(chosen, queries, k, wanted, nprobe, self._segment)
         high = ends.largest if wanted[0] else nothing(len(queries))
@@ -259,7 +256,7 @@ class Snapshot:
         """Samples of the rows at `indexes`, by index.
 
         Raises:
-            StoreCorruptError: a row was altered, or what the search read of it, from an index of SQLite, differs.
+            StoreCorruptError: a row was altered, or differs from what the search read in an index of SQLite.
         """
         keys = rows.keys[indexes].tolist()
         with self._lock, self._database.translated_errors():

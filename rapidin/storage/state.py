@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from rapidin.storage.catalog import Database, tables
 from rapidin.storage.derived import IndexView, derived_rows
+from rapidin.storage.scan import CpuScan
 from rapidin.storage.vectors import Codec, OpenedSegments, Rows, SegmentRecord
 
 
@@ -60,7 +61,7 @@ class States:
             records = {record.id or 0: record for record in found}
             rows = tables.searchable_rows(session)
             indexes = IndexView(
-                self._path, derived_rows.read(session), records, rows, self._codec, self._dimension
+                self._path, derived_rows.read(session), records, rows, self._codec, self._dimension, CpuScan()
             )
             state = State(records, rows, indexes)
             if steady:

@@ -21,12 +21,12 @@ from rapidin.storage.concurrency import writer_lock
 from rapidin.storage.creation import Opened, check_place, create_store, open_store
 from rapidin.storage.derived import IndexBuilder, IvfOptions, drop
 from rapidin.storage.maintenance import compact_store, store_info, verify_store
-from rapidin.storage.scan import GpuSearch
+from rapidin.storage.scan import Scan
 from rapidin.storage.snapshot import Snapshot
 from rapidin.storage.state import States
 from rapidin.storage.store_files import DATABASE_NAME, file_errors
 from rapidin.storage.store_writer import StoreWriter
-from rapidin.storage.vectors import CODECS
+from rapidin.storage.vectors import codec_named
 
 
 class Store:
@@ -46,7 +46,7 @@ class Store:
         self.created = opened.created
         self.format_version = opened.format_version
         self._database = opened.database
-        dimension, codec = self.settings.projection.dimension, CODECS[self.settings.codec.bits]
+        dimension, codec = self.settings.projection.dimension, codec_named(self.settings.codec.name)
         self._states = States(path, self._database, dimension, codec)
 
     @classmethod
@@ -102,7 +102,7 @@ class Store:
             StoreError: the store cannot be written to.
         """
         with writer_lock(self.path):
-            codec = CODECS[self.settings.codec.bits]
+            codec = codec_named(self.settings.codec.name)
             writer = StoreWriter(self.path, self._database, self.settings.projection.dimension, codec)
             writer.remove_garbage()
             try:
@@ -110,16 +110,16 @@ class Store:
             finally:
                 writer.close()
 
-    def snapshot(self, gpu: GpuSearch | None = None) -> Snapshot:
+    def snapshot(self, scan: Scan | None = None) -> Snapshot:
         """The present state, for searching; use it in a ``with``.
 
         Args:
-            gpu: does the exact searches, to half precision; None: the CPU does.
+            scan: compares vectors where a search is exact; None: the CPU compares them.
 
         Raises:
             StoreCorruptError: the database is damaged.
         """
-        return Snapshot(self.path, self._database, self.settings.projection.dimension, self._states, gpu)
+        return Snapshot(self.path, self._database, self.settings.projection.dimension, self._states, scan)
 
     def content_hashes(self, ids: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Content hash and metadata hash of the live samples among `ids`, by id."""
@@ -232,7 +232,7 @@ class Store:
             builder = IndexBuilder(
                 self.path,
                 self._database,
-                CODECS[self.settings.codec.bits],
+                codec_named(self.settings.codec.name),
                 self.settings.projection.dimension,
                 on_progress,
             )

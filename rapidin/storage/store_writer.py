@@ -26,11 +26,6 @@ from rapidin.storage.catalog import (
 from rapidin.storage.maintenance import garbage
 from rapidin.storage.vectors import Codec, segment_writing
 
-LARGEST_HALF = float(np.finfo(np.float16).max)
-SMALLEST_HALF = float(np.finfo(np.float16).smallest_subnormal)
-SMALLEST_NORM, LARGEST_NORM = 1e-30, 1e36
-"""Of a vector whose norm is kept in single precision, with room for the codec's factor."""
-
 
 class StoreWriter:
     """The one writer of a store; comes from `Store.writer`, which holds the lock meanwhile.
@@ -180,21 +175,12 @@ def _check_ids(samples: Sequence[NewSample | MetadataChange]) -> None:
 def _check_numbers(
     samples: Sequence[NewSample], vectors: NDArray[np.float32], scales: NDArray[np.float32], codec: Codec
 ) -> None:
-    """Refuse what the codec cannot hold: it would silently be missing from, or ruin, every search."""
+    """Refuse what the codec cannot keep, because it would be missing from every search, or ruin it."""
     for sample, vector, scale in zip(samples, vectors, scales, strict=True):
         if not (np.isfinite(scale) and scale > 0):
             raise StoreError(f"sample {sample.id!r}: its scale {scale} is not a positive number")
-        largest = float(np.abs(vector).max())  # NaN where there is one
-        if not np.isfinite(largest):
+        if not np.isfinite(vector).all():
             raise StoreError(f"sample {sample.id!r}: its vector is not finite; leave the sample out")
-        if codec.bits < 16:
-            if not SMALLEST_NORM <= np.linalg.norm(vector.astype(np.float64)) <= LARGEST_NORM:
-                raise StoreError(
-                    f"sample {sample.id!r}: its vector is zero or too large for single precision; "
-                    "leave the sample out"
-                )
-        elif not SMALLEST_HALF <= largest / float(scale) <= LARGEST_HALF:
-            raise StoreError(
-                f"sample {sample.id!r}: its largest number, {largest:.3g} by the scale {scale:.3g}, is beyond "
-                "half precision; give a scale near the largest number, and leave out a zero vector"
-            )
+        refusal = codec.refusal(vector, float(scale))
+        if refusal is not None:
+            raise StoreError(f"sample {sample.id!r}: {refusal}")

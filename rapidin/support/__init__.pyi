@@ -24,6 +24,11 @@ from .texts import (
     one_line as one_line,
     shortened as shortened,
 )
+from .threads import (
+    openmp_threads as openmp_threads,
+    processors as processors,
+    torch_threads as torch_threads,
+)
 from .whole_files import (
     sync as sync,
     write_whole as write_whole,

@@ -8,10 +8,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 import rapidin
@@ -273,60 +271,6 @@ def test_help_imports_nothing_heavy() -> None:
     assert "ingest" in output
 
 
-def commands() -> dict[str, typer.models.CommandInfo]:
-    """Every command by what is typed for it, those of groups too."""
-    from rapidin.cli import app
-
-    found = {command.name or command.callback.__name__: command for command in app.registered_commands}  # type: ignore[union-attr]
-    for group in app.registered_groups:
-        if group.typer_instance.info.name:
-            for command in group.typer_instance.registered_commands:
-                name = command.name or command.callback.__name__  # type: ignore[union-attr]
-                found[f"{group.typer_instance.info.name} {name}"] = command
-    return found
-
-
-def parameters() -> dict[str, list[Any]]:
-    """The same for what each command takes."""
-    from rapidin.cli import app
-
-    found = {}
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        for inner, one in getattr(command, "commands", {"": command}).items():
-            found[f"{name} {inner}".strip()] = one.params
-    return found
-
-
-def test_every_command_teaches_and_stands_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, command in commands().items():
-        assert command.callback is not None
-        assert command.callback.__doc__, name
-        assert f"rapidin {name}" in readme, name
-
-
-def test_every_option_has_help() -> None:
-    assert "evaluate backdoor" in parameters()
-    for name, taken in parameters().items():
-        for parameter in taken:
-            if parameter.name != "help":
-                assert getattr(parameter, "help", None), f"{name} {parameter.name}"
-
-
-def test_the_readme_shows_only_options_that_exist() -> None:
-    options = {option for taken in parameters().values() for p in taken for option in p.opts}
-    options |= {"--help", "--version", "--debug"}
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = [
-        line for block in re.findall(r"```(?:bash|sh)\n(.*?)```", readme, re.S) for line in block.splitlines()
-    ]
-    # What stands between quotes is another program's.
-    lines = [re.sub(r"'[^']*'", "", line) for line in lines if line.startswith("rapidin")]
-    used = {option for line in lines for option in re.findall(r"--[a-z-]+", line)}
-    assert used
-    assert used <= options
-
-
 def error_classes(module: ModuleType) -> set[str]:
     """Names of the exception classes of a module."""
     return {
@@ -339,18 +283,3 @@ def test_the_errors_are_drawn_as_they_are() -> None:
     from rapidin import errors
 
     assert error_classes(errors) == set(re.findall(r"(\w+Error)\b", errors.__doc__ or ""))
-
-
-def test_the_readmes_ten_lines_of_python_work(tmp_path: Path, model_directory: Path) -> None:
-    from tests import worlds
-
-    worlds.write_rows(tmp_path / "train.jsonl", worlds.rows(12))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (program,) = re.findall(r"```python\n(.*?)```", readme, re.S)
-    assert len(program.strip().splitlines()) <= 14
-    program = program.replace("my-model", str(model_directory))
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert len(result.stdout.strip().splitlines()) >= 5

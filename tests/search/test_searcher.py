@@ -154,30 +154,6 @@ def test_more_readers_than_any_pool_of_connections_holds(store: Path) -> None:
         assert opened.count() == 40
 
 
-def test_a_thread_that_met_torch_in_a_scan_computes_with_all_its_threads() -> None:
-    from rapidin.storage import settle_torch
-    from rapidin.storage.scan.decoded import ONE_SCAN, single_threaded
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    found = []
-
-    def late() -> None:
-        settle_torch()
-        found.append(torch.get_num_threads())
-
-    try:
-        with ONE_SCAN, single_threaded():
-            thread = threading.Thread(target=late)
-            thread.start()
-            thread.join(timeout=0.1)
-            assert thread.is_alive()
-        thread.join()
-        assert found == [2]
-    finally:
-        torch.set_num_threads(before)
-
-
 # What others do to the store
 
 

@@ -8,7 +8,6 @@ the right one, a block that may have killed a worker is computed by one that has
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from rapidin.ingest.blocks import Block, BlocksAhead
 from rapidin.ingest.compute.local_workers import WorkerProcess
 from rapidin.ingest.compute.messages import Begin, Computed, Failed, Load, Loaded, Logged, Ready
 from rapidin.settings import ModelSettings, StoreSettings, TracedParameter
-from rapidin.support import interruptions_wait
+from rapidin.support import interruptions_wait, processors
 
 logger = logging.getLogger(__name__)
 
@@ -265,5 +264,4 @@ def _error(kind: str, message: str) -> RapidinError:
 
 def _threads(workers: int) -> int:
     """Threads of each worker: its share of the processors, unless the user (OMP_NUM_THREADS) wants fewer."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed // workers, torch.get_num_threads()))
+    return max(1, min(processors() // workers, torch.get_num_threads()))

@@ -167,8 +167,8 @@ class _Compaction:
             segment = open_segment(self._path, record, self._dimension, recheck=True)
             if segment.codec != self._codec:
                 raise StoreCorruptError(
-                    f"{segment.path}: its vectors have {segment.codec.bits} bits, those of the store "
-                    f"{self._codec.bits}; restore store.db from a backup"
+                    f"{segment.path}: its vectors are coded as {segment.codec.name!r}, those of the store as "
+                    f"{self._codec.name!r}; restore store.db from a backup"
                 )
             self._opened = (record.id or 0, segment)
         return self._opened[1]

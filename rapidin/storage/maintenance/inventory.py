@@ -12,6 +12,7 @@ from rapidin.settings import StoreSettings
 from rapidin.storage.catalog import Database, MetadataFieldRow, SampleRow, tables
 from rapidin.storage.derived import derived_rows, index_info
 from rapidin.storage.maintenance.garbage import unnamed_bytes
+from rapidin.storage.vectors import codec_named
 
 
 def store_info(
@@ -24,7 +25,8 @@ def store_info(
         live = tables.live_counts(session)
         rows = session.scalar(select(func.count(SampleRow.key))) or 0
         indexes = [
-            index_info(path, record, live, settings.codec.bits) for record in derived_rows.read(session).values()
+            index_info(path, record, live, codec_named(settings.codec.name))
+            for record in derived_rows.read(session).values()
         ]
         fields = session.scalars(select(MetadataFieldRow.name).order_by(MetadataFieldRow.name)).all()
     segments = tuple(

@@ -1,4 +1,4 @@
-"""scan."""
+"""Scans: exact comparison of stored vectors with queries, by the CPU or by GPUs, and the ranking of scores."""
 
 import lazy_loader
 

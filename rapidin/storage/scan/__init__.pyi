@@ -1,15 +1,12 @@
-from . import (
-    exact as exact,
+from .choosing import (
+    scan_on as scan_on,
 )
-from .decoded import (
-    settle_torch as settle_torch,
-)
-from .exact import (
+from .cpu_scan import (
     MOST_THREADS as MOST_THREADS,
-    processors as processors,
+    CpuScan as CpuScan,
 )
 from .gpu_scan import (
-    GpuSearch as GpuSearch,
+    GpuScan as GpuScan,
 )
 from .ranking import (
     Best as Best,
@@ -17,4 +14,7 @@ from .ranking import (
     best_of as best_of,
     joined as joined,
     nothing as nothing,
+)
+from .scan_protocol import (
+    Scan as Scan,
 )

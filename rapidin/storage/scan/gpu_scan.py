@@ -1,4 +1,4 @@
-"""Exact search on GPUs: half-precision blocks kept in their memory, compared by FAISS.
+"""Scan by GPUs: half-precision blocks kept in their memory, compared by FAISS.
 
 Segments are dealt out to the GPUs, decoded there once and kept while there is room; what does not fit is copied
 for each search, a segment at a time. FAISS's GPU search takes no filter, so a block is first cut down to the rows
@@ -14,9 +14,8 @@ q queries · m rows of a block · K numbers in a vector · k results.
 from __future__ import annotations
 
 import logging
-import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,78 +23,53 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.storage.scan import exact
 from rapidin.storage.scan.ranking import Ends, joined_ends
-from rapidin.storage.vectors import Rows, Segment, load_faiss
+from rapidin.storage.scan.scan_protocol import Scan
+from rapidin.storage.vectors import Rows, Segment, SegmentSource, load_faiss
 
 logger = logging.getLogger(__name__)
 
 MOST_RESULTS = 2048
-"""Of FAISS on a GPU for each query; who wants more is served by the CPU."""
+"""Maximum number of results of FAISS on a GPU for each query; the CPU serves searches for more."""
 MOST_ROWS = 8192
-"""Of a segment that are compared together: they may have to be copied."""
+"""Maximum number of a segment's rows that are compared together, because they may have to be copied."""
 _MARGIN = 32
 """Results beyond k, so that ids decide between rows of equal scores."""
 _LEAST_FREE = 0.25
 """Share of a GPU's memory that is left to others."""
 
 
-class GpuSearch:
-    """Exact search on some GPUs; keeps blocks between searches, which take turns.
+class GpuScan:
+    """Scan by some GPUs; see `Scan`. It keeps blocks between searches, which take turns.
 
     Args:
-        devices: as torch names them, ``cuda:0`` and so on.
+        devices: devices as torch names them, ``cuda:0`` and so on.
+        cpu: scan for what GPUs cannot do: all scores, very many results, too little memory.
     """
 
-    def __init__(self, devices: Sequence[str]) -> None:
+    outruns_indexes = True
+
+    def __init__(self, devices: Sequence[str], cpu: Scan) -> None:
         self._devices = tuple(devices)
+        self._cpu = cpu
         self._kept: dict[tuple[str, Path], Any] = {}
         self._lock = threading.Lock()
         self._resources = {device: load_faiss().StandardGpuResources() for device in self._devices}
 
-    @classmethod
-    def on(cls, device: str) -> GpuSearch | None:
-        """Search on the GPUs that ``--device`` names, or None where it is to be done by the CPU.
-
-        Args:
-            device: ``auto`` (all GPUs), ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``.
-        """
-        if device == "cpu":
-            return None
-        import torch
-
-        if not torch.cuda.is_available():
-            return None
-        faiss = load_faiss()
-        if not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus():
-            logger.info(
-                "vectors are searched on the CPU: this faiss has no GPU support; "
-                "pip uninstall faiss-cpu and pip install 'rapidin[gpu]' to use the GPU"
-            )
-            return None
-        count = min(torch.cuda.device_count(), faiss.get_num_gpus())
-        named = [int(number) for number in re.findall(r"\d+", device)]
-        numbers = named or list(range(count if device == "auto" else 1))
-        usable = [f"cuda:{number}" for number in dict.fromkeys(numbers) if number < count]
-        if not usable:
-            logger.info("vectors are searched on the CPU: FAISS does not see device %s", device)
-            return None
-        return cls(usable)
-
-    def search(
+    def best(
         self,
         queries: NDArray[np.float32],
         k: int,
         rows: Rows,
-        open_by_id: Callable[[int], Segment],
+        segments: SegmentSource,
         both: bool = False,
     ) -> Ends:
-        """As `scan.search`, to half precision; where the GPUs' memory does not suffice, the CPU does it."""
+        """Find the k rows at each end, by half precision; see `Scan.best`."""
         if k > MOST_RESULTS or not len(rows) or not len(queries):
-            return exact.search(queries, k, rows, open_by_id, both)
+            return self._cpu.best(queries, k, rows, segments, both)
         import torch
 
-        groups = [(open_by_id(segment_id), indexes) for segment_id, indexes in rows.by_segment()]
+        groups = [(segments(segment_id), indexes) for segment_id, indexes in rows.by_segment()]
         with self._lock:
             for kept in (True, False):
                 if not kept:
@@ -105,7 +79,17 @@ class GpuSearch:
                 except torch.OutOfMemoryError:
                     logger.warning("the GPU's memory does not suffice%s", "; trying again" if kept else "")
         logger.warning("this search is done by the CPU")
-        return exact.search(queries, k, rows, open_by_id, both)
+        return self._cpu.best(queries, k, rows, segments, both)
+
+    def scores(
+        self,
+        queries: NDArray[np.float32],
+        rows: Rows,
+        segments: SegmentSource,
+        query_bits: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Inner products [q, n], computed by the CPU, whose memory they end in; see `Scan.scores`."""
+        return self._cpu.scores(queries, rows, segments, query_bits)
 
     def _searched(
         self,
@@ -174,7 +158,7 @@ class GpuSearch:
         return block[torch.from_numpy(positions).to(device)]
 
     def _forget(self, present: set[Path]) -> None:
-        """Let go of segments that are no more."""
+        """Let go of segments whose files are gone."""
         for key in [key for key in self._kept if key[1] not in present and not key[1].exists()]:
             del self._kept[key]
 
@@ -183,8 +167,8 @@ def _halves(segment: Segment, positions: NDArray[np.int64]) -> Any:
     """Vectors at ascending positions [m], as the codec turned them, half precision [m, K], in the CPU's memory."""
     import torch
 
-    if segment.codec.bits == 16:
-        codes = np.array(segment.selected(positions))  # a copy: mapped files are read-only
+    if segment.codec.holds_halves:
+        codes = np.array(segment.selected(positions))  # a copy, because mapped files are read-only
         return torch.from_numpy(codes.view(np.float16))
     halves = torch.empty((len(positions), segment.dimension), dtype=torch.float16)
     start = 0
@@ -208,9 +192,9 @@ def _nearest(resources: Any, queries: Any, vectors: Any, k: int) -> tuple[Any, A
     """The k rows of largest inner product: scores, float32 [q, k], and rows, int64 [q, k], on the tensors' device.
 
     Args:
-        resources: FAISS's, of this thread.
+        resources: FAISS's resources of this thread.
         queries, vectors: half precision, contiguous, [q, K] and [m, K], on one GPU.
-        k: at most m.
+        k: results wanted, at most m.
     """
     import torch
 

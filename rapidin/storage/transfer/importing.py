@@ -15,7 +15,7 @@ from rapidin.settings import Frozen, StoreSettings
 from rapidin.storage.catalog import MetadataChange, NewSample
 from rapidin.storage.store import Store
 from rapidin.storage.store_writer import StoreWriter, check_batch
-from rapidin.storage.vectors import CODECS, Codec, codec_settings, fitting_scales
+from rapidin.storage.vectors import Codec, codec_named, codec_of_bits, fitting_scales
 from rapidin.support import shortened
 
 if TYPE_CHECKING:
@@ -58,20 +58,20 @@ def import_vectors(
         StoreSpaceError: the disk is full; what was done before stays.
     """
     path = Path(store_path)
-    chosen = None if bits is None else codec_settings(bits)
+    chosen = None if bits is None else codec_of_bits(bits)
     from rapidin.storage.transfer.export_reading import Exported  # with pyarrow, which nothing else here needs
 
     exported = Exported(Path(directory))
     settings = exported.manifest.settings
     if chosen is not None:
-        settings = settings.model_copy(update={"codec": chosen})
+        settings = settings.model_copy(update={"codec": chosen.settings})
     existing = Store.open(path) if Store.exists(path) else None
     try:
         if existing is not None:
             check_same_settings(existing, settings, bits)
         else:
             Store.check_place(path)
-        codec = CODECS[(existing.settings if existing is not None else settings).codec.bits]
+        codec = codec_named((existing.settings if existing is not None else settings).codec.name)
         _check_all(exported, codec)
         store = existing = existing or Store.create(path, settings)
         with store.writer() as writer:

@@ -12,7 +12,7 @@ from rapidin.storage.concurrency import HOLDER_NAME, LOCK_NAME
 from rapidin.storage.store import Store
 from rapidin.storage.store_files import file_errors
 from rapidin.storage.transfer.built_aside import built_aside, check_free
-from rapidin.storage.vectors import CODECS, codec_settings, fitting_scales, segment_writing
+from rapidin.storage.vectors import codec_of_bits, fitting_scales, segment_writing
 
 BLOCK_BYTES = 2**27
 """Of the vectors that make one segment, before they are coded."""
@@ -41,7 +41,7 @@ def recode(
         StoreLockedError: another process is making the same copy.
     """
     started = time.monotonic()
-    codec = codec_settings(bits)
+    codec = codec_of_bits(bits)
     target = Path(new_path)
     check_free(target.absolute())
     done = 0
@@ -51,11 +51,11 @@ def recode(
                 "%s: its vectors are of %d-bit numbers; %d bits will make them larger, not better",
                 *(store.path, store.settings.codec.bits, bits),
             )
-        settings = store.settings.model_copy(update={"codec": codec})
+        settings = store.settings.model_copy(update={"codec": codec.settings})
         info = store.info()
         metadata = info.bytes_metadata * info.samples // max(1, info.samples + info.deleted)
         with built_aside(target) as partial:
-            row_bytes = CODECS[codec.bits].row_bytes(settings.projection.dimension)
+            row_bytes = codec.row_bytes(settings.projection.dimension)
             segment_writing.check_space(partial, snapshot.samples, row_bytes, metadata)
             with Store.create(partial, settings) as copy:
                 with copy.writer() as writer:

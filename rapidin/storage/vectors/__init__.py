@@ -1,4 +1,4 @@
-"""vectors."""
+"""Vectors: codecs, the immutable segment files that hold coded vectors, and the rows that a search looks at."""
 
 import lazy_loader
 

@@ -3,28 +3,35 @@ from . import (
 )
 from .codecs import (
     CODECS as CODECS,
+    SLICE as SLICE,
     Codec as Codec,
-    codec_settings as codec_settings,
+    PreparedQueries as PreparedQueries,
+    codec_named as codec_named,
+    codec_of_bits as codec_of_bits,
     fitting_scales as fitting_scales,
     load_faiss as load_faiss,
 )
-from .decoding import (
-    Block as Block,
-    decoded as decoded,
+from .decoded_samples import (
+    DecodedSamples as DecodedSamples,
+    decoded_vectors as decoded_vectors,
 )
-from .rows import (
-    Rows as Rows,
-)
-from .segment_cache import (
+from .opened_segments import (
     OpenedSegments as OpenedSegments,
 )
-from .segment_reading import (
-    Segment as Segment,
-    open_segment as open_segment,
-    place_of as place_of,
-    verify_bytes as verify_bytes,
+from .searched_rows import (
+    Rows as Rows,
 )
 from .segment_writing import (
     SUFFIX as SUFFIX,
     SegmentRecord as SegmentRecord,
+)
+from .segments import (
+    Segment as Segment,
+    SegmentSource as SegmentSource,
+    open_segment as open_segment,
+    place_of as place_of,
+)
+from .verified_files import (
+    VERIFIED_FILES as VERIFIED_FILES,
+    VerifiedFiles as VerifiedFiles,
 )

@@ -14,7 +14,7 @@ import pytest
 
 from rapidin.errors import StoreError, StoreLockedError
 from rapidin.storage import MetadataChange, NewSample, Store
-from rapidin.storage.scan import exact
+from rapidin.storage.scan import cpu_scan
 from tests.storage.stores import (
     ROOT,
     fill,
@@ -142,7 +142,7 @@ def test_a_reader_in_another_process_sees_whole_commits(store: Store) -> None:
 
 
 def test_threads_share_a_snapshot(filled: Store, monkeypatch) -> None:
-    monkeypatch.setattr(exact, "processors", lambda: 3)
+    monkeypatch.setattr(cpu_scan, "processors", lambda: 3)
     results, errors = [], []
 
     def work() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rapidin.settings.choices import Bits
 from rapidin.settings.store_settings import StoreSettings
 from rapidin.storage import Snapshot, Store
 from tests.storage.stores import new_sample, store_settings
@@ -16,9 +17,8 @@ CLUSTERS = 12
 KINDS = ("ivf", "rabitq")
 
 
-def settings_of(bits: int, dimension: int = WIDTH) -> StoreSettings:
-    settings = store_settings(dimension)
-    return settings.model_copy(update={"codec": settings.codec.model_copy(update={"bits": bits})})
+def settings_of(bits: Bits, dimension: int = WIDTH) -> StoreSettings:
+    return store_settings(dimension, bits)
 
 
 def clustered(count: int, seed: int, noise: float = 1.0, dimension: int = WIDTH) -> np.ndarray:

@@ -12,8 +12,8 @@ from rapidin.errors import FilterError, IndexNotFoundError, SettingError, StoreE
 from rapidin.records.as_json import to_json
 from rapidin.storage import Store
 from rapidin.storage.derived.indexes import ivf, rabitq, view
-from rapidin.storage.scan import exact
-from rapidin.storage.vectors.codecs import CODECS
+from rapidin.storage.scan import CpuScan, cpu_scan
+from rapidin.storage.vectors.codecs import codec_of_bits
 from tests.storage.derived.clusters import (
     COUNT,
     KINDS,
@@ -78,15 +78,15 @@ def test_what_it_takes_from_the_store_is_less(indexed: Store, monkeypatch, kind:
     monkeypatch.setattr(rabitq, "LEAST_CANDIDATES", 60)
     monkeypatch.setattr(rabitq, "CANDIDATES_PER_RESULT", 6)
     compared = []
-    blocks = exact._blocks
+    blocks = cpu_scan._blocks
 
-    def counting(rows, open_by_id, queries):
-        for block in blocks(rows, open_by_id, queries):
+    def counting(rows, segments, queries):
+        for block in blocks(rows, segments, queries):
             if block.segment.codec.bits == 16:
                 compared.append(len(block.indexes) * len(queries))
             yield block
 
-    monkeypatch.setattr(exact, "_blocks", counting)
+    monkeypatch.setattr(cpu_scan, "_blocks", counting)
     with indexed.snapshot() as snapshot:
         snapshot.search(QUERIES, 10, index=kind)
     assert sum(compared) < 0.4 * COUNT * len(QUERIES)
@@ -370,10 +370,10 @@ def test_scattered_rows_score_as_all_do(
 ) -> None:
     """Whether they are compared with all that lie between them or gathered, in one piece or several."""
     queries = random_vectors(count, seed=5, dimension=4096)
-    monkeypatch.setattr(exact, "SCANNED_BYTES", 4 * CODECS[bits].row_bytes(4096))
+    monkeypatch.setattr(cpu_scan, "SCANNED_BYTES", 4 * codec_of_bits(bits).row_bytes(4096))
     with Store.open(wide[bits]) as store, store.snapshot() as snapshot:
-        every = exact.all_scores(queries, snapshot._rows, snapshot._segment)
-        some = exact.all_scores(queries, snapshot._rows.chosen(np.array(wanted)), snapshot._segment)
+        every = CpuScan().scores(queries, snapshot._rows, snapshot._segment)
+        some = CpuScan().scores(queries, snapshot._rows.chosen(np.array(wanted)), snapshot._segment)
         np.testing.assert_array_equal(some, every[:, wanted])
 
 

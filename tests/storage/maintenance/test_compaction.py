@@ -17,7 +17,7 @@ from rapidin.storage import Store
 from rapidin.storage.concurrency import reader_generations
 from rapidin.storage.maintenance import compaction
 from rapidin.storage.vectors import segment_writing
-from rapidin.storage.vectors.rows import Rows
+from rapidin.storage.vectors.searched_rows import Rows
 from rapidin.storage.vectors.segment_writing import SegmentRecord
 from tests.storage.stores import (
     DIMENSION,

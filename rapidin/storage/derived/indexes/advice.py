@@ -13,17 +13,17 @@ from rapidin.storage.derived.derived_rows import IndexRecord, check_row
 from rapidin.storage.derived.indexes import part_reading
 from rapidin.storage.derived.indexes.parameters import LEAST_COVERED, IvfParameters, RabitqParameters, from_text
 from rapidin.storage.derived.repairing import missing_files
-from rapidin.storage.vectors import SegmentRecord
+from rapidin.storage.vectors import Codec, SegmentRecord
 
 
-def index_info(store: Path, record: IndexRecord, live: Mapping[int, int], bits: int) -> IndexInfo:
+def index_info(store: Path, record: IndexRecord, live: Mapping[int, int], codec: Codec) -> IndexInfo:
     """What an index is and covers, from the database and the sizes of files.
 
     Args:
         store: directory of the store.
         record: of the index.
         live: live samples of each segment that has any.
-        bits: of a number in the store.
+        codec: codec of the store.
     """
     samples = sum(live.values())
     covered = sum(live.get(part.segment_id, 0) for part in record.parts)
@@ -43,7 +43,7 @@ def index_info(store: Path, record: IndexRecord, live: Mapping[int, int], bits: 
         )
     elif record.kind == "ivf":
         try:
-            told = from_text(IvfParameters, record.parameters, store).advice(samples, bits)
+            told = from_text(IvfParameters, record.parameters, store).advice(samples, codec.gains_from_rabitq)
         except StoreFormatError as error:
             told = str(error)
     parameters = json.loads(record.parameters)

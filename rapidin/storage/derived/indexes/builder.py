@@ -27,6 +27,7 @@ from rapidin.storage.derived.indexes.list_making import IvfOptions, ListMaker, P
 from rapidin.storage.derived.indexes.parameters import IvfParameters, RabitqParameters, from_text
 from rapidin.storage.derived.indexes.rabitq import coded_segment
 from rapidin.storage.maintenance import garbage
+from rapidin.storage.scan import CpuScan
 from rapidin.storage.vectors import Codec, Segment, open_segment
 
 
@@ -85,7 +86,7 @@ class IndexBuilder:
         garbage.remove_garbage(self._path, self._database)  # the index that this one replaces
         with self._database.reading() as session:
             record, live = derived_rows.read(session)[kind], tables.live_counts(session)
-        info = index_info(self._path, record, live, self._codec.bits)
+        info = index_info(self._path, record, live, self._codec)
         return IndexReport(
             name=kind,
             trained=existing is None,
@@ -175,14 +176,14 @@ class IndexBuilder:
             raise SettingError(
                 "--nlist, --nprobe, --recall and --train-sample are of index 'ivf': leave them out with 'rabitq'"
             )
-        if self._codec.bits == 1:
+        if not self._codec.gains_from_rabitq:
             raise SettingError(
                 f"{self._path}: the store itself keeps one bit per number, as 'rabitq' would: search it as it is, "
                 "or build an index with --type ivf"
             )
 
     def _list_maker(self) -> ListMaker:
-        return ListMaker(self._rows, self._segment, self._codec, self._dimension, self._progress)
+        return ListMaker(self._rows, self._segment, self._codec, self._dimension, CpuScan(), self._progress)
 
     def _segment(self, segment_id: int) -> Segment:
         if segment_id not in self._opened:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import SettingError
-from rapidin.storage.scan import MOST_THREADS, processors
+from rapidin.storage.scan import MOST_THREADS
 from rapidin.storage.vectors import load_faiss
+from rapidin.support import openmp_threads, processors
 
 MEMORY = 2**30
 """Bytes of the vectors that lists are made from, unless their number is given."""
@@ -60,12 +61,8 @@ def train(directions: NDArray[np.float32], nlist: int) -> NDArray[np.float32]:
         min_points_per_centroid=1,  # FAISS would print a warning
         max_points_per_centroid=len(directions),
     )
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(min(MOST_THREADS, processors()))
-    try:
+    with openmp_threads(faiss, min(MOST_THREADS, processors())):
         kmeans.train(directions)
-    finally:
-        faiss.omp_set_num_threads(before)
     centroids: NDArray[np.float32] = np.asarray(kmeans.centroids, np.float32).reshape(nlist, -1)
     return centroids
 

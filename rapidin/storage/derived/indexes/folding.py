@@ -9,12 +9,12 @@ n vectors · K numbers in a vector · r numbers in a folded one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.storage.vectors import Rows, Segment
+from rapidin.storage.vectors import Rows, Segment, SegmentSource
 
 WIDEST = 4096
 """r, where K is not smaller."""
@@ -51,12 +51,12 @@ class Folding:
         """Directions of the vectors at ascending `positions`, in blocks [≤ n, r]."""
         return map(self.directions, segment.decoded(positions))
 
-    def of_rows(self, rows: Rows, open_by_id: Callable[[int], Segment]) -> NDArray[np.float32]:
+    def of_rows(self, rows: Rows, segments: SegmentSource) -> NDArray[np.float32]:
         """Directions of the vectors of rows, [n, r]."""
         folded = np.empty((len(rows), self.width), np.float32)
         for segment_id, indexes in rows.by_segment():
             start = 0
-            for block in self.of_segment(open_by_id(segment_id), rows.positions[indexes]):
+            for block in self.of_segment(segments(segment_id), rows.positions[indexes]):
                 folded[indexes[start : start + len(block)]] = block
                 start += len(block)
         return folded

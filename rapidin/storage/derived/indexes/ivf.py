@@ -7,7 +7,7 @@ q queries · n rows · k results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,8 @@ from rapidin.storage.derived.derived_rows import IndexRecord, check_row
 from rapidin.storage.derived.indexes import clustering, part_reading
 from rapidin.storage.derived.indexes.folding import Folding
 from rapidin.storage.derived.indexes.parameters import IvfParameters, from_text
-from rapidin.storage.scan import Best, Ends, best_of, exact, joined
-from rapidin.storage.vectors import Codec, Rows, Segment, SegmentRecord
+from rapidin.storage.scan import Best, Ends, Scan, best_of, joined
+from rapidin.storage.vectors import Codec, Rows, SegmentRecord, SegmentSource
 
 CANDIDATES_PER_RESULT = 10
 """Rows to read for each result wanted, at least; how many lists are enough was measured for ten results."""
@@ -44,6 +44,7 @@ class IvfIndex:
         rows: Rows,
         codec: Codec,
         dimension: int,
+        scan: Scan,
     ) -> None:
         """Load the index.
 
@@ -54,6 +55,7 @@ class IvfIndex:
             rows: live ones.
             codec: of the store.
             dimension: K.
+            scan: scan that compares rows of lists, and rows that no list has.
 
         Raises:
             StoreCorruptError: a file is missing or is not as it was written.
@@ -63,6 +65,7 @@ class IvfIndex:
         self.parameters = from_text(IvfParameters, record.parameters, store)
         self._rows = rows
         self._codec = codec
+        self._scan = scan
         self._folding = Folding(dimension)
         self._centroids = part_reading.load_centroids(store, record, self.parameters)
         lists = np.full(len(rows), -1, np.int32)
@@ -89,7 +92,7 @@ class IvfIndex:
         largest: bool,
         smallest: bool,
         nprobe: int | None,
-        open_by_id: Callable[[int], Segment],
+        segments: SegmentSource,
     ) -> Ends:
         """The best found, k of them where the store has as many.
 
@@ -100,14 +103,14 @@ class IvfIndex:
             smallest: whether the smallest are.
             nprobe: lists to read, more only where they hold fewer than k rows; None: as many as were measured to
                 be enough for ten results, more for a larger k.
-            open_by_id: gives the segment of a database id.
+            segments: gives the segment of a database id.
         """
         k = min(k, max(1, len(self._rows)))
         found = Ends(len(queries), k, smallest)
         if largest:
-            found.largest = self._best(queries, k, nprobe, self.parameters.nprobe, open_by_id)
+            found.largest = self._best(queries, k, nprobe, self.parameters.nprobe, segments)
         if smallest:
-            found.smallest = self._best(-queries, k, nprobe, self.parameters.nprobe_opponents, open_by_id)
+            found.smallest = self._best(-queries, k, nprobe, self.parameters.nprobe_opponents, segments)
         return found
 
     def _best(
@@ -116,7 +119,7 @@ class IvfIndex:
         k: int,
         asked: int | None,
         measured: int,
-        open_by_id: Callable[[int], Segment],
+        segments: SegmentSource,
     ) -> Best:
         """The best of the lists that were asked for, or of those measured to be enough, but of k rows at least."""
         order = clustering.probes(self._folding.directions(self._codec.turned(queries)), self._centroids)
@@ -124,15 +127,15 @@ class IvfIndex:
         lists = np.maximum(asked or measured, (np.cumsum(self._sizes[order], axis=1) < least).sum(axis=1) + 1)
         wanted = np.zeros((len(queries), self.parameters.nlist), bool)
         np.put_along_axis(wanted, order, np.arange(wanted.shape[1]) < lists[:, None], axis=1)
-        outside = exact.search(queries, k, self._rows.chosen(self._uncovered), open_by_id).largest
+        outside = self._scan.best(queries, k, self._rows.chosen(self._uncovered), segments).largest
         inside = Best(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
         for members in self._groups(wanted, order[:, 0]):
             indexes, lists = self._members(np.flatnonzero(wanted[members].any(axis=0)))
             rows = self._rows.chosen(indexes)
             if len(members) == 1:
-                best = exact.search(queries[members], k, rows, open_by_id).largest
+                best = self._scan.best(queries[members], k, rows, segments).largest
             else:
-                scores = exact.all_scores(queries[members], rows, open_by_id)
+                scores = self._scan.scores(queries[members], rows, segments)
                 scores[~wanted[members][:, lists]] = -np.inf  # what others read
                 places = np.broadcast_to(np.arange(len(indexes)), scores.shape)
                 best = best_of(scores, places, k)

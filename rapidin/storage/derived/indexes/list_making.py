@@ -16,8 +16,8 @@ from rapidin.errors import SettingError
 from rapidin.storage.derived.indexes import clustering, tuning
 from rapidin.storage.derived.indexes.folding import Folding
 from rapidin.storage.derived.indexes.parameters import IvfParameters
-from rapidin.storage.scan import Best, exact
-from rapidin.storage.vectors import Codec, Rows, Segment, decoded
+from rapidin.storage.scan import Best, Scan
+from rapidin.storage.vectors import Codec, Rows, SegmentSource, decoded_vectors
 
 QUERIES = 100
 """Stored vectors that are held back to measure with; at most a tenth of all."""
@@ -71,11 +71,18 @@ class ListMaker:
     """Makes lists for the rows of one state of a store."""
 
     def __init__(
-        self, rows: Rows, open_by_id: Callable[[int], Segment], codec: Codec, dimension: int, progress: Progress
+        self,
+        rows: Rows,
+        segments: SegmentSource,
+        codec: Codec,
+        dimension: int,
+        scan: Scan,
+        progress: Progress,
     ) -> None:
-        """Work on live `rows` whose segments `open_by_id` gives; vectors have K = `dimension` numbers."""
+        """Work on live `rows` whose segments `segments` gives; vectors have K = `dimension` numbers."""
         self._rows = rows
-        self._open = open_by_id
+        self._open = segments
+        self._scan = scan
         self._codec = codec
         self._dimension = dimension
         self._folding = Folding(dimension)
@@ -140,9 +147,9 @@ class ListMaker:
         """Indexes [h, m] of the rows of largest, and of smallest, inner product with held-back rows; not these."""
         # The length of a query changes no order, but might overflow.
         rows = replace(self._rows.chosen(held), scales=np.ones(len(held), np.float32))
-        vectors = decoded(rows, self._open, self._dimension)
+        vectors = decoded_vectors(rows, self._open, self._dimension)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        ends = exact.search(vectors, NEIGHBOURS + 1, self._rows, self._open, both=True)
+        ends = self._scan.best(vectors, NEIGHBOURS + 1, self._rows, self._open, both=True)
         low = ends.smallest or ends.largest
         return _without_itself(ends.largest, held), _without_itself(low, held)
 

@@ -86,15 +86,20 @@ class IvfParameters:
         least = self.recall_target if self.asked_nprobe is None else max(self.recall_target, _LEAST_RECALL)
         return min(self.recall, self.recall_opponents) >= least
 
-    def advice(self, live: int, bits: int) -> str | None:
-        """What its owner should do now that the store has `live` samples of so many bits, if anything."""
+    def advice(self, live: int, rabitq_gains: bool) -> str | None:
+        """What its owner should do now that the store has `live` samples, if anything.
+
+        Args:
+            live: samples of the store.
+            rabitq_gains: whether an index ``rabitq`` makes sense over the store's codec.
+        """
         if not self.finds_enough:
             return (
                 f"it misses too much (recall {self.recall:.2f}, of opponents {self.recall_opponents:.2f}), so "
                 "searches take it only if told to: build it again with --retrain, and a larger --nprobe or none"
             )
         if self.scanned > MOST_SCANNED:
-            better = "exact search or rabitq" if bits > 1 else "exact search"
+            better = "exact search or rabitq" if rabitq_gains else "exact search"
             return (
                 f"the vectors have hardly any clusters: recall {self.recall:.2f} takes reading "
                 f"{100 * self.scanned:.0f} % of them, so {better} is better"

@@ -14,7 +14,7 @@ from rapidin.errors import StoreCorruptError
 from rapidin.storage.derived.derived_rows import IndexRecord, PartRecord, WrittenFile, advice, check_part
 from rapidin.storage.derived.indexes.parameters import IvfParameters, RabitqParameters
 from rapidin.storage.store_files import INDEXES_NAME, file_errors
-from rapidin.storage.vectors import CODECS, Segment, SegmentRecord, open_segment, place_of, verify_bytes
+from rapidin.storage.vectors import VERIFIED_FILES, Segment, SegmentRecord, codec_of_bits, open_segment, place_of
 
 
 def load_centroids(
@@ -89,7 +89,7 @@ def open_codes(
     """
     segment = check_part(store, "rabitq", parameters.build, part, segment)
     file = part.file
-    record = SegmentRecord(segment.id, file.name, part.rows, file.bytes, file.checksum, CODECS[1].name)
+    record = SegmentRecord(segment.id, file.name, part.rows, file.bytes, file.checksum, codec_of_bits(1).name)
     return open_segment(store, record, dimension, recheck, INDEXES_NAME, advice(store, "rabitq"))
 
 
@@ -97,7 +97,7 @@ def _array(
     store: Path, file: WrittenFile, name: str, shape: tuple[int, ...], dtype: type[np.generic], recheck: bool
 ) -> NDArray[Any]:
     path = place_of(store, INDEXES_NAME, file.name)
-    verify_bytes(path, file.bytes, file.checksum, advice(store, "ivf"), recheck)
+    VERIFIED_FILES.verify(path, file.bytes, file.checksum, advice(store, "ivf"), recheck)
     try:
         with file_errors(path):
             array = load_file(path).get(name)

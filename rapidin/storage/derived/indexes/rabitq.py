@@ -9,7 +9,7 @@ q queries · n rows · k results · K numbers in a vector.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -21,8 +21,8 @@ from rapidin.errors import StoreCorruptError
 from rapidin.storage.derived.derived_rows import IndexRecord, advice, check_row
 from rapidin.storage.derived.indexes import part_reading
 from rapidin.storage.derived.indexes.parameters import RabitqParameters, from_text
-from rapidin.storage.scan import Best, Ends, best_of, exact, joined
-from rapidin.storage.vectors import CODECS, Rows, Segment, SegmentRecord
+from rapidin.storage.scan import Best, Ends, Scan, best_of, joined
+from rapidin.storage.vectors import Rows, Segment, SegmentRecord, SegmentSource, codec_of_bits
 
 LEAST_CANDIDATES = 300
 CANDIDATES_PER_RESULT = 20
@@ -43,11 +43,11 @@ _MOST_SCORES = 2**26
 
 def coded_segment(segment: Segment) -> Any:
     """A FAISS index of all vectors of a segment in one bit."""
-    one_bit = CODECS[1]
+    one_bit = codec_of_bits(1)
     index = one_bit.new_index(segment.dimension)
     for vectors in segment.decoded(np.arange(segment.rows)):
-        # The codecs that rotate do it alike.
-        turned = vectors if segment.codec.rotated else one_bit.turned(vectors)
+        alike = segment.codec.rotation is one_bit.rotation
+        turned = vectors if alike else one_bit.turned(segment.codec.turned_back(vectors))
         index.add_sa_codes(index.sa_encode(turned))
     return index
 
@@ -77,6 +77,7 @@ class RabitqIndex:
         segments: Mapping[int, SegmentRecord],
         rows: Rows,
         dimension: int,
+        scan: Scan,
     ) -> None:
         """Open the index; the arguments are those of `IvfIndex`.
 
@@ -88,6 +89,7 @@ class RabitqIndex:
         parameters = from_text(RabitqParameters, record.parameters, store)
         self._store = store
         self._rows = rows
+        self._scan = scan
         self._parts = {
             part.segment_id: part_reading.open_codes(
                 store, parameters, part, segments.get(part.segment_id), dimension
@@ -104,7 +106,7 @@ class RabitqIndex:
         k: int,
         largest: bool,
         smallest: bool,
-        open_by_id: Callable[[int], Segment],
+        segments: SegmentSource,
     ) -> Ends:
         """The best found.
 
@@ -113,15 +115,15 @@ class RabitqIndex:
             k: results wanted.
             largest: whether the largest scores are wanted.
             smallest: whether the smallest are.
-            open_by_id: gives the segment of a database id.
+            segments: gives the segment of a database id.
         """
         largest_candidates, smallest_candidates = self._candidates(queries, k, smallest)
-        outside = exact.search(queries, k, self._rows.chosen(self._uncovered), open_by_id, both=smallest)
+        outside = self._scan.best(queries, k, self._rows.chosen(self._uncovered), segments, both=smallest)
         found = Ends(len(queries), k, smallest)
         if largest:
-            found.largest = self._decided(queries, k, largest_candidates, outside.largest, open_by_id)
+            found.largest = self._decided(queries, k, largest_candidates, outside.largest, segments)
         if outside.smallest is not None:
-            found.smallest = self._decided(-queries, k, smallest_candidates, outside.smallest, open_by_id)
+            found.smallest = self._decided(-queries, k, smallest_candidates, outside.smallest, segments)
         return found
 
     def _candidates(self, queries: NDArray[np.float32], k: int, smallest: bool) -> tuple[Best, Best]:
@@ -135,7 +137,7 @@ class RabitqIndex:
         step = max(1, _MOST_SCORES // max(1, len(rows)))
         for start in range(0, len(queries), step):
             some = slice(start, start + step)
-            scores = exact.all_scores(queries[some], rows, self._part, _QUERY_BITS)
+            scores = self._scan.scores(queries[some], rows, self._part, _QUERY_BITS)
             for end, signed in ((high, scores), (low, -scores))[: 1 + smallest]:
                 found = best_of(signed, np.broadcast_to(every, scores.shape), count)
                 end.scores[some], end.indexes[some] = found.scores, found.indexes
@@ -147,7 +149,7 @@ class RabitqIndex:
         k: int,
         coarse: Best,
         outside: Best,
-        open_by_id: Callable[[int], Segment],
+        segments: SegmentSource,
     ) -> Best:
         """The best of the candidates by their stored vectors, and of the rows outside the index."""
         width = min(k, coarse.indexes.shape[1])
@@ -159,7 +161,7 @@ class RabitqIndex:
             more = min(max(_FIRST, _FIRST_PER_RESULT * k), len(candidates))
             while more > len(scores):
                 next_ones = candidates[len(scores) : more]
-                scores = np.concatenate([scores, self._scores(query, next_ones, open_by_id)])
+                scores = np.concatenate([scores, self._scores(query, next_ones, segments)])
                 # What is far below the k-th best, by the error that these show, need not be looked at.
                 error = _SELECTED * float(np.std(guesses[: len(scores)] - scores))
                 least = np.partition(scores, -width)[-width] - _MISSED * error
@@ -170,10 +172,10 @@ class RabitqIndex:
         return joined([outside, inside], len(queries), k)
 
     def _scores(
-        self, query: NDArray[np.float32], indexes: NDArray[np.int64], open_by_id: Callable[[int], Segment]
+        self, query: NDArray[np.float32], indexes: NDArray[np.int64], segments: SegmentSource
     ) -> NDArray[np.float32]:
         """Exact scores [m] of the rows at `indexes` [m]."""
-        scores: NDArray[np.float32] = exact.all_scores(query, self._rows.chosen(indexes), open_by_id)[0]
+        scores: NDArray[np.float32] = self._scan.scores(query, self._rows.chosen(indexes), segments)[0]
         return scores
 
     def _part(self, segment_id: int) -> Segment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -17,8 +17,8 @@ from rapidin.storage.derived.derived_rows import IndexRecord
 from rapidin.storage.derived.indexes.ivf import IvfIndex
 from rapidin.storage.derived.indexes.parameters import LEAST_COVERED, MOST_SCANNED
 from rapidin.storage.derived.indexes.rabitq import RabitqIndex
-from rapidin.storage.scan import Ends
-from rapidin.storage.vectors import Codec, Rows, Segment, SegmentRecord
+from rapidin.storage.scan import Ends, Scan
+from rapidin.storage.vectors import Codec, Rows, SegmentRecord, SegmentSource
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class IndexView:
         rows: Rows,
         codec: Codec,
         dimension: int,
+        scan: Scan,
     ) -> None:
         """Take what the database says; no file is touched yet.
 
@@ -51,6 +52,7 @@ class IndexView:
             rows: live ones.
             codec: of the store.
             dimension: K.
+            scan: scan that compares the candidates which an index finds.
         """
         self._store = store
         self._records = records
@@ -58,6 +60,7 @@ class IndexView:
         self._rows = rows
         self._codec = codec
         self._dimension = dimension
+        self._scan = scan
         self._lock = threading.RLock()
         self._opened: dict[str, IvfIndex | RabitqIndex] = {}
         self._damaged: set[str] = set()
@@ -105,7 +108,7 @@ class IndexView:
         k: int,
         ends: tuple[bool, bool],
         nprobe: int | None,
-        open_by_id: Callable[[int], Segment],
+        segments: SegmentSource,
     ) -> Ends:
         """Search with an index; ends that are not wanted are empty or None.
 
@@ -115,12 +118,12 @@ class IndexView:
             k: results wanted.
             ends: whether the largest, and whether the smallest scores are wanted.
             nprobe: lists to read.
-            open_by_id: gives the segment of a database id.
+            segments: gives the segment of a database id.
         """
         opened = self._open(kind)
         if isinstance(opened, IvfIndex):
-            return opened.search(queries, k, *ends, nprobe, open_by_id)
-        return opened.search(queries, k, *ends, open_by_id)
+            return opened.search(queries, k, *ends, nprobe, segments)
+        return opened.search(queries, k, *ends, segments)
 
     def _automatic(self, queries: int) -> str:
         kinds = ["rabitq", "ivf"] if len(self._rows) < MANY_ROWS else ["ivf", "rabitq"]
@@ -157,5 +160,7 @@ class IndexView:
 
     def _loaded(self, record: IndexRecord) -> IvfIndex | RabitqIndex:
         if record.kind == "ivf":
-            return IvfIndex(self._store, record, self._segments, self._rows, self._codec, self._dimension)
-        return RabitqIndex(self._store, record, self._segments, self._rows, self._dimension)
+            return IvfIndex(
+                self._store, record, self._segments, self._rows, self._codec, self._dimension, self._scan
+            )
+        return RabitqIndex(self._store, record, self._segments, self._rows, self._dimension, self._scan)

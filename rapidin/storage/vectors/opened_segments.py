@@ -1,4 +1,4 @@
-"""Segments stay open between searches: to map one anew costs every page of it another fault."""
+"""Segments that stay open between searches, because mapping one again costs a page fault for each of its pages."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from rapidin.storage.vectors.segment_reading import Segment, open_segment
 from rapidin.storage.vectors.segment_writing import SegmentRecord
+from rapidin.storage.vectors.segments import Segment, open_segment
 
 
 class OpenedSegments:
     """The segments of a store that searches have opened; serves several threads.
 
-    What no row names any more is let go of when the next state of the store is read, or at `close`. Until then it
-    takes its room on the disk, although its file may be removed already.
+    A segment that no row names any more is closed when the next state of the store is read, or at `close`. Until
+    then it takes its room on the disk, although its file may be removed already.
 
     Args:
         path: directory of the store.
@@ -28,7 +28,7 @@ class OpenedSegments:
         self._kept: dict[SegmentRecord, Segment] = {}
 
     def segment(self, record: SegmentRecord) -> Segment:
-        """The open segment of a record; its file is looked at every time, and read again if it has changed.
+        """The open segment of a record; its file is looked at each time, and read again if it has changed.
 
         Raises:
             StoreCorruptError, StoreFormatError: as `open_segment`.
@@ -39,11 +39,11 @@ class OpenedSegments:
             return self._kept[record]
 
     def keep_only(self, records: Iterable[SegmentRecord]) -> None:
-        """Let go of all segments but these."""
+        """Close all segments but these."""
         named = set(records)
         with self._lock:
             self._kept = {record: segment for record, segment in self._kept.items() if record in named}
 
     def close(self) -> None:
-        """Let go of all of them; whoever searches in one keeps it until then."""
+        """Close all segments; a search that still uses one keeps it open until it ends."""
         self.keep_only(())

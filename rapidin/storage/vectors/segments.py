@@ -1,4 +1,4 @@
-"""Reading segments: files of coded vectors, mapped into memory, scored where they lie or decoded on demand.
+"""Segments: files of coded vectors, mapped into memory, scored where they lie or decoded on demand.
 
 FAISS files have no checksum and FAISS may abort the process on a damaged one, so a file's size and checksum are
 compared with the database's before FAISS sees it.
@@ -9,8 +9,7 @@ q queries · m rows of a request · K numbers in a vector.
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,39 +19,36 @@ from numpy.typing import NDArray
 from rapidin.errors import StoreCorruptError, StoreFormatError
 from rapidin.storage.store_files import SEGMENTS_NAME, file_errors
 from rapidin.storage.vectors.codecs import Codec, codec_named, load_faiss
-from rapidin.storage.vectors.segment_writing import SegmentRecord, file_checksum
+from rapidin.storage.vectors.segment_writing import SegmentRecord
+from rapidin.storage.vectors.verified_files import VERIFIED_FILES
 
 _ADVICE = (
     "restore it from a backup, or delete its samples (rapidin delete STORE --where segment={}) and ingest again"
 )
 
 _BLOCK_BYTES = 2**25
-"""Of decoded vectors, in single precision."""
+"""Bytes of decoded vectors, in single precision, that come together."""
 
 _ANNOUNCED_BYTES = 2**17
-"""Of a file that the system is asked to read at a time: of more it takes no more than its read-ahead."""
-
-_verified: dict[Path, tuple[int, int, int, str]] = {}
-"""Files whose checksum this process has compared: size, time of change, inode, checksum."""
-_verified_lock = threading.Lock()
+"""Bytes of a file that the system is asked to read at a time; it reads no more than its read-ahead at once."""
 
 
 class Segment:
     """An open segment.
 
     Attributes:
-        path: of the file.
-        rows: vectors in it.
-        codec: of its vectors.
+        path: path of the file.
+        rows: number of vectors in it.
+        codec: codec of its vectors.
         dimension: K.
-        codes: [rows, bytes of a coded vector], mapped, not to be written to.
+        codes: mapped codes [rows, bytes of a coded vector], which must not be written to.
     """
 
     def __init__(self, path: Path, record: SegmentRecord, codec: Codec, dimension: int, advice: str) -> None:
         """Map the file at `path`; use `open_segment`, which checks it first. `advice` ends messages.
 
         Raises:
-            StoreCorruptError: what is in it is not what `record` says.
+            StoreCorruptError: the file does not hold what `record` says.
         """
         faiss = load_faiss()
         self.path = path
@@ -75,13 +71,14 @@ class Segment:
                 f"{advice}"
             )
         self._header_bytes = codec.codes_offset(dimension)
-        # FAISS maps the file for access at random: read from disk in order, it is fifteen times slower so.
+        # FAISS maps the file for random access, which makes reading it in order from a disk fifteen times slower.
         with file_errors(path):
             codes = np.memmap(path, np.uint8, "r", self._header_bytes, (record.rows, row_bytes))
         self.codes: NDArray[np.uint8] = np.asarray(codes)
 
     def decode(self, positions: NDArray[np.int64], out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Vectors at ascending `positions` [m], as the codec turned them, in the first m rows of `out` [≥ m, K].
+        """Decode vectors at ascending `positions` [m], as the codec turned them, into the first m rows of `out` [≥
+        m, K].
 
         Raises:
             StoreCorruptError: a position is not in the segment.
@@ -91,7 +88,7 @@ class Segment:
         return vectors
 
     def decoded(self, positions: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
-        """What `decode` gives, in blocks [≤ m, K] of bounded size; each is only good until the next.
+        """Decode vectors as `decode` does, in blocks [≤ m, K] of bounded size; each is only good until the next.
 
         Raises:
             StoreCorruptError: a position is not in the segment.
@@ -102,7 +99,7 @@ class Segment:
             yield self.decode(positions[start : start + step], buffer)
 
     def selected(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Codes at the ascending `positions` [m]: where they follow each other the mapped bytes, else a copy.
+        """Codes at ascending `positions` [m]: the mapped bytes if the positions follow each other, else a copy.
 
         Raises:
             StoreCorruptError: a position is not in the segment.
@@ -112,19 +109,19 @@ class Segment:
         return self.codes[first : last + 1] if dense else self.codes[positions]
 
     def announce(self, positions: NDArray[np.int64]) -> None:
-        """Have the system read the codes at the ascending `positions` from the disk, if they are not in memory."""
+        """Ask the system to read the codes at ascending `positions` from the disk if they are not in memory."""
         if not hasattr(os, "posix_fadvise"):
             return
         first, last = self.range_of(positions)
         row_bytes = self.codes.shape[1]
-        # Only advice: a file that is gone is still mapped.
+        # This is only advice: a file that was removed is still mapped.
         with suppress(OSError), self.path.open("rb") as file:
             begin = self._header_bytes + first * row_bytes
             for offset in range(begin, begin + (last - first + 1) * row_bytes, _ANNOUNCED_BYTES):
                 os.posix_fadvise(file.fileno(), offset, _ANNOUNCED_BYTES, os.POSIX_FADV_WILLNEED)
 
     def range_of(self, positions: NDArray[np.int64]) -> tuple[int, int]:
-        """The first and the last of ascending `positions` [m].
+        """First and last of ascending `positions` [m].
 
         Raises:
             StoreCorruptError: a position is not in the segment.
@@ -136,6 +133,10 @@ class Segment:
                 "restore store.db from a backup"
             )
         return first, last
+
+
+SegmentSource = Callable[[int], Segment]
+"""Gives the open segment of a database id; raises StoreCorruptError if the segment is damaged or unknown."""
 
 
 def open_segment(
@@ -151,16 +152,16 @@ def open_segment(
 
     Args:
         store: directory of the store.
-        record: what the database says.
+        record: what the database says about the segment.
         dimension: K.
-        recheck: compute the checksum even if this process has done so before.
-        folder: in the store, where the file lies.
-        advice: what to do if the file is damaged; None: what to do about a segment.
-        kept: the same segment, opened before; it is given back if the file has not changed since it was checked.
+        recheck: whether to compute the checksum even if this process has done so before.
+        folder: folder of the store where the file lies.
+        advice: what to do if the file is damaged; None gives the advice for a segment.
+        kept: the same segment, opened before; it is returned if the file has not changed since it was checked.
 
     Raises:
-        StoreCorruptError: the file is missing, of another size, altered or no such segment.
-        StoreFormatError: its vectors are coded in a way that this rapidin does not know.
+        StoreCorruptError: the file is missing, altered, of another size, or no such segment.
+        StoreFormatError: this rapidin does not know the codec of its vectors.
     """
     path = place_of(store, folder, record.name)
     advice = advice or _ADVICE.format(record.name)
@@ -168,7 +169,7 @@ def open_segment(
         codec = codec_named(record.codec)
     except StoreFormatError as error:
         raise StoreFormatError(f"{path}: {error}") from error
-    changed = verify_bytes(path, record.bytes, record.checksum, advice, recheck)
+    changed = VERIFIED_FILES.verify(path, record.bytes, record.checksum, advice, recheck)
     return Segment(path, record, codec, dimension, advice) if kept is None or changed else kept
 
 
@@ -176,45 +177,8 @@ def place_of(store: Path, folder: str, name: str) -> Path:
     """Path of the file `name` in a folder of the store.
 
     Raises:
-        StoreCorruptError: the name is that of a file elsewhere.
+        StoreCorruptError: the name leads out of the folder.
     """
     if Path(name).name != name:
         raise StoreCorruptError(f"store.db: file name {name!r} leads elsewhere; restore store.db from a backup")
     return store / folder / name
-
-
-def verify_bytes(path: Path, size: int, checksum: str, advice: str, recheck: bool = False) -> bool:
-    """Compare a file's size and checksum; the checksum only once in a process unless the file changes.
-
-    Args:
-        path: of the file.
-        size: in bytes, that it must have.
-        checksum: XXH3-128, hexadecimal.
-        advice: what to do if it differs; ends the message.
-        recheck: compute the checksum even if this process has done so before.
-
-    Returns:
-        Whether the checksum was computed.
-
-    Raises:
-        StoreCorruptError: the file is missing or differs.
-    """
-    with file_errors(path):
-        if not path.is_file():
-            raise StoreCorruptError(f"{path}: the file is missing; {advice}")
-        status = path.stat()
-        if status.st_size != size:
-            raise StoreCorruptError(f"{path}: it has {status.st_size:,} bytes instead of {size:,}; {advice}")
-        seen = (status.st_size, status.st_mtime_ns, status.st_ino, checksum)
-        with _verified_lock:
-            known = _verified.get(path) == seen
-        if known and not recheck:
-            return False
-        found, _ = file_checksum(path)
-    if found != checksum:
-        with _verified_lock:
-            _verified.pop(path, None)
-        raise StoreCorruptError(f"{path}: its checksum is wrong, so it was altered or damaged; {advice}")
-    with _verified_lock:
-        _verified[path] = seen
-    return True

@@ -11,9 +11,8 @@ import pytest
 from rapidin.errors import SettingError, StoreError
 from rapidin.settings.store_settings import CodecSettings, StoreSettings
 from rapidin.storage import Store
-from rapidin.storage.scan import exact
-from rapidin.storage.vectors import codecs
-from rapidin.storage.vectors.codecs import CODECS
+from rapidin.storage.scan import cpu_scan
+from rapidin.storage.vectors.codecs import CODECS, codec_of_bits, load_faiss
 from tests.storage.stores import new_sample, random_vectors, store_settings
 
 BITS = [16, 4, 1]
@@ -35,7 +34,7 @@ def units(count: int, dimension: int, seed: int = 0, heavy: bool = False) -> np.
 
 
 def estimates(bits: int, vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    codec = CODECS[bits]
+    codec = codec_of_bits(bits)
     index = codec.new_index(vectors.shape[1])
     codes, scales = codec.encode(index, vectors, np.ones(len(vectors), np.float32))
     assert codes.shape == (len(vectors), codec.row_bytes(vectors.shape[1]))
@@ -71,10 +70,10 @@ def test_the_score_of_a_vector_with_itself_is_exact(bits: int) -> None:
 def test_the_rotation_is_orthogonal_and_turned_back() -> None:
     vectors = random_vectors(5, dimension=128)
     for bits in (4, 1):
-        turned = CODECS[bits].turned(vectors)
+        turned = codec_of_bits(bits).turned(vectors)
         np.testing.assert_allclose(turned @ turned.T, vectors @ vectors.T, rtol=1e-5, atol=1e-4)
-        np.testing.assert_allclose(CODECS[bits].turned_back(turned), vectors, rtol=1e-5, atol=1e-5)
-    assert CODECS[16].turned(vectors) is vectors
+        np.testing.assert_allclose(codec_of_bits(bits).turned_back(turned), vectors, rtol=1e-5, atol=1e-5)
+    assert codec_of_bits(16).turned(vectors) is vectors
 
 
 def test_the_definition_is_pinned() -> None:
@@ -82,8 +81,8 @@ def test_the_definition_is_pinned() -> None:
     ramp = np.linspace(-1, 2, 64, dtype=np.float32)[None] ** 3
     digests = {}
     for bits in BITS:
-        index = CODECS[bits].new_index(64)
-        codes, _ = CODECS[bits].encode(index, ramp, np.ones(1, np.float32))
+        index = codec_of_bits(bits).new_index(64)
+        codes, _ = codec_of_bits(bits).encode(index, ramp, np.ones(1, np.float32))
         kept = codes[0, : 64 * bits // 8]  # without RaBitQ's factors, whose last bits may differ between machines
         digests[bits] = hashlib.sha256(kept.tobytes()).hexdigest()[:12]
     assert digests == {16: "9b26802f9ba6", 4: "f0896e8960af", 1: "77a4cd0eccf5"}
@@ -151,9 +150,13 @@ def test_sizes_are_what_the_bits_say(store: Store, bits: int) -> None:
     assert store.verify().ok
 
 
-def test_a_store_from_before_the_choice_has_16_bits() -> None:
-    old = store_settings().model_dump(exclude={"codec"})
-    assert StoreSettings.model_validate(old).codec.bits == 16
+def test_bits_choose_the_codec_and_a_name_overrules_them() -> None:
+    for bits in BITS:
+        assert CODECS[CodecSettings(bits=bits).name] is codec_of_bits(bits)
+        assert codec_of_bits(bits).settings == CodecSettings(bits=bits)
+    assert CodecSettings(bits=4, name="other").name == "other"
+    with pytest.raises(SettingError, match="16, 4, 1"):
+        codec_of_bits(3)
 
 
 def test_other_bits_are_refused() -> None:
@@ -172,25 +175,26 @@ def test_vectors_that_cannot_be_coded_are_refused_by_id(store: Store, bits: int,
 
 def test_blocks_are_bounded_for_scans_too(store: Store, bits: int, monkeypatch) -> None:
     counts: list[int] = []
-    original = exact.prepared
+    codec = codec_of_bits(bits)
+    original = type(codec).prepared
 
     class Counting:
-        def __init__(self, codec, queries, signs):
-            self.queries = original(codec, queries, signs)
+        def __init__(self, codec, queries, query_bits):
+            self.queries = original(codec, queries, query_bits)
 
         def scores(self, codes):
             counts.append(len(codes))
             return self.queries.scores(codes)
 
-    monkeypatch.setattr(exact, "prepared", Counting)
-    row = CODECS[bits].row_bytes(4096)
-    monkeypatch.setattr(exact, "SCANNED_BYTES", 10 * row)
-    monkeypatch.setattr(exact, "SCANNED_ONCE_BYTES", 50 * row)
-    monkeypatch.setattr(exact, "_BLOCKS_PER_THREAD", 1)
+    monkeypatch.setattr(type(codec), "prepared", lambda *arguments: Counting(*arguments))
+    row = codec.row_bytes(4096)
+    monkeypatch.setattr(cpu_scan, "SCANNED_BYTES", 10 * row)
+    monkeypatch.setattr(cpu_scan, "SCANNED_ONCE_BYTES", 50 * row)
+    monkeypatch.setattr(cpu_scan, "_BLOCKS_PER_THREAD", 1)
     with store.snapshot() as snapshot:
         snapshot.search(units(2, 4096), 3)
         assert max(counts) == 10
-        monkeypatch.setattr(exact, "GATHERED_BYTES", 5 * row)
+        monkeypatch.setattr(cpu_scan, "GATHERED_BYTES", 5 * row)
         counts.clear()
         snapshot.search(units(2, 4096), 3)
         assert max(counts) == 5
@@ -204,7 +208,7 @@ def test_a_faiss_that_is_too_old_is_told(monkeypatch) -> None:
 
     monkeypatch.delattr(faiss, "HadamardRotation")
     with pytest.raises(Exception, match="too old"):
-        codecs.load_faiss()
+        load_faiss()
 
 
 def test_setting_error_of_bits_names_the_flag(tmp_path: Path, model_directory: Path) -> None:

@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from rapidin.errors import SettingError, StoreError, StoreMismatchError
 from rapidin.storage import ScoredSample, Store
-from rapidin.storage.scan import exact
+from rapidin.storage.scan import cpu_scan
+from rapidin.storage.vectors.codecs import HalfPrecision
+from rapidin.storage.vectors.codecs.decoded_slices import SlicedQueries
 from tests.storage.stores import DIMENSION, halved, new_sample, random_vectors
 
 IDS = [f"s{i}" for i in range(12)] + ["S1", "é", "漢", "\uffff", "🦙", "a'b", ""]
@@ -37,10 +39,10 @@ step = st.one_of(batch, st.sampled_from(IDS))
 def small_blocks(monkeypatch: pytest.MonkeyPatch, rows: int, decoded: bool) -> None:
     """Blocks of so many rows, each worth a thread; compared where they lie, or decoded whatever the queries."""
     for name in ("SCANNED_BYTES", "SCANNED_ONCE_BYTES", "GATHERED_BYTES"):
-        monkeypatch.setattr(exact, name, rows * 2 * DIMENSION)
-    monkeypatch.setattr(exact, "DECODED_NUMBERS", rows * DIMENSION)
-    monkeypatch.setattr(exact, "MOST_IN_HALVES", 0 if decoded else 64)
-    monkeypatch.setattr(exact, "_BYTES_PER_THREAD", 1)
+        monkeypatch.setattr(cpu_scan, name, rows * 2 * DIMENSION)
+    monkeypatch.setattr(cpu_scan, "DECODED_NUMBERS", rows * DIMENSION)
+    monkeypatch.setattr(HalfPrecision, "decodes_beyond", 0 if decoded else 64)
+    monkeypatch.setattr(cpu_scan, "_BYTES_PER_THREAD", 1)
 
 
 @given(
@@ -117,7 +119,7 @@ def test_real_numbers_in_many_blocks_and_threads(
     thousand: Store, monkeypatch, block_rows: int, decoded: bool
 ) -> None:
     small_blocks(monkeypatch, block_rows, decoded)
-    monkeypatch.setattr(exact, "processors", lambda: 4)
+    monkeypatch.setattr(cpu_scan, "processors", lambda: 4)
     queries = random_vectors(5, seed=1)
     live = np.array([i for i in range(1000) if i % 3])
     truth = queries @ halved(random_vectors(1000)).T
@@ -138,7 +140,7 @@ def test_real_numbers_in_many_blocks_and_threads(
 
 def test_an_error_in_a_thread_is_raised(thousand: Store, monkeypatch) -> None:
     small_blocks(monkeypatch, 10, decoded=False)
-    monkeypatch.setattr(exact, "processors", lambda: 4)
+    monkeypatch.setattr(cpu_scan, "processors", lambda: 4)
     with thousand.snapshot() as snapshot, pytest.raises(StoreError, match="single precision"):
         snapshot.search(np.full((1, DIMENSION), 3e38, np.float32), 1)
 
@@ -191,20 +193,20 @@ def test_what_cannot_be_searched(filled: Store) -> None:
 
 def test_memory_stays_bounded_by_blocks(thousand: Store, monkeypatch) -> None:
     """No decoding beyond a block's rows, whatever the store holds."""
-    monkeypatch.setattr(exact, "DECODED_NUMBERS", 16 * DIMENSION)
-    monkeypatch.setattr(exact, "processors", lambda: 1)
+    monkeypatch.setattr(cpu_scan, "DECODED_NUMBERS", 16 * DIMENSION)
+    monkeypatch.setattr(cpu_scan, "processors", lambda: 1)
     sizes: list[int] = []
-    original = exact.SlicedQueries.scores
+    original = SlicedQueries.scores
 
     def scores(self, codes):
         sizes.append(len(codes))
         return original(self, codes)
 
-    monkeypatch.setattr(exact.SlicedQueries, "scores", scores)
+    monkeypatch.setattr(SlicedQueries, "scores", scores)
     with thousand.snapshot() as snapshot:
         snapshot.search(random_vectors(20), 3)
         assert max(sizes) == 16
-        monkeypatch.setattr(exact, "BLOCK_SCORES", 64)
+        monkeypatch.setattr(cpu_scan, "BLOCK_SCORES", 64)
         sizes.clear()
         snapshot.search(random_vectors(32), 3)
         assert max(sizes) == 2

@@ -1,0 +1,218 @@
+"""Scan by the CPU: queries are compared with the codes where they lie, or with decoded slices of them.
+
+Few queries are compared at the speed of memory; for many queries some codecs decode a block of rows once. Threads
+take blocks as they come, with a buffer and a running best of their own, so that memory does not grow with the
+store, and nothing is decoded as a whole.
+
+n rows · q queries · K numbers in a vector · k results · m rows of a block.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapidin.errors import StoreError
+from rapidin.storage.scan.ranking import Ends, joined_ends
+from rapidin.storage.vectors import SLICE, Codec, Rows, Segment, SegmentSource
+from rapidin.support import processors, torch_threads
+
+Part = TypeVar("Part")
+
+SCANNED_BYTES = 2**22
+"""Bytes of codes that several queries are compared with one after the other, while the codes are in the cache."""
+SCANNED_ONCE_BYTES = 2**25
+"""Bytes of codes that a single query is compared with at a time; larger blocks mean fewer calls."""
+_BLOCKS_PER_THREAD = 4
+_BYTES_PER_THREAD = 2**23
+"""Bytes of codes, times queries, for which another thread is worth starting."""
+GATHERED_BYTES = 2**21
+"""Bytes of scattered rows that are copied to one place at a time, to fit a processor's own cache."""
+DECODED_NUMBERS = 2**20
+"""Numbers of a slice of a block that each thread decodes."""
+BLOCK_SCORES = 2**19
+"""Maximum number of scores of a block, so that thousands of queries do not fill the memory either."""
+_SCATTERED = 2
+"""A single query is compared with up to so many times the rows that are wanted rather than these gathered."""
+_IN_MEMORY = 0.25
+"""Share of the machine's memory up to which codes are taken to be there; to ask costs a tenth of a scan."""
+MOST_THREADS = 8
+"""Maximum number of threads: a few saturate the memory's bandwidth."""
+
+
+@dataclass(frozen=True, slots=True)
+class _RowBlock:
+    """Rows of one segment that are compared together: indexes into `Rows` [m], in order of position."""
+
+    segment: Segment
+    indexes: NDArray[np.int64]
+
+
+class CpuScan:
+    """Scan by the processors of this machine; see `Scan`."""
+
+    outruns_indexes = False
+
+    def best(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        rows: Rows,
+        segments: SegmentSource,
+        both: bool = False,
+    ) -> Ends:
+        """Find the k rows at each end; see `Scan.best`."""
+        task = _Task(queries, rows, segments)
+
+        def run(blocks: Iterator[_RowBlock]) -> Ends:
+            ends = Ends(len(queries), k, both)
+            for block, scores in task.scored(blocks):
+                ends.add(scores, block.indexes)
+            return ends
+
+        return joined_ends(task.in_threads(run), len(queries), k, both)
+
+    def scores(
+        self,
+        queries: NDArray[np.float32],
+        rows: Rows,
+        segments: SegmentSource,
+        query_bits: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Inner products [q, n]; see `Scan.scores`."""
+        scores = np.empty((len(queries), len(rows)), dtype=np.float32)
+        task = _Task(queries, rows, segments, query_bits)
+
+        def run(blocks: Iterator[_RowBlock]) -> None:
+            for block, of_block in task.scored(blocks):
+                scores[:, block.indexes] = of_block
+
+        task.in_threads(run)
+        return scores
+
+
+class _Task:
+    """One comparison of all rows with all queries, cut into blocks, of which each thread takes the next.
+
+    Attributes:
+        turn: held while threads compare, so that one comparison runs at a time: it uses all processors anyway.
+    """
+
+    turn: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(
+        self,
+        queries: NDArray[np.float32],
+        rows: Rows,
+        segments: SegmentSource,
+        query_bits: int | None = None,
+    ) -> None:
+        self._rows = rows
+        self._of_thread = threading.local()
+        self._single = len(queries) == 1
+        self._blocks = list(_blocks(rows, segments, queries))
+        codecs = {block.segment.codec for block in self._blocks}
+        self._uses_torch = any(codec.decodes_for(len(queries)) for codec in codecs)
+        self._prepared = {codec: codec.prepared(codec.turned(queries), query_bits) for codec in codecs}
+        codes = sum(len(block.indexes) * block.segment.codes.shape[1] for block in self._blocks)
+        self._announces = codes > _IN_MEMORY * _memory_bytes()
+        worth = -(-codes * len(queries) // _BYTES_PER_THREAD)
+        self._threads = max(1, min(MOST_THREADS, processors(), len(self._blocks), worth))
+
+    def in_threads(self, run: Callable[[Iterator[_RowBlock]], Part]) -> list[Part]:
+        """Run a function in this thread and in others, on the blocks that it takes.
+
+        An error of one of them is raised here.
+        """
+        if not self._blocks:
+            return []
+        blocks = iter(self._blocks)  # of a list, so that several threads may draw from it
+
+        def alone() -> Part:
+            if not self._uses_torch:
+                return run(blocks)
+            # Else torch would start a team in every thread, and all teams would wait for each other.
+            with torch_threads(1):
+                return run(blocks)
+
+        with self.turn, ThreadPoolExecutor(self._threads) as executor:
+            others = [executor.submit(alone) for _ in range(self._threads - 1)]
+            mine = alone()  # to start another thread, and wait for it, would take longer
+            return [mine, *(other.result() for other in others)]
+
+    def scored(self, blocks: Iterator[_RowBlock]) -> Iterator[tuple[_RowBlock, NDArray[np.float32]]]:
+        """Yield each block with its scores [q, m]; runs in several threads at once."""
+        for block in blocks:
+            positions = self._rows.positions[block.indexes]
+            if self._announces:
+                block.segment.announce(positions)
+            with np.errstate(over="ignore", invalid="ignore"):  # checked below
+                scores = self._products(block.segment, positions) * self._rows.scales[block.indexes]
+            if not np.isfinite(scores).all():
+                raise StoreError(
+                    f"{block.segment.path}: a score is beyond single precision; give queries of a smaller norm"
+                )
+            yield block, scores
+
+    def _products(self, segment: Segment, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Inner products [q, m] with the codes at ascending `positions` [m]."""
+        queries = self._prepared[segment.codec]
+        first, last = segment.range_of(positions)
+        between = last - first + 1
+        if between == len(positions):
+            return queries.scores(segment.codes[first : last + 1])
+        if self._single and between <= _SCATTERED * len(positions):
+            return queries.scores(segment.codes[first : last + 1])[:, positions - first]
+        row_bytes = segment.codes.shape[1]
+        step = max(1, GATHERED_BYTES // row_bytes)
+        memory = self._memory(min(step, len(positions)), row_bytes)
+        scores = []
+        for start in range(0, len(positions), step):
+            some = positions[start : start + step]
+            codes = memory[: len(some)]
+            np.take(segment.codes, some, axis=0, out=codes, mode="clip")  # any other mode copies once more
+            scores.append(queries.scores(codes))
+        return np.concatenate(scores, axis=1)
+
+    def _memory(self, rows: int, row_bytes: int) -> NDArray[np.uint8]:
+        """Memory where this thread gathers codes; new memory would cost more than the copying."""
+        memory: NDArray[np.uint8] | None = getattr(self._of_thread, "memory", None)
+        if memory is None or memory.size < rows * row_bytes:
+            memory = self._of_thread.memory = np.empty(rows * row_bytes, np.uint8)
+        return memory[: rows * row_bytes].reshape(rows, row_bytes)
+
+
+def _blocks(rows: Rows, segments: SegmentSource, queries: NDArray[np.float32]) -> Iterator[_RowBlock]:
+    """Cut the rows into blocks of one segment each."""
+    if not len(queries):
+        return
+    for segment_id, group in rows.by_segment():
+        segment = segments(segment_id)
+        size = _block_rows(segment.codec, queries)
+        if len(queries) == 1:  # large blocks, but enough of them that no thread waits long for the other
+            size = min(size, -(-len(rows) // (_BLOCKS_PER_THREAD * processors())))
+        for start in range(0, len(group), size):
+            yield _RowBlock(segment, group[start : start + size])
+
+
+def _block_rows(codec: Codec, queries: NDArray[np.float32]) -> int:
+    count, dimension = len(queries), int(queries.shape[1])
+    if codec.decodes_for(count):
+        size = DECODED_NUMBERS // min(dimension, SLICE)
+    else:
+        size = (SCANNED_ONCE_BYTES if count == 1 else SCANNED_BYTES) // codec.row_bytes(dimension)
+    return max(1, min(size, BLOCK_SCORES // count))
+
+
+@cache
+def _memory_bytes() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,45 @@
+"""The codecs that there are, by name."""
+
+from __future__ import annotations
+
+from rapidin.errors import SettingError, StoreFormatError
+from rapidin.settings import CODEC_OF_BITS
+from rapidin.storage.vectors.codecs.codec import Codec
+from rapidin.storage.vectors.codecs.half_precision import HalfPrecision
+from rapidin.storage.vectors.codecs.one_bit import OneBit
+from rapidin.storage.vectors.codecs.rotation import HADAMARD, IDENTITY
+from rapidin.storage.vectors.codecs.uniform_grid import UniformGrid
+
+CODECS: dict[str, Codec] = {
+    codec.name: codec
+    for codec in (
+        HalfPrecision("fp16", IDENTITY),
+        UniformGrid("hadamard-uniform4", HADAMARD, edge=2.73),
+        OneBit("hadamard-rabitq1", HADAMARD),
+    )
+}
+"""Codecs by name. A name and what it stands for never change, because stores record the name."""
+
+
+def codec_named(name: str) -> Codec:
+    """The codec of that name.
+
+    Raises:
+        StoreFormatError: there is none.
+    """
+    codec = CODECS.get(name)
+    if codec is None:
+        raise StoreFormatError(f"vectors coded as {name!r} are unknown here; upgrade rapidin")
+    return codec
+
+
+def codec_of_bits(bits: int) -> Codec:
+    """The default codec of that many bits, which ``--bits`` chooses.
+
+    Raises:
+        SettingError: there is none.
+    """
+    name = CODEC_OF_BITS.get(bits)
+    if name is None:
+        raise SettingError(f"--bits {bits} cannot be used: give one of {', '.join(map(str, CODEC_OF_BITS))}")
+    return CODECS[name]

@@ -1,0 +1,100 @@
+"""How many threads libraries may start: the only place that changes it, always for a while and for one thread.
+
+torch and FAISS compute with teams of OpenMP threads. A team is right for one large computation, and wrong inside
+threads that already share the work between them: then all teams wait for each other, many times slower. OpenMP
+keeps the number of threads for each calling thread, so that it can be changed there and nowhere else.
+`torch.set_num_threads` instead changes it for the whole process: a thread that computes for the first time
+meanwhile keeps the changed number for ever. So `torch_threads` calls what torch calls, but only for the calling
+thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+
+class OpenMP(Protocol):
+    """What a library with OpenMP in it offers, such as the module faiss; both calls mean the calling thread."""
+
+    def omp_get_max_threads(self) -> int:
+        """Threads of a team that this thread starts."""
+        ...
+
+    def omp_set_num_threads(self, num_threads: int, /) -> object:
+        """Set the number of threads of a team that this thread starts."""
+        ...
+
+
+def processors() -> int:
+    """Processors that this process may use; a container or a batch system may allow fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def openmp_threads(library: OpenMP, count: int | None) -> Iterator[None]:
+    """Give the teams of a library `count` threads when the calling thread starts them; None changes nothing.
+
+    What was set before is set again at the end, also after an error.
+    """
+    if count is None:
+        yield
+        return
+    before = library.omp_get_max_threads()
+    library.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        library.omp_set_num_threads(before)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Have torch compute with `count` threads in the calling thread; other threads do not notice.
+
+    What was set before is set again at the end, also after an error.
+    """
+    import torch
+
+    before = (
+        torch.get_num_threads()
+    )  # has torch settle this thread's number, which happens once in a thread's life
+    if before == count:
+        yield
+        return
+    library = _torch_library()
+    if library is None:  # a torch that was built without OpenMP has one number for all threads
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+        return
+    set_mkl_threads = getattr(library, "MKL_Set_Num_Threads_Local", None)
+    mkl_before = set_mkl_threads(count) if set_mkl_threads is not None else 0  # zero: as OpenMP has it
+    try:
+        with openmp_threads(library, count):
+            yield
+    finally:
+        if set_mkl_threads is not None:
+            set_mkl_threads(mkl_before)
+
+
+@cache
+def _torch_library() -> ctypes.CDLL | None:
+    """The library of torch's kernels, with the OpenMP and the MKL that it uses; None if it has no OpenMP."""
+    import torch
+
+    folder = Path(torch.__file__).parent / "lib"
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
+        if (folder / name).exists():
+            library = ctypes.CDLL(str(folder / name))
+            return library if hasattr(library, "omp_set_num_threads") else None
+    return None
