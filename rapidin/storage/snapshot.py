@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreMismatchError
-from rapidin.records import Sample
-from rapidin.storage.catalog import Database, ScoredSample, compile_filters, sample_of, scored, tables
+from rapidin.records import Hit, Sample
+from rapidin.storage.catalog import Database, compile_filters, hits_of, sample_of, tables
 from rapidin.storage.concurrency import ReadersLock
 from rapidin.storage.derived import EXACT
 from rapidin.storage.scan import CpuScan, Scan, nothing
-from rapidin.storage.state import States
 from rapidin.storage.store_files import DATABASE_NAME
+from rapidin.storage.store_state import NewestState
 from rapidin.storage.vectors import DecodedSamples, Rows, Segment, decoded_vectors
 
 
@@ -39,11 +39,11 @@ class Found:
     """
 
     index: str
-    largest: list[list[ScoredSample]]
-    smallest: list[list[ScoredSample]]
+    largest: list[list[Hit]]
+    smallest: list[list[Hit]]
 
     @property
-    def ends(self) -> tuple[list[list[ScoredSample]], list[list[ScoredSample]]]:
+    def ends(self) -> tuple[list[list[Hit]], list[list[Hit]]]:
         """`largest` and `smallest`."""
         return self.largest, self.smallest
 
@@ -56,7 +56,7 @@ class Snapshot:
     """
 
     def __init__(
-        self, path: Path, database: Database, dimension: int, states: States, scan: Scan | None = None
+        self, path: Path, database: Database, dimension: int, states: NewestState, scan: Scan | None = None
     ) -> None:
         """Take the present state of the store in the directory `path`; without a `scan` the CPU compares vectors.
 
@@ -247,9 +247,9 @@ class Snapshot:
         samples = self._samples(rows, indexes[indexes >= 0])
         return Found(
             chosen,
-            [scored(*pair, samples) for pair in zip(high.scores, high.indexes, strict=True)],
+            [hits_of(*pair, samples) for pair in zip(high.scores, high.indexes, strict=True)],
             # Zero is added so that a score of zero has no sign.
-            [scored(*pair, samples) for pair in zip(-low.scores + np.float32(0), low.indexes, strict=True)],
+            [hits_of(*pair, samples) for pair in zip(-low.scores + np.float32(0), low.indexes, strict=True)],
         )
 
     def _samples(self, rows: Rows, indexes: NDArray[np.int64]) -> dict[int, Sample]:
