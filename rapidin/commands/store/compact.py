@@ -16,8 +16,8 @@ def compact(
     fraction: Annotated[
         float,
         typer.Option(
-            help="Rewrite only files of which more than this share is deleted, 0 to 1. Small files are merged "
-            "whatever it is."
+            help="Rewrite only files of which more than this share is deleted, 0 to 1. Small files are always "
+            "merged."
         ),
     ] = 0.0,
     as_json: Json = False,
