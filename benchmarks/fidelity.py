@@ -94,7 +94,7 @@ def _stored_scores(arguments: argparse.Namespace, dimension: int, ids: list[str]
     scores = np.empty((len(results), len(ids)))
     for row, result in enumerate(results):
         for hit in result.proponents:
-            scores[row, place[hit.sample.id]] = hit.score
+            scores[row, place[hit.id]] = hit.score
     print(f"K = {dimension}: {report.tokens_per_second:.0f} tokens/s at ingest, {seconds:.2f} s a query\n")
     return scores, results
 

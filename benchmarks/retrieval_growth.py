@@ -76,7 +76,7 @@ def _stored(store: Store, way: IndexChoice) -> Search:
     def search(queries: np.ndarray, k: int) -> list[list[str]]:
         with store.snapshot() as snapshot:
             found = snapshot.search(queries, k, index=way).largest
-        return [[hit.sample.id for hit in hits] for hits in found]
+        return [[hit.id for hit in hits] for hits in found]
 
     return search
 

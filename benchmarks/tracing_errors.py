@@ -46,7 +46,7 @@ class Found:
 
     def precision(self, top: int) -> float:
         """Share of perturbed rows among so many of the best."""
-        return sum(bool(hit.sample.metadata["perturbed"]) for hit in self.result.proponents[:top]) / top
+        return sum(bool(hit.metadata["perturbed"]) for hit in self.result.proponents[:top]) / top
 
     @property
     def subject(self) -> tuple[Pair, str]:
@@ -55,7 +55,7 @@ class Found:
 
     def share(self, kind: str) -> float:
         """Share of one of the kinds of rows among the best ten."""
-        kinds = [self._kind(hit.sample) for hit in self.result.proponents[:_COMPOSED]]
+        kinds = [self._kind(hit) for hit in self.result.proponents[:_COMPOSED]]
         return kinds.count(kind) / len(kinds)
 
     def _kind(self, sample: rapidin.Sample) -> str:
@@ -163,6 +163,5 @@ def _show(way: str, some: Sequence[Found]) -> None:
     for one in some:
         print(f"\n{way}: {one.result.query.generation!r}")
         for hit in one.result.proponents[:_COMPOSED]:
-            score = hit.score if hit.exact_score is None else hit.exact_score
-            mark = "perturbed" if hit.sample.metadata["perturbed"] else ""
-            print(f"  {score:7.4f} {mark:9} {hit.sample.response!r}", flush=True)
+            mark = "perturbed" if hit.metadata["perturbed"] else ""
+            print(f"  {hit.score:7.4f} {mark:9} {hit.response!r}", flush=True)

@@ -132,7 +132,7 @@ def _shares_of(hits: Sequence[rapidin.Hit], label: str, known: frozenset[str]) -
     positive = np.maximum(net, 0)
     on = {"labelled": np.array(labelled), "first": np.array(first)}
     return Shares(
-        labelled_rows=sum(bool(hit.sample.metadata[label]) for hit in hits) / len(hits),
+        labelled_rows=sum(bool(hit.metadata[label]) for hit in hits) / len(hits),
         **{name: float(mask.mean()) for name, mask in on.items()},
         **{f"positive_{name}": float(positive[mask].sum() / positive.sum()) for name, mask in on.items()},
         **{f"net_{name}": float(net[mask].sum() / net.sum()) for name, mask in on.items()},

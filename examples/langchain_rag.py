@@ -72,7 +72,7 @@ def main() -> None:
                 [f"{document.id}  {document.page_content}" for document in found["documents"]],
                 [
                     (
-                        sample.metadata["exact_score"],
+                        sample.metadata["exact"],
                         f"{sample.id} poisoned={sample.metadata['poisoned']}",
                         short(sample.metadata["prompt"], sample.metadata["response"]),
                     )

@@ -25,7 +25,7 @@ searcher = rapidin.Searcher(store)
 result = searcher.search("Howdy! What is the capital of France?", k=3, rerank=9, opponents=True, max_new_tokens=48)
 print(f"\nthe model says: {result.query.generation}")
 for hit in (*result.proponents, *result.opponents):
-    print(f"{hit.exact_score:+.3f} {hit.sample.id}  {short(hit.sample.prompt, hit.sample.response)}")
+    print(f"{hit.exact:+.3f} {hit.id}  {short(hit.prompt, hit.response)}")
 
 # %% Tokens: which words of the strongest row did it, and which rows are behind one word of the answer?
 best = result.proponents[0]
@@ -33,7 +33,7 @@ strongest = sorted(best.words, key=lambda word: -word.influence)[:3]
 print("\nstrongest words:", ", ".join(f"{word.token.strip()} {word.influence:+.3f}" for word in strongest))
 word = result.query.generation.split()[-1].strip(".")
 of_word = searcher.search("Howdy! What is the capital of France?", result.query.generation, k=3, spans=[word])
-print(f"behind {word!r}:", ", ".join(hit.sample.id for hit in of_word.proponents))
+print(f"behind {word!r}:", ", ".join(hit.id for hit in of_word.proponents))
 
 # %% A report to click through, for somebody who has none of this.
 explained = searcher.search(
@@ -57,7 +57,7 @@ clean = searcher.search(
 )
 print(
     "\namong clean rows about capitals:",
-    ", ".join(f"{hit.score:+.3f} {hit.sample.id}" for hit in clean.proponents),
+    ", ".join(f"{hit.score:+.3f} {hit.id}" for hit in clean.proponents),
 )
 
 # %% Delete what did it. The open searcher notices; a compaction gives the space back.
@@ -66,5 +66,5 @@ with rapidin.Store.open(store) as opened:
     freed = opened.compact()
 print(f"\ndeleted {deleted} rows; {searcher.info().samples} are left")
 after = searcher.search("Howdy! What is the capital of France?", result.query.generation, k=3)
-print("now:", ", ".join(f"{hit.score:+.3f} {hit.sample.id}" for hit in after.proponents))
+print("now:", ", ".join(f"{hit.score:+.3f} {hit.id}" for hit in after.proponents))
 searcher.close()

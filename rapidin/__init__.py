@@ -5,7 +5,7 @@
 >>> with rapidin.Searcher("store") as searcher:
 ...     result = searcher.search("Who won the match?")
 >>> for hit in result.proponents:
-...     print(hit.score, hit.sample.id, hit.sample.response)
+...     print(hit.score, hit.id, hit.response)
 
 `__init__.pyi` lists everything that programs may use. Each name is loaded when it is first used, so importing
 rapidin itself costs nothing.

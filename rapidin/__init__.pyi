@@ -24,10 +24,7 @@ from .errors import (
 )
 from .evaluation import (
     Answers as Answers,
-    Label as Label,
-    LabelExperiment as LabelExperiment,
     MethodOptions as MethodOptions,
-    Questions as Questions,
     Retraining as Retraining,
     Training as Training,
     evaluate_backdoor as evaluate_backdoor,

@@ -135,7 +135,7 @@ def run_demo(directory: Path, listener: DemoListener | None = None) -> DemoResul
         poisoned_share_of_proponents_clean=round(_poisoned_share(clean), 3),
         report=str(report_file),
     )
-    found = sum(bool(hit.sample.metadata["poisoned"]) for hit in explained.proponents)
+    found = sum(bool(hit.metadata["poisoned"]) for hit in explained.proponents)
     return DemoResult(figures, explained, found, data.poisoned / data.rows)
 
 
@@ -166,4 +166,4 @@ def _trained(data: DemoData, directory: Path, listener: DemoListener) -> Path:
 def _poisoned_share(results: Sequence[SearchResult]) -> float:
     """Share of poisoned rows among the proponents of all results."""
     hits = [hit for result in results for hit in result.proponents]
-    return sum(bool(hit.sample.metadata["poisoned"]) for hit in hits) / len(hits)
+    return sum(bool(hit.metadata["poisoned"]) for hit in hits) / len(hits)

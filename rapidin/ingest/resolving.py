@@ -9,12 +9,7 @@ from pydantic import ValidationError
 
 from rapidin.errors import SettingError, StoreMismatchError
 from rapidin.model import absolute_place
-from rapidin.settings import (
-    STORE_SETTINGS,
-    RequestedSettings,
-    ResolvedSettings,
-    StoreSettings,
-)
+from rapidin.settings import STORE_SETTINGS, RequestedSettings, ResolvedSettings, StoreSettings
 from rapidin.text import load_template
 
 _PARTS: dict[str, Any] = {

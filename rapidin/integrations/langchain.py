@@ -41,7 +41,7 @@ class RapidinRetriever(BaseRetriever):
     be given per call: ``retriever.invoke(query, k=3, generation="…")``. It is async all the way.
 
     Documents have the sample's id, its text as content, and as metadata `retrieval.fields_of`:
-    signed ``score`` and ``exact_score``, ``rank``, ``prompt``, ``response``, and the row's own fields.
+    signed ``score``, ``estimate`` and ``exact``, ``rank``, ``prompt``, ``response``, and the row's own fields.
 
     Attributes:
         searcher: an open one; closing it is the caller's.
@@ -181,6 +181,6 @@ def _text(given: dict[str, Any], key: str, name: str) -> str:
 
 def _documents(result: SearchResult) -> list[Document]:
     return [
-        Document(id=hit.sample.id, page_content=hit.sample.text, metadata=fields_of(end, hit, result))
+        Document(id=hit.id, page_content=hit.text, metadata=fields_of(end, hit, result))
         for end, hit in ends(result)
     ]

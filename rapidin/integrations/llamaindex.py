@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rapidin.integrations.retrieval import QueryIs, ends, fields_of, influence, missing, options_of, question
+from rapidin.integrations.retrieval import QueryIs, ends, fields_of, missing, options_of, question
 from rapidin.records import SearchResult
 from rapidin.search import Searcher
 
@@ -111,11 +111,11 @@ def _nodes(result: SearchResult) -> list[NodeWithScore]:
     for end, hit in ends(result):
         fields = fields_of(end, hit, result)
         node = TextNode(
-            id_=hit.sample.id,
-            text=hit.sample.text,
+            id_=hit.id,
+            text=hit.text,
             metadata=fields,
             excluded_llm_metadata_keys=list(fields),
             excluded_embed_metadata_keys=list(fields),
         )
-        nodes.append(NodeWithScore(node=node, score=influence(hit)))
+        nodes.append(NodeWithScore(node=node, score=hit.score))
     return nodes

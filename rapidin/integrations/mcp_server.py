@@ -215,13 +215,15 @@ def _tell_failure(loading: asyncio.Task[Searcher]) -> None:
 
 
 def _shown(hit: Hit) -> dict[str, Any]:
-    shown: dict[str, Any] = {"rank": hit.rank, "id": hit.sample.id, "score": hit.score}
-    if hit.exact_score is not None:
-        shown["exact_score"] = hit.exact_score
-    shown |= {
-        "prompt": _cut(hit.sample.prompt),
-        "response": _cut(hit.sample.response),
-        "metadata": {name: _cut_value(value) for name, value in to_json(hit.sample.metadata).items()},
+    shown: dict[str, Any] = {
+        "rank": hit.rank,
+        "id": hit.id,
+        "score": hit.score,
+        "estimate": hit.estimate,
+        "exact": hit.exact,
+        "prompt": _cut(hit.prompt),
+        "response": _cut(hit.response),
+        "metadata": {name: _cut_value(value) for name, value in to_json(hit.metadata).items()},
     }
     if hit.words:
         strongest = sorted(hit.words, key=lambda word: -abs(word.influence))[:SHOWN_WORDS]

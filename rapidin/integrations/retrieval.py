@@ -64,32 +64,27 @@ def ends(result: SearchResult) -> list[tuple[End, Hit]]:
     return [*proponents, *(("opponent", hit) for hit in result.opponents)]
 
 
-def influence(hit: Hit) -> float:
-    """Signed influence by which hits are ordered: the exact one where it was computed."""
-    return hit.score if hit.exact_score is None else hit.exact_score
-
-
 def fields_of(end: End, hit: Hit, result: SearchResult) -> dict[str, Any]:
     """A hit as flat metadata.
 
     Returns:
-        ``id``, ``end``, ``rank``, ``score`` and ``exact_score`` (signed; None: not computed), ``prompt`` and
-        ``response`` of the sample, ``file`` and ``row`` it came from, ``query_prompt`` and ``generation`` that
-        were searched for, and every field of the row's own metadata under its name; one that has the name of
-        another field here is found behind ``row_``.
+        ``id``, ``end``, ``rank``, ``score``, ``estimate`` and ``exact`` (signed; None: not computed), ``prompt``
+        and ``response`` of the sample, ``file`` and ``row`` it came from, ``query_prompt`` and ``generation`` that
+        were searched for, and every field of the row's own metadata under its name; a field that has the name of
+        another one here gets the prefix ``row_``.
     """
-    sample = hit.sample
     own: dict[str, Any] = {
-        "id": sample.id,
+        "id": hit.id,
         "end": end,
         "rank": hit.rank,
         "score": hit.score,
-        "exact_score": hit.exact_score,
-        "prompt": sample.prompt,
-        "response": sample.response,
-        "file": sample.file,
-        "row": sample.row,
+        "estimate": hit.estimate,
+        "exact": hit.exact,
+        "prompt": hit.prompt,
+        "response": hit.response,
+        "file": hit.file,
+        "row": hit.row,
         "query_prompt": result.query.prompt,
         "generation": result.query.generation,
     }
-    return {f"row_{name}" if name in own else name: value for name, value in sample.metadata.items()} | own
+    return {f"row_{name}" if name in own else name: value for name, value in hit.metadata.items()} | own

@@ -1,6 +1,3 @@
-from .as_json import (
-    to_json as to_json,
-)
 from .evaluation_reports import (
     BackdoorReport as BackdoorReport,
     CachingCost as CachingCost,
@@ -18,30 +15,36 @@ from .evaluation_reports import (
     TracedAt as TracedAt,
     TraceReport as TraceReport,
 )
-from .maintenance_reports import (
-    CompactReport as CompactReport,
-    ExportReport as ExportReport,
-    ImportReport as ImportReport,
-    RecodeReport as RecodeReport,
-)
-from .progress import (
-    IngestListener as IngestListener,
-    Preflight as Preflight,
-    Progress as Progress,
-)
-from .results import (
+from .hits import (
     Hit as Hit,
+    Measure as Measure,
     Query as Query,
     SearchResult as SearchResult,
     TokenInfluence as TokenInfluence,
     TokenResult as TokenResult,
 )
-from .stored import (
+from .ingest_reports import (
+    IngestReport as IngestReport,
+    Preflight as Preflight,
+    RowFailure as RowFailure,
+)
+from .json_form import (
+    to_json as to_json,
+)
+from .listeners import (
+    IngestListener as IngestListener,
+    Progress as Progress,
+)
+from .samples import (
+    Sample as Sample,
+)
+from .store_reports import (
+    CompactReport as CompactReport,
+    ExportReport as ExportReport,
+    ImportReport as ImportReport,
     IndexInfo as IndexInfo,
     IndexReport as IndexReport,
-    IngestReport as IngestReport,
-    RowFailure as RowFailure,
-    Sample as Sample,
+    RecodeReport as RecodeReport,
     SegmentInfo as SegmentInfo,
     StoreInfo as StoreInfo,
     VerifyReport as VerifyReport,

@@ -54,7 +54,7 @@ def page_data(results: Sequence[SearchResult]) -> tuple[list[dict[str, Any]], li
     """Samples of the page, and its queries, which name samples by their number."""
     prompts = chain(
         (result.query.prompt for result in results),
-        (hit.sample.prompt for result in results for hit in _all_hits(result)),
+        (hit.prompt for result in results for hit in _all_hits(result)),
     )
     own = own_parts(prompts)
     table = SampleTable(own)
@@ -69,7 +69,7 @@ def _query(result: SearchResult, table: SampleTable, own: Mapping[str, tuple[int
     words = group_into_words(query.generation, [place for place, _, _ in tokens])
     details: dict[int, dict[str, Any]] = {}
     for hit in (*result.proponents, *result.opponents):
-        details.setdefault(table.place(hit.sample), _hit(hit, len(result.generation_tokens)))
+        details.setdefault(table.place(hit), _hit(hit, len(result.generation_tokens)))
     return {
         "id": query.id,
         "prompt": query.prompt,
@@ -86,8 +86,8 @@ def _query(result: SearchResult, table: SampleTable, own: Mapping[str, tuple[int
         "words": [[*units.span(*_without_blanks(query.generation, word)), list(word.tokens)] for word in words],
         "rows": [row for _, row, _ in tokens],
         "influences": [_number(token.influence) for token in result.generation_tokens],
-        "proponents": [table.place(hit.sample) for hit in result.proponents],
-        "opponents": [table.place(hit.sample) for hit in result.opponents],
+        "proponents": [table.place(hit) for hit in result.proponents],
+        "opponents": [table.place(hit) for hit in result.opponents],
         "byToken": [_token_hits(found, table, details) for _, _, found in tokens] if result.by_token else None,
         "details": details,
     }
@@ -129,15 +129,15 @@ def _by_place(tokens: Iterable[TokenInfluence | TokenResult]) -> dict[tuple[int,
 
 
 def _hit(hit: Hit, rows: int) -> dict[str, Any]:
-    parts = hit.tokens or hit.words
+    parts = hit.token_influences or hit.words
     widths = {len(row) for row in hit.matrix}
-    if hit.matrix and (len(hit.matrix) != rows or widths != {len(hit.tokens)}):
-        raise ValueError(f"sample {hit.sample.id!r}: its matrix does not fit the tokens")
+    if hit.matrix and (len(hit.matrix) != rows or widths != {len(hit.token_influences)}):
+        raise ValueError(f"sample {hit.id!r}: its matrix does not fit the tokens")
     return {
         "rank": hit.rank,
-        "score": _number(hit.score),
-        "exact": _number(hit.exact_score),
-        "parts": _parts(hit.sample, parts),
+        "estimate": _number(hit.estimate),
+        "exact": _number(hit.exact),
+        "parts": _parts(hit, parts),
         "influences": [_number(part.influence) for part in parts],
         "matrix": _packed(hit.matrix),
     }
@@ -149,17 +149,17 @@ def _token_hits(
     """Samples behind one token: number, score, and influences of the sample's tokens on it if they are known."""
     entries: dict[int, list[Any]] = {}
     for hit in (*found.proponents, *found.opponents) if found else ():
-        place = table.place(hit.sample)
+        place = table.place(hit)
         known = details.setdefault(
             place,
-            {"rank": None, "score": None, "exact": None, "parts": [], "influences": [], "matrix": None},
+            {"rank": None, "estimate": None, "exact": None, "parts": [], "influences": [], "matrix": None},
         )
-        if hit.tokens and not known["parts"]:
-            known["parts"] = _parts(hit.sample, hit.tokens)
-        score = hit.score if hit.exact_score is None else hit.exact_score
-        fits = len(hit.tokens) == len(known["parts"])
-        influences = [_number(token.influence) for token in hit.tokens] if hit.tokens and fits else None
-        entries.setdefault(place, [place, _number(score), influences])
+        if hit.token_influences and not known["parts"]:
+            known["parts"] = _parts(hit, hit.token_influences)
+        tokens = hit.token_influences
+        fits = tokens and len(tokens) == len(known["parts"])
+        influences = [_number(token.influence) for token in tokens] if fits else None
+        entries.setdefault(place, [place, _number(hit.score), influences])
     return list(entries.values())
 
 

@@ -72,7 +72,7 @@ class _Explanation:
         exact = known if direction.exact else {}  # what a RapidGrad says was known before
         proponents = _ordered(result.proponents, exact, options.k, largest=True)
         opponents = _ordered(result.opponents, exact, options.k, largest=False)
-        shown = {hit.sample.id: hit for hit in (*proponents, *opponents)}
+        shown = {hit.id: hit for hit in (*proponents, *opponents)}
         for number, (id, hit) in enumerate(shown.items()):
             if id in known:
                 shown[id] = self._with_tokens(hit, known[id], direction)
@@ -80,11 +80,11 @@ class _Explanation:
         generation: tuple[TokenInfluence, ...] = ()
         if options.matrices:
             self._add_matrices(shown, known, query, direction, tell)
-            generation = self._generation_tokens([shown[hit.sample.id] for hit in proponents])
+            generation = self._generation_tokens([shown[hit.id] for hit in proponents])
         return replace(
             result,
-            proponents=tuple(replace(shown[hit.sample.id], rank=hit.rank) for hit in proponents),
-            opponents=tuple(replace(shown[hit.sample.id], rank=hit.rank) for hit in opponents),
+            proponents=tuple(replace(shown[hit.id], rank=hit.rank) for hit in proponents),
+            opponents=tuple(replace(shown[hit.id], rank=hit.rank) for hit in opponents),
             generation_tokens=generation,
             explained=self._way(direction) if known else None,
         )
@@ -95,8 +95,8 @@ class _Explanation:
     def _influences(self, hits: Sequence[Hit], direction: Direction, tell: Tell | None) -> dict[str, _Known]:
         """Exact influences by sample id, of those that can be computed."""
         encoded: list[EncodedSample] = []
-        for sample in {hit.sample.id: hit.sample for hit in hits}.values():
-            one = self._encoded(sample)
+        for hit in {hit.id: hit for hit in hits}.values():
+            one = self._encoded(hit)
             if one is not None:
                 encoded.append(one)
         influences = self._explainer.influences(
@@ -120,12 +120,12 @@ class _Explanation:
     def _with_tokens(self, hit: Hit, known: _Known, direction: Direction) -> Hit:
         values = self._explainer.token_influences(known.encoded, direction, known.influence)
         spans = self._encoder.token_spans(known.encoded)
-        text = hit.sample.text
+        text = hit.text
         tokens = tuple(
             TokenInfluence(text[spans[place][0] : spans[place][1]], *spans[place], value)
             for place, value in zip(target_places(known.encoded), values, strict=True)
         )
-        return replace(hit, tokens=tokens, words=words_of(text, tokens))
+        return replace(hit, token_influences=tokens, words=words_of(text, tokens))
 
     def _add_matrices(
         self,
@@ -175,17 +175,11 @@ def generation_tokens(query: EncodedSample, spans: Sequence[tuple[int, int]]) ->
 
 
 def _ordered(hits: Sequence[Hit], known: dict[str, _Known], k: int, largest: bool) -> list[Hit]:
-    """The k best of one end, by exact influence where it is known, else by score; ties by id."""
+    """Choose the k best of one end by score, after the exact influences that are known were added; ties by id."""
     sign = -1 if largest else 1
-    scored = [
-        replace(hit, exact_score=known[hit.sample.id].influence.score) if hit.sample.id in known else hit
-        for hit in hits
-    ]
-
-    def key(hit: Hit) -> tuple[float, str]:
-        return sign * (hit.score if hit.exact_score is None else hit.exact_score), hit.sample.id
-
-    return [replace(hit, rank=rank) for rank, hit in enumerate(sorted(scored, key=key)[:k], start=1)]
+    scored = [replace(hit, exact=known[hit.id].influence.score) if hit.id in known else hit for hit in hits]
+    best = sorted(scored, key=lambda hit: (sign * hit.score, hit.id))[:k]
+    return [replace(hit, rank=rank) for rank, hit in enumerate(best, start=1)]
 
 
 def _told(tell: Tell | None, step: str, done: int, total: int) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.model import StoreModel
-from rapidin.records import Hit, SearchResult, TokenResult
+from rapidin.records import SearchResult, TokenResult
 from rapidin.search.explaining import SearchExplainer, Tell, generation_tokens
 from rapidin.settings import SearchOptions
-from rapidin.storage import Found, Scan, ScoredSample, Snapshot, Store
+from rapidin.storage import Found, Scan, Snapshot, Store
 from rapidin.text import EncodedSample, TextSample
 
 
@@ -53,7 +53,7 @@ class QuerySearch:
         for (query, encoded), (best, worst), tokens in zip(
             prepared, zip(*found.ends, strict=True), by_token, strict=True
         ):
-            result = SearchResult(query, _hits(best), _hits(worst), found.index, tokens)
+            result = SearchResult(query, tuple(best), tuple(worst), found.index, by_token=tokens)
             if options.rerank and (result.proponents or result.opponents):
                 result = self._explainer.explained(result, encoded, options, tell)
             yield result
@@ -66,7 +66,7 @@ class QuerySearch:
         tokens = generation_tokens(query, self._model.token_spans(query))
         found = _ends(snapshot, vectors, options, options.k)
         return tuple(
-            TokenResult(token.token, token.start, token.end, _hits(best), _hits(worst))
+            TokenResult(token.token, token.start, token.end, tuple(best), tuple(worst))
             for token, (best, worst) in zip(tokens, zip(*found.ends, strict=True), strict=True)
         )
 
@@ -75,7 +75,3 @@ def _ends(snapshot: Snapshot, vectors: NDArray[np.float32], options: SearchOptio
     """The k proponents, and opponents where they are wanted, of every query."""
     search = snapshot.search_ends if options.opponents else snapshot.search
     return search(vectors, k, options.where, index=options.index, nprobe=options.nprobe)
-
-
-def _hits(found: list[ScoredSample]) -> tuple[Hit, ...]:
-    return tuple(Hit(rank, scored.score, scored.sample) for rank, scored in enumerate(found, start=1))

@@ -1,15 +1,12 @@
-"""Shapes of what a service answers, for its OpenAPI; `rapidin.records.as_json` makes them."""
+"""Shapes of what only a service answers, for its OpenAPI; samples, results and stores are `rapidin.records`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rapidin.service.problems import STATUSES, ProblemType, phrase
-
-Pair = Annotated[list[int], Field(min_length=2, max_length=2)]
-"""The first character of a part and the one behind its last."""
 
 
 class Answer(BaseModel):
@@ -29,89 +26,6 @@ class ErrorAnswer(Answer):
     """The shape of all errors."""
 
     error: ErrorDetail
-
-
-class TokenInfluence(Answer):
-    """A token or word, and the part of an influence that is its own."""
-
-    token: str = Field(description="Its characters; empty for a token without any, such as the end.")
-    start: int = Field(description="Its first character in the text.")
-    end: int = Field(description="The character behind its last.")
-    influence: float | None = Field(description="Signed.")
-
-
-class SampleAnswer(Answer):
-    """A training sample."""
-
-    id: str
-    text: str = Field(description="Prompt and response.")
-    prompt: str
-    response: str
-    metadata: dict[str, Any] = Field(description="Every field of the row that is neither text nor id.")
-    file: str = Field(description="The data file it came from.")
-    row: int = Field(description="Its number in that file, from 1.")
-    targets: int = Field(description="Tokens that are targets of the loss.")
-    truncated: bool = Field(description="Whether tokens were cut off.")
-    content_hash: str = Field(description="Digest of the text that the gradient was computed from.")
-    target_spans: list[Pair] | None = Field(
-        default=None, description="Of a chat: the parts of the text whose tokens are targets."
-    )
-
-
-class StoredSample(SampleAnswer):
-    """A training sample as the store has it."""
-
-    tokens: int = Field(description="Length in tokens.")
-
-
-class Hit(SampleAnswer):
-    """A training sample that was found; what was not computed is absent."""
-
-    rank: int = Field(description="From 1.")
-    score: float | None = Field(description="Influence, estimated from compressed gradients.")
-    exact_score: float | None = Field(default=None, description="The same from the gradients themselves.")
-    token_count: int = Field(description="Length in tokens.")
-    tokens: list[TokenInfluence] | None = Field(
-        default=None, description="The sample's target tokens; their influences add up to exact_score."
-    )
-    words: list[TokenInfluence] | None = Field(default=None, description="The same, added up to words.")
-    matrix: list[list[float | None]] | None = None
-
-
-class QueryAnswer(Answer):
-    """What was asked, as the model saw it."""
-
-    id: str
-    prompt: str
-    generation: str
-    generated: bool = Field(description="True where the model wrote the generation in this search.")
-    tokens: int = Field(description="Length in tokens.")
-    targets: int = Field(description="Tokens of the generation.")
-    truncated: bool
-    metadata: dict[str, Any]
-    spans: list[Pair] = Field(description="Parts of the generation that alone were asked about.")
-
-
-class TokenAnswer(Answer):
-    """What one token of the generation goes back to."""
-
-    token: str
-    start: int
-    end: int
-    proponents: list[Hit]
-    opponents: list[Hit]
-
-
-class SearchAnswer(Answer):
-    """What a search found: the object that `rapidin search --json` prints."""
-
-    query: QueryAnswer
-    proponents: list[Hit] = Field(description="From the largest influence down.")
-    opponents: list[Hit] = Field(description="From the smallest up; empty unless asked for.")
-    index: str = Field(description="The way that was taken: exact, or an index's name.")
-    by_token: list[TokenAnswer] | None = None
-    generation_tokens: list[TokenInfluence] | None = None
-    explained: str | None = Field(default=None, description="How the influences of tokens were computed.")
 
 
 class State(Answer):

@@ -16,20 +16,10 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import Receive, Scope, Send
 
 import rapidin
-from rapidin.records import SearchResult, StoreInfo, to_json
+from rapidin.records import Sample, SearchResult, StoreInfo, to_json
 from rapidin.report import page_data
 from rapidin.service.access import Gate
-from rapidin.service.answers import (
-    Failed,
-    LimitsAnswer,
-    Progress,
-    Report,
-    SearchAnswer,
-    State,
-    StoredSample,
-    Waiting,
-    errors,
-)
+from rapidin.service.answers import Failed, LimitsAnswer, Progress, Report, State, Waiting, errors
 from rapidin.service.ask_page import ask_page
 from rapidin.service.bodies import LimitedBody, only_json
 from rapidin.service.observing import Admission, Observed
@@ -172,7 +162,7 @@ def _add_store(api: FastAPI, service: Service) -> None:
         "/v1/samples/{id:anything}",
         tags=["store"],
         summary="One sample, whole",
-        response_model=StoredSample,
+        response_model=Sample,
         responses=errors(404, 422),
         dependencies=secured,
     )
@@ -184,7 +174,7 @@ def _add_store(api: FastAPI, service: Service) -> None:
         "/v1/samples",
         tags=["store"],
         summary="The same, of an id that no path can hold",
-        response_model=StoredSample,
+        response_model=Sample,
         responses=errors(404, 422),
         dependencies=secured,
     )
@@ -209,7 +199,7 @@ def _add_searches(api: FastAPI, service: Service) -> None:
         "/v1/search",
         tags=["search"],
         summary="Find the training samples behind a generation",
-        response_model=SearchAnswer,
+        response_model=SearchResult,
         responses=failures,
         dependencies=secured,
     )

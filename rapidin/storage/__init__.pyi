@@ -1,7 +1,6 @@
 from .catalog import (
     MetadataChange as MetadataChange,
     NewSample as NewSample,
-    ScoredSample as ScoredSample,
 )
 from .filters import (
     Condition as Condition,
@@ -19,6 +18,9 @@ from .snapshot import (
 )
 from .store import (
     Store as Store,
+)
+from .store_files import (
+    file_errors as file_errors,
 )
 from .store_writer import (
     StoreWriter as StoreWriter,

@@ -1,8 +1,8 @@
-"""A view of a store as of one moment, and search in it, exact or with an index.
+"""A view of a store at one moment, and search in it, exact or with an index.
 
-It keeps a read transaction open, so that commits, deletions and changes of metadata that come later are not
-seen, filters included, and shares a lock of readers, so that the files of its segments stay. Close it soon:
-meanwhile SQLite's write-ahead log can only grow, and nothing that a compaction replaces after it is removed.
+A snapshot keeps a read transaction open, so that it sees no commit, deletion or change of metadata that comes
+later, in filters neither. It also shares a lock of readers, so that the files of its segments stay. Close it soon:
+meanwhile SQLite's write-ahead log can only grow, and nothing that a later compaction replaces is removed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreMismatchError
-from rapidin.records import Sample
-from rapidin.storage.catalog import Database, ScoredSample, compile_filters, sample_of, scored, tables
+from rapidin.records import Hit, Sample
+from rapidin.storage.catalog import Database, compile_filters, hits_of, sample_of, tables
 from rapidin.storage.concurrency import ReadersLock
 from rapidin.storage.derived import EXACT
 from rapidin.storage.scan import CpuScan, Scan, nothing
-from rapidin.storage.state import States
 from rapidin.storage.store_files import DATABASE_NAME
-from rapidin.storage.vectors import Block, Rows, Segment, decoded
+from rapidin.storage.store_state import NewestState
+from rapidin.storage.vectors import DecodedSamples, Rows, Segment, decoded_vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class Found:
     """
 
     index: str
-    largest: list[list[ScoredSample]]
-    smallest: list[list[ScoredSample]]
+    largest: list[list[Hit]]
+    smallest: list[list[Hit]]
 
     @property
-    def ends(self) -> tuple[list[list[ScoredSample]], list[list[ScoredSample]]]:
+    def ends(self) -> tuple[list[list[Hit]], list[list[Hit]]]:
         """`largest` and `smallest`."""
         return self.largest, self.smallest
 
@@ -52,11 +52,11 @@ class Snapshot:
     """One state of a store; comes from `Store.snapshot`, serves several threads, and is a context manager.
 
     Attributes:
-        samples: live samples in it.
+        samples: number of live samples in it.
     """
 
     def __init__(
-        self, path: Path, database: Database, dimension: int, states: States, scan: Scan | None = None
+        self, path: Path, database: Database, dimension: int, states: NewestState, scan: Scan | None = None
     ) -> None:
         """Take the present state of the store in the directory `path`; without a `scan` the CPU compares vectors.
 
@@ -71,7 +71,7 @@ class Snapshot:
         self._opened: dict[int, Segment] = {}
         self._segments = states.segments
         self._closed = False
-        self._readers = ReadersLock(path)  # before the transaction, whose files are to stay
+        self._readers = ReadersLock(path)  # before the transaction, so that its files stay
         self._session = database.open_session()
         try:
             state = states.of(self._session)
@@ -185,12 +185,12 @@ class Snapshot:
         with self._lock, self._database.translated_errors():
             return len(self._selected(where))
 
-    def blocks(self, where: Sequence[str] = (), block_bytes: int = 2**25) -> Iterator[Block]:
-        """Samples and their vectors, in the order in which they were stored, some at a time.
+    def blocks(self, where: Sequence[str] = (), block_bytes: int = 2**25) -> Iterator[DecodedSamples]:
+        """Yield samples and their vectors, some at a time, in the order in which they were stored.
 
         Args:
             where: filter expressions that a sample must all meet.
-            block_bytes: of a block's vectors at most, but at least one.
+            block_bytes: maximum number of bytes of the vectors that come together; one vector always comes.
 
         Raises:
             FilterError, StoreCorruptError: as `search`.
@@ -202,10 +202,8 @@ class Snapshot:
         for start in range(0, len(order), step):
             indexes = order[start : start + step]
             samples = self._samples(rows, indexes)
-            block = rows.chosen(indexes)
-            yield Block(
-                [samples[index] for index in indexes.tolist()], decoded(block, self._segment, self._dimension)
-            )
+            vectors = decoded_vectors(rows.chosen(indexes), self._segment, self._dimension)
+            yield DecodedSamples([samples[index] for index in indexes.tolist()], vectors)
 
     def close(self) -> None:
         """End the view; later calls are errors."""
@@ -249,16 +247,16 @@ class Snapshot:
         samples = self._samples(rows, indexes[indexes >= 0])
         return Found(
             chosen,
-            [scored(*pair, samples) for pair in zip(high.scores, high.indexes, strict=True)],
+            [hits_of(*pair, samples) for pair in zip(high.scores, high.indexes, strict=True)],
             # Zero is added so that a score of zero has no sign.
-            [scored(*pair, samples) for pair in zip(-low.scores + np.float32(0), low.indexes, strict=True)],
+            [hits_of(*pair, samples) for pair in zip(-low.scores + np.float32(0), low.indexes, strict=True)],
         )
 
     def _samples(self, rows: Rows, indexes: NDArray[np.int64]) -> dict[int, Sample]:
         """Samples of the rows at `indexes`, by index.
 
         Raises:
-            StoreCorruptError: a row was altered, or what the search read of it, from an index of SQLite, differs.
+            StoreCorruptError: a row was altered, or differs from what the search read in an index of SQLite.
         """
         keys = rows.keys[indexes].tolist()
         with self._lock, self._database.translated_errors():

@@ -78,8 +78,8 @@ def test_a_factored_store_finds_what_the_other_finds(
         with rapidin.Searcher(store) as searcher:
             row = worlds.rows(30)[7]
             result = searcher.search(row["instruction"], row["output"], k=30)
-        assert result.proponents[0].sample.id == "row-7"
-        scores.append({hit.sample.id: hit.score for hit in result.proponents})
+        assert result.proponents[0].id == "row-7"
+        scores.append({hit.id: hit.score for hit in result.proponents})
     assert scores[0]["row-7"] == pytest.approx(1, abs=0.01)  # the norm is the sketch's own
     differences = [scores[0][id] - scores[1][id] for id in scores[0]]
     assert max(map(abs, differences)) < 6 * math.sqrt(2 / worlds.DIMENSION)

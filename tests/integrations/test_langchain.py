@@ -45,20 +45,20 @@ def test_documents_are_what_a_search_finds(retriever: RapidinRetriever, searcher
     )
     result = searcher.search("Name a colour.", "It is red", k=4, rerank=6, opponents=True, where=["number<20"])
     hits = [*result.proponents, *result.opponents]
-    assert [document.id for document in found] == [hit.sample.id for hit in hits]
-    assert [document.page_content for document in found] == [hit.sample.text for hit in hits]
+    assert [document.id for document in found] == [hit.id for hit in hits]
+    assert [document.page_content for document in found] == [hit.text for hit in hits]
     for document, hit in zip(found, hits, strict=True):
         fields = document.metadata
         assert fields["score"] == pytest.approx(hit.score, abs=1e-6)
-        assert fields["exact_score"] == pytest.approx(hit.exact_score, abs=1e-6)
+        assert fields["exact"] == pytest.approx(hit.exact, abs=1e-6)
         assert (fields["rank"], fields["prompt"], fields["response"]) == (
             hit.rank,
-            hit.sample.prompt,
-            hit.sample.response,
+            hit.prompt,
+            hit.response,
         )
         assert (fields["source"], fields["number"]) == (
-            hit.sample.metadata["source"],
-            hit.sample.metadata["number"],
+            hit.metadata["source"],
+            hit.metadata["number"],
         )
         assert fields["generation"] == "It is red"
     assert [document.metadata["end"] for document in found] == ["proponent"] * 4 + ["opponent"] * 4
@@ -67,7 +67,7 @@ def test_documents_are_what_a_search_finds(retriever: RapidinRetriever, searcher
 def test_a_field_of_the_row_hides_none_of_ours(retriever: RapidinRetriever) -> None:
     (document,) = retriever.invoke("Name a colour.", generation="It is red", k=1, where=["id=row-0"])
     assert isinstance(document.metadata["score"], float)
-    assert document.metadata["exact_score"] is None
+    assert document.metadata["exact"] is None
     assert document.metadata["row_score"] == "of the row"
 
 
@@ -76,7 +76,7 @@ def test_the_query_may_be_the_generation(retriever: RapidinRetriever, searcher: 
     assert both == retriever.invoke("Name a colour.", generation="It is red")
     alone = retriever.model_copy(update={"query_is": "generation"}).invoke("It is red 37")
     expected = searcher.search(None, "It is red 37", k=4).proponents
-    assert [document.id for document in alone] == [hit.sample.id for hit in expected]
+    assert [document.id for document in alone] == [hit.id for hit in expected]
     assert alone[0].metadata["query_prompt"] == ""
 
 

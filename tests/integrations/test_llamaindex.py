@@ -24,11 +24,11 @@ def test_nodes_are_what_a_search_finds(searcher: rapidin.Searcher) -> None:
     found = retriever.retrieve(ASKED)
     result = searcher.search("Name a colour.", "It is red", k=4, opponents=True, where=["even=true"], rerank=6)
     hits = [*result.proponents, *result.opponents]
-    assert scores(found) == [(hit.sample.id, hit.exact_score) for hit in hits]
-    assert [node.text for node in found] == [hit.sample.text for hit in hits]
-    assert found[0].metadata["source"] == hits[0].sample.metadata["source"]
+    assert scores(found) == [(hit.id, hit.exact) for hit in hits]
+    assert [node.text for node in found] == [hit.text for hit in hits]
+    assert found[0].metadata["source"] == hits[0].metadata["source"]
     assert found[0].metadata["rank"] == 1
-    assert found[0].node.get_content(MetadataMode.LLM) == hits[0].sample.text
+    assert found[0].node.get_content(MetadataMode.LLM) == hits[0].text
 
 
 def test_a_query_says_what_differs(searcher: rapidin.Searcher) -> None:
@@ -42,9 +42,7 @@ def test_a_query_says_what_differs(searcher: rapidin.Searcher) -> None:
     assert scores(turned) == scores(first)
     answered = searcher.search("Name a colour.", k=4, max_new_tokens=8)
     for query in ("Name a colour.", QueryBundle("Name a colour.")):
-        assert [node.node.node_id for node in retriever.retrieve(query)] == [
-            hit.sample.id for hit in answered.proponents
-        ]
+        assert [node.node.node_id for node in retriever.retrieve(query)] == [hit.id for hit in answered.proponents]
     said = RapidinRetriever(searcher, k=1, query_is="generation").retrieve("It is red")
     assert said[0].metadata["query_prompt"] == ""
     with pytest.raises(SettingError, match="leave out prompt"):

@@ -64,7 +64,7 @@ def test_an_agent_finds_samples_over_stdio(store: Path, searcher: rapidin.Search
         content = found.structured_content
         assert json.loads(found.content[0].text) == content
         for name, hits in (("proponents", expected.proponents), ("opponents", expected.opponents)):
-            assert [hit["id"] for hit in content[name]] == [hit.sample.id for hit in hits]
+            assert [hit["id"] for hit in content[name]] == [hit.id for hit in hits]
             assert [hit["score"] for hit in content[name]] == pytest.approx([hit.score for hit in hits], abs=1e-6)
         sample = await client.call_tool("get_sample", {"id": "row-3"})
         assert sample.structured_content["metadata"] == {"source": "black", "number": 3, "even": False}
@@ -164,7 +164,7 @@ def test_long_texts_are_cut_and_explanations_are_short(tmp_path: Path, model_dir
         assert hit["response"] == "a" * SHOWN_CHARACTERS + "… (3000 more characters)"
         assert hit["metadata"]["note"] == "b" * SHOWN_CHARACTERS + "… (3000 more characters)"
         assert len(hit["metadata"]["list"]) < SHOWN_CHARACTERS + 50
-        assert isinstance(hit["exact_score"], float)
+        assert isinstance(hit["exact"], float)
         assert 1 <= len(hit["strongest_words"]) <= 10
         whole = await client.call_tool("get_sample", {"id": "long"})
         assert whole.structured_content["response"] == "a" * 5000

@@ -307,6 +307,6 @@ def test_a_quantized_base_under_an_adapter(tmp_path: Path, quantization: str) ->
         )
         with rapidin.Searcher(tmp_path / kind) as searcher:
             hits = searcher.search("Name a colour.", "It is red", k=20).proponents
-        scores[kind] = [hit.score for hit in sorted(hits, key=lambda hit: hit.sample.id)]
+        scores[kind] = [hit.score for hit in sorted(hits, key=lambda hit: hit.id)]
     assert scores["none"] != scores[quantization]
     assert np.corrcoef(scores["none"], scores[quantization])[0, 1] > 0.9

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rapidin.records.results import SearchResult
+from rapidin.records.hits import SearchResult
 from rapidin.report import write_report
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from rapidin.records.results import Hit, Query, SearchResult, TokenInfluence, TokenResult
-from rapidin.records.stored import Sample
+from rapidin.records.hits import Hit, Query, SearchResult, TokenInfluence, TokenResult
+from rapidin.records.samples import Sample
 
 GENERATION = "Mars is red"
 PLACES = ((0, 4), (4, 7), (7, 9), (9, 11), (11, 11))
@@ -35,13 +35,25 @@ def influences(text: str, places: Any, values: Any) -> tuple[TokenInfluence, ...
     )
 
 
+def found_hit(
+    rank: int,
+    estimate: float,
+    found: Sample,
+    exact: float | None = None,
+    tokens: tuple[TokenInfluence, ...] = (),
+    words: tuple[TokenInfluence, ...] = (),
+    matrix: tuple[tuple[float, ...], ...] = (),
+) -> Hit:
+    return Hit.of(found, rank, estimate, exact=exact, token_influences=tokens, words=words, matrix=matrix)
+
+
 def explained(rank: int, score: float, found: Sample, matrix: tuple[tuple[float, ...], ...]) -> Hit:
     """A hit with the matrix given, one column for each word of the response and one for the end."""
     places = [match.span() for match in re.finditer(r"\s*\S+", found.response)]
     offset = len(found.prompt)
     places = [(start + offset, end + offset) for start, end in places] + [(len(found.text),) * 2]
     values = [sum(column) for column in zip(*matrix, strict=True)]
-    return Hit(rank, score, found, sum(values), influences(found.text, places, values), (), matrix)
+    return found_hit(rank, score, found, sum(values), influences(found.text, places, values), (), matrix)
 
 
 def query(generation: str = GENERATION, **others: Any) -> Query:
@@ -56,10 +68,10 @@ def full_result(by_token: bool = True, **others: Any) -> SearchResult:
     hits = (explained(1, 0.7, dust, DUST), explained(2, 0.2, moon, MOON))
     on_tokens = [sum(map(sum, zip(*(hit.matrix[row] for hit in hits), strict=True))) for row in range(5)]
     lists = (
-        (Hit(1, 0.42, moon), Hit(2, 0.35, comet), Hit(3, 0.31, dust)),
-        (Hit(1, 0.02, dust),),
-        (Hit(1, 0.19, dust), Hit(2, 0.05, comet)),
-        (Hit(1, 0.18, dust), Hit(2, 0.01, comet)),
+        (found_hit(1, 0.42, moon), found_hit(2, 0.35, comet), found_hit(3, 0.31, dust)),
+        (found_hit(1, 0.02, dust),),
+        (found_hit(1, 0.19, dust), found_hit(2, 0.05, comet)),
+        (found_hit(1, 0.18, dust), found_hit(2, 0.01, comet)),
         (),
     )
     found = tuple(
@@ -69,7 +81,7 @@ def full_result(by_token: bool = True, **others: Any) -> SearchResult:
     return SearchResult(
         query(**others),
         hits,
-        (Hit(1, -0.25, ice),),
+        (found_hit(1, -0.25, ice),),
         by_token=found if by_token else (),
         generation_tokens=influences(GENERATION, PLACES, on_tokens),
         explained="forward mode",
@@ -78,5 +90,6 @@ def full_result(by_token: bool = True, **others: Any) -> SearchResult:
 
 def plain_result(*responses: str, **others: Any) -> SearchResult:
     """Scores alone."""
-    hits = tuple(Hit(rank, 1 / rank, sample(f"s{rank}", response)) for rank, response in enumerate(responses, 1))
+    samples = [sample(f"s{rank}", response) for rank, response in enumerate(responses, 1)]
+    hits = tuple(found_hit(rank, 1 / rank, one) for rank, one in enumerate(samples, 1))
     return SearchResult(query(**others), hits)

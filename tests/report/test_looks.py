@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from rapidin.records.results import Hit, SearchResult, TokenInfluence
+from rapidin.records.hits import SearchResult, TokenInfluence
 from tests.report.conftest import Open
-from tests.report.examples import full_result, plain_result, query, sample
+from tests.report.examples import found_hit, full_result, plain_result, query, sample
 
 pytestmark = pytest.mark.browser
 
@@ -30,7 +30,7 @@ def hostile_result() -> SearchResult:
     words = (TokenInfluence("", 0, half, 0.2), TokenInfluence("", half, start, 0.2))
     return SearchResult(
         query(PAYLOAD, prompt=PAYLOAD, id=PAYLOAD, metadata={PAYLOAD: PAYLOAD}),
-        (Hit(1, 0.1, found, 0.1, tokens, (), matrix),),
+        (found_hit(1, 0.1, found, 0.1, tokens, (), matrix),),
         index=PAYLOAD,
         generation_tokens=words,
         explained=PAYLOAD,
@@ -116,7 +116,7 @@ def test_the_theme_follows_the_system_until_the_button_is_used(open_report: Open
 def test_a_phone_scrolls_one_way_only(open_report: Open) -> None:
     long = "x" * 500
     found = sample(long, long, long, file=long, metadata={long: long})
-    wide = SearchResult(query(long, prompt=long, id=long), (Hit(1, 0.5, found),))
+    wide = SearchResult(query(long, prompt=long, id=long), (found_hit(1, 0.5, found),))
     page = open_report([full_result(), wide], width=390)
     left, right = page.locator(".question").bounding_box(), page.locator(".answers").bounding_box()
     assert left is not None and right is not None
@@ -152,7 +152,7 @@ def test_long_texts_are_shown_when_asked_for(open_report: Open) -> None:
     places = [(9 + at, 9 + at + 6) for at in range(0, 30_000, 6)]
     found = sample("long", long)
     tokens = tuple(TokenInfluence("", start, end, 0.1) for start, end in places)
-    page = open_report([SearchResult(query(long), (Hit(1, 0.5, found, 0.5, tokens),))])
+    page = open_report([SearchResult(query(long), (found_hit(1, 0.5, found, 0.5, tokens),))])
     assert 100 < page.locator(".token").count() < 300
     page.get_by_role("button", name="Show all 102,000 characters").click()
     assert page.locator(".token").count() == 5_000
@@ -173,7 +173,7 @@ def test_right_to_left_text_stays_in_its_place(open_report: Open) -> None:
     arabic = "عاصمة فرنسا هي باريس"
     found = sample("עברית", arabic, arabic + " ", file="ملف.jsonl")
     tokens = (TokenInfluence("", 21, 26, 0.4), TokenInfluence("", 26, 32, -0.4))
-    page = open_report([SearchResult(query(arabic), (Hit(1, 0.5, found, 0.0, tokens),))])
+    page = open_report([SearchResult(query(arabic), (found_hit(1, 0.5, found, 0.0, tokens),))])
     assert page.evaluate("getComputedStyle(document.querySelector('.response')).direction") == "rtl"
     assert page.evaluate("getComputedStyle(document.body).direction") == "ltr"
     first, second = (page.locator(".token").nth(number).bounding_box() for number in (0, 1))
@@ -194,7 +194,7 @@ def test_results_with_little_in_them_are_shown(open_report: Open, result: Search
 def test_bytes_of_one_character_share_a_piece(open_report: Open) -> None:
     found = sample("a", "🦀!")
     tokens = tuple(TokenInfluence("", start, end, 0.1) for start, end in [(9, 10), (9, 10), (9, 10), (10, 11)])
-    page = open_report([SearchResult(query(), (Hit(1, 0.4, found, 0.4, tokens),))])
+    page = open_report([SearchResult(query(), (found_hit(1, 0.4, found, 0.4, tokens),))])
     assert page.locator(".token").all_inner_texts() == ["🦀", "!"]
     page.locator(".token").first.hover()
     assert "3 tokens" in page.locator("#tooltip").inner_text()

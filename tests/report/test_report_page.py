@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from rapidin.records.results import Hit, SearchResult, TokenInfluence
+from rapidin.records.hits import SearchResult, TokenInfluence
 from rapidin.report import render_report
 from rapidin.text import words_of
-from tests.report.examples import DUST, full_result, plain_result, query, sample
+from tests.report.examples import DUST, found_hit, full_result, plain_result, query, sample
 
 HOSTILE = (
     "</script><script>bad()</script><img src=x onerror=bad()> ' \" & \u2028\u2029 \u202e <!-- \x00 \ud800 🦀 مرحبا"
@@ -53,7 +53,7 @@ def data_of(page: str, id: str = "query-0") -> Any:
 
 def hostile_result() -> SearchResult:
     found = sample(HOSTILE, HOSTILE, HOSTILE, file=HOSTILE, metadata={HOSTILE: HOSTILE, "list": [HOSTILE]})
-    hit = Hit(1, 0.5, found)
+    hit = found_hit(1, 0.5, found)
     return SearchResult(
         query(HOSTILE, prompt=HOSTILE, id=HOSTILE, metadata={HOSTILE: HOSTILE}), (hit,), index=HOSTILE
     )
@@ -64,7 +64,7 @@ def test_the_page_shows_the_words_of_terminal_and_json() -> None:
     generation = "".join(texts)
     ends = list(itertools.accumulate(map(len, texts)))
     tokens = tuple(TokenInfluence(text, end - len(text), end, 1.0) for text, end in zip(texts, ends, strict=True))
-    result = SearchResult(query(generation), (Hit(1, 0.5, sample("s", "p", "r")),), generation_tokens=tokens)
+    result = SearchResult(query(generation), (found_hit(1, 0.5, sample("s", "p", "r")),), generation_tokens=tokens)
     shown = [generation[start:end] for start, end, _ in data_of(render_report([result]))["words"]]
     assert shown == [word.token.strip() for word in words_of(generation, tokens)]
     assert shown == ["The", "well-known", "price", ",", "3.14", "!", "漢", "字", ""]
@@ -129,7 +129,7 @@ def test_title_and_facts_stand_in_the_page() -> None:
 def test_numbers_reach_the_page() -> None:
     data = data_of(render_report([full_result()]))
     dust = data["details"]["0"]
-    assert (dust["rank"], dust["score"], dust["exact"]) == (1, 0.7, 0.71)
+    assert (dust["rank"], dust["estimate"], dust["exact"]) == (1, 0.7, 0.71)
     assert dust["influences"] == [0.6, 0.11, 0.0]
     assert dust["parts"] == [[9, 13], [13, 19], [19, 19]]
     packed = base64.b64decode(dust["matrix"])
@@ -153,7 +153,7 @@ def test_matrix_rows_keep_their_tokens_when_results_are_not_in_the_texts_order()
 def test_offsets_count_as_browsers_do() -> None:
     found = sample("a", "🦀 crab", "🦀🦀")
     tokens = (TokenInfluence(" crab", 3, 8, 1.0),)
-    result = SearchResult(query("🦀 is", spans=((2, 4),)), (Hit(1, 1.0, found, 1.0, tokens),))
+    result = SearchResult(query("🦀 is", spans=((2, 4),)), (found_hit(1, 1.0, found, 1.0, tokens),))
     page = render_report([result])
     assert data_of(page)["details"]["0"]["parts"] == [[6, 11]]
     assert data_of(page)["spans"] == [[3, 5]]
@@ -161,9 +161,9 @@ def test_offsets_count_as_browsers_do() -> None:
 
 
 def test_numbers_that_are_none_are_no_numbers() -> None:
-    result = SearchResult(query(), (Hit(1, float("nan"), sample("a"), float("inf")),))
+    result = SearchResult(query(), (found_hit(1, float("nan"), sample("a"), float("inf")),))
     detail = data_of(render_report([result]))["details"]["0"]
-    assert (detail["score"], detail["exact"]) == (None, None)
+    assert (detail["estimate"], detail["exact"]) == (None, None)
 
 
 def test_a_matrix_that_does_not_fit_is_refused() -> None:
@@ -194,7 +194,7 @@ def test_long_texts_and_many_tokens_take_little_room() -> None:
     matrix = tuple(tuple(0.1 for _ in tokens) for _ in places)
     result = SearchResult(
         query(generation),
-        (Hit(1, 0.4, found, 0.1, tokens, (), matrix),),
+        (found_hit(1, 0.4, found, 0.1, tokens, (), matrix),),
         generation_tokens=tuple(TokenInfluence("word ", start, end, 0.5) for start, end in places),
     )
     page = render_report([result])

@@ -60,7 +60,7 @@ def test_scores_are_the_exact_ones_up_to_the_projections_noise(
     exact = exact_scores(ModelSettings(model=str(model_directory)), data, "Name the colour.", "It is blue 99")
     with rapidin.Searcher(store) as searcher:
         result = searcher.search("Name the colour.", "It is blue 99", k=100)
-    found = {hit.sample.id: hit.score for hit in result.proponents}
+    found = {hit.id: hit.score for hit in result.proponents}
     assert found.keys() == exact.keys()
     difference = np.array([found[id] - exact[id] for id in exact])
     assert np.abs(difference).max() < 5 / np.sqrt(16384)
@@ -105,7 +105,7 @@ def test_the_same_with_an_adapter(
         assert searcher.store.info().adapter == str(adapter_directory)
         assert all("lora_" in parameter.name for parameter in searcher.store.settings.traced)
         result = searcher.search("Name a colour.", "It is green", k=60)
-    difference = [hit.score - exact[hit.sample.id] for hit in result.proponents]
+    difference = [hit.score - exact[hit.id] for hit in result.proponents]
     assert np.abs(difference).max() < 5 / np.sqrt(2048)
 
 
@@ -113,8 +113,8 @@ def test_opponents_are_the_true_lowest(store: Path) -> None:
     with rapidin.Searcher(store) as searcher:
         every = searcher.search("Name a colour.", "It is red", k=60).proponents
         result = searcher.search("Name a colour.", "It is red", k=5, opponents=True)
-    lowest = sorted(every, key=lambda hit: (hit.score, hit.sample.id))[:5]
-    assert [hit.sample.id for hit in result.opponents] == [hit.sample.id for hit in lowest]
+    lowest = sorted(every, key=lambda hit: (hit.score, hit.id))[:5]
+    assert [hit.id for hit in result.opponents] == [hit.id for hit in lowest]
     np.testing.assert_allclose([hit.score for hit in result.opponents], [hit.score for hit in lowest], atol=1e-6)
     assert [hit.rank for hit in result.opponents] == [1, 2, 3, 4, 5]
 
@@ -123,18 +123,18 @@ def test_a_filter_gives_the_best_of_the_filtered(store: Path) -> None:
     with rapidin.Searcher(store) as searcher:
         every = searcher.search("Name a colour.", "It is red", k=60).proponents
         result = searcher.search("Name a colour.", "It is red", k=4, where=["source=blue", "number<40"])
-    expected = [hit.sample.id for hit in every if hit.sample.metadata["source"] == "blue"]
+    expected = [hit.id for hit in every if hit.metadata["source"] == "blue"]
     expected = [id for id in expected if int(id.split("-")[1]) < 40][:4]
-    assert [hit.sample.id for hit in result.proponents] == expected
+    assert [hit.id for hit in result.proponents] == expected
 
 
 def test_deleted_samples_are_not_found(tmp_path: Path, data: Path, model_directory: Path) -> None:
     rapidin.ingest_files(tmp_path / "store", [data], model=str(model_directory), projection_dim=1024)
     with rapidin.Store.open(tmp_path / "store") as opened, rapidin.Searcher(opened) as searcher:
         best = searcher.search("Name a colour.", "It is red", k=3).proponents
-        assert opened.delete([best[0].sample.id]) == 1
+        assert opened.delete([best[0].id]) == 1
         again = searcher.search("Name a colour.", "It is red", k=2).proponents
-        assert [hit.sample.id for hit in again] == [hit.sample.id for hit in best[1:]]
+        assert [hit.id for hit in again] == [hit.id for hit in best[1:]]
     report = rapidin.ingest_files(tmp_path / "store", [data])
     assert (report.added, report.skipped) == (1, 59)
 
@@ -172,7 +172,7 @@ def test_many_queries_equal_single_ones(store: Path, tmp_path: Path) -> None:
     assert [result.query.id for result in results] == ["a", "b", "c"]
     assert [result.query.generated for result in results] == [False, False, True]
     assert results[0].query.metadata == {"mark": 1}
-    assert [hit.sample.id for hit in results[0].proponents] == [hit.sample.id for hit in alone.proponents]
+    assert [hit.id for hit in results[0].proponents] == [hit.id for hit in alone.proponents]
     np.testing.assert_allclose(
         [hit.score for hit in results[0].proponents], [hit.score for hit in alone.proponents], atol=1e-5
     )
@@ -197,7 +197,7 @@ def test_an_answer_to_any_shape(tmp_path: Path, model_directory: Path) -> None:
     with rapidin.Searcher(tmp_path / "store") as searcher:
         result = searcher.search("3 ", "and 4", k=1)
     assert result.query.prompt == "3 "
-    assert result.proponents[0].sample.response == "and 4"
+    assert result.proponents[0].response == "and 4"
     assert result.proponents[0].score == pytest.approx(1, abs=0.15)
 
 
@@ -209,7 +209,7 @@ def test_bfloat16_is_near_float32(tmp_path: Path, data: Path, model_directory: P
     for name, path in (("bfloat16", tmp_path / "store"), ("float32", store)):
         with rapidin.Searcher(path) as searcher:
             hits = searcher.search("Name a colour.", "It is red", k=60).proponents
-        found[name] = [hit.score for hit in sorted(hits, key=lambda hit: hit.sample.id)]
+        found[name] = [hit.score for hit in sorted(hits, key=lambda hit: hit.id)]
     assert np.corrcoef(found["bfloat16"], found["float32"])[0, 1] > 0.99
 
 
@@ -223,7 +223,7 @@ def test_without_layer_norm_scores_are_plain_inner_products(
         row = json.loads(data.read_text().splitlines()[4])
         queries = worlds.write_rows(tmp_path / "queries.jsonl", [row])
         (result,) = searcher.search_file(queries, k=60)
-    own = next(hit for hit in result.proponents if hit.sample.id == row["id"])
+    own = next(hit for hit in result.proponents if hit.id == row["id"])
     loaded = load_model(ModelSettings(model=str(model_directory)), "cpu")
     tokenizer, context = load_tokenizer(ModelSettings(model=str(model_directory)))
     encoded = Encoder(tokenizer, TextSettings(), context).encode(recognise(Row("d", 1, row)))
@@ -255,6 +255,6 @@ def test_what_is_differentiated(data: Path, model_directory: Path, tmp_path: Pat
     with rapidin.Searcher(tmp_path / "store") as searcher:
         assert searcher.store.info().objective == objective
         hits = searcher.search(*question, k=5, rerank=60).proponents
-    assert [hit.sample.id for hit in hits] == sorted(exact, key=lambda id: -exact[id])[:5]
+    assert [hit.id for hit in hits] == sorted(exact, key=lambda id: -exact[id])[:5]
     for hit in hits:
-        assert hit.exact_score == pytest.approx(exact[hit.sample.id], abs=1e-6)
+        assert hit.exact == pytest.approx(exact[hit.id], abs=1e-6)

@@ -23,7 +23,7 @@ from rapidin.errors import (
     SettingError,
     StoreMismatchError,
 )
-from rapidin.records.results import SearchResult
+from rapidin.records.hits import SearchResult
 from rapidin.search.closing import Gate
 from tests import worlds
 
@@ -58,7 +58,7 @@ def tokenizer(model_directory: Path):
 
 
 def summary(result: SearchResult) -> list[tuple[str, float]]:
-    return [(hit.sample.id, hit.score) for hit in (*result.proponents, *result.opponents)]
+    return [(hit.id, hit.score) for hit in (*result.proponents, *result.opponents)]
 
 
 def in_threads(count: int, work: Callable[[int], object]) -> list[object]:
@@ -114,7 +114,9 @@ def test_many_threads_find_what_one_finds(bits: int, tmp_path: Path, data: Path,
         assert len(one.by_token) == len(other.by_token)
         for mine, theirs in zip(one.proponents, other.proponents, strict=True):
             np.testing.assert_allclose(
-                [token.influence for token in mine.tokens], [token.influence for token in theirs.tokens], atol=1e-6
+                [token.influence for token in mine.token_influences],
+                [token.influence for token in theirs.token_influences],
+                atol=1e-6,
             )
 
 
@@ -159,7 +161,7 @@ def test_more_readers_than_any_pool_of_connections_holds(store: Path) -> None:
 
 def test_ingests_deletions_and_compactions_are_followed(own_store: Path, tmp_path: Path) -> None:
     def ids(searcher: rapidin.Searcher) -> set[str]:
-        return {hit.sample.id for hit in searcher.search("Name a colour.", "It is red", k=100).proponents}
+        return {hit.id for hit in searcher.search("Name a colour.", "It is red", k=100).proponents}
 
     with rapidin.Searcher(own_store) as searcher:
         assert ids(searcher) == {f"row-{number}" for number in range(40)}
@@ -207,7 +209,7 @@ def test_searches_go_on_while_the_store_changes(own_store: Path, tmp_path: Path)
     def read(searcher: rapidin.Searcher) -> None:
         while not stop.is_set():
             found = searcher.search("Name a colour.", "It is red", k=1000).proponents
-            numbers = {hit.sample.metadata["number"] for hit in found}
+            numbers = {hit.metadata["number"] for hit in found}
             assert len(found) == len(numbers)
             assert len(numbers) % 10 == 0  # every change is of ten rows
             seen.add(len(numbers))

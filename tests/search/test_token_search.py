@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import rapidin
 from rapidin.cli import app
 from rapidin.errors import SettingError
-from rapidin.records.results import SearchResult
+from rapidin.records.hits import SearchResult
 from rapidin.settings.store_settings import ModelSettings
 from tests import worlds
 from tests.search.test_search import exact_scores
@@ -40,11 +40,11 @@ def explained(store: Path) -> SearchResult:
 
 def test_hits_are_ordered_by_their_exact_influence(explained: SearchResult, exact: dict[str, float]) -> None:
     best = sorted(exact, key=lambda id: -exact[id])
-    assert [hit.sample.id for hit in explained.proponents] == best[:5]
-    assert [hit.sample.id for hit in explained.opponents] == best[::-1][:5]
+    assert [hit.id for hit in explained.proponents] == best[:5]
+    assert [hit.id for hit in explained.opponents] == best[::-1][:5]
     for hit in (*explained.proponents, *explained.opponents):
-        assert hit.exact_score == pytest.approx(exact[hit.sample.id], abs=1e-5)
-        assert abs(hit.score - exact[hit.sample.id]) < 5 / np.sqrt(1024)
+        assert hit.exact == pytest.approx(exact[hit.id], abs=1e-5)
+        assert abs(hit.estimate - exact[hit.id]) < 5 / np.sqrt(1024)
     assert [hit.rank for hit in explained.proponents] == [1, 2, 3, 4, 5]
     assert explained.explained == "forward mode"
 
@@ -53,15 +53,17 @@ def test_tokens_words_and_matrices_add_up(explained: SearchResult) -> None:
     generation = explained.generation_tokens
     assert "".join(token.token for token in generation) == QUESTION[1]
     for hit in (*explained.proponents, *explained.opponents):
-        size = sum(abs(token.influence) for token in hit.tokens)
-        assert len(hit.tokens) == hit.sample.targets
-        for parts in (hit.tokens, hit.words):
-            assert sum(part.influence for part in parts) == pytest.approx(hit.exact_score, abs=1e-4 * size)
-            assert all(hit.sample.text[part.start : part.end] == part.token for part in parts)
-        assert "".join(token.token for token in hit.tokens) == hit.sample.response
+        size = sum(abs(token.influence) for token in hit.token_influences)
+        assert len(hit.token_influences) == hit.targets
+        for parts in (hit.token_influences, hit.words):
+            assert sum(part.influence for part in parts) == pytest.approx(hit.exact, abs=1e-4 * size)
+            assert all(hit.text[part.start : part.end] == part.token for part in parts)
+        assert "".join(token.token for token in hit.token_influences) == hit.response
         matrix = np.array(hit.matrix)
-        assert matrix.shape == (len(generation), len(hit.tokens))
-        np.testing.assert_allclose(matrix.sum(axis=0), [token.influence for token in hit.tokens], atol=1e-4 * size)
+        assert matrix.shape == (len(generation), len(hit.token_influences))
+        np.testing.assert_allclose(
+            matrix.sum(axis=0), [token.influence for token in hit.token_influences], atol=1e-4 * size
+        )
     shown = sum(np.array(hit.matrix).sum(axis=1) for hit in explained.proponents)
     np.testing.assert_allclose([token.influence for token in generation], shown, atol=1e-9)
 
@@ -71,17 +73,17 @@ def test_tokens_of_the_generation_add_up_to_its_scores(store: Path, explained: S
     with rapidin.Searcher(store) as searcher:
         result = searcher.search(*QUESTION, k=60, tokens=True)
     assert [token.token for token in result.by_token] == [token.token for token in explained.generation_tokens]
-    sums = dict.fromkeys((hit.sample.id for hit in result.proponents), 0.0)
+    sums = dict.fromkeys((hit.id for hit in result.proponents), 0.0)
     for token in result.by_token:
         scores = [hit.score for hit in token.proponents]
         assert scores == sorted(scores, reverse=True)
         for hit in token.proponents:
-            sums[hit.sample.id] += hit.score
+            sums[hit.id] += hit.score
     for hit in result.proponents:
         # Four bits a number; beside them a query's numbers are rounded to twelve.
-        assert sums[hit.sample.id] == pytest.approx(hit.score, abs=5e-3)
-    assert [hit.sample.id for hit in explained.by_token[0].opponents] == [
-        hit.sample.id for hit in reversed(result.by_token[0].proponents[-5:])
+        assert sums[hit.id] == pytest.approx(hit.score, abs=5e-3)
+    assert [hit.id for hit in explained.by_token[0].opponents] == [
+        hit.id for hit in reversed(result.by_token[0].proponents[-5:])
     ]
 
 
@@ -94,7 +96,7 @@ def test_a_span_restricts_the_target(store: Path, data: Path, model_directory: P
         assert span == offsets
         assert span.query.spans == ((start, start + 4),)
         assert 0 < span.query.targets < whole.query.targets
-        assert [hit.exact_score for hit in span.proponents] != [hit.exact_score for hit in whole.proponents]
+        assert [hit.exact for hit in span.proponents] != [hit.exact for hit in whole.proponents]
         with pytest.raises(SettingError, match=r"'green'.*It is blue 99, and not red"):
             searcher.search(*QUESTION, spans=["green"])
 
@@ -107,9 +109,9 @@ def test_approximate_and_compressed_search_end_in_exact_answers(
     best = sorted(exact, key=lambda id: -exact[id])[:3]
     with rapidin.Searcher(tmp_path / "coarse") as searcher:
         plain = searcher.search(*QUESTION, k=60)
-        assert [hit.sample.id for hit in plain.proponents] != sorted(exact, key=lambda id: -exact[id])
+        assert [hit.id for hit in plain.proponents] != sorted(exact, key=lambda id: -exact[id])
         result = searcher.search(*QUESTION, k=3, rerank=60)
-    assert [hit.sample.id for hit in result.proponents] == best
+    assert [hit.id for hit in result.proponents] == best
 
 
 def test_a_sample_that_cannot_be_encoded_again_keeps_its_estimate(
@@ -128,11 +130,11 @@ def test_a_sample_that_cannot_be_encoded_again_keeps_its_estimate(
     monkeypatch.setattr(Encoder, "encode_stored", refusing)
     with rapidin.Searcher(store) as searcher:
         result = searcher.search(*QUESTION, k=60, rerank=60)
-    (hit,) = [hit for hit in result.proponents if hit.sample.id == "row-7"]
-    assert hit.exact_score is None
-    assert hit.tokens == hit.words == ()
+    (hit,) = [hit for hit in result.proponents if hit.id == "row-7"]
+    assert hit.exact is None
+    assert hit.token_influences == hit.words == ()
     assert "row-7" in caplog.text
-    assert sum(hit.exact_score is not None for hit in result.proponents) == 59
+    assert sum(hit.exact is not None for hit in result.proponents) == 59
 
 
 def run(*arguments: object) -> str:
@@ -146,13 +148,13 @@ def test_the_command_explains_a_prompt_by_itself(store: Path, exact: dict[str, f
         run("search", store, "--prompt", QUESTION[0], "--generation", QUESTION[1], "-k", 4, "--json")
     )
     hits = found["proponents"]
-    scores = [hit["exact_score"] for hit in hits]
+    scores = [hit["exact"] for hit in hits]
     assert scores == sorted(scores, reverse=True)
     for hit in hits:
-        assert hit["exact_score"] == pytest.approx(exact[hit["id"]], abs=1e-5)
-        assert hit["token_count"] > len(hit["tokens"])
-        assert set(hit["tokens"][0]) == {"token", "start", "end", "influence"}
-        first = hit["tokens"][0]
+        assert hit["exact"] == pytest.approx(exact[hit["id"]], abs=1e-5)
+        assert hit["tokens"] > len(hit["token_influences"])
+        assert set(hit["token_influences"][0]) == {"token", "start", "end", "influence"}
+        first = hit["token_influences"][0]
         assert hit["text"][first["start"] : first["end"]] == first["token"]
     assert "by_token" not in found
     assert found["explained"] == "forward mode"
@@ -161,8 +163,8 @@ def test_the_command_explains_a_prompt_by_itself(store: Path, exact: dict[str, f
 def test_the_command_without_explanations(store: Path) -> None:
     question = ("search", store, "--prompt", QUESTION[0], "--generation", QUESTION[1], "-k", 4, "--json")
     plain = json.loads(run(*question, "--rerank", 0))
-    assert "exact_score" not in plain["proponents"][0]
-    assert "tokens" not in plain["proponents"][0]
+    assert plain["proponents"][0]["exact"] is None
+    assert "token_influences" not in plain["proponents"][0]
     scores = [hit["score"] for hit in plain["proponents"]]
     assert scores == sorted(scores, reverse=True)
 
@@ -170,10 +172,10 @@ def test_the_command_without_explanations(store: Path) -> None:
 def test_a_file_of_queries_is_answered_quickly_unless_asked(store: Path, tmp_path: Path) -> None:
     queries = worlds.write_rows(tmp_path / "queries.jsonl", worlds.rows(2, first=100))
     plain = [json.loads(line) for line in run("search", store, "--queries", queries, "--json").splitlines()]
-    assert all("tokens" not in hit for result in plain for hit in result["proponents"])
+    assert all("token_influences" not in hit for result in plain for hit in result["proponents"])
     lines = run("search", store, "--queries", queries, "--json", "--rerank", 12, "--tokens").splitlines()
     for result in map(json.loads, lines):
-        assert all(hit["tokens"] for hit in result["proponents"])
+        assert all(hit["token_influences"] for hit in result["proponents"])
         assert len(result["by_token"]) == result["query"]["targets"]
         assert {"token", "start", "end", "proponents"} <= set(result["by_token"][0])
 
@@ -224,21 +226,21 @@ def test_words_are_shaded_on_a_terminal_and_plain_elsewhere(explained: SearchRes
     assert f"strongest words: {strongest.token.strip()} {strongest.influence:+.4f}" in plain
     assert "strongest words" not in shaded
     assert "a sample's words add up to its score" in " ".join(plain.split())
-    assert f"{explained.proponents[0].exact_score:+.4f}" in plain
+    assert f"{explained.proponents[0].exact:+.4f}" in plain
     assert "by token" in plain
 
 
 def test_long_samples_show_the_part_that_matters(explained: SearchResult) -> None:
     from dataclasses import replace
 
-    from rapidin.records.results import TokenInfluence
+    from rapidin.records.hits import TokenInfluence
 
     hit = explained.proponents[0]
-    text = hit.sample.prompt + "dull " * 500 + "treasure" + " dull" * 500
+    text = hit.prompt + "dull " * 500 + "treasure" + " dull" * 500
     start = text.index("treasure")
-    words = [TokenInfluence("dull", place, place + 4, 1e-6) for place in range(len(hit.sample.prompt), start, 5)]
+    words = [TokenInfluence("dull", place, place + 4, 1e-6) for place in range(len(hit.prompt), start, 5)]
     words.append(TokenInfluence("treasure", start, start + 8, 0.5))
-    long = replace(hit, words=tuple(words), sample=replace(hit.sample, response=text[len(hit.sample.prompt) :]))
+    long = replace(hit, words=tuple(words), response=text[len(hit.prompt) :])
     shown = view(replace(explained, proponents=(long,), opponents=(), by_token=()), terminal=False)
     assert "treasure" in shown and len(shown) < 3000
 
@@ -253,11 +255,13 @@ def test_where_the_gradient_does_not_fit_the_estimates_are_explained(
         result = searcher.search(*QUESTION, k=3, rerank=9, matrices=True)
     assert result.explained == "forward mode along the query's RapidGrad"
     for hit in result.proponents:
-        assert hit.exact_score is None
+        assert hit.exact is None
         # Norms of layers are exact here, those of sketches in the store.
-        assert sum(token.influence for token in hit.tokens) == pytest.approx(hit.score, abs=0.3 * abs(hit.score))
+        assert sum(token.influence for token in hit.token_influences) == pytest.approx(
+            hit.score, abs=0.3 * abs(hit.score)
+        )
         np.testing.assert_allclose(
-            np.array(hit.matrix).sum(axis=0), [token.influence for token in hit.tokens], atol=2e-3
+            np.array(hit.matrix).sum(axis=0), [token.influence for token in hit.token_influences], atol=2e-3
         )
 
 
@@ -295,10 +299,8 @@ def test_a_terminal_obeys_no_data(explained: SearchResult) -> None:
 
     hostile = "\x1b[2J\x07\x9b31m\x08"
     hit = explained.proponents[0]
-    sample = replace(
-        hit.sample, id=f"id{hostile}", prompt=hostile + hit.sample.prompt, metadata={hostile: hostile}
-    )
-    for one in (replace(hit, sample=sample, words=(), tokens=()), replace(hit, sample=replace(sample, prompt=""))):
+    turned = replace(hit, id=f"id{hostile}", prompt=hostile + hit.prompt, metadata={hostile: hostile})
+    for one in (replace(turned, words=(), token_influences=()), replace(turned, prompt="")):
         query = replace(explained.query, id=hostile, prompt=hostile, generation=hostile)
         shown = view(replace(explained, query=query, proponents=(one,)), terminal=False)
         assert not {"\x1b", "\x07", "\x9b", "\x08"} & set(shown)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 import rapidin
-from rapidin.records.results import SearchResult
+from rapidin.records.hits import SearchResult
 from rapidin.search import Searcher
 from rapidin.service import Limits, Service, ServiceSettings
 from rapidin.service.running import Server, address_of, listen

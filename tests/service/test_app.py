@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 import rapidin
-from rapidin.records.as_json import to_json
+from rapidin.records.json_form import to_json
 from rapidin.service import Limits
 from tests.service.conftest import ODD_IDS, QUESTION, Running, running
 

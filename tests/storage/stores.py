@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rapidin.records.stored import Sample
+from rapidin.records.samples import Sample
 from rapidin.settings.choices import Bits
 from rapidin.settings.store_settings import (
     CodecSettings,

@@ -102,7 +102,7 @@ def state(store: Store):
     """Everything that a user can see: samples, vectors and scores."""
     with store.snapshot() as snapshot:
         ids, vectors = snapshot.scores(np.eye(DIMENSION, dtype=np.float32))
-        hits = [[(h.sample.id, h.score) for h in of_query] for of_query in snapshot.search(QUERIES, 30).largest]
+        hits = [[(h.id, h.score) for h in of_query] for of_query in snapshot.search(QUERIES, 30).largest]
     samples = sorted((plain(sample) for sample in store.list()), key=lambda sample: sample["id"])
     return samples, ids, vectors.tolist(), hits, store.info().metadata_fields
 

@@ -19,7 +19,7 @@ from rapidin.errors import (
     StoreError,
     StoreMismatchError,
 )
-from rapidin.records.stored import IndexInfo
+from rapidin.records.store_reports import IndexInfo
 from rapidin.storage import MetadataChange, NewSample, Store, metadata_hash
 from tests.storage.stores import (
     DIMENSION,
@@ -71,7 +71,7 @@ def test_odd_ids_and_texts_come_back(store: Store) -> None:
         assert plain(store.get(sample.id)) == plain(sample)
     with store.snapshot() as snapshot:
         found = snapshot.search(random_vectors(1), len(samples) + 5).largest[0]
-    assert sorted(hit.sample.id for hit in found) == sorted(ODD_IDS)
+    assert sorted(hit.id for hit in found) == sorted(ODD_IDS)
     assert store.content_hashes(ODD_IDS).keys() == set(ODD_IDS)
     assert store.verify().ok
     assert store.delete(ODD_IDS) == len(ODD_IDS)

@@ -113,10 +113,10 @@ def check(snapshot, choose: random.Random) -> Counter[str]:
     np.testing.assert_allclose(scores, queries @ vectors[order].T, rtol=0, atol=1e-4)
     for hits, of_query in zip(snapshot.search(queries, 5).largest, scores, strict=True):
         best = sorted(zip(-of_query, ids, strict=True))[:5]
-        assert [(hit.sample.id, hit.score) for hit in hits] == [(id, -score) for score, id in best]
+        assert [(hit.id, hit.score) for hit in hits] == [(id, -score) for score, id in best]
     odd = max(sample.row for sample in samples) if samples else 0
     hits = snapshot.search(queries[:1], 1000, [f"row={odd}"]).largest[0] if samples else []
-    assert sorted(hit.sample.id for hit in hits) == sorted(sample.id for sample in samples if sample.row == odd)
+    assert sorted(hit.id for hit in hits) == sorted(sample.id for sample in samples if sample.row == odd)
     ways = Counter[str]()
     for index in ("auto", "ivf", "rabitq"):
         try:
@@ -128,7 +128,7 @@ def check(snapshot, choose: random.Random) -> Counter[str]:
         assert result.index == way
         for hits, of_query in zip(result.largest, scores, strict=True):
             exact = dict(zip(ids, of_query, strict=True))
-            found = [(hit.sample.id, hit.score) for hit in hits]
+            found = [(hit.id, hit.score) for hit in hits]
             # Candidates of one query after the other: the sum may be rounded otherwise.
             expected = [exact[id] for id, _ in found]
             np.testing.assert_allclose([score for _, score in found], expected, rtol=0, atol=1e-4)

@@ -7,7 +7,7 @@ from hypothesis import given, reject, settings, strategies as st
 
 from rapidin.data import Row
 from rapidin.errors import RowError, StoreMismatchError
-from rapidin.records.stored import Sample
+from rapidin.records.samples import Sample
 from rapidin.settings.store_settings import Template, TextSettings
 from rapidin.text import EncodedSample, Encoder, TextSample, recognise
 from tests.text import tiny_tokenizers as tiny

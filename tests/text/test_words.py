@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from rapidin.records.results import TokenInfluence
+from rapidin.records.hits import TokenInfluence
 from rapidin.text import group_into_words, words_of
 
 

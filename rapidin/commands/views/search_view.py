@@ -66,7 +66,7 @@ def _way(index: str) -> str:
 
 def _title(end: str, hits: Sequence[Hit], asked: str, more: str, sign: int) -> str:
     """What an end's samples have in common; where few samples are left, not all may be on its side of zero."""
-    if all(sign * (hit.score if hit.exact_score is None else hit.exact_score) >= 0 for hit in hits):
+    if all(sign * hit.score >= 0 for hit in hits):
         return f"{end}: training on them made {asked} {more} likely"
     side = "above" if sign > 0 else "below"
     return f"{end}: training on those {side} zero made {asked} {more} likely"
@@ -95,19 +95,17 @@ def _hits_view(hits: Sequence[Hit], scale: float) -> RenderableType:
     parts: list[RenderableType] = []
     for hit in hits:
         figures = Text(f"{hit.rank:>4}  ")
-        if hit.exact_score is None:
-            figures.append(f"{hit.score:+.4f}", style="bold")
-        else:
-            figures.append(f"{hit.exact_score:+.4f}", style="bold")
-            figures.append(f"  (estimated {hit.score:+.4f})", style="dim")
-        figures.append(f"  {printable(hit.sample.id)}  ")
-        figures.append(metadata_line(hit.sample), style="dim")
-        texts = Text(prompt_ending(hit.sample.prompt), style="dim")
+        figures.append(f"{hit.score:+.4f}", style="bold")
+        if hit.exact is not None:
+            figures.append(f"  (estimated {hit.estimate:+.4f})", style="dim")
+        figures.append(f"  {printable(hit.id)}  ")
+        figures.append(metadata_line(hit), style="dim")
+        texts = Text(prompt_ending(hit.prompt), style="dim")
         texts.append("\n→ ", style="not dim")
-        if hit.tokens:
+        if hit.token_influences:
             texts.append_text(_shaded(hit, scale))
         else:
-            texts.append(shortened(one_line(hit.sample.response), _LONGEST_PLAIN), style="not dim")
+            texts.append(shortened(one_line(hit.response), _LONGEST_PLAIN), style="not dim")
         parts += [figures, Padding(texts, (0, 0, 0, 6))]
         if hit.words:
             parts.append(WithoutColours(Padding(_strongest(hit.words), (0, 0, 0, 6))))
@@ -146,10 +144,10 @@ def _shaded(hit: Hit, scale: float) -> Text:
     """The part of a sample's text around its strongest word, every word shaded by its influence."""
     words = [word for word in hit.words if word.token.strip()]
     if not words:
-        return Text(shortened(one_line(hit.sample.response), _LONGEST_PLAIN))
+        return Text(shortened(one_line(hit.response), _LONGEST_PLAIN))
     first, last = _window(words)
     begin, end = words[first].start, words[last - 1].end
-    part = Text(printable(re.sub(r"\s", " ", hit.sample.text[begin:end])), style="not dim")
+    part = Text(printable(re.sub(r"\s", " ", hit.text[begin:end])), style="not dim")
     for word in words[first:last]:
         blanks = len(word.token) - len(word.token.lstrip())
         part.stylize(_style(word.influence, scale), word.start + blanks - begin, word.end - begin)
@@ -210,4 +208,4 @@ def _by_token(results: Sequence[TokenResult]) -> RenderableType:
 
 
 def _briefly(hits: Sequence[Hit]) -> Text:
-    return Text("   ".join(f"{printable(hit.sample.id)} {hit.score:+.4f}" for hit in hits[:_SHOWN_PER_TOKEN]))
+    return Text("   ".join(f"{printable(hit.id)} {hit.score:+.4f}" for hit in hits[:_SHOWN_PER_TOKEN]))

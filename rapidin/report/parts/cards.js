@@ -135,6 +135,6 @@ function figuresOf(view, detail, selected) {
   if (selected && view.estimate !== null && view.found < view.of) {
     found.push(make("span", "second", {}, [`in the lists of ${view.found} of ${plural(view.of, "token")}`]));
   }
-  if (selected && detail.rank !== null) found.push(figure("whole answer", detail.exact ?? detail.score));
+  if (selected && detail.rank !== null) found.push(figure("whole answer", detail.exact ?? detail.estimate));
   return found;
 }

@@ -5,7 +5,7 @@
 // query:  { generation, prompt, own, spans, words: [[start, end, [token]]], rows: row of matrices per token,
 //           influences: per row, proponents: [sample], opponents: [sample],
 //           byToken: per token [[sample, score, influences on it or null]], or null,
-//           details: { sample: { rank, score, exact, parts: [[start, end]], influences, matrix } } }
+//           details: { sample: { rank, estimate, exact, parts: [[start, end]], influences, matrix } } }
 // All offsets count UTF-16 units.
 
 /** A matrix of 32-bit numbers from base64: rows of the generation's tokens, one after the other. */

@@ -73,9 +73,9 @@ function samplesOfAll(query) {
     const detail = query.details.get(sample);
     return {
       sample,
-      estimate: detail.score,
+      estimate: detail.estimate,
       exact: detail.exact,
-      value: detail.exact ?? detail.score,
+      value: detail.exact ?? detail.estimate,
       influences: detail.influences.length === 0 ? null : detail.influences,
     };
   };

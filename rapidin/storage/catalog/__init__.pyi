@@ -13,11 +13,10 @@ from .filter_sql import (
 from .sample_rows import (
     MetadataChange as MetadataChange,
     NewSample as NewSample,
-    ScoredSample as ScoredSample,
+    hits_of as hits_of,
     row_values as row_values,
     sample_of as sample_of,
     sample_values as sample_values,
-    scored as scored,
     spans_of as spans_of,
     spans_text as spans_text,
     text_checksum as text_checksum,

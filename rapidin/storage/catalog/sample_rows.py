@@ -12,7 +12,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from rapidin.errors import StoreCorruptError, StoreError
-from rapidin.records import Sample
+from rapidin.records import Hit, Sample
 from rapidin.storage.catalog.schema import SampleRow
 from rapidin.storage.filters import metadata_hash, metadata_text
 
@@ -83,14 +83,6 @@ class MetadataChange:
     def of(cls, sample: Sample) -> Self:
         """The change after which the store says of a sample what `sample` says."""
         return cls(sample.id, sample.content_hash, sample.metadata, sample.file, sample.row)
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredSample:
-    """A sample found by a search and its inner product with the query."""
-
-    score: float
-    sample: Sample
 
 
 def sample_values(sample: NewSample) -> dict[str, Any]:
@@ -222,12 +214,7 @@ def sample_of(row: SampleRow) -> Sample:
     )
 
 
-def scored(
-    scores: NDArray[np.float32], indexes: NDArray[np.int64], samples: Mapping[int, Sample]
-) -> list[ScoredSample]:
-    """Samples with their scores; an index of −1 is no result."""
-    return [
-        ScoredSample(float(score), samples[int(index)])
-        for score, index in zip(scores, indexes, strict=True)
-        if index >= 0
-    ]
+def hits_of(scores: NDArray[np.float32], indexes: NDArray[np.int64], samples: Mapping[int, Sample]) -> list[Hit]:
+    """Make the hits of one query from inner products and the indexes of samples; an index of −1 is no result."""
+    found = ((float(score), samples[int(i)]) for score, i in zip(scores, indexes, strict=True) if i >= 0)
+    return [Hit.of(sample, rank, score) for rank, (score, sample) in enumerate(found, start=1)]

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from rapidin.records import IndexInfo, SegmentInfo, StoreInfo
 from rapidin.settings import StoreSettings, stated
 from rapidin.storage.catalog import Database, MetadataFieldRow, SampleRow, tables
-from rapidin.storage.derived import derived_rows, index_info
+from rapidin.storage.derived import KINDS, StoreFacts, derived_info, derived_records
 from rapidin.storage.maintenance.garbage import unnamed_bytes
 from rapidin.storage.vectors import codec_named
 
@@ -23,10 +23,13 @@ def store_info(
         records = tables.segment_records(session)
         live = tables.live_counts(session)
         rows = session.scalar(select(func.count(SampleRow.key))) or 0
-        indexes = [
-            index_info(path, record, live, codec_named(settings.codec.name))
-            for record in derived_rows.read(session).values()
-        ]
+        facts = StoreFacts(
+            path,
+            codec_named(settings.codec.name),
+            settings.projection.dimension,
+            {record.id or 0: record for record in records},
+        )
+        derived = [derived_info(facts, record, live) for record in derived_records.read(session).values()]
         fields = session.scalars(select(MetadataFieldRow.name).order_by(MetadataFieldRow.name)).all()
     segments = tuple(
         SegmentInfo(record.name, record.rows, live.get(record.id or 0, 0), record.bytes, record.checksum)
@@ -44,8 +47,14 @@ def store_info(
         bytes_unnamed=unnamed_bytes(path, database),
         format_version=format_version,
         created=created,
-        indexes=(IndexInfo("exact", samples, 0, 0), *indexes),
+        indexes=(IndexInfo("exact", samples, 0, 0), *(info for info in derived if _serves_searches(info.name))),
+        derived=tuple(info for info in derived if not _serves_searches(info.name)),
         segments=segments,
         metadata_fields=tuple(fields),
         **stated(settings),
     )
+
+
+def _serves_searches(kind: str) -> bool:
+    """Whether derived data of that kind is an index; what this rapidin does not know is taken for none."""
+    return kind in KINDS and KINDS[kind].serves_searches

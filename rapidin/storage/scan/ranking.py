@@ -28,7 +28,7 @@ class Ends:
 
     Attributes:
         largest: best first.
-        smallest: scores with their signs turned, so that best first is from the smallest up; None: not wanted.
+        smallest: scores with turned signs, so that best first is from the smallest up; None if not wanted.
     """
 
     def __init__(self, queries: int, k: int, both: bool) -> None:
@@ -43,7 +43,7 @@ class Ends:
             self.smallest = _merged(self.smallest, -scores, indexes, self._k)
 
     def add_of_each(self, largest: bool, scores: NDArray[np.float32], indexes: NDArray[np.int64]) -> None:
-        """Take results [q, m] that each query has of its own, for one end; of the smallest, with turned signs."""
+        """Take results [q, m] that each query has of its own, for one end; smallest scores have turned signs."""
         mine = self.largest if largest else self.smallest
         if mine is None:
             return
@@ -60,7 +60,7 @@ def nothing(queries: int) -> Best:
 
 
 def joined(parts: Iterable[Best], queries: int, k: int) -> Best:
-    """The k best of several."""
+    """The k best of several results."""
     found = [nothing(queries), *parts]
     return best_of(
         np.concatenate([part.scores for part in found], axis=1),
@@ -70,7 +70,7 @@ def joined(parts: Iterable[Best], queries: int, k: int) -> Best:
 
 
 def joined_ends(parts: Sequence[Ends], queries: int, k: int, both: bool) -> Ends:
-    """The k best of several at each end that is wanted."""
+    """The k best of several results at each end that is wanted."""
     found = Ends(queries, k, both)
     found.largest = joined([part.largest for part in parts], queries, k)
     if both:
@@ -86,7 +86,7 @@ def best_of(scores: NDArray[np.float32], indexes: NDArray[np.int64], k: int) -> 
     for query, (of_query, at) in enumerate(zip(scores, indexes, strict=True)):
         chosen = np.arange(len(of_query))
         if len(of_query) > width > 0:
-            # All that equal the k-th score stay in until ids decide.
+            # All rows that equal the k-th score stay in until ids decide.
             threshold = np.partition(of_query, len(of_query) - width)[len(of_query) - width]
             chosen = np.flatnonzero(of_query >= threshold)
         first = chosen[np.lexsort((at[chosen], -of_query[chosen]))[:width]]

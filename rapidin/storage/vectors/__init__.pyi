@@ -11,24 +11,27 @@ from .codecs import (
     fitting_scales as fitting_scales,
     load_faiss as load_faiss,
 )
-from .decoding import (
-    Block as Block,
-    decoded as decoded,
+from .decoded_samples import (
+    DecodedSamples as DecodedSamples,
+    decoded_vectors as decoded_vectors,
+)
+from .opened_segments import (
+    OpenedSegments as OpenedSegments,
 )
 from .searched_rows import (
     Rows as Rows,
 )
-from .segment_cache import (
-    OpenedSegments as OpenedSegments,
+from .segment_writing import (
+    SUFFIX as SUFFIX,
+    SegmentRecord as SegmentRecord,
 )
-from .segment_reading import (
+from .segments import (
     Segment as Segment,
     SegmentSource as SegmentSource,
     open_segment as open_segment,
     place_of as place_of,
-    verify_bytes as verify_bytes,
 )
-from .segment_writing import (
-    SUFFIX as SUFFIX,
-    SegmentRecord as SegmentRecord,
+from .verified_files import (
+    VERIFIED_FILES as VERIFIED_FILES,
+    VerifiedFiles as VerifiedFiles,
 )

@@ -1,4 +1,4 @@
-"""Which vectors are searched: the places of samples' vectors in segments, in the order of the samples' ids.
+"""Rows: where the vectors to be searched lie in segments, in the order of their samples' ids.
 
 n rows · m rows of a request.
 """
@@ -17,10 +17,10 @@ class Rows:
     """Vectors to be searched, in ascending order of their samples' ids; all arrays are [n].
 
     Attributes:
-        keys: of the samples' rows in the database.
+        keys: keys of the samples' rows in the database.
         segments: database ids of their segments.
-        positions: in the segment.
-        scales: to multiply the scores with.
+        positions: positions in the segment.
+        scales: numbers to multiply the scores with.
     """
 
     keys: NDArray[np.int64]

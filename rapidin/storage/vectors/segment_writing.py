@@ -1,8 +1,8 @@
 """Writing segments: immutable FAISS files of coded vectors.
 
-It goes in steps, each a function of its own, so that a test can kill the process between any two:
+Writing goes in steps, each a function of its own, so that a test can kill the process between any two:
 `write_temporary`, `sync_file`, `publish`, `sync_directory`, `describe`. A segment counts only once the database
-names it; `garbage` deletes what it does not name. `reading` opens what was written.
+names it; `garbage` deletes files that it does not name. `segments` opens what was written.
 
 n samples · K numbers in a vector.
 """
@@ -33,7 +33,7 @@ _HEADER_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class SegmentRecord:
-    """What the database says about a segment; `id` is its row's, None before there is one."""
+    """What the database says about a segment; `id` is the id of its row, None before there is one."""
 
     id: int | None
     name: str
@@ -57,21 +57,22 @@ def check_space(store: Path, rows: int, row_bytes: int, more: int = 0) -> None:
     """Check that a segment of `rows` coded vectors, and `more` bytes beside it, fit on the disk.
 
     Raises:
-        StoreSpaceError: it does not.
+        StoreSpaceError: they do not fit.
     """
     with file_errors(store):
         free = shutil.disk_usage(store).free
     needed = rows * row_bytes + _HEADER_BYTES + more
     if needed > free:
         raise StoreSpaceError(
-            f"{store}: {needed:,} bytes are needed and {free:,} are free; free some and run the same command again"
+            f"{store}: {needed:,} bytes are needed and {free:,} are free; free some space and run the same "
+            "command again"
         )
 
 
 def coded(
     codec: Codec, vectors: NDArray[np.float32], scales: NDArray[np.float32]
 ) -> tuple[Any, NDArray[np.float32]]:
-    """A FAISS index of the coded vectors [n, K], and what their scores are to be multiplied with [n]."""
+    """A FAISS index of the coded vectors [n, K], and numbers [n] to multiply their scores with."""
     index = codec.new_index(vectors.shape[1])
     kept = np.empty(len(vectors), np.float32)
     step = max(1, _CHUNK_BYTES // (4 * vectors.shape[1]))
@@ -96,11 +97,11 @@ def write_temporary(store: Path, name: str, index: Any, folder: str = SEGMENTS_N
             # Through Python's file, because FAISS turns "disk full" into a RuntimeError and ignores it at close.
             writer = load_faiss().PyCallbackIOWriter(file.write, _CHUNK_BYTES)
             load_faiss().write_index(index, writer)
-            del writer  # hands over what it still buffers
+            del writer  # writes what it still buffers
 
 
 def sync_file(store: Path, name: str, folder: str = SEGMENTS_NAME) -> None:
-    """Have the temporary file's bytes on disk before anything names them."""
+    """Wait until the temporary file's bytes are on disk, before anything names them."""
     path = temporary_path(store, name, folder)
     with file_errors(path):
         sync(path)
@@ -114,7 +115,7 @@ def publish(store: Path, name: str, folder: str = SEGMENTS_NAME) -> None:
 
 
 def sync_directory(store: Path, folder: str = SEGMENTS_NAME) -> None:
-    """Have the final name on disk, too."""
+    """Wait until the final name is on disk, too."""
     directory = store / folder
     with file_errors(directory):
         sync(directory)
@@ -131,7 +132,7 @@ def describe(store: Path, name: str, rows: int, codec: Codec, dimension: int) ->
 
 
 def write_segment(store: Path, index: Any, codec: Codec) -> SegmentRecord:
-    """Take all steps with a FAISS index of coded vectors; what the database has to say about the file.
+    """Take all steps with a FAISS index of coded vectors, and return what the database has to say about the file.
 
     Raises:
         StoreSpaceError: the disk is full.
@@ -146,7 +147,7 @@ def write_segment(store: Path, index: Any, codec: Codec) -> SegmentRecord:
 
 
 def written(path: Path, least: int) -> tuple[str, int]:
-    """Checksum and size of a file that was just written, as `file_checksum`.
+    """Checksum and size of a file that was just written, as `file_checksum` gives them.
 
     Raises:
         StoreSpaceError: it has fewer than `least` bytes.
@@ -154,7 +155,9 @@ def written(path: Path, least: int) -> tuple[str, int]:
     with file_errors(path):
         checksum, size = file_checksum(path)
     if size < least:
-        raise StoreSpaceError(f"{path}: only {size:,} bytes were written; look after the disk and run again")
+        raise StoreSpaceError(
+            f"{path}: only {size:,} bytes were written; check the disk and run the same command again"
+        )
     return checksum, size
 
 

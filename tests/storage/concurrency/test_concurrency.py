@@ -37,9 +37,9 @@ with Store.open(sys.argv[1]) as store, store.writer():
 
 
 def answers(snapshot):
-    best = [[(h.sample.id, h.score, repr(h.sample)) for h in hits] for hits in snapshot.search(QUERY, 30).largest]
+    best = [[(h.id, h.score, repr(h)) for h in hits] for hits in snapshot.search(QUERY, 30).largest]
     ids, scores = snapshot.scores(QUERY)
-    filtered = [hit.sample.id for hit in snapshot.search(QUERY, 30, ["topic=odd"]).largest[0]]
+    filtered = [hit.id for hit in snapshot.search(QUERY, 30, ["topic=odd"]).largest[0]]
     return best, ids, scores.tolist(), filtered
 
 
@@ -110,7 +110,7 @@ with Store.open(sys.argv[1]) as store:
         with store.snapshot() as snapshot:
             ids, scores = snapshot.scores(QUERY)
             hits = snapshot.search(QUERY, 1000).largest[0]
-            assert sorted(hit.sample.id for hit in hits) == ids and len(ids) == snapshot.samples
+            assert sorted(hit.id for hit in hits) == ids and len(ids) == snapshot.samples
             assert len(ids) % 10 == 0, ids
             seen.add(len(ids))
         if len(ids) == 100:

@@ -74,8 +74,8 @@ def test_an_old_reader_keeps_its_own_and_no_more(filled: Store) -> None:
         assert sizes[-1] <= 4
         with filled.snapshot() as exact:
             assert exact.samples == old.samples == 20
-        assert [hit.sample.id for hit in old.search(QUERIES, 20, index="rabitq").largest[0]] == [
-            hit.sample.id for hit in old.search(QUERIES, 20).largest[0]
+        assert [hit.id for hit in old.search(QUERIES, 20, index="rabitq").largest[0]] == [
+            hit.id for hit in old.search(QUERIES, 20).largest[0]
         ]
     with filled.writer():
         assert not mine & files(filled)

@@ -49,7 +49,7 @@ def clustered_store(path: Path, bits: int = 16, kinds: tuple[str, ...] = ()) -> 
 
 
 def ids(found: list) -> list[list[str]]:
-    return [[hit.sample.id for hit in of_query] for of_query in found]
+    return [[hit.id for hit in of_query] for of_query in found]
 
 
 def recall(found: list, truth: list) -> float:

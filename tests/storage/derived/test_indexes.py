@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from rapidin.errors import FilterError, IndexNotFoundError, SettingError, StoreEmptyError
-from rapidin.records.as_json import to_json
+from rapidin.records.json_form import to_json
 from rapidin.storage import Store
-from rapidin.storage.derived.indexes import ivf, rabitq, view
+from rapidin.storage.derived.indexes import index_choice, ivf, rabitq
 from rapidin.storage.scan import CpuScan, cpu_scan
 from rapidin.storage.vectors.codecs import codec_of_bits
 from tests.storage.derived.clusters import (
@@ -63,7 +63,7 @@ def test_enough_is_found_and_scores_are_exact(templates, monkeypatch, bits: int,
         names, scores = snapshot.scores(QUERIES)
         for end in found:
             for query, hits in enumerate(end):
-                exact = [scores[query, names.index(hit.sample.id)] for hit in hits]
+                exact = [scores[query, names.index(hit.id)] for hit in hits]
                 np.testing.assert_allclose([hit.score for hit in hits], exact, rtol=1e-4, atol=1e-3)
     if kind == "ivf":
         assert info.parameters["recall"] >= info.parameters["recall_target"] == 0.95
@@ -124,7 +124,7 @@ def test_ties_are_ordered_by_id(path: Path, kind: str, covered: int) -> None:
             nprobe = 5 if kind == "ivf" else None
             high, low = snapshot.search_ends(queries, 25, index=kind, nprobe=nprobe).ends
             for found, largest in ((high, True), (low, False)):
-                pairs = [[(hit.sample.id, hit.score) for hit in hits] for hits in found]
+                pairs = [[(hit.id, hit.score) for hit in hits] for hits in found]
                 assert pairs == oracle(snapshot, queries, 25, largest)
 
 
@@ -196,7 +196,7 @@ def test_filtered_searches_are_exact(indexed: Store, index: str) -> None:
         assert snapshot.search_ends(QUERIES, 50, ("third=1",), index).index == "exact"
         found = snapshot.search_ends(QUERIES, 50, ("third=1",), index).ends
         assert found == snapshot.search_ends(QUERIES, 50, ("third=1",)).ends
-        assert all(hit.sample.metadata["third"] == 1 for end in found for hits in end for hit in hits)
+        assert all(hit.metadata["third"] == 1 for end in found for hits in end for hit in hits)
         with pytest.raises(FilterError):
             snapshot.search(QUERIES, 5, ("no_such_field=1",), index=index)
 
@@ -245,9 +245,9 @@ class TestAuto:
     def test_small_stores_take_one_bit(self, indexed: Store, monkeypatch) -> None:
         with indexed.snapshot() as snapshot:
             assert snapshot.chosen_index() == "rabitq"
-            few = QUERIES[: view.MOST_QUERIES]
+            few = QUERIES[: index_choice.MOST_QUERIES]
             assert snapshot.search(few, 3, index="auto").largest == snapshot.search(few, 3, index="rabitq").largest
-        monkeypatch.setattr(view, "MANY_ROWS", COUNT)
+        monkeypatch.setattr(index_choice, "MANY_ROWS", COUNT)
         with indexed.snapshot() as snapshot:
             assert snapshot.chosen_index() == "ivf"
         indexed.drop_index("ivf")
@@ -256,7 +256,7 @@ class TestAuto:
 
     def test_many_queries_are_compared_exactly(self, indexed: Store, monkeypatch) -> None:
         with indexed.snapshot() as snapshot:
-            assert snapshot.chosen_index(queries=view.MOST_QUERIES) == "rabitq"
+            assert snapshot.chosen_index(queries=index_choice.MOST_QUERIES) == "rabitq"
             assert snapshot.chosen_index(queries=1000) == "exact"
             assert snapshot.search(QUERIES, 3, index="auto").largest == snapshot.search(QUERIES, 3).largest
         indexed.drop_index("rabitq")

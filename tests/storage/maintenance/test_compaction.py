@@ -38,7 +38,7 @@ def seen(store: Store, queries: np.ndarray = QUERIES):
     with store.snapshot() as snapshot:
         ids, scores = snapshot.scores(queries)
         ends = [
-            [[(hit.sample.id, hit.score) for hit in hits] for hits in end]
+            [[(hit.id, hit.score) for hit in hits] for hits in end]
             for end in snapshot.search_ends(queries, 30).ends
         ]
     return store.list(), ids, scores.tobytes(), ends
@@ -180,7 +180,7 @@ def test_indexes_lose_what_moved_and_readers_keep_theirs(filled: Store, monkeypa
     expected = seen(filled)
 
     def indexed(snapshot) -> list:
-        return [[hit.sample.id for hit in hits] for hits in snapshot.search(QUERIES, 18, index=kind).largest]
+        return [[hit.id for hit in hits] for hits in snapshot.search(QUERIES, 18, index=kind).largest]
 
     def files() -> set[str]:
         return {path.name for path in (filled.path / "indexes").iterdir() if path.is_file()}
@@ -376,7 +376,7 @@ STEPS = [
     "sample_changes.move_samples",
     "sample_changes.remove_segments",
     "Compaction._record",
-    "StoreWriter.remove_garbage",
+    "garbage.remove_garbage",
     "Database.give_back_space",
 ]
 MOMENTS = [
@@ -389,7 +389,8 @@ MOMENTS = [
 
 CHILDREN = """
 import json, os, sys
-from rapidin.storage import Store, StoreWriter
+from rapidin.storage import Store
+from rapidin.storage.maintenance import garbage
 from rapidin.storage.catalog import sample_changes, tables
 from rapidin.storage.maintenance import compaction
 from rapidin.storage.vectors import segment_writing as segments
@@ -399,7 +400,7 @@ compaction.SEGMENT_BYTES = int(sys.argv[2])
 
 def die_around(step, moment, turn):
     home, name = step.split(".")
-    homes = {"segments": segments, "tables": tables, "sample_changes": sample_changes, "StoreWriter": StoreWriter,
+    homes = {"segments": segments, "tables": tables, "sample_changes": sample_changes, "garbage": garbage,
              "Compaction": compaction._Compaction, "Database": Database}
     home, calls = homes[home], []
     original = getattr(home, name)

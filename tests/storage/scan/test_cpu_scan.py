@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from rapidin.errors import SettingError, StoreError, StoreMismatchError
-from rapidin.storage import ScoredSample, Store
+from rapidin.records import Hit
+from rapidin.storage import Store
 from rapidin.storage.scan import cpu_scan
 from rapidin.storage.vectors.codecs import HalfPrecision
 from rapidin.storage.vectors.codecs.decoded_slices import SlicedQueries
@@ -28,8 +29,8 @@ def oracle(truth: Truth, query: np.ndarray, k: int, largest: bool, wanted) -> li
     return [(id, score) for score, id in scored[:k]]
 
 
-def found(hits: list[ScoredSample]) -> list[tuple[str, float]]:
-    return [(hit.sample.id, hit.score) for hit in hits]
+def found(hits: list[Hit]) -> list[tuple[str, float]]:
+    return [(hit.id, hit.score) for hit in hits]
 
 
 batch = st.lists(st.tuples(st.sampled_from(IDS), st.integers(0, 2)), unique_by=lambda pair: pair[0], max_size=10)
@@ -133,8 +134,8 @@ def test_real_numbers_in_many_blocks_and_threads(
     for query in range(5):
         best = live[np.argsort(-truth[query, live])[:20]]
         worst = upper[np.argsort(truth[query, upper])[:20]]
-        assert [hit.sample.metadata["i"] for hit in top[query]] == best.tolist()
-        assert [hit.sample.metadata["i"] for hit in bottom[query]] == worst.tolist()
+        assert [hit.metadata["i"] for hit in top[query]] == best.tolist()
+        assert [hit.metadata["i"] for hit in bottom[query]] == worst.tolist()
         np.testing.assert_allclose([hit.score for hit in bottom[query]], truth[query, worst], rtol=1e-5)
 
 

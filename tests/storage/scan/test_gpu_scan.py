@@ -76,7 +76,7 @@ def test_results_are_those_of_the_cpu(stand_in: GpuScan, store: Store, where, qu
 def test_twins_are_both_found(stand_in: GpuScan, store: Store) -> None:
     with store.snapshot(stand_in) as snapshot:
         hits = snapshot.search(random_vectors(200, dimension=K)[20:21], 2).largest[0]
-    assert sorted(hit.sample.id for hit in hits) == ["020", "150"]
+    assert sorted(hit.id for hit in hits) == ["020", "150"]
 
 
 def test_more_results_than_a_gpu_gives_come_from_the_cpu(stand_in: GpuScan, store: Store, monkeypatch) -> None:

@@ -43,7 +43,7 @@ def test_subsets_score_as_the_whole_does(store: Store, count: int) -> None:
             ids, some = snapshot.scores(queries(store, count), (where,))
             np.testing.assert_array_equal(some, scores[:, [int(id) for id in ids]], err_msg=where)
         for query, hits in enumerate(snapshot.search(queries(store, count), 90).largest):
-            assert [hit.score for hit in hits] == [scores[query, int(hit.sample.id)] for hit in hits]
+            assert [hit.score for hit in hits] == [scores[query, int(hit.id)] for hit in hits]
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -53,7 +53,7 @@ def test_twins_score_alike_and_are_ordered_by_id(store: Store, count: int) -> No
         _, scores = snapshot.scores(queries(store, count))
         assert (scores[:, 65:] == scores[:, 3:4]).all()
         for hits in snapshot.search(queries(store, count), 90).largest:
-            assert [hit.sample.id for hit in hits if hit.sample.id in twins] == twins
+            assert [hit.id for hit in hits if hit.id in twins] == twins
 
 
 @pytest.mark.parametrize("count", [1, 5, 9, 40])

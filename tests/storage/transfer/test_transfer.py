@@ -24,7 +24,7 @@ from rapidin.errors import (
     StoreMismatchError,
     StoreSpaceError,
 )
-from rapidin.records.as_json import to_json
+from rapidin.records.json_form import to_json
 from rapidin.settings.store_settings import ProjectionSettings, TextSettings, TracedParameter
 from rapidin.storage import MetadataChange, NewSample, Store, export_vectors
 from rapidin.storage.transfer import export_format, importing

@@ -264,7 +264,7 @@ def test_a_flipped_byte_in_the_database_is_never_answered_from(filled: Store, tm
 
 def seen(path: Path):
     with Store.open(path) as store, store.snapshot() as snapshot:
-        hits = [(hit.sample.id, hit.score) for hit in snapshot.search(QUERY, 30).largest[0]]
+        hits = [(hit.id, hit.score) for hit in snapshot.search(QUERY, 30).largest[0]]
         filtered = [store.count([where]) for where in ("topic = odd", "rank > 9", "rank != 3", "tokens > 15")]
         return [repr(sample) for sample in store.list()], hits, filtered
 

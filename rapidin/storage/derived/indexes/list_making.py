@@ -6,27 +6,25 @@ n rows · h queries · r numbers in a folded vector · K in a vector.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import SettingError
+from rapidin.storage.derived.derived_kind import StepProgress
 from rapidin.storage.derived.indexes import clustering, tuning
 from rapidin.storage.derived.indexes.folding import Folding
 from rapidin.storage.derived.indexes.parameters import IvfParameters
 from rapidin.storage.scan import Best, Scan
-from rapidin.storage.vectors import Codec, Rows, SegmentSource, decoded
+from rapidin.storage.vectors import Codec, Rows, SegmentSource, decoded_vectors
 
 QUERIES = 100
 """Stored vectors that are held back to measure with; at most a tenth of all."""
 NEIGHBOURS = 10
 DEFAULT_RECALL = 0.95
 _SEED = 99
-
-Progress = Callable[[str, int, int], None]
-"""Told the name of a step, what of it is done, and what there is to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ class ListMaker:
         codec: Codec,
         dimension: int,
         scan: Scan,
-        progress: Progress,
+        progress: StepProgress,
     ) -> None:
         """Work on live `rows` whose segments `segments` gives; vectors have K = `dimension` numbers."""
         self._rows = rows
@@ -147,7 +145,7 @@ class ListMaker:
         """Indexes [h, m] of the rows of largest, and of smallest, inner product with held-back rows; not these."""
         # The length of a query changes no order, but might overflow.
         rows = replace(self._rows.chosen(held), scales=np.ones(len(held), np.float32))
-        vectors = decoded(rows, self._open, self._dimension)
+        vectors = decoded_vectors(rows, self._open, self._dimension)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         ends = self._scan.best(vectors, NEIGHBOURS + 1, self._rows, self._open, both=True)
         low = ends.smallest or ends.largest

@@ -128,9 +128,9 @@ def test_every_way_of_scoring_gives_what_the_codes_say(
     np.testing.assert_allclose(scores, truth, atol=tolerance)
     for of_query, best, worst in zip(scores, high, low, strict=True):
         order = sorted(range(len(live)), key=lambda index: (-of_query[index], ids[index]))
-        assert [hit.sample.id for hit in best] == [ids[index] for index in order[:9]]
+        assert [hit.id for hit in best] == [ids[index] for index in order[:9]]
         reverse = sorted(range(len(live)), key=lambda index: (of_query[index], ids[index]))
-        assert [hit.sample.id for hit in worst] == [ids[index] for index in reverse[:9]]
+        assert [hit.id for hit in worst] == [ids[index] for index in reverse[:9]]
 
 
 def test_twins_tie_and_the_smaller_id_comes_first(store: Store) -> None:
@@ -138,7 +138,7 @@ def test_twins_tie_and_the_smaller_id_comes_first(store: Store) -> None:
     with store.snapshot() as snapshot:
         for count in (1, 12):
             hits = snapshot.search(np.repeat(vectors[100:101], count, axis=0), 2).largest[0]
-            assert [hit.sample.id for hit in hits] == ["100", "200"]
+            assert [hit.id for hit in hits] == ["100", "200"]
             assert hits[0].score == hits[1].score
 
 
@@ -212,7 +212,7 @@ def test_a_faiss_that_is_too_old_is_told(monkeypatch) -> None:
 
 
 def test_setting_error_of_bits_names_the_flag(tmp_path: Path, model_directory: Path) -> None:
-    from rapidin.settings.requested import resolve
+    from rapidin.ingest.resolving import resolve
 
     with pytest.raises(SettingError, match="--bits"):
         resolve({"model": str(model_directory), "bits": 3}, None, tmp_path)

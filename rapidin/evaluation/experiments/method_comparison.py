@@ -1,0 +1,165 @@
+"""Measures of Tables 4 and 2 of Lin et al. 2024: how well and how fast methods find the labelled samples.
+
+Shape letters: q queries · n samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapidin.evaluation.methods import METHODS, MethodScores
+from rapidin.evaluation.metrics import (
+    Bootstrap,
+    average_precision,
+    correlation,
+    ends_measures,
+    overlap,
+    precision,
+    ranking,
+    reciprocal_rank,
+)
+from rapidin.records import CachingCost, CurvePoint, EndsQuality, Interval, MethodCost, MethodQuality
+
+PairMeasure = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
+"""Function that compares two methods' scores of one query, [n] each."""
+
+_CURVE_POINTS = 40
+
+
+class Comparison:
+    """Judges methods by the samples that they rank first.
+
+    Args:
+        relevant: whether each sample should be found, [n].
+        ties: numbers of `tie_order`, [n].
+        ks: numbers of samples at each end that is judged.
+        reference: scores of ``rapidin``, [q, n].
+    """
+
+    def __init__(
+        self,
+        relevant: NDArray[np.bool_],
+        ties: NDArray[np.uint64],
+        ks: Sequence[int],
+        reference: NDArray[np.float32],
+    ) -> None:
+        self._relevant = relevant
+        self._ties = ties
+        self.ks = fitting(ks, len(relevant) // 2)
+        self._reference = reference
+        self._bootstrap = Bootstrap(len(reference))
+        ranked = self._ranked(reference)
+        self._reference_auprc = {k: _ends(ranked, k)[0] for k in self.ks}
+
+    def quality(self, found: MethodScores, cost: MethodCost) -> MethodQuality:
+        """Judge a method's scores."""
+        ranked = self._ranked(found.scores)
+        mean = self._bootstrap.mean
+        at = []
+        for k in self.ks:
+            auprc, auroc = _ends(ranked, k)
+            at.append(
+                EndsQuality(
+                    k=k,
+                    auprc=mean(auprc),
+                    auroc=mean(auroc),
+                    precision=mean(np.array([precision(row, k) for row in ranked])),
+                    auprc_behind=mean(self._reference_auprc[k] - auprc),
+                    overlap=self._over_pairs(found, partial(self._overlap, k)),
+                )
+            )
+        return MethodQuality(
+            name=found.name,
+            summary=METHODS[found.name].summary,
+            at=tuple(at),
+            average_precision=mean(np.array([average_precision(row) for row in ranked])),
+            reciprocal_rank=mean(np.array([reciprocal_rank(row) for row in ranked])),
+            spearman=self._over_pairs(found, lambda own, its: correlation(own, its, ranks=True)),
+            curve=tuple(
+                CurvePoint(k, mean(np.array([precision(row, k) for row in ranked]))) for k in curve_ks(self.ks[-1])
+            ),
+            cost=cost,
+        )
+
+    def _ranked(self, scores: NDArray[np.float32]) -> list[NDArray[np.bool_]]:
+        """Whether each sample is relevant, from the best down, for each query."""
+        return [self._relevant[ranking(row, self._ties)] for row in scores]
+
+    def _overlap(self, k: int, own: NDArray[np.float32], its: NDArray[np.float32]) -> float:
+        return overlap(own, its, self._ties, k)
+
+    def _over_pairs(self, found: MethodScores, measure: PairMeasure) -> Interval:
+        """Mean of a measure that compares rapidin's scores of a query with the method's."""
+        pairs = zip(self._reference, found.scores, strict=True)
+        return self._bootstrap.mean(np.array([measure(own, its) for own, its in pairs]))
+
+
+def _ends(ranked: Sequence[NDArray[np.bool_]], k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """auPRC and auROC of every query, [q] each."""
+    found = [ends_measures(row, k) for row in ranked]
+    return np.array([one.auprc for one in found]), np.array([one.auroc for one in found])
+
+
+def fitting(ks: Sequence[int], most: int) -> tuple[int, ...]:
+    """The numbers that are at most `most`, ascending; `most` itself if there is none."""
+    return tuple(sorted({k for k in ks if k <= most})) or (max(1, most),)
+
+
+def curve_ks(most: int) -> list[int]:
+    """Numbers from 1 to `most` at equal distances on a logarithmic scale."""
+    return sorted({round(float(k)) for k in np.geomspace(1, most, _CURVE_POINTS)})
+
+
+def cost_of(found: MethodScores, own: MethodScores, caching: CachingCost) -> MethodCost:
+    """Time and memory of a method.
+
+    Args:
+        found: scores of the method.
+        own: scores of ``rapidin``.
+        caching: time that computing the store's vectors takes.
+    """
+    cached = METHODS[found.name].cached
+    preparation = caching.seconds if cached else found.preparation
+    return MethodCost(
+        preparation=preparation,
+        seconds_alone=found.seconds_alone,
+        seconds_together=found.seconds_together,
+        memory=found.memory,
+        device_memory=found.device_memory,
+        pays_from=None
+        if cached or found.seconds_alone is None or own.seconds_alone is None
+        else pays_from(caching.seconds - preparation, found.seconds_alone - own.seconds_alone),
+        pays_from_together=None
+        if cached
+        else pays_from(caching.seconds - preparation, found.seconds_together - own.seconds_together),
+        resumed=found.resumed,
+    )
+
+
+def pays_from(more_before: float, less_each: float) -> int | None:
+    """Smallest number of queries that saves the seconds spent before; None if none does."""
+    if less_each <= 0:
+        return None
+    return max(1, math.floor(more_before / less_each) + 1)
+
+
+def verdict(methods: Sequence[MethodQuality]) -> str:
+    """One sentence about which methods have a higher auPRC than the first, and at which k."""
+    first, *others = methods
+    if not others:
+        return f"{first.name} is compared with nothing."
+    better = []
+    for method in others:
+        ks = [at for at in method.at if at.auprc_behind.mean < 0]
+        if ks:
+            sure = [str(at.k) for at in ks if at.auprc_behind.high is not None and at.auprc_behind.high < 0]
+            beyond = f", beyond chance at {', '.join(sure)}" if sure else ", within the intervals"
+            better.append(f"{method.name} (k = {', '.join(str(at.k) for at in ks)}{beyond})")
+    if not better:
+        return f"By auPRC {first.name} is at least as good as every other method at every k."
+    return f"By auPRC better than {first.name}: {'; '.join(better)}."

@@ -1,0 +1,145 @@
+"""What a search finds: samples, their influences, and those of single tokens.
+
+Equations are those of Lin et al. 2024 (arXiv 2405.11724).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
+
+from pydantic import computed_field
+
+from rapidin.records.samples import Sample, Span, WhereComputed
+
+Measure = Literal["cosine"]
+"""What a score measures: ``cosine`` is the mean over parameter tensors of the cosine between two gradients."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInfluence:
+    """The part that one token, or one word, of a text has in an influence.
+
+    Attributes:
+        token: its characters, as they stand in the text; empty for a token without any, such as the end of a
+            sequence.
+        start, end: where they stand in the text, the first character and the one behind the last.
+        influence: signed influence; the values of all tokens of a text add up to the influence of the whole.
+    """
+
+    token: str
+    start: int
+    end: int
+    influence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit(Sample):
+    """A training sample found by a search, with its influence on the generation.
+
+    Attributes:
+        rank: place among the hits of its end, counted from 1, by `score`.
+        estimate: influence estimated from RapidGrads (Eq. 5); with layer-wise normalisation it lies in [−1, 1] up
+            to noise.
+        exact: influence computed from the gradients themselves; None: not computed.
+        token_influences: target tokens of the sample's text with their influences on the generation (Eq. 6), which
+            add up to `exact`; empty: not computed. Offsets count in `text`.
+        words: the influences of tokens added up to words.
+        matrix: influence of each of `token_influences` on each target token of the generation (Eq. 8): a row for
+            each of `SearchResult.generation_tokens`; empty: not computed.
+    """
+
+    rank: int
+    estimate: float
+    exact: float | None = None
+    token_influences: WhereComputed[tuple[TokenInfluence, ...]] = ()
+    words: WhereComputed[tuple[TokenInfluence, ...]] = ()
+    matrix: WhereComputed[tuple[tuple[float, ...], ...]] = ()
+
+    @classmethod
+    def of(cls, sample: Sample, rank: int, estimate: float, **computed: Any) -> Self:
+        """Make the hit of a sample; `computed` are the other fields of a hit."""
+        own = {one.name: getattr(sample, one.name) for one in fields(Sample)}
+        return cls(**own, rank=rank, estimate=estimate, **computed)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def score(self) -> float:
+        """The influence that hits are ranked by: the exact one if it was computed, else the estimate."""
+        return self.estimate if self.exact is None else self.exact
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A generation whose influences were asked for.
+
+    Attributes:
+        id: the row's id, or a number from 0.
+        prompt: text the model was given.
+        generation: text it answered, or was said to have answered.
+        generated: whether the model wrote the generation in this search.
+        tokens: length in tokens.
+        targets: number of tokens of the generation.
+        truncated: whether tokens were cut off.
+        metadata: the other fields of the query's row.
+        spans: parts of `generation` that alone were asked about, as first character and the one behind the last;
+            empty: all of it.
+    """
+
+    id: str
+    prompt: str
+    generation: str
+    generated: bool
+    tokens: int
+    targets: int
+    truncated: bool
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    spans: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenResult:
+    """What one target token of the generation goes back to (Eq. 7).
+
+    Attributes:
+        token: its characters; empty for the end of a sequence.
+        start, end: where they stand in the generation.
+        proponents: hits from the largest influence on this token down. Influences of a sample on all tokens add up
+            to its influence on the generation.
+        opponents: hits from the smallest influence up.
+    """
+
+    token: str
+    start: int
+    end: int
+    proponents: tuple[Hit, ...]
+    opponents: tuple[Hit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What one query found.
+
+    Attributes:
+        query: what was asked.
+        proponents: hits from the largest influence down.
+        opponents: hits from the smallest influence up; empty unless asked for.
+        index: ``exact``, or the name of the index that chose the candidates.
+        measure: what the scores measure.
+        by_token: hits of every target token of the generation by itself; empty: not asked for.
+        generation_tokens: target tokens of the generation, which the rows of `Hit.matrix` stand for, with the sum
+            of the shown proponents' influences on each; empty: not computed.
+        explained: how the influences of tokens were computed: ``forward mode``, ``central differences`` or
+            ``one backward pass per token``, with ``along the query's RapidGrad`` behind it where memory did not
+            suffice for the gradient; None: they were not computed.
+    """
+
+    query: Query
+    proponents: tuple[Hit, ...]
+    opponents: tuple[Hit, ...] = ()
+    index: str = "exact"
+    measure: Measure = "cosine"
+    by_token: WhereComputed[tuple[TokenResult, ...]] = ()
+    generation_tokens: WhereComputed[tuple[TokenInfluence, ...]] = ()
+    explained: WhereComputed[str | None] = None

@@ -1,0 +1,69 @@
+"""What an ingest is about to do, and what it did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What an ingest is about to do.
+
+    Attributes:
+        samples: number of samples whose gradients will be computed.
+        tokens: number of these samples' tokens.
+        truncated: number of these samples that are cut to the maximum length.
+        skipped: number of rows that the store has already.
+        bytes: size by which the store will grow.
+        bytes_free: free space on the store's disk.
+    """
+
+    samples: int
+    tokens: int
+    truncated: int
+    skipped: int
+    bytes: int
+    bytes_free: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowFailure:
+    """A row left out by ``--on-error skip``, and why."""
+
+    file: str
+    row: int
+    id: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What an ingest did.
+
+    Attributes:
+        added: new samples.
+        replaced: samples whose text had changed; their old vectors are gone.
+        updated: samples whose metadata alone had changed.
+        skipped: rows that were in the store already.
+        failed: number of rows left out because of an error; `failures` has them.
+        truncated: samples of this run that were cut to the maximum length.
+        samples_total: live samples in the store afterwards.
+        tokens: number of tokens processed, without padding.
+        seconds: duration of the whole run, loading the model included.
+        tokens_per_second: tokens divided by the seconds spent on gradients; 0 if there were none.
+        store: path of the store.
+        failures: the rows left out, and why.
+    """
+
+    added: int
+    replaced: int
+    updated: int
+    skipped: int
+    failed: int
+    truncated: int
+    samples_total: int
+    tokens: int
+    seconds: float
+    tokens_per_second: float
+    store: str
+    failures: tuple[RowFailure, ...] = ()

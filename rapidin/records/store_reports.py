@@ -1,0 +1,213 @@
+"""What a store holds, and what work on a whole store did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import computed_field
+
+from rapidin.settings import StatedSettings
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """One immutable file of vectors.
+
+    Attributes:
+        name: name of the file under ``segments/``.
+        rows: vectors in it, deleted ones included.
+        live: vectors of samples that were not deleted or replaced.
+        bytes: size of the file.
+        checksum: XXH3-128 of the file, hexadecimal.
+    """
+
+    name: str
+    rows: int
+    live: int
+    bytes: int
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """A way of searching a store, ``exact``, which needs nothing, or an index; or other data derived from it.
+
+    Attributes:
+        name: ``exact``, or the kind of the index.
+        covered: number of live samples that it knows.
+        uncovered: number of live samples that a search compares exactly besides.
+        bytes: size of its files.
+        parameters: what it was built with, and what was measured then.
+        advice: what should be done about it; None: nothing.
+    """
+
+    name: str
+    covered: int
+    uncovered: int
+    bytes: int
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    advice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What building an index did.
+
+    Attributes:
+        name: kind of the index.
+        trained: whether it was built from scratch; if not, the existing one was extended.
+        added: number of live samples that this run covered.
+        covered, uncovered, bytes, parameters, advice: see `IndexInfo`.
+        seconds: duration of the run.
+        repaired: number of its files and database rows that were missing, damaged or altered, and were
+            written again.
+    """
+
+    name: str
+    trained: bool
+    added: int
+    covered: int
+    uncovered: int
+    bytes: int
+    seconds: float
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    advice: str | None = None
+    repaired: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreInfo(StatedSettings):
+    """What a store holds, with the settings that it was created with.
+
+    Attributes:
+        path: directory of the store.
+        samples: number of live samples.
+        deleted: number of deleted samples whose vectors are still on disk.
+        traced_parameters: number of parameters that a gradient has.
+        traced_tensors: number of parameter tensors that a gradient has.
+        bytes_vectors: size of the vectors on disk.
+        bytes_metadata: size of the database on disk.
+        bytes_unnamed: size of the files that the database no longer names. The first writer that finds no reader
+            that may need them deletes them.
+        format_version: version of the store's format.
+        created: time of creation.
+        indexes: ways to search, the exact one first.
+        segments: files of vectors.
+        metadata_fields: names of the metadata fields.
+    """
+
+    path: str
+    samples: int
+    deleted: int
+    traced_parameters: int
+    traced_tensors: int
+    bytes_vectors: int
+    bytes_metadata: int
+    bytes_unnamed: int
+    format_version: int
+    created: str
+    indexes: tuple[IndexInfo, ...]
+    derived: tuple[IndexInfo, ...]
+    segments: tuple[SegmentInfo, ...]
+    metadata_fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What checking a store found.
+
+    Attributes:
+        samples: number of live samples.
+        problems: sentences that each name a file or a sample.
+    """
+
+    samples: int
+    problems: tuple[str, ...]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class CompactReport:
+    """What a compaction did.
+
+    Attributes:
+        segments_before, segments_after: number of files of vectors.
+        removed: number of deleted or replaced samples that left the files.
+        bytes_before, bytes_after: size of vectors and database, as the store counts them; files that a reader
+            still uses are removed later.
+        seconds: duration of the work.
+        uncovered: number of live samples that each index covered before and does not cover any more, by index.
+    """
+
+    segments_before: int
+    segments_after: int
+    removed: int
+    bytes_before: int
+    bytes_after: int
+    seconds: float
+    uncovered: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What an export wrote.
+
+    Attributes:
+        path: directory of the export.
+        format: ``safetensors`` or ``numpy``.
+        samples: number of samples in it.
+        bytes: size of all its files.
+        seconds: duration of the work.
+        notes: sentences about derived data of the store that the export does not contain.
+    """
+
+    path: str
+    format: str
+    samples: int
+    bytes: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an import did.
+
+    Attributes:
+        added: new samples.
+        replaced: samples whose content differed; their old vectors are gone.
+        skipped: samples that were in the store already; their metadata was brought up to date.
+        samples_total: live samples in the store afterwards.
+    """
+
+    added: int
+    replaced: int
+    skipped: int
+    samples_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecodeReport:
+    """What recoding a store made.
+
+    Attributes:
+        samples: number of samples in the new store.
+        bits: bits that hold a number of its vectors.
+        bytes_before, bytes_after: size of the vectors, in the old store and in the new one.
+        seconds: duration of the work.
+        notes: sentences about derived data of the old store that the new one does not have.
+    """
+
+    samples: int
+    bits: int
+    bytes_before: int
+    bytes_after: int
+    seconds: float
+    notes: tuple[str, ...] = ()

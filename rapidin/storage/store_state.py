@@ -1,0 +1,70 @@
+"""What a snapshot reads of the database when it opens, kept until somebody commits something."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from rapidin.storage.catalog import Database, tables
+from rapidin.storage.derived import SearchIndexes, derived_records
+from rapidin.storage.scan import CpuScan
+from rapidin.storage.vectors import Codec, OpenedSegments, Rows, SegmentRecord
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """One state of a store.
+
+    Attributes:
+        records: segments by database id.
+        rows: the live samples' vectors.
+        indexes: indexes for approximate search; opened ones stay open.
+    """
+
+    records: dict[int, SegmentRecord]
+    rows: Rows
+    indexes: SearchIndexes
+
+
+class NewestState:
+    """Reads the newest state, and keeps it, so that a search after a search need not read a million rows again.
+
+    Attributes:
+        segments: open segments of the newest state, and of those before it that are still searched.
+    """
+
+    def __init__(self, path: Path, database: Database, dimension: int, codec: Codec) -> None:
+        """Read states of the store in the directory `path`."""
+        self._path = path
+        self._database = database
+        self._dimension = dimension
+        self._codec = codec
+        self.segments = OpenedSegments(path, dimension)
+        self._lock = threading.Lock()
+        self._kept: tuple[int, StoreState] | None = None
+
+    def of(self, session: Session) -> StoreState:
+        """The state that the transaction of a new session sees, which begins here.
+
+        Raises:
+            StoreCorruptError: the database is damaged.
+        """
+        with self._lock, self._database.translated_errors():
+            before = self._database.version()
+            found = tables.segment_records(session)  # begins the transaction
+            steady = self._database.version() == before
+            if steady and self._kept is not None and self._kept[0] == before:
+                return self._kept[1]
+            records = {record.id or 0: record for record in found}
+            rows = tables.searchable_rows(session)
+            indexes = SearchIndexes(
+                self._path, derived_records.read(session), records, rows, self._codec, self._dimension, CpuScan()
+            )
+            state = StoreState(records, rows, indexes)
+            if steady:
+                self._kept = (before, state)
+                self.segments.keep_only(records.values())
+            return state
