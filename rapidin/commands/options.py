@@ -12,7 +12,7 @@ Where = Annotated[
     list[str] | None,
     typer.Option(
         metavar="EXPR",
-        help="Take only samples that meet this condition: FIELD OP VALUE with = != < <= > >= ~ (regular expression) !~, "
+        help="Take only samples that meet this: FIELD OP VALUE with = != < <= > >= ~ (regular expression) !~, "
         "for example 'source=gsm8k', 'tokens<100' or 'poisoned=true'. Fields: the data's own, and id, prompt, "
         "response, text, file, row, tokens, targets, truncated, segment. Repeat to narrow down.",
     ),
@@ -23,6 +23,9 @@ TokensPerBatch = Annotated[
 ]
 TrustRemoteCode = Annotated[
     bool,
-    typer.Option("--trust-remote-code", help="Let the checkpoint's own Python code run. This is never remembered; give it each time."),
+    typer.Option(
+        "--trust-remote-code",
+        help="Let the checkpoint's own Python code run. This is never remembered; give it each time.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

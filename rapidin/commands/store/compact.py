@@ -24,7 +24,7 @@ def compact(
 ) -> None:
     """Give back the space of deleted samples and merge small files; searches go on meanwhile.
 
-    An index for approximate search does not cover the samples whose files are written anew, so they are compared
+    An index for approximate search does not cover the samples whose files are rewritten, so they are compared
     exactly until 'rapidin index' extends it; the output says which indexes that concerns.
     """
     from rapidin.commands.views.store_view import size

@@ -43,7 +43,9 @@ def index(
         int | None,
         typer.Option(min=1, help="Vectors to make the lists from; unless given, what 1 GiB of memory holds."),
     ] = None,
-    retrain: Annotated[bool, typer.Option("--retrain", help="Build the index again instead of adding what is new.")] = False,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Build the index again instead of adding what is new.")
+    ] = False,
     drop: Annotated[
         bool, typer.Option("--drop", help="Delete the index of --type instead of building it.")
     ] = False,
