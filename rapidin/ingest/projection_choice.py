@@ -1,4 +1,4 @@
-"""The projection of a new store, where the user leaves it to rapidin."""
+"""The choice of a new store's projection, if the user leaves it to rapidin."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rapidin.settings import MINIMUM_PROJECTION_DIM, ProjectionSettings, TracedP
 logger = logging.getLogger(__name__)
 
 _LEAST_REDUCTION = 64
-"""Traced parameters per number of a RapidGrad from which the factored projection is taken.
+"""Number of traced parameters per number of a RapidGrad from which the factored projection is taken.
 
-Its time grows with K, that of the shuffled one with the parameters. Measured on a CPU, the two are equally fast at
-about 85 parameters per number on a model of 5.5 million, at about 110 on one of 29.5 million
-(benchmarks/RESULTS.md). It is taken somewhat before that, because its noise is a third lower.
+Its time grows with K, the time of the shuffled one with the parameters. Measured on a CPU, the two are equally fast
+at about 85 parameters per number on a model of 5.5 million, and at about 110 on one of 29.5 million
+(benchmarks/RESULTS.md). The factored one is taken somewhat earlier, because its noise is a third lower.
 """
 
 _LEAST_SHARE = 32
-"""Numbers per parameter tensor below which its norm cannot be had from its sketch (relative error √(2/w))."""
+"""Count w of numbers per parameter tensor below which its sketch does not tell its norm (relative error √(2/w))."""
 
 
 def choose_projection(
@@ -32,17 +32,16 @@ def choose_projection(
 ) -> ProjectionSettings:
     """Fill in what the user left open.
 
-    K is the largest power of two that fits where fewer than the default's parameters are traced, as in small
-    adapters. The projection is the factored one where it is about as fast or faster and gives each layer enough
-    numbers; without layer-wise normalisation it would give equal shares to unequal layers, so it is left to those
-    who ask for it.
+    If fewer parameters are traced than the default K, as in small adapters, K is the largest power of two that fits.
+    The factored projection is chosen if it is about as fast or faster and gives each layer enough numbers. Without
+    layer-wise normalisation it would give equal shares to unequal layers, so then it is used only on request.
 
     Args:
-        projection: with the user's values or the defaults.
-        parameters: that are traced.
+        projection: settings with the user's values or the defaults.
+        parameters: traced parameter tensors.
         normalise_layers: whether each parameter tensor's gradient is divided by its norm.
-        kind_given: whether `projection.kind` is the user's.
-        dimension_given: whether `projection.dimension` is.
+        kind_given: whether the user gave `projection.kind`.
+        dimension_given: whether the user gave `projection.dimension`.
     """
     total = sum(math.prod(parameter.shape) for parameter in parameters)
     changes: dict[str, object] = {}
