@@ -8,8 +8,8 @@ every page of fresh memory before it hands it out. With pages of 4 KiB this take
 because gradients and transforms are large and short-lived. If the system grants no such pages, nothing changes.
 
 ``GOMP_SPINCOUNT`` says how long a thread of OpenMP that waits for its team keeps a core busy. The default is
-longer than most steps of the factored projection take. If another program wants the core, too, the thread that the
-team waits for does not get it. Measured on two cores, the default took twice as long beside one busy process and five
-times as long beside three; alone it is a few per cent faster. Without any spinning, a lone process would take a
-tenth to a fifth longer.
+longer than most steps of the factored projection take. If another program wants the core, too, the thread that
+the team waits for does not get it. Measured on two cores, the default took twice as long beside one busy
+process and five times as long beside three; alone it is a few per cent faster. Without any spinning, a lone
+process would take a tenth to a fifth longer.
 """
