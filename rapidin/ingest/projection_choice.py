@@ -29,8 +29,8 @@ def choose_projection(
         projection: settings with the user's values or the defaults.
         parameters: the traced parameters.
         normalise_layers: whether each parameter tensor's gradient is divided by its norm.
-        kind_given: whether `projection.kind` is the user's.
-        dimension_given: whether `projection.dimension` is.
+        kind_given: whether the user gave `projection.kind`.
+        dimension_given: whether the user gave `projection.dimension`.
     """
     total = sum(math.prod(parameter.shape) for parameter in parameters)
     changes: dict[str, object] = {}

@@ -15,7 +15,7 @@ from torch import nn
 
 from rapidin.attribution import BatchRunner, Explainer, RapidGradEngine, TokenBudget, TokenQueries
 from rapidin.errors import GradientError, ModelError, RowError, SettingError
-from rapidin.model.borrowed import HeldNetwork
+from rapidin.model.borrowed import BorrowedNetwork
 from rapidin.model.fingerprints import check_same, fingerprint
 from rapidin.model.generation import generate
 from rapidin.model.loading import Tokenizer, load_model, load_tokenizer
@@ -94,14 +94,14 @@ class StoreModel:
         settings = store.settings
         self.trust_remote_code = trust_remote_code
         self.lock = threading.RLock()
-        self._held: HeldNetwork | None = None
+        self._held: BorrowedNetwork | None = None
         if isinstance(model, nn.Module):
             if adapter is not None:
                 raise SettingError(
                     "the network that was given has its adapter on it: leave out the adapter's place"
                 )
             self.settings: ModelSettings = settings.model
-            self._held = HeldNetwork(model, store.path, settings)
+            self._held = BorrowedNetwork(model, store.path, settings)
         elif tokenizer is not None:
             raise SettingError("a tokenizer goes with a network that is given: leave it out, or give the network")
         else:
