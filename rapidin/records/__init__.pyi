@@ -17,7 +17,6 @@ from .evaluation_reports import (
 )
 from .hits import (
     Hit as Hit,
-    Measure as Measure,
     Query as Query,
     SearchResult as SearchResult,
     TokenInfluence as TokenInfluence,
