@@ -74,7 +74,13 @@ def codec_table(
         *("labelled in the top 10", "gradients, ms a sample", "coding, ms a sample", "search, µs a sample"),
     )
     for dimension in dimensions:
-        projection = choose_projection(ProjectionSettings(dimension=dimension), loaded.parameters, False, True)
+        projection = choose_projection(
+            ProjectionSettings(dimension=dimension),
+            loaded.parameters,
+            normalise_layers=True,
+            kind_given=False,
+            dimension_given=True,
+        )
         with RapidGradEngine(loaded.model, loaded.parameters, projection) as engine:
             rapidgrads(engine, asked[:4], _TOKENS, dimension)
             started = time.perf_counter()

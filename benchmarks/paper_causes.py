@@ -23,7 +23,13 @@ from benchmarks.paper_tables import MAX_NEW_TOKENS, SHOWN, Lines, half, ingested
 from benchmarks.paper_worlds import World
 from rapidin.attribution.influence.gradient_products import GradientProducts, query_gradient
 from rapidin.attribution.rapidgrads import RapidGradEngine, TokenBudget
-from rapidin.evaluation.experiments.questions import Label, asked, read_questions, relevant, training_set
+from rapidin.evaluation.experiments.experiment_data import (
+    Label,
+    answered_queries,
+    read_query_rows,
+    relevant,
+    training_set,
+)
 from rapidin.evaluation.metrics.intervals import Bootstrap
 from rapidin.evaluation.metrics.ranking_measures import average_precision, ends_measures, ranking, tie_order
 from rapidin.model.loading import load_model
@@ -146,12 +152,12 @@ def _where_missed(scores: Floats, parts: Parts, tensors: NDArray[np.int64]) -> L
 def _parts(world: World, store: Path, limit: int | None) -> Parts:
     with Store.open(store) as opened, StoreModel(opened, device="cpu") as model:
         label = Label(world.label)
-        questions = read_questions(world.queries, opened, label, limit=limit)
-        queries = asked(model, questions, MAX_NEW_TOKENS)
+        questions = read_query_rows(world.queries, opened, label, limit=limit)
+        queries = answered_queries(model, questions, MAX_NEW_TOKENS)
         training = training_set(opened, model, ())
         loaded = load_model(model.settings.model_copy(update={"parameters": "."}), "cpu")
-        projection = model.projection.model_copy(update={"objective": "loss"})
-        with RapidGradEngine(loaded.model, loaded.parameters, projection) as engine:
+        gradient = model.gradient.model_copy(update={"objective": "loss"})
+        with RapidGradEngine(loaded.model, loaded.parameters, model.projection, gradient) as engine:
             gradients = [query_gradient(engine, query.encoded) for query in queries]
             found = GradientProducts(
                 engine, TokenBudget(_TOKENS_PER_BATCH, engine.device, model.projection.dimension)

@@ -17,16 +17,16 @@ from benchmarks.paper_published import BACKDOOR, TIMES, TRACING
 from benchmarks.paper_worlds import Tuned, World
 from benchmarks.tracing_data import Pair
 from rapidin.data import read_rows
-from rapidin.evaluation.experiments.label_experiments import LabelExperiment, backdoor, trace
-from rapidin.evaluation.experiments.questions import (
+from rapidin.evaluation.experiments.experiment_data import (
     Label,
-    Questions,
-    asked,
-    read_questions,
+    QueryRows,
+    answered_queries,
+    read_query_rows,
     relevant,
     span_reader,
     training_set,
 )
+from rapidin.evaluation.experiments.label_experiments import LabelExperiment, backdoor, trace
 from rapidin.evaluation.methods.stored_scores import RapidinScorer
 from rapidin.evaluation.methods.tracin import TracIn
 from rapidin.evaluation.metrics.intervals import Bootstrap
@@ -76,7 +76,7 @@ class Kept:
     """
 
     exact: dict[tuple[int, str | None, bool, str], NDArray[np.float32]] = field(default_factory=dict)
-    answers: dict[int, Questions] = field(default_factory=dict)
+    answers: dict[int, QueryRows] = field(default_factory=dict)
 
 
 def methods_table(
@@ -86,7 +86,7 @@ def methods_table(
     store = ingested(world, world.tuned[0], {}, work / "default")
     with Store.open(store) as opened, StoreModel(opened, device="cpu") as model:
         label = Label(world.label)
-        questions = read_questions(world.queries, opened, label, limit=limit)
+        questions = read_query_rows(world.queries, opened, label, limit=limit)
         setting = LabelExperiment(
             opened, model, label, questions, max_new_tokens=MAX_NEW_TOKENS, device="cpu", work=work / "saved"
         )
@@ -158,7 +158,7 @@ def tracing_table(worlds: Iterable[tuple[World, Pair]], work: Path, baselines: S
         ):
             answers = _wrong_answers(world, model, opened, pair, place / "wrong.jsonl")
             label = Label(world.label)
-            questions = read_questions(answers, opened, label, span_of=span_reader("span", [pair.wrong]))
+            questions = read_query_rows(answers, opened, label, span_of=span_reader("span", [pair.wrong]))
             setting = LabelExperiment(opened, model, label, questions, device="cpu", work=place / "saved")
             report = trace(setting, baselines)
         rows = []
@@ -228,15 +228,15 @@ def _scored(
     with Store.open(store) as opened, StoreModel(opened, device="cpu") as model:
         label = Label(world.label)
         if variant.tuned not in kept.answers:
-            kept.answers[variant.tuned] = read_questions(world.queries, opened, label, limit=limit)
-        queries = asked(model, kept.answers[variant.tuned], MAX_NEW_TOKENS)
+            kept.answers[variant.tuned] = read_query_rows(world.queries, opened, label, limit=limit)
+        queries = answered_queries(model, kept.answers[variant.tuned], MAX_NEW_TOKENS)
         training = training_set(opened, model, ())
         found = RapidinScorer(opened, model).scores(queries, training)
-        normalise_layers = model.projection.normalise_layers
-        key = (variant.tuned, model.settings.parameters, normalise_layers, model.projection.objective)
+        normalise_layers = model.gradient.normalise_layers
+        key = (variant.tuned, model.settings.parameters, normalise_layers, model.gradient.objective)
         if key not in kept.exact:
             kept.exact[key] = TracIn(
-                model, normalise_layers=normalise_layers, objective=model.projection.objective
+                model, normalise_layers=normalise_layers, objective=model.gradient.objective
             ).scores(queries, training)
         marked = relevant(opened, training, label, ())
         info = opened.info()

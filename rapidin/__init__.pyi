@@ -24,10 +24,7 @@ from .errors import (
 )
 from .evaluation import (
     Answers as Answers,
-    Label as Label,
-    LabelExperiment as LabelExperiment,
     MethodOptions as MethodOptions,
-    Questions as Questions,
     Retraining as Retraining,
     Training as Training,
     evaluate_backdoor as evaluate_backdoor,
@@ -54,6 +51,7 @@ from .records import (
     IngestReport as IngestReport,
     Interval as Interval,
     LdsReport as LdsReport,
+    Measure as Measure,
     MethodCost as MethodCost,
     MethodLds as MethodLds,
     MethodQuality as MethodQuality,

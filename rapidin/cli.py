@@ -95,7 +95,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 """The commands in the order of the help."""
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name, cls=ingest.IngestCommand if name == "ingest" else None)(command)
 for experiment in (backdoor.backdoor, trace.trace, fidelity.fidelity, lds.lds):
     evaluations.command()(experiment)
 app.add_typer(evaluations)

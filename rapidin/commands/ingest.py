@@ -2,108 +2,110 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode
 from rapidin.commands.output import output, stderr
-from rapidin.settings import DType, Objective, OnError, ProjectionKind, Quantization, Targets
+from rapidin.settings import OnError
 
-IngestDevice = Annotated[
-    str,
-    typer.Option(
-        help="auto, cpu, cuda, cuda:0, or cuda:0,1 to compute on several GPUs, each with the whole model; with "
-        "fewer --workers than GPUs, each of them spreads the model's layers over its share. auto takes all GPUs "
-        "that there are."
-    ),
-]
-Model = Annotated[str | None, typer.Option(metavar="MODEL", help="Directory or hub id of the fine-tuned model.")]
-Adapter = Annotated[str | None, typer.Option(metavar="ADAPTER", help="Directory or hub id of its PEFT adapter.")]
+_BEFORE_SETTINGS = 3
+"""Parameters of `ingest` that the help shows before those of the table of settings: the store and the data."""
+
+
+class IngestCommand(TyperCommand):
+    """``rapidin ingest`` with an option for each setting of a store, made from the table of settings.
+
+    They are made when somebody asks for them, because the table imports pydantic, and ``rapidin --help`` need not
+    wait for that. Their values reach `ingest` as the context's object, by the settings' keys.
+    """
+
+    _own: list[Any]
+    _complete: bool
+
+    @property
+    def params(self) -> list[Any]:
+        """All arguments and options of the command: always one list, because the help is put into it."""
+        if not self._complete:
+            self._complete = True
+            self._own[_BEFORE_SETTINGS:_BEFORE_SETTINGS] = self._of_settings()
+        return self._own
+
+    @params.setter
+    def params(self, own: list[Any]) -> None:
+        self._own, self._complete = own, False
+
+    def _of_settings(self) -> list[Any]:
+        from rapidin.settings import STORE_SETTINGS
+
+        def requested(**settings: object) -> None:
+            """Stands for a function with an option for each setting."""
+
+        options = []
+        for setting in STORE_SETTINGS.values():
+            flag = setting.flag
+            option = typer.Option(flag.name, metavar=flag.metavar, help=flag.help)
+            kind, default = (bool, False) if flag.switches_off else (setting.type | None, None)
+            options.append(
+                inspect.Parameter(
+                    setting.key,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=default,
+                    annotation=Annotated[kind, option],
+                )
+            )
+        requested.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+        app = typer.Typer(add_completion=False)
+        app.command()(requested)
+        return [option for option in typer.main.get_command(app).params if option.name in STORE_SETTINGS]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        from rapidin.settings import STORE_SETTINGS
+
+        values = {key: ctx.params.pop(key) for key in STORE_SETTINGS}
+        for key, setting in STORE_SETTINGS.items():
+            if setting.flag.switches_off:
+                values[key] = False if values[key] else None
+        ctx.obj = values
+        return super().invoke(ctx)
 
 
 def ingest(
+    context: typer.Context,
     store: StorePath,
     data: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="JSON Lines, JSON, CSV or Parquet; repeat, or list several after it."),
     ] = None,
     more: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="More data files.")] = None,
-    model: Model = None,
-    adapter: Adapter = None,
-    projection_dim: Annotated[
-        int | None,
+    device: Annotated[
+        str,
         typer.Option(
-            help="Numbers in a RapidGrad, a power of two; 65536 unless given. More: less noise, more disk."
+            help="auto, cpu, cuda, cuda:0, or cuda:0,1 to compute on several GPUs, each with the whole model. "
+            "With fewer --workers than GPUs, each of them spreads the model's layers over its share. auto takes "
+            "all GPUs that there are."
         ),
-    ] = None,
-    projection: Annotated[
-        ProjectionKind | None,
-        typer.Option(
-            help="How gradients are compressed: 'factored' from the layers' inputs and outputs, faster than a "
-            "training step; 'shuffled', the paper's, from the gradients themselves. Unless given, the faster one "
-            "for this K and model."
-        ),
-    ] = None,
-    shuffles: Annotated[
-        int | None, typer.Option(help="Rounds of random shuffling of 'shuffled'; 20 unless given.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of shuffling and projection; 0 unless given.")] = None,
-    bits: Annotated[
-        int | None,
-        typer.Option(
-            help="Of each number of a RapidGrad on disk: 16, 4 or 1; 4 unless given. With 1 a store of four times "
-            "the --projection-dim is as large as with 4, less noisy and sooner searched, but takes longer to make."
-        ),
-    ] = None,
-    dtype: Annotated[DType | None, typer.Option(help="Of the weights in memory; auto: the checkpoint's.")] = None,
-    quantization: Annotated[Quantization | None, typer.Option(help="Of the base under an adapter.")] = None,
-    device: IngestDevice = "auto",
+    ] = "auto",
     workers: Annotated[
         int | None,
         typer.Option(
             min=1,
             metavar="N",
-            help="Processes that compute, each with the model in memory; unless given, one per GPU of --device, "
-            "and one on the CPU, whose cores they share.",
+            help="Processes that compute, each with the model in memory. Unless given, one for each GPU of "
+            "--device, and one on the CPU, which uses all cores.",
         ),
     ] = None,
     tokens_per_batch: TokensPerBatch = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Tokens after which a sample is cut; the model's context, at most 2048.")
-    ] = None,
-    parameters: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REGEX",
-            help="Trace the parameters whose name this finds, e.g. 'mlp|lm_head'; '.' finds all. Without it the "
-            "matrices are traced, and not the vectors of norms and biases, which blur the influence.",
-        ),
-    ] = None,
-    template: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help='JSON: {"prompt": "Q: {question}\\nA: ", "response": "{answer}"}.'),
-    ] = None,
-    targets: Annotated[
-        Targets | None, typer.Option(help="Which tokens are targets: the response's, or all but the first.")
-    ] = None,
-    objective: Annotated[
-        Objective | None,
-        typer.Option(
-            help="What of a token is differentiated: its loss, as in training, which tells facts and errors apart "
-            "best; or its log-odds, so that tokens the model is sure of count as much as those it guesses, which "
-            "finds far more of the samples behind a behaviour, such as a backdoor. Unless given, the loss."
-        ),
-    ] = None,
-    no_normalisation: Annotated[
-        bool, typer.Option("--no-normalisation", help="Do not divide each tensor's gradient by its norm.")
-    ] = False,
     trust_remote_code: TrustRemoteCode = False,
-    on_error: Annotated[OnError, typer.Option(help="At an unusable row: stop, or leave it out.")] = "fail",
+    on_error: Annotated[OnError, typer.Option(help="Stop at an unusable row, or skip it.")] = "fail",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the data, compute and change nothing.")
+        bool, typer.Option("--dry-run", help="Check the data, but compute and change nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -130,22 +132,8 @@ def ingest(
                 on_error=on_error,
                 dry_run=dry_run,
                 listener=listener,
-                model=model,
-                adapter=adapter,
-                projection=projection,
-                projection_dim=projection_dim,
-                shuffles=shuffles,
-                seed=seed,
-                bits=bits,
-                dtype=dtype,
-                quantization=quantization,
-                max_length=max_length,
-                parameters=parameters,
-                template=template,
-                targets=targets,
-                objective=objective,
-                normalise_layers=False if no_normalisation else None,
                 trust_remote_code=trust_remote_code,
+                **context.obj,
             )
         except KeyboardInterrupt:
             stderr().print(f"{listener.stored:,} samples are stored; run the same command to go on")

@@ -1,4 +1,4 @@
-"""Does it find the right samples? Scorers of training samples, and measures of what they put first."""
+"""Evaluation: are the samples that rapidin finds the right ones? Methods are compared by experiments."""
 
 import lazy_loader
 

@@ -6,14 +6,11 @@ from .evaluations import (
 )
 from .experiments import (
     Answers as Answers,
-    Label as Label,
-    LabelExperiment as LabelExperiment,
-    Questions as Questions,
     Retraining as Retraining,
     plot_precision as plot_precision,
 )
 from .methods import (
-    QUICK as QUICK,
+    QUICK_METHODS as QUICK_METHODS,
     MethodOptions as MethodOptions,
     method_settings as method_settings,
 )

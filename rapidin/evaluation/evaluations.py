@@ -17,15 +17,15 @@ from rapidin.evaluation.experiments import (
     backdoor,
     fidelity,
     linear_datamodeling,
-    read_questions,
+    read_query_rows,
     span_reader,
     trace,
 )
 from rapidin.evaluation.methods import (
-    DIRECTORY_NAME,
-    QUICK,
+    QUICK_METHODS,
+    SCORES_DIRECTORY,
     MethodOptions,
-    Tell,
+    StepProgress,
     methods_to_run,
     require_packages,
 )
@@ -40,7 +40,7 @@ def evaluate_backdoor(
     queries: str | Path,
     label: str,
     *,
-    baselines: Sequence[str] = QUICK,
+    baselines: Sequence[str] = QUICK_METHODS,
     ks: Sequence[int] = PAPER_KS,
     where: Sequence[str] = (),
     limit_queries: int | None = None,
@@ -56,7 +56,7 @@ def evaluate_backdoor(
     tokens_per_batch: int | None = None,
     max_new_tokens: int = 256,
     trust_remote_code: bool = False,
-    on_progress: Tell | None = None,
+    on_progress: StepProgress | None = None,
 ) -> BackdoorReport:
     """Compare how well rapidin and other methods find labelled samples, and what they take.
 
@@ -101,7 +101,7 @@ def evaluate_backdoor(
     require_packages(names, options)
     marks = Label(label)
     with _opened(store) as opened:
-        questions = read_questions(Path(queries), opened, marks, answers, limit_queries)
+        query_rows = read_query_rows(Path(queries), opened, marks, answers, limit_queries)
         with StoreModel(
             opened,
             model=model,
@@ -115,7 +115,7 @@ def evaluate_backdoor(
                 store=opened,
                 model=loaded,
                 label=marks,
-                questions=questions,
+                query_rows=query_rows,
                 where=where,
                 device=device,
                 options=options,
@@ -147,7 +147,7 @@ def evaluate_trace(
     tokens_per_batch: int | None = None,
     max_new_tokens: int = 256,
     trust_remote_code: bool = False,
-    on_progress: Tell | None = None,
+    on_progress: StepProgress | None = None,
 ) -> TraceReport:
     """Find the training samples behind wrong words, asked by whole generations and by these words alone.
 
@@ -182,7 +182,7 @@ def evaluate_trace(
     marks = Label(label)
     with _opened(store) as opened:
         span_of = span_reader(span_field, spans)
-        questions = read_questions(Path(queries), opened, marks, answers, limit_queries, span_of)
+        query_rows = read_query_rows(Path(queries), opened, marks, answers, limit_queries, span_of)
         with StoreModel(
             opened,
             model=model,
@@ -196,7 +196,7 @@ def evaluate_trace(
                 store=opened,
                 model=loaded,
                 label=marks,
-                questions=questions,
+                query_rows=query_rows,
                 where=where,
                 device=device,
                 options=options,
@@ -217,7 +217,7 @@ def evaluate_fidelity(
     device: str = "auto",
     tokens_per_batch: int | None = None,
     trust_remote_code: bool = False,
-    on_progress: Tell | None = None,
+    on_progress: StepProgress | None = None,
 ) -> FidelityReport:
     """Compare stored scores with those of exact gradients, and say whether K and bits suffice.
 
@@ -255,7 +255,7 @@ def evaluate_lds(
     store: Store | str | Path,
     queries: str | Path,
     *,
-    methods: Sequence[str] = ("rapidin", *QUICK),
+    methods: Sequence[str] = ("rapidin", *QUICK_METHODS),
     retraining: Retraining | None = None,
     options: MethodOptions | None = None,
     work: str | Path | None = None,
@@ -266,7 +266,7 @@ def evaluate_lds(
     tokens_per_batch: int | None = None,
     max_new_tokens: int = 256,
     trust_remote_code: bool = False,
-    on_progress: Tell | None = None,
+    on_progress: StepProgress | None = None,
 ) -> LdsReport:
     """Retrain on random subsets and tell whether the methods' scores predicted what happens.
 
@@ -320,7 +320,7 @@ def evaluate_lds(
             options=options,
             max_new_tokens=max_new_tokens,
             trust_remote_code=trust_remote_code,
-            tell=on_progress,
+            on_progress=on_progress,
         )
 
 
@@ -335,4 +335,4 @@ def _opened(store: Store | str | Path) -> Iterator[Store]:
 
 
 def _work(store: Store, given: str | Path | None) -> Path:
-    return store.path / DIRECTORY_NAME if given is None else Path(given)
+    return store.path / SCORES_DIRECTORY if given is None else Path(given)

@@ -1,6 +1,6 @@
 """Commits in the background: while one segment is written and synced, the next one's RapidGrads are gathered.
 
-Two buffers take turns. At most one commit is under way, by one thread, so the store has a single writer as before.
+Two buffers take turns. At most one commit is under way, in one thread, so the store has a single writer.
 
 Shape letters: n samples · K projection dimension.
 """
@@ -9,26 +9,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rapidin.records import RowFailure
 from rapidin.storage import NewSample, StoreWriter
+
+
+@dataclass(slots=True)
+class IngestCounts:
+    """What was committed, and what could not be.
+
+    Attributes:
+        added: number of new samples.
+        replaced: number of samples that took the place of one with the same id.
+        tokens: number of tokens of all of these, without padding.
+        truncated: number of these samples that were cut to the maximum length.
+        failures: rows whose gradient could not be used.
+    """
+
+    added: int = 0
+    replaced: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    failures: list[RowFailure] = field(default_factory=list)
 
 
 class Committer:
     """Gathers samples with their RapidGrads and commits them a segment at a time.
 
-    Use it in a ``with``; at its end no commit is under way any more. What it calls back, and what it raises, comes
-    in the caller's thread.
+    Use it in a ``with``, at whose end no commit is under way any more. It calls `committed` and raises errors in
+    the caller's thread only.
 
     Args:
-        writer: of the store.
+        writer: writer of the store.
         dimension: K.
-        capacity: samples of a segment.
-        normalised: whether all vectors have a norm near 1, which half precision holds well; others are scaled.
-        committed: called after each commit, with its samples.
+        capacity: number of samples of a segment.
+        unit_norm: whether all vectors have a norm near 1, which half precision holds well; other vectors are
+            scaled.
+        committed: function that is called after each commit, with its samples.
     """
 
     def __init__(
@@ -36,18 +58,20 @@ class Committer:
         writer: StoreWriter,
         dimension: int,
         capacity: int,
-        normalised: bool,
+        unit_norm: bool,
         committed: Callable[[list[NewSample]], None],
     ) -> None:
         self._writer = writer
-        self._normalised = normalised
+        self._unit_norm = unit_norm
         self._committed = committed
-        # Two buffers for the whole run: arrays of this size that come and go make the process grow. One number
-        # says which of them gathers, so that an interruption strikes before they change their parts or after it.
+        # The two buffers last for the whole run, because arrays of this size that come and go make the process
+        # grow. One number says which of them gathers, so that an interruption comes either before they change
+        # their parts or after it.
         self._segments = (_Segment(capacity, dimension), _Segment(capacity, dimension))
         self._turn = 0
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="rapidin-commit")
-        # Starts the thread: if an interruption cut that short later on, the executor would start a second one.
+        # This starts the thread now. If an interruption cut its start short later on, the executor would start a
+        # second one.
         self._executor.submit(int)
 
     def __enter__(self) -> Self:
@@ -57,7 +81,7 @@ class Committer:
         interruption: KeyboardInterrupt | None = None
         while True:
             try:
-                # The writer's lock is released next, so a commit under way is waited for, come what may.
+                # The writer's lock is released next, so a commit under way must be waited for, whatever happens.
                 self._executor.shutdown()
                 break
             except KeyboardInterrupt as error:
@@ -69,7 +93,7 @@ class Committer:
         """Take one sample with its RapidGrad [K], which is copied.
 
         Raises:
-            StoreError: the commit before failed.
+            StoreError: the previous commit failed.
         """
         if self._gathering.full:
             self.begin()
@@ -81,14 +105,14 @@ class Committer:
 
     @property
     def _writing(self) -> _Segment:
-        """The other one; it is empty, or its samples are to be committed."""
+        """The segment that does not gather; it is empty, or its samples are to be committed."""
         return self._segments[1 - self._turn]
 
     def begin(self) -> None:
-        """Begin to commit what was gathered, after the commit before has ended.
+        """Begin to commit what was gathered, after the previous commit has ended.
 
         Raises:
-            StoreError: the commit before failed.
+            StoreError: the previous commit failed.
         """
         self._settle()
         if self._gathering.samples:
@@ -96,10 +120,10 @@ class Committer:
             self._submit(self._writing)
 
     def look(self) -> None:
-        """Tell of a commit that has ended meanwhile.
+        """Call `committed` for a commit that has ended meanwhile.
 
         Raises:
-            StoreError: it failed.
+            StoreError: that commit failed.
         """
         if self._writing.future is not None and self._writing.future.done():
             self._settle()
@@ -114,38 +138,40 @@ class Committer:
         self._settle()
 
     def retry(self) -> None:
-        """Try a commit that has failed, or was interrupted before it began, once more."""
+        """Try once more to commit a segment whose commit failed, or was interrupted before it began."""
         writing = self._writing
         future = writing.future
         if writing.samples and (future is None or (future.done() and future.exception() is not None)):
             self._submit(writing)
 
     def _submit(self, segment: _Segment) -> None:
-        # First None: if an interruption has the new future forgotten, the old one must not stand for it.
+        # None comes first: if an interruption prevents the second assignment, the old future must not stand for
+        # the new one.
         segment.future = None
         segment.future = self._executor.submit(self._commit, segment)
 
     def _commit(self, segment: _Segment) -> None:
-        """Store a segment, unless that is done: it may be submitted twice; in the thread."""
+        """Store a segment, in the thread; it may be submitted twice, and the second time nothing is left to do."""
         if segment.stored is segment.samples:
             return
         samples = list(segment.samples)
         vectors = segment.vectors[: len(samples)]
-        scales = None if self._normalised else np.linalg.norm(vectors, axis=1)
+        scales = None if self._unit_norm else np.linalg.norm(vectors, axis=1)
         self._writer.commit(samples, vectors, scales)
         segment.stored = segment.samples
 
     def _settle(self) -> None:
-        """Wait for the commit under way; one that failed stays, so that `retry` can try it again."""
+        """Wait for the commit under way; the samples of one that failed stay, so that `retry` can commit them."""
         writing = self._writing
         if not writing.samples:
             return
         if writing.future is None:
-            self._submit(writing)  # an interruption came before it, or had its future forgotten
+            self._submit(writing)  # an interruption came before, or prevented that its future was kept
         if writing.future is not None:
             writing.future.result()
         samples = writing.samples
-        # In this order: a segment without a future is submitted again, and one that is stored is not stored twice.
+        # The order matters: a segment without a future is submitted again, and one that is stored is not stored
+        # twice.
         writing.future = None
         writing.samples = []
         self._committed(samples)
@@ -155,9 +181,10 @@ class _Segment:
     """A buffer of RapidGrads, float32 [capacity, K], and the samples of its first rows.
 
     Attributes:
-        samples: a new list after each commit.
-        future: of the commit under way or done, None if there is none or nobody knows of it any more.
-        stored: the list whose samples were stored last; only the thread sets it.
+        samples: samples of the first rows, a new list after each commit.
+        future: future of the commit under way or done; None if there is no commit, or an interruption came before
+            its future could be kept.
+        stored: list whose samples were stored last; only the thread sets it.
     """
 
     def __init__(self, capacity: int, dimension: int) -> None:

@@ -8,56 +8,42 @@ from itertools import islice
 from pathlib import Path
 
 from rapidin.data import read_rows
-from rapidin.errors import DataFileError, RowError
+from rapidin.errors import RowError
+from rapidin.ingest.spool import PlannedSample, SampleSpool
 from rapidin.records import IngestListener, RowFailure
 from rapidin.settings import Shape, Template
-from rapidin.storage import Store, metadata_hash
+from rapidin.storage import MetadataChange, NewSample, Store, metadata_hash
 from rapidin.text import EncodedSample, Encoder, TextSample, recognise
 
-_ROWS_AT_ONCE = 2_000
+_ROWS_AT_ONCE = 500
+"""Number of rows whose texts are in memory together; the store is asked about them in one query."""
 
 OnRowError = Callable[[RowError], None]
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRow:
-    """A row whose gradient is to be computed.
-
-    Attributes:
-        content_hash: of its text when the plan was made.
-        replaces: whether it takes the place of a stored sample of the same id.
-    """
-
-    content_hash: str
-    replaces: bool
-
-
 @dataclass(slots=True)
-class Plan:
+class IngestPlan:
     """What is to be done with the rows of the data files.
 
     Attributes:
-        new: places (file, row) whose gradients are to be computed.
-        updates: samples of which only the metadata changed.
-        skipped: rows that the store has already, or that came twice.
+        new: samples whose gradients are to be computed.
+        replaced: number of new samples that take the place of a stored one.
+        updates: changes of stored samples of which only the metadata changed.
+        skipped: number of rows that the store has already, or that came twice.
         failures: rows that cannot be used.
-        tokens: of the new samples.
-        truncated: of the new samples, cut to the maximum length.
-        shape: of the first usable row.
+        tokens: number of tokens of the new samples.
+        truncated: number of new samples that were cut to the maximum length.
+        shape: shape of the first usable row; None if there is no such row.
     """
 
-    new: dict[tuple[str, int], PlannedRow] = field(default_factory=dict)
-    updates: list[TextSample] = field(default_factory=list)
+    new: SampleSpool
+    replaced: int = 0
+    updates: list[MetadataChange] = field(default_factory=list)
     skipped: int = 0
     failures: list[RowFailure] = field(default_factory=list)
     tokens: int = 0
     truncated: int = 0
     shape: Shape | None = None
-
-    @property
-    def replaced(self) -> int:
-        """How many of the new rows replace a stored sample."""
-        return sum(row.replaces for row in self.new.values())
 
 
 def make_plan(
@@ -65,31 +51,34 @@ def make_plan(
     template: Template | None,
     store: Store | None,
     encoder: Callable[[], Encoder],
+    spool: SampleSpool,
     skip_errors: bool,
     listener: IngestListener,
-) -> Plan:
-    """Read all rows once and compare them with the store.
+) -> IngestPlan:
+    """Read all rows once, compare them with the store and put the new ones into the spool.
 
     Args:
-        files: the data files.
-        template: the user's, None for the built-in ones.
-        store: None where it is to be created.
-        encoder: makes the encoder; called when the first new row is met, for it takes seconds.
-        skip_errors: note unusable rows in the plan instead of raising the first one's error.
-        listener: told how many rows were read.
+        files: data files.
+        template: the user's template, None for the built-in ones.
+        store: the store; None if it is yet to be created.
+        encoder: function that makes the encoder; called at the first new row, because it takes seconds.
+        spool: an empty spool, which becomes the plan's `new`.
+        skip_errors: whether unusable rows are noted in the plan; otherwise the first one's error is raised.
+        listener: listener that is told how many rows were read.
 
     Raises:
         DataFileError: a file cannot be read.
         RowError: a row cannot be used and errors are not to be skipped.
+        StoreError: the spool cannot be written, for example because the disk is full.
     """
-    plan = Plan()
+    plan = IngestPlan(spool)
 
     def failed(error: RowError) -> None:
         if not skip_errors:
             raise error
         plan.failures.append(RowFailure(error.file, error.row, error.id, error.reason))
 
-    seen: dict[str, tuple[str, str]] = {}
+    seen: dict[str, tuple[str, str, int]] = {}
     samples = text_samples(files, template, failed)
     rows = 0
     while chunk := list(islice(samples, _ROWS_AT_ONCE)):
@@ -102,11 +91,12 @@ def make_plan(
                 failed(error)
         rows += len(chunk)
         listener.reading(rows)
+    spool.finish()
     return plan
 
 
 def text_samples(files: Sequence[Path], template: Template | None, failed: OnRowError) -> Iterator[TextSample]:
-    """Read rows as text; unusable ones go to `failed`."""
+    """Read rows as text; the errors of unusable ones go to `failed`."""
     for row in read_rows(files, failed):
         try:
             sample = recognise(row, template)
@@ -116,53 +106,34 @@ def text_samples(files: Sequence[Path], template: Template | None, failed: OnRow
         yield sample
 
 
-def encoded_samples(
-    files: Sequence[Path], template: Template | None, plan: Plan, encoder: Encoder
-) -> Iterator[tuple[TextSample, EncodedSample] | None]:
-    """Read the rows a second time and encode those that the plan wants.
-
-    Unusable rows are in the plan already.
-
-    Yields:
-        A sample, or None for a row that the plan does not want, so that who reads can stop at any row.
-
-    Raises:
-        DataFileError: a file has changed since the plan was made.
-    """
-
-    def known(_: RowError) -> None:
-        pass
-
-    changed = "has changed while it was being ingested: run the same command again"
-    missing = dict.fromkeys(plan.new)
-    for sample in text_samples(files, template, known):
-        planned = plan.new.get((sample.file, sample.row))
-        if planned is None:
-            yield None
-            continue
-        if planned.content_hash != sample.content_hash:
-            raise DataFileError(f"{sample.file}, row {sample.row}: the file {changed}")
-        del missing[sample.file, sample.row]
-        yield sample, encoder.encode(sample)
-    for file, row in missing:
-        raise DataFileError(f"{file}, row {row}: the file {changed}")
-
-
 def _place(
-    plan: Plan,
+    plan: IngestPlan,
     sample: TextSample,
     stored: dict[str, tuple[str, str]],
-    seen: dict[str, tuple[str, str]],
+    seen: dict[str, tuple[str, str, int]],
     encoder: Callable[[], Encoder],
 ) -> None:
-    """Put one sample where it belongs in the plan."""
+    """Put one sample where it belongs in the plan.
+
+    Args:
+        plan: the plan.
+        sample: the sample.
+        stored: hashes of content and metadata of stored samples, by id.
+        seen: content hash, file and row of the samples that came before, by id.
+        encoder: see `make_plan`.
+
+    Raises:
+        RowError: the row cannot be used.
+        StoreError: the spool cannot be written.
+    """
     first = seen.get(sample.id)
     if first is not None:
-        if first[0] != sample.content_hash:
+        content_hash, file, row = first
+        if content_hash != sample.content_hash:
             raise RowError(
                 sample.file,
                 sample.row,
-                f"its id is also that of {first[1]}, whose text is another: give each row an id of its own",
+                f"its id is also that of {file}, row {row}, whose text is another: give each row an id of its own",
                 sample.id,
             )
         plan.skipped += 1
@@ -170,11 +141,30 @@ def _place(
     content, metadata = stored.get(sample.id, (None, None))
     if content != sample.content_hash:
         encoded = encoder().encode(sample)
-        plan.new[sample.file, sample.row] = PlannedRow(sample.content_hash, replaces=content is not None)
+        replaces = content is not None
+        plan.new.add(PlannedSample(_new_sample(sample, encoded), encoded.ids, encoded.targets, replaces))
+        plan.replaced += replaces
         plan.tokens += len(encoded.ids)
         plan.truncated += encoded.truncated
     elif metadata != metadata_hash(sample.metadata):
-        plan.updates.append(sample)
+        change = MetadataChange(sample.id, sample.content_hash, sample.metadata, sample.file, sample.row)
+        plan.updates.append(change)
     else:
         plan.skipped += 1
-    seen[sample.id] = (sample.content_hash, f"{sample.file}, row {sample.row}")
+    seen[sample.id] = (sample.content_hash, sample.file, sample.row)
+
+
+def _new_sample(text: TextSample, encoded: EncodedSample) -> NewSample:
+    return NewSample(
+        id=text.id,
+        prompt=encoded.prompt,
+        response=encoded.response,
+        metadata=text.metadata,
+        file=text.file,
+        row=text.row,
+        tokens=len(encoded.ids),
+        targets=sum(encoded.targets),
+        truncated=encoded.truncated,
+        content_hash=text.content_hash,
+        target_spans=encoded.target_spans,
+    )

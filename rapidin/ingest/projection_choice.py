@@ -25,6 +25,8 @@ _LEAST_SHARE = 32
 def choose_projection(
     projection: ProjectionSettings,
     parameters: Sequence[TracedParameter],
+    *,
+    normalise_layers: bool,
     kind_given: bool,
     dimension_given: bool,
 ) -> ProjectionSettings:
@@ -38,6 +40,7 @@ def choose_projection(
     Args:
         projection: with the user's values or the defaults.
         parameters: that are traced.
+        normalise_layers: whether each parameter tensor's gradient is divided by its norm.
         kind_given: whether `projection.kind` is the user's.
         dimension_given: whether `projection.dimension` is.
     """
@@ -51,5 +54,5 @@ def choose_projection(
     if not kind_given:
         fast = total >= _LEAST_REDUCTION * dimension
         fine = dimension >= _LEAST_SHARE * len(parameters)
-        changes["kind"] = "factored" if projection.normalise_layers and fast and fine else "shuffled"
+        changes["kind"] = "factored" if normalise_layers and fast and fine else "shuffled"
     return projection.model_copy(update=changes)

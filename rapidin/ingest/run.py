@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Unpack
 
 from rapidin.errors import DataError, ModelError, SettingError, StoreLockedError, StoreSpaceError
-from rapidin.ingest.counts import CachingCounts
-from rapidin.ingest.planning import Plan, encoded_samples, make_plan
+from rapidin.ingest.committing import IngestCounts
+from rapidin.ingest.planning import IngestPlan, make_plan
 from rapidin.ingest.projection_choice import choose_projection
+from rapidin.ingest.resolving import resolve
+from rapidin.ingest.spool import SampleSpool
 from rapidin.model import check_device, check_same, fingerprint
 from rapidin.records import IngestListener, IngestReport, Preflight
 from rapidin.settings import (
@@ -25,9 +27,8 @@ from rapidin.settings import (
     ResolvedSettings,
     StoreSettings,
     TracedParameter,
-    resolve,
 )
-from rapidin.storage import MetadataChange, Store, StoreWriter
+from rapidin.storage import Store, StoreWriter
 from rapidin.text import Encoder
 
 logger = logging.getLogger(__name__)
@@ -49,23 +50,25 @@ def ingest_files(
     listener: IngestListener | None = None,
     **settings: Unpack[RequestedSettings],
 ) -> IngestReport:
-    """Add training samples to a store, which is created where there is none.
+    """Add training samples to a store, which is created if it does not exist.
 
-    Rows that the store has are skipped, changed ones replaced; interrupted at any moment and called again, it
-    goes on where it stopped.
+    Rows that the store has are skipped, and changed ones replaced. After an interruption at any moment, the same
+    call goes on where it stopped.
 
     Args:
         store: directory of the store.
         data: JSON Lines, JSON, CSV or Parquet files.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``; several GPUs get a process each.
-        workers: processes that compute; None for one per GPU, or one on the CPU. Fewer than GPUs: each spreads the
-            model over its share of them.
-        tokens_per_batch: padded tokens computed together; halves itself when memory runs out.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``; each of several GPUs gets a process.
+        workers: number of processes that compute; None for one per GPU, or one on the CPU. If there are fewer
+            processes than GPUs, each spreads the model over its share of them.
+        tokens_per_batch: number of padded tokens computed together; it is halved when memory runs out.
         on_error: ``fail`` stops at the first unusable row, ``skip`` leaves it out and reports it.
-        dry_run: read and check the data, compute and change nothing; the report says what would be added.
-        trust_remote_code: whether the checkpoint's own Python code may run; never remembered.
-        listener: told about progress; what it raises ends the ingest, as an interruption does.
-        settings: of a new store (`model` is needed) or as of the existing one; see `RequestedSettings`.
+        dry_run: whether the data is only read and checked; the report then says what would be added.
+        trust_remote_code: whether the checkpoint's own Python code may run; this is never remembered.
+        listener: listener that is told about progress; an exception of its own ends the ingest as an interruption
+            does.
+        settings: settings of a new store, of which `model` is needed, or of the existing one; see
+            `RequestedSettings`.
 
     Raises:
         RapidinError: one of its kinds, see `rapidin.errors`; what was committed before it stays.
@@ -80,27 +83,31 @@ def ingest_files(
     if on_error not in ("fail", "skip"):
         raise SettingError(f"--on-error {on_error!r} is not one of fail, skip")
     check_device(device, workers)
-    options = _Options(device, workers, tokens_per_batch, on_error == "skip", trust_remote_code)
+    options = _RunOptions(device, workers, tokens_per_batch, on_error == "skip", dry_run, trust_remote_code)
     with ExitStack() as stack:
         opened = stack.enter_context(Store.open(path)) if Store.exists(path) else None
         resolved = resolve(settings, opened.settings if opened is not None else None, path)
-        # From before the plan on, which holds only as long as nobody else writes.
+        # The writer is there before the plan is made, because a plan holds only as long as nobody else writes.
         writer = stack.enter_context(opened.writer()) if opened is not None and not dry_run else None
         run = _Run(path, files, resolved, opened, writer, options, listener or IngestListener())
-        plan = run.plan()
-        if not dry_run and (plan.new or plan.updates):
-            run.execute(stack)
-        return run.report(started, dry_run)
+        plan = run.plan(stack)
+        if dry_run:
+            counts = IngestCounts(len(plan.new) - plan.replaced, plan.replaced, plan.tokens, plan.truncated)
+            return run.report(plan, counts, len(plan.updates), started)
+        updated = run.update_metadata(plan)
+        counts = run.compute(plan, stack)
+        return run.report(plan, counts, updated, started)
 
 
 @dataclass(frozen=True, slots=True)
-class _Options:
-    """How to run, as of `ingest_files`."""
+class _RunOptions:
+    """How one ingest is run, see `ingest_files`."""
 
     device: str
     workers: int | None
     tokens_per_batch: int | None
     skip_errors: bool
+    dry_run: bool
     trust_remote_code: bool
 
 
@@ -114,7 +121,7 @@ class _Run:
         resolved: ResolvedSettings,
         store: Store | None,
         writer: StoreWriter | None,
-        options: _Options,
+        options: _RunOptions,
         listener: IngestListener,
     ) -> None:
         self._path = path
@@ -124,62 +131,79 @@ class _Run:
         self._writer = writer
         self._options = options
         self._listener = listener
-        self._plan = Plan()
-        self._cached = CachingCounts()
-        self._updated = 0
         self._gradient_seconds = 0.0
         self._encoder = cache(self._make_encoder)
 
-    def plan(self) -> Plan:
-        """Look at the data, the place of the store and the model's files, before anything costs time."""
-        # Of a new store's model, too: it tells missing and damaged files by name.
+    def plan(self, stack: ExitStack) -> IngestPlan:
+        """Look at the data, the place of the store and the model's files, before anything costs time.
+
+        Args:
+            stack: stack that closes the plan's spool.
+        """
+        # A new store's model is looked at, too, because that names missing and damaged files.
         found = fingerprint(self._resolved.model)
         if self._store is None:
             Store.check_place(self._path)
         elif found is not None:
             self._check_fingerprint(self._store.settings.fingerprint, found)
-        self._plan = make_plan(
+        # The spool lies on the store's disk, because the system's place for temporary files may be its memory.
+        spool = SampleSpool(None if self._options.dry_run else _existing_directory(self._path))
+        plan = make_plan(
             self._files,
             self._resolved.text.template,
             self._store,
             self._encoder,
+            stack.enter_context(spool),
             self._options.skip_errors,
             self._listener,
         )
-        if self._store is None and not self._plan.new:
-            first = f": {self._plan.failures[0].reason}" if self._plan.failures else ""
+        if self._store is None and not plan.new:
+            first = f": {plan.failures[0].reason}" if plan.failures else ""
             raise DataError(f"{self._files[0]}: none of its rows can be used{first}")
-        count = len(self._plan.new)
+        self._check_space(plan)
+        return plan
+
+    def _check_space(self, plan: IngestPlan) -> None:
+        """Tell the listener what is to be done, and make sure that the disk has room for it.
+
+        The spool needs its room beside the store's growth. It is written already unless this is a dry run.
+        """
+        count = len(plan.new)
+        spool_bytes = plan.new.bytes if self._options.dry_run else 0
         preflight = Preflight(
             samples=count,
-            tokens=self._plan.tokens,
-            truncated=self._plan.truncated,
-            skipped=self._plan.skipped,
+            tokens=plan.tokens,
+            truncated=plan.truncated,
+            skipped=plan.skipped,
             bytes=count * (self._vector_bytes() + _METADATA_BYTES),
-            bytes_free=_free_bytes(self._path),
+            bytes_free=max(0, _free_bytes(self._path) - spool_bytes),
         )
         self._listener.planned(preflight)
         if preflight.bytes > preflight.bytes_free:
             raise StoreSpaceError(
                 f"{self._path}: {count:,} samples need about {preflight.bytes / 1e9:.2f} GB and the disk has "
-                f"{preflight.bytes_free / 1e9:.2f} GB free: make room, or give a smaller --projection-dim"
+                f"{preflight.bytes_free / 1e9:.2f} GB free beside {plan.new.bytes / 1e9:.2f} GB of "
+                "temporary data: make room, or give a smaller --projection-dim"
             )
-        return self._plan
 
-    def execute(self, stack: ExitStack) -> None:
-        """Compute what the plan asks for and commit it; `stack` closes what is opened."""
-        if self._store is not None and self._writer is not None:
-            self._updated = self._writer.update_metadata(
-                [
-                    MetadataChange(sample.id, sample.content_hash, sample.metadata, sample.file, sample.row)
-                    for sample in self._plan.updates
-                ]
-            )
-        if not self._plan.new:
-            return
+    def update_metadata(self, plan: IngestPlan) -> int:
+        """Replace the metadata of samples whose text is as it was, and return their number."""
+        if self._writer is None or not plan.updates:
+            return 0
+        return self._writer.update_metadata(plan.updates)
+
+    def compute(self, plan: IngestPlan, stack: ExitStack) -> IngestCounts:
+        """Compute and commit the plan's new samples.
+
+        Args:
+            plan: the plan.
+            stack: stack that closes what is opened.
+        """
+        if not plan.new:
+            return IngestCounts()
         # Imported here: torch and transformers take seconds, and an ingest that adds nothing needs neither.
         from rapidin.ingest.compute import open_computer
-        from rapidin.ingest.pipeline import Caching
+        from rapidin.ingest.pipeline import IngestPipeline
 
         options = self._options
         self._listener.loading_model(self._resolved.model.model)
@@ -190,23 +214,24 @@ class _Run:
                 options.workers,
                 options.tokens_per_batch,
                 options.trust_remote_code,
-                self._plan,
+                len(plan.new),
+                plan.tokens,
                 self._resolved.projection.dimension,
             )
         )
-        settings = self._settings(computer.parameters)
-        caching = Caching(computer, settings, options.tokens_per_batch)
+        settings = self._settings(plan, computer.parameters)
+        pipeline = IngestPipeline(computer, settings, options.tokens_per_batch)
         if self._writer is None:
-            # After everything that can fail early, so that a bad model leaves no empty store behind.
+            # The store is created after everything that can fail early, so that a bad model leaves none behind.
             self._writer = self._create(settings, stack)
         self._listener.computing(computer.processes)
-        samples = encoded_samples(self._files, settings.text.template, self._plan, self._encoder())
         begun = time.monotonic()
-        self._cached = caching.run(samples, self._plan, self._writer, self._listener, options.skip_errors)
+        counts = pipeline.run(plan.new, self._writer, self._listener, options.skip_errors)
         self._gradient_seconds = time.monotonic() - begun
+        return counts
 
-    def _settings(self, parameters: tuple[TracedParameter, ...]) -> StoreSettings:
-        """Settings of the store, after a last look at the fingerprint: a hub's files are here only now."""
+    def _settings(self, plan: IngestPlan, parameters: tuple[TracedParameter, ...]) -> StoreSettings:
+        """Return the store's settings, after a last look at the fingerprint: a hub's files are here only now."""
         found = fingerprint(self._resolved.model)
         if found is None:
             raise ModelError(
@@ -217,11 +242,13 @@ class _Run:
             return self._store.settings
         return StoreSettings(
             model=self._resolved.model,
-            text=self._resolved.text.model_copy(update={"shape": self._plan.shape}),
+            gradient=self._resolved.gradient,
+            text=self._resolved.text.model_copy(update={"shape": plan.shape}),
             codec=self._resolved.codec,
             projection=choose_projection(
                 self._resolved.projection,
                 parameters,
+                normalise_layers=self._resolved.gradient.normalise_layers,
                 kind_given=self._resolved.kind_given,
                 dimension_given=self._resolved.dimension_given,
             ),
@@ -240,30 +267,34 @@ class _Run:
         )
         return stack.enter_context(self._store.writer())
 
-    def report(self, started: float, dry_run: bool) -> IngestReport:
-        """Say what was done, or, of a dry run, what would be."""
-        plan, cached, updated = self._plan, self._cached, self._updated
-        if dry_run:
-            cached = CachingCounts(len(plan.new) - plan.replaced, plan.replaced, plan.tokens, plan.truncated)
-            updated = len(plan.updates)
-        failures = (*plan.failures, *cached.failures)
+    def report(self, plan: IngestPlan, counts: IngestCounts, updated: int, started: float) -> IngestReport:
+        """Say what was done, or, after a dry run, what would be.
+
+        Args:
+            plan: the plan.
+            counts: counts of what was committed.
+            updated: number of samples whose metadata was replaced.
+            started: time of `time.monotonic` at which the ingest began.
+        """
+        failures = (*plan.failures, *counts.failures)
+        seconds = self._gradient_seconds
         return IngestReport(
-            added=cached.added,
-            replaced=cached.replaced,
+            added=counts.added,
+            replaced=counts.replaced,
             updated=updated,
             skipped=plan.skipped,
             failed=len(failures),
-            truncated=cached.truncated,
+            truncated=counts.truncated,
             samples_total=self._store.count() if self._store is not None else 0,
-            tokens=cached.tokens,
+            tokens=counts.tokens,
             seconds=round(time.monotonic() - started, 3),
-            tokens_per_second=round(cached.tokens / self._gradient_seconds, 1) if self._gradient_seconds else 0.0,
+            tokens_per_second=round(counts.tokens / seconds, 1) if seconds else 0.0,
             store=str(self._path),
             failures=failures,
         )
 
     def _vector_bytes(self) -> int:
-        """Of a sample, as the store will keep it, at most."""
+        """Return the largest size of a sample's vector in the store."""
         return self._resolved.projection.dimension * self._resolved.codec.bits // 8
 
     def _make_encoder(self) -> Encoder:
@@ -277,9 +308,14 @@ class _Run:
         check_same(self._resolved.model, expected, found, self._path, remedy)
 
 
-def _free_bytes(path: Path) -> int:
-    """Free space of the disk that the store is, or will be, on."""
+def _existing_directory(path: Path) -> Path:
+    """Return the directory itself, or the nearest directory above it that exists."""
     place = path.absolute()
-    while not place.exists():
+    while not place.is_dir():
         place = place.parent
-    return shutil.disk_usage(place).free
+    return place
+
+
+def _free_bytes(path: Path) -> int:
+    """Return the free space of the disk that the store is, or will be, on."""
+    return shutil.disk_usage(_existing_directory(path)).free

@@ -14,6 +14,7 @@ from .hidden_states import (
     mean_hidden_states as mean_hidden_states,
 )
 from .loading import (
+    LoadedModel as LoadedModel,
     Tokenizer as Tokenizer,
     load_model as load_model,
     load_tokenizer as load_tokenizer,

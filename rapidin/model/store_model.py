@@ -71,6 +71,7 @@ class StoreModel:
         settings: the model's settings, with the places where it is now.
         tokenizer: the model's tokenizer.
         traced: the traced parameters.
+        gradient: settings of the gradients that the store's vectors were made from.
         projection: the store's projection of their gradients.
         device: the device of the first traced parameter.
         trust_remote_code: as given; other checkpoints of the same model are loaded with it, too.
@@ -117,8 +118,8 @@ class StoreModel:
                     encoder.encode_stored(sample)  # raises where the tokenizer is another
             module = load_model(self.settings, device, trust_remote_code).model if held is None else held.module
             self.traced = settings.traced
-            self.projection = settings.projection
-            engine = RapidGradEngine(module, self.traced, self.projection)
+            self.gradient, self.projection = settings.gradient, settings.projection
+            engine = RapidGradEngine(module, self.traced, self.projection, self.gradient)
         except BaseException:
             if self._held is not None:
                 self._held.close()

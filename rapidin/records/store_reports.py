@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import computed_field
 
+from rapidin.settings import StatedSettings
+
 
 @dataclass(frozen=True, slots=True)
 class SegmentInfo:
@@ -30,7 +32,7 @@ class SegmentInfo:
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """A way of searching a store: ``exact``, which needs nothing, or an index.
+    """A way of searching a store, ``exact``, which needs nothing, or an index; or other data derived from it.
 
     Attributes:
         name: ``exact``, or the kind of the index.
@@ -75,39 +77,39 @@ class IndexReport:
     repaired: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StoreInfo:
-    """What a store holds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreInfo(StatedSettings):
+    """What a store holds, with the settings that it was created with.
 
-    Sizes are sizes on disk. `bytes_unnamed` counts files that the database no longer names; the next writer
-    removes them as soon as no reader needs them.
+    Attributes:
+        path: directory of the store.
+        samples: number of live samples.
+        deleted: number of deleted samples whose vectors are still on disk.
+        traced_parameters: number of parameters that a gradient has.
+        traced_tensors: number of parameter tensors that a gradient has.
+        bytes_vectors: size of the vectors on disk.
+        bytes_metadata: size of the database on disk.
+        bytes_unnamed: size of the files that the database no longer names. The first writer that finds no reader
+            that may need them deletes them.
+        format_version: version of the store's format.
+        created: time of creation.
+        indexes: ways to search, the exact one first.
+        segments: files of vectors.
+        metadata_fields: names of the metadata fields.
     """
 
     path: str
     samples: int
     deleted: int
-    projection: str
-    projection_dim: int
-    shuffles: int
-    seed: int
-    objective: str
-    normalise_layers: bool
-    bits: int
     traced_parameters: int
     traced_tensors: int
-    model: str
-    adapter: str | None
-    dtype: str
-    quantization: str
-    parameters: str | None
-    max_length: int | None
-    targets: str
     bytes_vectors: int
     bytes_metadata: int
     bytes_unnamed: int
     format_version: int
     created: str
     indexes: tuple[IndexInfo, ...]
+    derived: tuple[IndexInfo, ...]
     segments: tuple[SegmentInfo, ...]
     metadata_fields: tuple[str, ...]
 
@@ -163,6 +165,7 @@ class ExportReport:
         samples: number of samples in it.
         bytes: size of all its files.
         seconds: duration of the work.
+        notes: sentences about derived data of the store that the export does not contain.
     """
 
     path: str
@@ -170,6 +173,7 @@ class ExportReport:
     samples: int
     bytes: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +202,7 @@ class RecodeReport:
         bits: bits that hold a number of its vectors.
         bytes_before, bytes_after: size of the vectors, in the old store and in the new one.
         seconds: duration of the work.
+        notes: sentences about derived data of the old store that the new one does not have.
     """
 
     samples: int
@@ -205,3 +210,4 @@ class RecodeReport:
     bytes_before: int
     bytes_after: int
     seconds: float
+    notes: tuple[str, ...] = ()

@@ -19,15 +19,7 @@ import rapidin
 from rapidin.records import Sample, SearchResult, StoreInfo, to_json
 from rapidin.report import page_data
 from rapidin.service.access import Gate
-from rapidin.service.answers import (
-    Failed,
-    LimitsAnswer,
-    Progress,
-    Report,
-    State,
-    Waiting,
-    errors,
-)
+from rapidin.service.answers import Failed, LimitsAnswer, Progress, Report, State, Waiting, errors
 from rapidin.service.ask_page import ask_page
 from rapidin.service.bodies import LimitedBody, only_json
 from rapidin.service.observing import Admission, Observed

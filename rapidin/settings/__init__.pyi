@@ -12,15 +12,17 @@ from .choices import (
     Shape as Shape,
     Targets as Targets,
 )
-from .requested import (
-    RequestedSettings as RequestedSettings,
-    ResolvedSettings as ResolvedSettings,
-    resolve as resolve,
+from .flags import (
+    Flag as Flag,
 )
 from .search_options import (
     Options as Options,
     Part as Part,
     SearchOptions as SearchOptions,
+)
+from .setting_table import (
+    STORE_SETTINGS as STORE_SETTINGS,
+    stated as stated,
 )
 from .store_settings import (
     CODEC_OF_BITS as CODEC_OF_BITS,
@@ -28,8 +30,12 @@ from .store_settings import (
     CodecSettings as CodecSettings,
     Fingerprint as Fingerprint,
     Frozen as Frozen,
+    GradientSettings as GradientSettings,
     ModelSettings as ModelSettings,
     ProjectionSettings as ProjectionSettings,
+    RequestedSettings as RequestedSettings,
+    ResolvedSettings as ResolvedSettings,
+    StatedSettings as StatedSettings,
     StoreSettings as StoreSettings,
     Template as Template,
     TextSettings as TextSettings,

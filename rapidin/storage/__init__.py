@@ -1,9 +1,17 @@
 """Where samples and their vectors are kept: the only home of FAISS and SQLAlchemy.
 
-Outside, only the names below are used. The package knows nothing of models, text, ingest or search.
+The package knows nothing of models, text, ingest or search. Each part imports only from those above it:
 
-importing, recoding → store → creation, compaction, exporting → writer, snapshot, verify → tables, segments, scan →
-database, schema
+store_files   names of a store's files, and errors of the operating system as the project's own
+filters       expressions such as ``topic=odd``, without SQL
+concurrency   locks of the writer and of readers
+vectors       codecs and segments, immutable files of coded vectors
+catalog       everything that SQLite knows: samples, metadata, segments, derived data
+scan          exact search
+derived       data made from the samples and kept beside them, such as indexes
+maintenance   what a store holds, checks, garbage, compaction
+store         `Store`, with its `Snapshot` for reading and its `StoreWriter`
+transfer      export, import and recoding of whole stores
 """
 
 import lazy_loader

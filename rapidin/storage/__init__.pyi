@@ -19,6 +19,9 @@ from .snapshot import (
 from .store import (
     Store as Store,
 )
+from .store_files import (
+    file_errors as file_errors,
+)
 from .store_writer import (
     StoreWriter as StoreWriter,
 )

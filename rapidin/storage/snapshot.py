@@ -23,8 +23,8 @@ from rapidin.storage.catalog import Database, compile_filters, hits_of, sample_o
 from rapidin.storage.concurrency import ReadersLock
 from rapidin.storage.derived import EXACT
 from rapidin.storage.scan import CpuScan, Scan, nothing
-from rapidin.storage.state import States
 from rapidin.storage.store_files import DATABASE_NAME
+from rapidin.storage.store_state import NewestState
 from rapidin.storage.vectors import DecodedSamples, Rows, Segment, decoded_vectors
 
 
@@ -56,7 +56,7 @@ class Snapshot:
     """
 
     def __init__(
-        self, path: Path, database: Database, dimension: int, states: States, scan: Scan | None = None
+        self, path: Path, database: Database, dimension: int, states: NewestState, scan: Scan | None = None
     ) -> None:
         """Take the present state of the store in the directory `path`; without a `scan` the CPU compares vectors.
 

@@ -7,7 +7,7 @@ only; vectors are touched by a search or `Store.verify`.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,12 +19,12 @@ from rapidin.settings import IndexKind, StoreSettings
 from rapidin.storage.catalog import compile_filters, sample_of, tables
 from rapidin.storage.concurrency import writer_lock
 from rapidin.storage.creation import Opened, check_place, create_store, open_store
-from rapidin.storage.derived import IndexBuilder, IvfOptions, drop
+from rapidin.storage.derived import KINDS, DerivedKind, IvfOptions, StepProgress, build_derived, drop_derived
 from rapidin.storage.maintenance import compact_store, store_info, verify_store
 from rapidin.storage.scan import Scan
 from rapidin.storage.snapshot import Snapshot
-from rapidin.storage.state import States
 from rapidin.storage.store_files import DATABASE_NAME, file_errors
+from rapidin.storage.store_state import NewestState
 from rapidin.storage.store_writer import StoreWriter
 from rapidin.storage.vectors import codec_named
 
@@ -47,7 +47,7 @@ class Store:
         self.format_version = opened.format_version
         self._database = opened.database
         dimension, codec = self.settings.projection.dimension, codec_named(self.settings.codec.name)
-        self._states = States(path, self._database, dimension, codec)
+        self._states = NewestState(path, self._database, dimension, codec)
 
     @classmethod
     def create(cls, path: str | Path, settings: StoreSettings) -> Self:
@@ -206,11 +206,11 @@ class Store:
         train_sample: int | None = None,
         recall: float | None = None,
         retrain: bool = False,
-        on_progress: Callable[[str, int, int], None] | None = None,
+        on_progress: StepProgress | None = None,
     ) -> IndexReport:
         """Build an index for approximate search, or extend the one of that kind to what was stored since.
 
-        One that is there is read and checked; what of it is missing or damaged is made anew.
+        If there is one, it is read and checked; what is missing of it or damaged is made again.
 
         Args:
             kind: ``ivf`` (lists of similar vectors; needs clusters) or ``rabitq`` (one bit per number).
@@ -228,15 +228,8 @@ class Store:
             StoreCorruptError: a segment is damaged.
             StoreSpaceError: the disk is full.
         """
-        with self.writer():
-            builder = IndexBuilder(
-                self.path,
-                self._database,
-                codec_named(self.settings.codec.name),
-                self.settings.projection.dimension,
-                on_progress,
-            )
-            return builder.build(kind, IvfOptions(nlist, nprobe, train_sample, recall), retrain)
+        options = IvfOptions(nlist, nprobe, train_sample, recall)
+        return self._built(_index_kind(kind), options, retrain, on_progress)
 
     def drop_index(self, kind: IndexKind) -> None:
         """Delete an index; nothing but the speed of searches is lost.
@@ -246,8 +239,37 @@ class Store:
             IndexNotFoundError: the store has none of it.
             StoreLockedError: another process is writing.
         """
-        with writer_lock(self.path):
-            drop(self.path, self._database, kind)
+        self._dropped(_index_kind(kind))
+
+    def build_derived(
+        self, kind: str, options: object = None, *, retrain: bool = False, on_progress: StepProgress | None = None
+    ) -> IndexReport:
+        """Build derived data of any kind, or extend it to what was stored since; what is damaged is made again.
+
+        Args:
+            kind: name of the kind, see `derived.kinds`.
+            options: options of that kind.
+            retrain: whether to build all of it again instead of extending it.
+            on_progress: function that is told the name of a step, how much is done of it, and how much there is.
+
+        Raises:
+            SettingError: this rapidin knows no such kind, or an option cannot be used.
+            StoreEmptyError: the store holds no samples.
+            StoreLockedError: another process is writing.
+            StoreCorruptError: a segment is damaged.
+            StoreSpaceError: the disk is full.
+        """
+        return self._built(_derived_kind(kind), options, retrain, on_progress)
+
+    def drop_derived(self, kind: str) -> None:
+        """Delete derived data of any kind.
+
+        Raises:
+            SettingError: this rapidin knows no such kind.
+            IndexNotFoundError: the store has none of it.
+            StoreLockedError: another process is writing.
+        """
+        self._dropped(_derived_kind(kind))
 
     def compact(self, *, fraction: float = 0.0, on_progress: Progress | None = None) -> CompactReport:
         """Rewrite segments that hold deleted rows, merge small ones, and give the space back.
@@ -266,7 +288,7 @@ class Store:
             StoreLockedError: another process is writing.
         """
         with self.writer() as writer:
-            return compact_store(self.path, self._database, writer, fraction, on_progress)
+            return compact_store(self.path, self._database, writer.codec, writer.dimension, fraction, on_progress)
 
     def verify(self) -> VerifyReport:
         """Read everything and check it; damage is reported, not raised.
@@ -274,11 +296,28 @@ class Store:
         Raises:
             DependencyError: faiss is not installed.
         """
-        return verify_store(self.path, self._database, self.settings.projection.dimension)
+        return verify_store(
+            self.path, self._database, codec_named(self.settings.codec.name), self.settings.projection.dimension
+        )
 
     def info(self) -> StoreInfo:
         """What the store holds, and how large it is."""
         return store_info(self.path, self._database, self.settings, self.created, self.format_version)
+
+    def _built(
+        self, kind: DerivedKind, options: object, retrain: bool, on_progress: StepProgress | None
+    ) -> IndexReport:
+        with self.writer() as writer:
+            report = build_derived(
+                kind, self.path, self._database, writer.codec, writer.dimension, options, retrain, on_progress
+            )
+            writer.remove_garbage()  # what was replaced
+        return report
+
+    def _dropped(self, kind: DerivedKind) -> None:
+        with self.writer() as writer:
+            drop_derived(self.path, self._database, kind)
+            writer.remove_garbage()
 
     def close(self) -> None:
         """Close the database; a snapshot that is still open keeps its own connection until it is closed."""
@@ -292,3 +331,26 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _index_kind(name: str) -> DerivedKind:
+    """The kind of index of that name.
+
+    Raises:
+        SettingError: there is none.
+    """
+    indexes = [kind.name for kind in KINDS.values() if kind.serves_searches]
+    if name not in indexes:
+        raise SettingError(f"index type {name!r} is unknown: choose from {', '.join(indexes)}")
+    return KINDS[name]
+
+
+def _derived_kind(name: str) -> DerivedKind:
+    """The kind of derived data of that name.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if name not in KINDS:
+        raise SettingError(f"derived data {name!r} is unknown: choose from {', '.join(KINDS)}")
+    return KINDS[name]

@@ -15,14 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import RapidinError, StoreError, StoreMismatchError
-from rapidin.storage.catalog import (
-    Database,
-    MetadataChange,
-    NewSample,
-    sample_changes,
-    sample_values,
-    tables,
-)
+from rapidin.storage.catalog import Database, MetadataChange, NewSample, sample_changes, sample_values, tables
 from rapidin.storage.maintenance import garbage
 from rapidin.storage.vectors import Codec, segment_writing
 

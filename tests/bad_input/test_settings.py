@@ -189,12 +189,12 @@ def test_processes_of_their_own(store: MadeStore, tmp_path: Path) -> None:
 def test_an_interrupted_command_exits_with_130(
     rapidin: CommandLine, monkeypatch: pytest.MonkeyPatch, store: MadeStore, more_data: Path
 ) -> None:
-    from rapidin.ingest.pipeline import Caching
+    from rapidin.ingest.pipeline import IngestPipeline
 
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Caching, "_compute", interrupted)
+    monkeypatch.setattr(IngestPipeline, "_compute", interrupted)
     outcome = rapidin("ingest", store, "--data", more_data)
     assert (outcome.code, outcome.stdout) == (130, "")
     assert "0 samples are stored; run the same command to go on" in outcome.stderr

@@ -23,9 +23,9 @@ COMPACT_KEYS = {
     *("segments_before", "segments_after", "removed", "bytes_before", "bytes_after", "seconds"),
     "uncovered",
 }
-EXPORT_KEYS = {"path", "format", "samples", "bytes", "seconds"}
+EXPORT_KEYS = {"path", "format", "samples", "bytes", "seconds", "notes"}
 IMPORT_KEYS = {"added", "replaced", "skipped", "samples_total"}
-RECODE_KEYS = {"samples", "bits", "bytes_before", "bytes_after", "seconds"}
+RECODE_KEYS = {"samples", "bits", "bytes_before", "bytes_after", "seconds", "notes"}
 
 
 @pytest.fixture
@@ -357,7 +357,7 @@ class TestRecode:
         vectors = 600 * 128  # 256 numbers of 4 bits
         usage = shutil.disk_usage(tmp_path)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=vectors + 20_000))
-        monkeypatch.setattr(snapshot, "decoded", None)
+        monkeypatch.setattr(snapshot, "decoded_vectors", None)
         new = tmp_path / "new"
         rapidin("recode", store, new, "--bits", 4).error(FAILED, "bytes are needed and 96,800 are free")
         assert [path.name for path in tmp_path.iterdir()] == ["store"]
@@ -376,7 +376,7 @@ class TestRecode:
 INTERRUPTED = {
     "index": ("rapidin.storage.Store.build_index", "nothing is lost, and the same command goes on"),
     "compact": ("rapidin.storage.Store.compact", "nothing is lost, and the same command goes on"),
-    "export": ("rapidin.storage.Store.export", "nothing was written"),
+    "export": ("rapidin.storage.export_vectors", "nothing was written"),
     "import": ("rapidin.storage.import_vectors", "what was added stays, and the same command goes on"),
     "recode": ("rapidin.storage.recode", "there is no copy"),
     "search": ("rapidin.storage.Store.snapshot", "nothing was changed"),

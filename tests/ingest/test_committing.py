@@ -55,7 +55,7 @@ def committer(writer: Writer, told: list[str], capacity: int = 4) -> Committer:
         assert threading.current_thread() is threading.main_thread()
         told.extend(sample.id for sample in samples)
 
-    return Committer(writer, DIMENSION, capacity, True, committed)  # type: ignore[arg-type]
+    return Committer(writer, DIMENSION, capacity, unit_norm=True, committed=committed)  # type: ignore[arg-type]
 
 
 def add(to: Committer, numbers: range) -> None:

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 import rapidin
-from rapidin.errors import DataFileError, GradientError, RowError, SettingError, StoreLockedError, StoreSpaceError
-from rapidin.ingest import run as ingest_run
+from rapidin.errors import GradientError, RowError, SettingError, StoreLockedError, StoreSpaceError
+from rapidin.ingest import pipeline, run as ingest_run
 from rapidin.ingest.planning import text_samples
+from rapidin.model import loading
 from rapidin.records import IngestListener, Preflight
+from rapidin.text import EncodedSample, Encoder, TextSample
 from tests import worlds
 
 
@@ -78,7 +80,7 @@ def test_again_adds_nothing_and_does_not_load_the_model(
     data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(20))
     ingest(tmp_path / "store", data, model_directory)
     for name in ("load_model", "load_tokenizer"):
-        monkeypatch.setattr(f"rapidin.model.loading.{name}", lambda *arguments: pytest.fail("was loaded"))
+        monkeypatch.setattr(loading, name, lambda *arguments: pytest.fail("was loaded"))
     report = rapidin.ingest_files(tmp_path / "store", [data])
     assert (report.added, report.skipped, report.samples_total) == (0, 20, 20)
 
@@ -137,7 +139,7 @@ def test_only_metadata_changed_needs_no_model(
     ingest(tmp_path / "store", data, model_directory)
     rows[0]["note"] = "looked at"
     worlds.write_rows(data, rows)
-    monkeypatch.setattr("rapidin.model.loading.load_model", lambda *arguments: pytest.fail("was loaded"))
+    monkeypatch.setattr(loading, "load_model", lambda *arguments: pytest.fail("was loaded"))
     report = rapidin.ingest_files(tmp_path / "store", [data])
     assert (report.updated, report.skipped) == (1, 4)
 
@@ -147,8 +149,8 @@ def test_batches_and_windows_do_not_matter(
 ) -> None:
     data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(30))
     ingest(tmp_path / "one", data, model_directory)
-    monkeypatch.setattr("rapidin.ingest.pipeline._BUFFER_BYTES", 2 * 7 * 4 * worlds.DIMENSION)
-    monkeypatch.setattr("rapidin.ingest.pipeline._SMALLEST_WINDOW", 9)
+    monkeypatch.setattr(pipeline, "_BUFFER_BYTES", 2 * 7 * 4 * worlds.DIMENSION)
+    monkeypatch.setattr(pipeline, "_SMALLEST_WINDOW", 9)
     ingest(tmp_path / "other", data, model_directory, tokens_per_batch=100)
     with rapidin.Store.open(tmp_path / "other") as store:
         info = store.info()
@@ -210,19 +212,33 @@ class Meddler(IngestListener):
         self.meddle()
 
 
-@pytest.mark.parametrize("rows", [worlds.rows(4), worlds.rows(10)[::-1], worlds.rows(9) + worlds.rows(1)])
-def test_a_file_that_changes_meanwhile_is_noticed(tmp_path: Path, model_directory: Path, rows: list[dict]) -> None:
+@pytest.mark.parametrize("meddle", [lambda data: worlds.write_rows(data, worlds.rows(4)), Path.unlink])
+def test_a_file_that_changes_meanwhile_does_not_matter(
+    tmp_path: Path, model_directory: Path, meddle: Callable[[Path], object]
+) -> None:
+    """Rows are read once, when the plan is made."""
     data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(10))
-    with pytest.raises(
-        DataFileError, match=r"has changed while it was being ingested: run the same command again"
-    ):
-        ingest(tmp_path / "store", data, model_directory, listener=Meddler(lambda: worlds.write_rows(data, rows)))
-    with rapidin.Store.open(tmp_path / "store") as store:
-        assert store.verify().ok
+    report = ingest(tmp_path / "store", data, model_directory, listener=Meddler(lambda: meddle(data)))
+    assert report.added == 10
     worlds.write_rows(data, worlds.rows(10))
-    rapidin.ingest_files(tmp_path / "store", [data])
     ingest(tmp_path / "undisturbed", data, model_directory)
     assert_same_store(tmp_path / "store", tmp_path / "undisturbed")
+
+
+def test_rows_are_read_and_tokenised_once(
+    tmp_path: Path, model_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = []
+    real = Encoder.encode
+
+    def encode(self: Encoder, sample: TextSample) -> EncodedSample:
+        encoded.append(sample.id)
+        return real(self, sample)
+
+    monkeypatch.setattr(Encoder, "encode", encode)
+    data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(10))
+    ingest(tmp_path / "store", data, model_directory)
+    assert encoded == [f"row-{number}" for number in range(10)]
 
 
 def test_nobody_else_writes_between_plan_and_commit(tmp_path: Path, model_directory: Path) -> None:
@@ -333,9 +349,23 @@ def test_a_disk_too_small_is_told_beforehand(
 ) -> None:
     data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(12))
     monkeypatch.setattr(ingest_run, "_free_bytes", lambda path: 20_000)
-    with pytest.raises(StoreSpaceError, match="12 samples need about"):
-        ingest(tmp_path / "store", data, model_directory)
+    for dry_run in (False, True):
+        with pytest.raises(StoreSpaceError, match=r"12 samples need about .* GB of temporary data: make room"):
+            ingest(tmp_path / "store", data, model_directory, dry_run=dry_run)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_dry_run_counts_the_temporary_data_as_well(
+    tmp_path: Path, model_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(12))
+    monkeypatch.setattr(ingest_run, "_free_bytes", lambda path: 10**9)
+    dry, real = Recorder(), Recorder()
+    ingest(tmp_path / "store", data, model_directory, dry_run=True, listener=dry)
+    ingest(tmp_path / "store", data, model_directory, listener=real)
+    assert dry.preflight is not None
+    assert real.preflight is not None
+    assert dry.preflight.bytes_free < real.preflight.bytes_free == 10**9
 
 
 def test_an_interruption_commits_what_is_done(tmp_path: Path, model_directory: Path) -> None:
@@ -368,7 +398,7 @@ def test_an_unusable_gradient_stops_after_committing_the_others_or_is_skipped(
     def spoiled(self: RapidGradEngine, samples: list) -> object:
         batch = real(self, samples)
         for row, sample in enumerate(samples):
-            if sample.id == "row-7":
+            if sample.sample.id == "row-7":
                 batch.problems[row] = "its gradient is zero"
         return batch
 
@@ -400,8 +430,8 @@ KILLED = textwrap.dedent(
             os.kill(os.getpid(), signal.SIGKILL)
 
     StoreWriter.commit = commit
-    import rapidin.ingest.pipeline as caching
-    caching._BUFFER_BYTES = 2 * 4 * 4 * 1024
+    from rapidin.ingest import pipeline
+    pipeline._BUFFER_BYTES = 2 * 4 * 4 * 1024
     rapidin.ingest_files(sys.argv[1], [sys.argv[2]], model=sys.argv[3], projection_dim=1024)
     """
 )
@@ -454,8 +484,7 @@ def test_control_c_at_the_command_line(tmp_path: Path, model_directory: Path) ->
 
 def test_what_was_ingested_is_encoded_again(tmp_path: Path) -> None:
     """Rows of every shape in one store, some cut off, from what the store keeps of them."""
-    from rapidin.model.loading import load_tokenizer
-    from rapidin.text import Encoder
+    from rapidin.model import load_tokenizer
     from tests.text.tiny_tokenizers import CHAT
 
     model = worlds.save_model(tmp_path / "model")

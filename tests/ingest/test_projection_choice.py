@@ -11,6 +11,9 @@ from rapidin.ingest.projection_choice import choose_projection
 from rapidin.settings.store_settings import ProjectionSettings, TracedParameter
 from tests import worlds
 
+OPEN = {"normalise_layers": True, "kind_given": False, "dimension_given": False}
+SAID = {"normalise_layers": True, "kind_given": True, "dimension_given": True}
+
 
 def tensors(count: int, size: int) -> list[TracedParameter]:
     return [TracedParameter(name=f"tensor.{number}", shape=(size,)) for number in range(count)]
@@ -26,7 +29,7 @@ def tensors(count: int, size: int) -> list[TracedParameter]:
     ],
 )
 def test_the_faster_one_is_taken_where_it_has_enough_numbers(count: int, size: int, kind: str) -> None:
-    chosen = choose_projection(ProjectionSettings(), tensors(count, size), kind_given=False, dimension_given=False)
+    chosen = choose_projection(ProjectionSettings(), tensors(count, size), **OPEN)
     assert (chosen.kind, chosen.dimension) == (kind, 65536)
 
 
@@ -35,14 +38,13 @@ def test_what_the_user_says_is_kept() -> None:
     for kind in ("shuffled", "factored"):
         given = ProjectionSettings(kind=kind, dimension=4096)
         for parameters in (large, small):
-            assert choose_projection(given, parameters, kind_given=True, dimension_given=True) == given
+            assert choose_projection(given, parameters, **SAID) == given
     # Without layer-wise normalisation layers are not equally heavy, which equal shares rely on.
-    without = ProjectionSettings(normalise_layers=False)
-    assert choose_projection(without, large, kind_given=False, dimension_given=False).kind == "shuffled"
+    assert choose_projection(ProjectionSettings(), large, **OPEN | {"normalise_layers": False}).kind == "shuffled"
 
 
 def test_a_small_adapter_gets_the_dimension_that_fits() -> None:
-    chosen = choose_projection(ProjectionSettings(), tensors(10, 1_000), kind_given=False, dimension_given=False)
+    chosen = choose_projection(ProjectionSettings(), tensors(10, 1_000), **OPEN)
     assert (chosen.kind, chosen.dimension) == ("shuffled", 8192)
 
 

@@ -33,7 +33,7 @@ from rapidin.attribution.projections import (
     ShuffledProjection,
     ShuffledSketches,
 )
-from rapidin.settings import Objective, ProjectionSettings, TracedParameter
+from rapidin.settings import GradientSettings, Objective, ProjectionSettings, TracedParameter
 from rapidin.support import WorkingMemory
 
 _TOKEN_WEIGHTS = (64.0, 1.0, 1 / 1024)
@@ -90,13 +90,17 @@ class PendingBatch:
         return RapidGradBatch(self._vectors.numpy(), problems)
 
 
+DEFAULT_GRADIENT = GradientSettings()
+
+
 class RapidGradEngine:
     """Computes RapidGrads of token samples for one model and one projection.
 
     Args:
         model: a causal language model in evaluation mode; held until `close`.
         parameters: the traced parameter tensors, in the order of the flattened gradient.
-        settings: of normalisation and projection.
+        projection: settings of the projection.
+        gradient: settings of the objective and of normalisation.
 
     Raises:
         ModelError: a traced parameter does not exist in the model.
@@ -111,15 +115,19 @@ class RapidGradEngine:
     """
 
     def __init__(
-        self, model: nn.Module, parameters: Sequence[TracedParameter], settings: ProjectionSettings
+        self,
+        model: nn.Module,
+        parameters: Sequence[TracedParameter],
+        projection: ProjectionSettings,
+        gradient: GradientSettings = DEFAULT_GRADIENT,
     ) -> None:
-        self._projection = make_projection(settings, parameters)
-        self.normalise_layers = settings.normalise_layers
+        self._projection = make_projection(projection, parameters)
+        self.normalise_layers = gradient.normalise_layers
         self.names = tuple(parameter.name for parameter in parameters)
         self.shapes = tuple(parameter.shape for parameter in parameters)
         self._layers = len(parameters)
         self._memory = WorkingMemory()
-        self._engine = GradientEngine(model, self.names, settings.objective)
+        self._engine = GradientEngine(model, self.names, gradient.objective)
         self.device = self._engine.device
         self.precision = self._engine.precision
 

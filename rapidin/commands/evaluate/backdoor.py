@@ -90,7 +90,7 @@ def backdoor(
         from rapidin.commands.views.evaluate_view import backdoor_view
         from rapidin.evaluation import (
             PAPER_KS,
-            QUICK,
+            QUICK_METHODS,
             MethodOptions,
             evaluate_backdoor,
             method_settings,
@@ -108,7 +108,7 @@ def backdoor(
             store,
             queries,
             label,
-            baselines=baseline or QUICK,
+            baselines=baseline or QUICK_METHODS,
             ks=k or PAPER_KS,
             where=where or (),
             limit_queries=limit_queries,

@@ -89,7 +89,14 @@ def lds(
     """
     with importing():
         from rapidin.commands.views.evaluate_view import lds_view
-        from rapidin.evaluation import QUICK, MethodOptions, Retraining, Training, evaluate_lds, method_settings
+        from rapidin.evaluation import (
+            QUICK_METHODS,
+            MethodOptions,
+            Retraining,
+            Training,
+            evaluate_lds,
+            method_settings,
+        )
         from rapidin.model import Schedule
     schedule = Schedule(
         epochs_all=epochs_all, epochs_response=epochs, batch=batch_size, learning_rate=learning_rate
@@ -99,7 +106,7 @@ def lds(
         report = evaluate_lds(
             store,
             queries,
-            methods=method or ("rapidin", *QUICK),
+            methods=method or ("rapidin", *QUICK_METHODS),
             retraining=Retraining(training, subsets, fraction, seed, jobs, tuple(data or ()), keep),
             options=MethodOptions(seed, more=method_settings(setting or ())),
             work=work,

@@ -28,4 +28,5 @@ def export(
 
     with Store.open(store) as opened, progress("exporting") as show:
         report = export_vectors(opened, directory, where or [], format=format, on_progress=show)
-    output(report, f"{report.samples:,} samples, {size(report.bytes)} in {report.path}", as_json)
+    done = f"{report.samples:,} samples, {size(report.bytes)} in {report.path}"
+    output(report, "\n".join((done, *report.notes)), as_json)

@@ -28,9 +28,8 @@ def recode(
 
     with progress("recoding") as show:
         report = recode_store(store, new, bits, on_progress=show)
-    output(
-        report,
+    done = (
         f"{report.samples:,} samples in {new}: vectors of {size(report.bytes_before)} → "
-        f"{size(report.bytes_after)} ({report.seconds:,.1f} s)",
-        as_json,
+        f"{size(report.bytes_after)} ({report.seconds:,.1f} s)"
     )
+    output(report, "\n".join((done, *report.notes)), as_json)

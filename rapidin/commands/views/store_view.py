@@ -18,6 +18,7 @@ from rich.text import Text
 
 from rapidin import support
 from rapidin.records import IndexInfo, IndexReport, IngestListener, IngestReport, Preflight, Sample, StoreInfo
+from rapidin.settings import STORE_SETTINGS
 
 _LONGEST_TEXT = 600
 _CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(13, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
@@ -157,16 +158,8 @@ def info_table(info: StoreInfo) -> RenderableType:
     facts: dict[str, Any] = {
         "store": info.path,
         "samples": f"{info.samples:,}" + (f" ({info.deleted:,} deleted)" if info.deleted else ""),
-        "model": info.model,
-        "adapter": info.adapter or "none",
-        "traced": f"{info.traced_parameters:,} parameters in {info.traced_tensors} tensors"
-        + (f" that match {info.parameters!r}" if info.parameters else ""),
-        "RapidGrad": f"{info.projection_dim:,} numbers, {info.projection} projection, "
-        + (f"{info.shuffles} shuffles, " if info.projection == "shuffled" else "")
-        + f"seed {info.seed}, layer-wise normalisation {'on' if info.normalise_layers else 'off'}",
-        "weights as": f"{info.dtype}, quantization {info.quantization}",
-        "differentiated": f"the {info.objective} of every target token",
-        "targets": info.targets,
+        **{key.replace("_", " "): _setting(getattr(info, key)) for key in STORE_SETTINGS},
+        "traced": f"{info.traced_parameters:,} parameters in {info.traced_tensors} tensors",
         "vectors": f"{bits(info.bits)} a number, {size(info.bytes_vectors)} in {len(info.segments)} segments, "
         f"{live:,} of {rows:,} rows live" + ("; 'rapidin compact' frees the others" if rows > 2 * live else ""),
         "metadata": f"{size(info.bytes_metadata)}; fields: {', '.join(info.metadata_fields) or 'none'}",
@@ -181,6 +174,15 @@ def info_table(info: StoreInfo) -> RenderableType:
     for name, value in facts.items():
         table.add_row(name, Text(str(value)))
     return table
+
+
+def _setting(value: Any) -> str:
+    """A setting's value for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    return "not given" if value is None else str(value)
 
 
 def index_summary(report: IndexReport) -> str:

@@ -1,4 +1,4 @@
-"""experiments."""
+"""Experiments on a store: finding labelled samples, comparing with exact scores, predicting retraining."""
 
 import lazy_loader
 

@@ -2,6 +2,13 @@ from .datamodeling import (
     Retraining as Retraining,
     linear_datamodeling as linear_datamodeling,
 )
+from .experiment_data import (
+    Answers as Answers,
+    Label as Label,
+    QueryRows as QueryRows,
+    read_query_rows as read_query_rows,
+    span_reader as span_reader,
+)
 from .label_experiments import (
     TRACING_KS as TRACING_KS,
     LabelExperiment as LabelExperiment,
@@ -10,13 +17,6 @@ from .label_experiments import (
 )
 from .plots import (
     plot_precision as plot_precision,
-)
-from .questions import (
-    Answers as Answers,
-    Label as Label,
-    Questions as Questions,
-    read_questions as read_questions,
-    span_reader as span_reader,
 )
 from .stored_fidelity import (
     fidelity as fidelity,

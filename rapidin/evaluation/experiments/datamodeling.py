@@ -1,8 +1,8 @@
-"""The linear datamodeling score of any scorers on a store: does influence say what retraining does?
+"""The linear datamodeling score of methods on a store: do their scores predict what retraining does?
 
-Park et al. 2023 (TRAK, arXiv 2303.14186, definition 2.3): models are trained on random subsets of the training
-samples; a method's scores, added up over a subset, should rank the models as they do on each query. This is the
-causal check: nothing but retraining says what a sample really did.
+Models are trained on random subsets of the training samples. A method's scores, added up over a subset, should
+rank the models as their losses on each query do (Park et al. 2023, arXiv 2303.14186, definition 2.3). This is the
+causal check, because only retraining shows what a sample really did.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from rapidin.data import read_rows
 from rapidin.errors import DataFileError, SettingError
-from rapidin.evaluation.experiments.questions import Questions, asked as asked_of, training_set
-from rapidin.evaluation.experiments.subsets import datamodeling_scores, subset
+from rapidin.evaluation.experiments.experiment_data import QueryRows, answered_queries, training_set
+from rapidin.evaluation.experiments.subset_correlations import datamodeling_scores, subset
 from rapidin.evaluation.methods import (
     METHODS,
     AskedQuery,
@@ -28,11 +28,11 @@ from rapidin.evaluation.methods import (
     MethodOptions,
     SavedScores,
     ScoringRun,
-    Tell,
+    StepProgress,
     TrainingSet,
     data_digest,
     digest_of,
-    step_of,
+    progress_of_step,
 )
 from rapidin.evaluation.metrics import Bootstrap
 from rapidin.evaluation.retraining import Job, Tokens, Training, WriteData, inputs_digest, retrained_losses
@@ -43,7 +43,7 @@ from rapidin.storage import Store
 from rapidin.text import recognise
 
 MINIMUM_SUBSETS = 5
-"""Fewer models rank nothing."""
+"""Smallest number of models whose ranking says anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ class Retraining:
     """What is retrained, and how.
 
     Attributes:
-        training: of each model.
-        subsets: how many models.
-        fraction: of the samples in each subset, in (0, 1).
-        seed: of the subsets.
+        training: how each model is trained.
+        subsets: number of subsets, and so of models.
+        fraction: share of the samples in each subset, in (0, 1).
+        seed: seed of the subsets.
         jobs: number of models that are trained at a time; None for one per core, or one with a command.
-        data: the files that the samples were ingested from, whose rows a command gets as they are; empty: it gets
+        data: files from which the samples were ingested; a command gets their rows as they are. If empty, it gets
             rows of id, prompt and completion.
         keep: whether checkpoints and data files stay.
     """
@@ -106,26 +106,26 @@ def linear_datamodeling(
     options: MethodOptions | None = None,
     max_new_tokens: int = 256,
     trust_remote_code: bool = False,
-    tell: Tell | None = None,
+    on_progress: StepProgress | None = None,
 ) -> LdsReport:
-    """Retrain on subsets and compare the queries' losses with what methods foretell.
+    """Retrain on subsets and compare the queries' losses with what methods predict.
 
     Args:
-        store: open.
-        model: of the store; its scores should be those of a model trained on all samples in the same way.
-        queries: rows of the shapes that ingest takes; the model answers where a response is missing.
-        methods: names of `registry.METHODS`.
+        store: an open store.
+        model: model of the store, which should have been trained on all samples in the same way.
+        queries: data file of queries; the model answers those without a response.
+        methods: names of methods, see `METHODS`.
         retraining: what is retrained, and how.
-        work: where scores, losses and logs are kept, for the next run to go on from.
-        device: as the user named it.
-        options: of the methods.
-        max_new_tokens: longest answer that the model may write.
+        work: directory that keeps scores, losses and logs for the next run.
+        device: device as the user named it.
+        options: settings of the methods.
+        max_new_tokens: maximum length of an answer that the model writes.
         trust_remote_code: whether a checkpoint's own Python code may run.
-        tell: told of progress.
+        on_progress: function that is told a step's name, how much is done, and of how much.
 
     Raises:
         SettingError: a setting cannot be used.
-        ComputationError: a training failed; what was finished is kept.
+        ComputationError: a training failed; finished ones are kept.
         RapidinError: something else cannot be used or computed.
     """
     names = list(dict.fromkeys(methods))
@@ -141,10 +141,10 @@ def linear_datamodeling(
             f"--fraction {retraining.fraction:g} of {len(training)} samples is {rows}: give one that leaves some "
             "in and some out"
         )
-    asked = _asked(store, model, queries, max_new_tokens, tell)
+    asked = _asked(store, model, queries, max_new_tokens, on_progress)
     write_data = _writer(training, store, retraining.data) if retraining.training.command else _nothing
     runner = ScoringRun(
-        Context(store, model, (), device, options or MethodOptions()), training, SavedScores(work), tell
+        Context(store, model, (), device, options or MethodOptions()), training, SavedScores(work), on_progress
     )
     scored = [runner.scores(name, asked) for name in names]
     members = np.stack(
@@ -155,7 +155,9 @@ def linear_datamodeling(
     )
     job = _job(store, model, training, asked, retraining, work, device, trust_remote_code)
     started = time.perf_counter()
-    losses = retrained_losses(job, members, retraining.processes, write_data, step_of(tell, "training on subsets"))
+    losses = retrained_losses(
+        job, members, retraining.processes, write_data, progress_of_step(on_progress, "training on subsets")
+    )
     seconds = time.perf_counter() - started
     mean = Bootstrap(len(asked), retraining.seed).mean
     found = []
@@ -181,13 +183,13 @@ def linear_datamodeling(
 
 
 def _asked(
-    store: Store, model: StoreModel, file: Path, max_new_tokens: int, tell: Tell | None
+    store: Store, model: StoreModel, file: Path, max_new_tokens: int, on_progress: StepProgress | None
 ) -> list[AskedQuery]:
     samples = list(read_queries(file, store.settings.text))
     if not samples:
-        raise DataFileError(f"{file} has no rows: give queries")
-    questions = Questions(tuple(samples), ((),) * len(samples), 0)
-    return asked_of(model, questions, max_new_tokens, step_of(tell, "answering queries"))
+        raise DataFileError(f"{file} has no rows: add queries, or give another file")
+    query_rows = QueryRows(tuple(samples), ((),) * len(samples), 0)
+    return answered_queries(model, query_rows, max_new_tokens, progress_of_step(on_progress, "answering queries"))
 
 
 def _job(
@@ -200,7 +202,7 @@ def _job(
     device: str,
     trust_remote_code: bool,
 ) -> Job:
-    """What is trained, in a directory whose name tells everything that decides the losses."""
+    """The job of training, with a directory whose name depends on everything that decides the losses."""
     queries = [{"ids": list(one.encoded.ids), "targets": list(one.encoded.targets)} for one in asked]
     decides = (
         data_digest(store.settings, training),
@@ -227,7 +229,7 @@ def _nothing(file: Path, members: NDArray[np.int64]) -> None:
 
 
 def _writer(training: TrainingSet, store: Store, files: Sequence[Path]) -> WriteData:
-    """Writes a subset as JSON Lines: the rows of the user's files, or what the model saw of the samples.
+    """A function that writes a subset as JSON Lines: rows of the user's files, or the samples' texts.
 
     Raises:
         SettingError: the files lack a sample.

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from rapidin.evaluation.experiments.caching_costs import estimated_caching
-from rapidin.evaluation.experiments.comparing import Comparison, cost_of, fitting, verdict
-from rapidin.evaluation.experiments.questions import (
+from rapidin.evaluation.experiments.caching_estimate import estimated_caching
+from rapidin.evaluation.experiments.experiment_data import (
     Label,
-    Questions,
-    asked,
-    asked_about_spans,
+    QueryRows,
+    answered_queries,
+    narrowed_to_spans,
     relevant,
     training_set,
 )
+from rapidin.evaluation.experiments.method_comparison import Comparison, cost_of, fitting, verdict
 from rapidin.evaluation.methods import (
     METHODS,
     AskedQuery,
@@ -25,10 +25,10 @@ from rapidin.evaluation.methods import (
     MethodOptions,
     SavedScores,
     ScoringRun,
-    Tell,
+    StepProgress,
     TrainingSet,
     methods_to_run,
-    step_of,
+    progress_of_step,
 )
 from rapidin.evaluation.metrics import Bootstrap, average_precision, precision, ranking, tie_order
 from rapidin.model import StoreModel
@@ -36,30 +36,30 @@ from rapidin.records import BackdoorReport, CachingCost, MethodTracing, TracedAt
 from rapidin.storage import Store
 
 TRACING_KS = (5, 10, 25, 50)
-"""Those of Table 5."""
+"""The k of Table 5."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelExperiment:
-    """What both experiments are about.
+    """What both experiments with a label have in common.
 
     Attributes:
-        store: open.
-        model: of the store.
-        label: what marks the samples that should be found.
-        questions: the queries.
+        store: an open store.
+        model: model of the store.
+        label: label of the samples that should be found.
+        query_rows: queries that are asked.
         where: filters that the training samples meet.
-        device: as the user named it.
-        options: of the methods.
-        max_new_tokens: longest answer that the model may write.
-        work: directory where scores are kept; None: they are not.
+        device: device as the user named it.
+        options: settings of the methods.
+        max_new_tokens: maximum length of an answer that the model writes.
+        work: directory that keeps scores; None to keep none.
         alone: whether the first query is asked by itself, see `ScoringRun`.
     """
 
     store: Store
     model: StoreModel
     label: Label
-    questions: Questions
+    query_rows: QueryRows
     where: Sequence[str] = ()
     device: str = "auto"
     options: MethodOptions = field(default_factory=MethodOptions)
@@ -69,20 +69,22 @@ class LabelExperiment:
 
     @property
     def context(self) -> Context:
-        """What scorers are made from."""
+        """Objects from which scorers are made."""
         return Context(self.store, self.model, self.where, self.device, self.options)
 
-    def answered(self, tell: Tell | None) -> list[AskedQuery]:
+    def answered(self, on_progress: StepProgress | None) -> list[AskedQuery]:
         """The queries, encoded whole and answered.
 
         Raises:
             RowError: a row cannot be used.
         """
-        return asked(self.model, self.questions, self.max_new_tokens, step_of(tell, "answering queries"))
+        return answered_queries(
+            self.model, self.query_rows, self.max_new_tokens, progress_of_step(on_progress, "answering queries")
+        )
 
-    def runner(self, training: TrainingSet, tell: Tell | None) -> ScoringRun:
-        """Runs the methods on these samples."""
-        return ScoringRun(self.context, training, SavedScores(self.work), tell, self.alone)
+    def runner(self, training: TrainingSet, on_progress: StepProgress | None) -> ScoringRun:
+        """The run of methods on these samples."""
+        return ScoringRun(self.context, training, SavedScores(self.work), on_progress, self.alone)
 
 
 def backdoor(
@@ -90,31 +92,33 @@ def backdoor(
     baselines: Sequence[str],
     ks: Sequence[int],
     caching_seconds: float | None = None,
-    tell: Tell | None = None,
+    on_progress: StepProgress | None = None,
 ) -> BackdoorReport:
-    """Compare methods by Table 4's measures, and by what they take (Table 2).
+    """Compare methods by the measures of Table 4, and by time and memory (Table 2).
 
     Args:
-        setting: of the experiment.
-        baselines: methods besides ``rapidin``.
-        ks: sizes of the ends; those beyond half of the samples are left out.
-        caching_seconds: that making the store's vectors took; None: estimated from some samples.
-        tell: told of progress.
+        setting: store, model, label and queries.
+        baselines: names of the methods besides ``rapidin``.
+        ks: numbers of samples at each end; those beyond half of the samples are left out.
+        caching_seconds: seconds that computing the store's vectors took; None to estimate them.
+        on_progress: function that is told a step's name, how much is done, and of how much.
 
     Raises:
-        SettingError: a method is unknown, or the label tells nothing apart.
+        SettingError: a method is unknown, or the label does not tell samples apart.
         RapidinError: something else cannot be used or computed.
     """
     names = methods_to_run(baselines)
     training = training_set(setting.store, setting.model, setting.where)
     marked = relevant(setting.store, training, setting.label, setting.where)
-    queries = setting.answered(tell)
+    queries = setting.answered(on_progress)
     caching = (
-        estimated_caching(setting.model, training, on_progress=step_of(tell, "caching some samples"))
+        estimated_caching(
+            setting.model, training, on_progress=progress_of_step(on_progress, "caching some samples")
+        )
         if caching_seconds is None
         else CachingCost(caching_seconds, 0)
     )
-    runner = setting.runner(training, tell)
+    runner = setting.runner(training, on_progress)
     own = runner.scores("rapidin", queries)
     comparison = Comparison(marked, tie_order([sample.id for sample in training.samples]), ks, own.scores)
     methods = []
@@ -128,7 +132,7 @@ def backdoor(
         relevant=int(marked.sum()),
         queries=len(queries),
         generated=sum(query.query.generated for query in queries),
-        left_out=setting.questions.left_out,
+        left_out=setting.query_rows.left_out,
         caching=caching,
         methods=tuple(methods),
         verdict=verdict(methods),
@@ -136,26 +140,29 @@ def backdoor(
 
 
 def trace(
-    setting: LabelExperiment, baselines: Sequence[str], ks: Sequence[int] = TRACING_KS, tell: Tell | None = None
+    setting: LabelExperiment,
+    baselines: Sequence[str],
+    ks: Sequence[int] = TRACING_KS,
+    on_progress: StepProgress | None = None,
 ) -> TraceReport:
     """Find the samples behind wrong words, asked by whole generations and by these words alone (Table 5).
 
     Args:
-        setting: of the experiment; its questions name their spans.
-        baselines: methods besides ``rapidin``.
+        setting: store, model, label and queries, which name their spans.
+        baselines: names of the methods besides ``rapidin``.
         ks: numbers of samples at the top; those beyond all samples are left out.
-        tell: told of progress.
+        on_progress: function that is told a step's name, how much is done, and of how much.
 
     Raises:
-        SettingError: a method is unknown or knows no tokens, or the label tells nothing apart.
+        SettingError: a method is unknown or knows no tokens, or the label does not tell samples apart.
         RapidinError: something else cannot be used or computed.
     """
     names = methods_to_run(baselines, knows_tokens=True)
     training = training_set(setting.store, setting.model, setting.where)
     marked = relevant(setting.store, training, setting.label, setting.where)
-    whole = setting.answered(tell)
-    parts = asked_about_spans(setting.model, whole, setting.questions)
-    runner = setting.runner(training, tell)
+    whole = setting.answered(on_progress)
+    parts = narrowed_to_spans(setting.model, whole, setting.query_rows)
+    runner = setting.runner(training, on_progress)
     ties = tie_order([sample.id for sample in training.samples])
     mean = Bootstrap(len(whole)).mean
 
@@ -186,6 +193,6 @@ def trace(
         relevant=int(marked.sum()),
         queries=len(whole),
         generated=sum(query.query.generated for query in whole),
-        left_out=setting.questions.left_out,
+        left_out=setting.query_rows.left_out,
         methods=tuple(methods),
     )

@@ -1,4 +1,4 @@
-"""Precision against k, a line for each method, as an image."""
+"""Plots of precision against k, with a line for each method."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rapidin.records import BackdoorReport
 from rapidin.support import package
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Of Okabe and Ito (2008), which eyes of every kind tell apart; markers and dashes do, too."""
+"""Colours of Okabe and Ito (2008), which colour-blind people can tell apart, too."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 _DASHES = ("-", "--", "-.", ":")
 
@@ -19,8 +19,8 @@ def plot_precision(report: BackdoorReport, file: Path) -> None:
     """Draw the precision of the k best samples by every method, with its 95 % intervals over queries.
 
     Args:
-        report: of the comparison.
-        file: written in the format that its ending names, such as .png, .svg or .pdf.
+        report: report of the comparison.
+        file: image file; its ending names the format, such as .png, .svg or .pdf.
 
     Raises:
         DependencyError: matplotlib is not installed.

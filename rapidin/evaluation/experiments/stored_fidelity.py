@@ -1,7 +1,7 @@
-"""How near a store's scores are to those of exact gradients, and what another K would give.
+"""Comparison of a store's scores with those of exact gradients, and what another K would give.
 
-Some stored samples stand for queries, others are ranked, all drawn at random. Stored scores differ from exact ones
-by the noise of the projection, whose variance goes as 1/K, and by that of keeping few bits.
+Some stored samples stand for queries and others are ranked; all are drawn at random. Stored scores differ from
+exact ones by the noise of the projection, whose variance is proportional to 1/K, and by the noise of few bits.
 
 Shape letters: q queries · n samples · K projection dimension.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import SettingError, StoreError
-from rapidin.evaluation.methods import AskedQuery, Tell, TracIn, TrainingSet
+from rapidin.evaluation.methods import AskedQuery, StepProgress, TracIn, TrainingSet
 from rapidin.evaluation.metrics import Bootstrap, correlation, overlap, tie_order
 from rapidin.model import StoreModel
 from rapidin.records import FidelityReport, Outlook, OverlapAt, Query, Sample
@@ -36,16 +36,17 @@ _VECTORS_AT_ONCE = 16
 
 
 def fidelity(
-    store: Store, model: StoreModel, sample: int, seed: int = 0, tell: Tell | None = None
+    store: Store, model: StoreModel, sample: int, seed: int = 0, on_progress: StepProgress | None = None
 ) -> FidelityReport:
     """Compare stored with exact scores.
 
     Args:
-        store: with at least 8 samples.
-        model: of the store.
-        sample: queries, and samples ranked for each, that are drawn; at most half of the store each.
-        seed: of the draw.
-        tell: told of progress.
+        store: store with at least 8 samples.
+        model: model of the store.
+        sample: number of queries, and number of samples ranked for each; at most half of the store is drawn for
+            each.
+        seed: seed of the draw.
+        on_progress: function that is told a step's name, how much is done, and of how much.
 
     Raises:
         SettingError: the store or `sample` is too small.
@@ -69,9 +70,9 @@ def fidelity(
     uncoded = _uncoded_scores(model, estimated, list(ranked.encoded()))
     exact = TracIn(
         model,
-        normalise_layers=store.settings.projection.normalise_layers,
-        objective=store.settings.projection.objective,
-    ).scores(queries, ranked, tell)
+        normalise_layers=store.settings.gradient.normalise_layers,
+        objective=store.settings.gradient.objective,
+    ).scores(queries, ranked, on_progress)
     return replace(
         compared(stored, uncoded, exact, [one.id for one in ranked.samples], store.settings),
         store=str(store.path),
@@ -86,18 +87,18 @@ def compared(
     ids: Sequence[str],
     settings: StoreSettings,
 ) -> FidelityReport:
-    """The figures of a comparison.
+    """Compute the figures of a comparison.
 
     Args:
         stored: scores by the store's vectors, [q, n].
-        uncoded: the same before they were kept in few bits, [q, n].
+        uncoded: scores by vectors that were not reduced to few bits, [q, n].
         exact: scores by whole gradients, [q, n].
-        ids: of the samples.
-        settings: of the store.
+        ids: ids of the samples.
+        settings: settings of the store.
     """
     dimension, bits = settings.projection.dimension, settings.codec.bits
     mean = Bootstrap(len(exact)).mean
-    # Within a query: what all samples have in common with it does not change their order.
+    # Variances are taken within a query, because what all samples have in common does not change their order.
     signal = float(np.mean(exact.astype(np.float64).var(axis=1)))
     noise = float(np.mean((stored.astype(np.float64) - exact).var(axis=1)))
     coding = min(noise, float(np.mean((stored.astype(np.float64) - uncoded).var(axis=1))))
@@ -136,11 +137,11 @@ def compared(
 
 
 def expected_correlation(signal: float, noise: float) -> float:
-    """Correlation of stored with exact scores, given the variances of exact scores and of what differs from them.
+    """Expected correlation of stored with exact scores, given the variances of exact scores and of noise.
 
-    Noise that is independent of the signal leaves √(signal/(signal + noise)). It goes as 1/K: that of the
-    projection, and that of rounding as well, since each number is rounded in proportion to the vector's length
-    over √K.
+    Noise that is independent of the signal leaves √(signal/(signal + noise)). Its variance is proportional to 1/K:
+    the projection's is, and so is that of rounding, because each number is rounded in proportion to the vector's
+    length over √K.
     """
     return math.sqrt(signal / (signal + noise)) if signal + noise else 0.0
 
@@ -185,7 +186,7 @@ def _asked(model: StoreModel, sample: Sample) -> AskedQuery:
 def _uncoded_scores(
     model: StoreModel, queries: NDArray[np.float32], samples: Sequence[EncodedSample]
 ) -> NDArray[np.float32]:
-    """Scores by vectors that are computed anew and kept in no bits, [q, n]; some vectors at a time."""
+    """Scores by vectors that are computed again and not coded, [q, n]; some vectors at a time."""
     parts = [
         queries @ model.vectors(samples[first : first + _VECTORS_AT_ONCE]).T
         for first in range(0, len(samples), _VECTORS_AT_ONCE)
@@ -194,7 +195,7 @@ def _uncoded_scores(
 
 
 def _stored_scores(store: Store, queries: NDArray[np.float32], samples: Sequence[Sample]) -> NDArray[np.float32]:
-    """Scores of some samples, [q, n]."""
+    """Stored scores of some samples, [q, n]."""
     with store.snapshot() as snapshot:
         ids, scores = snapshot.scores(queries)
     places = {id: place for place, id in enumerate(ids)}

@@ -1,4 +1,4 @@
-"""methods."""
+"""Methods that score training samples for queries: rapidin itself, baselines, and exact influence."""
 
 import lazy_loader
 

@@ -1,6 +1,10 @@
+from .measured_scoring import (
+    MethodScores as MethodScores,
+    ScoringRun as ScoringRun,
+)
 from .registry import (
     METHODS as METHODS,
-    QUICK as QUICK,
+    QUICK_METHODS as QUICK_METHODS,
     Context as Context,
     MethodOptions as MethodOptions,
     method_settings as method_settings,
@@ -8,20 +12,16 @@ from .registry import (
     require_packages as require_packages,
 )
 from .saved_scores import (
-    DIRECTORY_NAME as DIRECTORY_NAME,
+    SCORES_DIRECTORY as SCORES_DIRECTORY,
     SavedScores as SavedScores,
     data_digest as data_digest,
     digest_of as digest_of,
 )
-from .scoring import (
+from .scorer import (
     AskedQuery as AskedQuery,
-    Tell as Tell,
+    StepProgress as StepProgress,
     TrainingSet as TrainingSet,
-    step_of as step_of,
-)
-from .scoring_run import (
-    MethodScores as MethodScores,
-    ScoringRun as ScoringRun,
+    progress_of_step as progress_of_step,
 )
 from .tracin import (
     TracIn as TracIn,

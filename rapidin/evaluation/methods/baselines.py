@@ -1,8 +1,8 @@
-"""The scorers that need no gradient: chance, words, and the likeness of texts to the model.
+"""Scorers that need no gradient: chance, words in common, and similarity of texts.
 
-The text of a training sample is its prompt and response, that of a query its prompt and generation, as the model
-saw them. What all samples share, such as the beginning of Alpaca's prompt, tells BM25 nothing, as a word in every
-document weighs next to nothing.
+The text of a training sample is its prompt and response, and the text of a query is its prompt and generation, as
+the model saw them. Words that all samples share, such as the beginning of Alpaca's prompt, tell BM25 nothing,
+because a word in every document weighs next to nothing.
 
 Shape letters: q queries · n samples · h hidden size.
 """
@@ -19,19 +19,19 @@ import xxhash
 from numpy.typing import NDArray
 
 from rapidin.errors import SettingError
-from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet
+from rapidin.evaluation.methods.scorer import AskedQuery, StepProgress, TrainingSet
 from rapidin.model import StoreModel, mean_hidden_states
-from rapidin.support import package
+from rapidin.support import error_line, package
 from rapidin.text import EncodedSample
 
 
 class RandomScorer:
-    """Chance: what a method that knows nothing gets.
+    """Chance, which shows what a method that knows nothing gets.
 
-    A sample's number depends on seed, query and sample alone, not on their order or on what is beside them.
+    A sample's number depends on seed, query and sample alone, not on their order.
 
     Args:
-        seed: of the numbers.
+        seed: seed of the numbers.
     """
 
     name = "random"
@@ -40,9 +40,9 @@ class RandomScorer:
         self._seed = seed
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`."""
+        """Score every training sample for every query, see `Scorer`."""
         scores = np.empty((len(queries), len(training)), dtype=np.float32)
         for row, query in enumerate(queries):
             for column, sample in enumerate(training.samples):
@@ -52,35 +52,35 @@ class RandomScorer:
 
 
 class Bm25Scorer:
-    """BM25 (Robertson et al. 1995) of `bm25s`, in Lucene's form, over English stems without stop words."""
+    """BM25 (Robertson et al. 1995) by `bm25s`, in Lucene's form, over English stems without stop words."""
 
     name = "bm25"
 
     def __init__(self) -> None:
         self._library = package("bm25s")
-        logging.getLogger("bm25s").setLevel(logging.WARNING)  # else it tells its steps
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # or it logs its steps
         self._stemmer = package("Stemmer", "PyStemmer").Stemmer("english")
         self._index: Any = None
 
-    def prepare(self, training: TrainingSet, tell: Tell | None = None) -> None:
+    def prepare(self, training: TrainingSet, on_progress: StepProgress | None = None) -> None:
         """Count the words of every sample."""
         words = self._words([sample.text for sample in training.samples])
         self._index = None
-        if any(words):  # bm25s cannot count none at all
+        if any(words):  # bm25s cannot index an empty corpus
             self._index = self._library.BM25()
             self._index.index(words, show_progress=False)
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`."""
+        """Score every training sample for every query, see `Scorer`."""
         scores = np.zeros((len(queries), len(training)), dtype=np.float32)
         texts = [query.query.prompt + query.query.generation for query in queries]
         for row, words in enumerate(self._words(texts)):
             if words and self._index is not None:
                 scores[row] = self._index.get_scores(words)
-            if tell is not None:
-                tell(self.name, row + 1, len(queries))
+            if on_progress is not None:
+                on_progress(self.name, row + 1, len(queries))
         return scores
 
     def _words(self, texts: list[str]) -> list[list[str]]:
@@ -91,10 +91,10 @@ class Bm25Scorer:
 
 
 class EmbeddingScorer:
-    """Cosine of the model's own mean last hidden states over all tokens of a text.
+    """Cosine of the store model's mean last hidden states over all tokens of a text.
 
     Args:
-        model: of the store.
+        model: model of the store.
     """
 
     name = "embedding"
@@ -103,20 +103,20 @@ class EmbeddingScorer:
         self._model = model
         self._samples = np.empty((0, 0), dtype=np.float32)
 
-    def prepare(self, training: TrainingSet, tell: Tell | None = None) -> None:
+    def prepare(self, training: TrainingSet, on_progress: StepProgress | None = None) -> None:
         """Embed every sample."""
-        self._samples = self._embedded(list(training.encoded()), tell)
+        self._samples = self._embedded(list(training.encoded()), on_progress)
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`."""
-        return self._embedded([query.encoded for query in queries], tell) @ self._samples.T
+        """Score every training sample for every query, see `Scorer`."""
+        return self._embedded([query.encoded for query in queries], on_progress) @ self._samples.T
 
-    def _embedded(self, samples: Sequence[EncodedSample], tell: Tell | None) -> NDArray[np.float32]:
+    def _embedded(self, samples: Sequence[EncodedSample], on_progress: StepProgress | None) -> NDArray[np.float32]:
         def told(done: int) -> None:
-            if tell is not None:
-                tell(self.name, done, len(samples))
+            if on_progress is not None:
+                on_progress(self.name, done, len(samples))
 
         with self._model.exclusive() as parts:
             states = mean_hidden_states(parts.module, [sample.ids for sample in samples], told)
@@ -127,8 +127,8 @@ class SentenceScorer:
     """Cosine of the embeddings of a sentence-transformers model.
 
     Args:
-        directory: of that model.
-        device: that computes.
+        directory: directory of the sentence-transformers model.
+        device: device that computes; None to let the library choose.
 
     Raises:
         SettingError: the model cannot be loaded.
@@ -141,20 +141,20 @@ class SentenceScorer:
         try:
             self._model = library.SentenceTransformer(directory, device=device, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:300]
             raise SettingError(
-                f"{directory} is no sentence-transformers model that can be loaded: {reason}"
+                f"{directory} is no sentence-transformers model that can be loaded: {error_line(error, 300)}; "
+                "give the directory of another one"
             ) from error
         self._samples = np.empty((0, 0), dtype=np.float32)
 
-    def prepare(self, training: TrainingSet, tell: Tell | None = None) -> None:
+    def prepare(self, training: TrainingSet, on_progress: StepProgress | None = None) -> None:
         """Embed every sample."""
         self._samples = self._embedded([sample.text for sample in training.samples])
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`."""
+        """Score every training sample for every query, see `Scorer`."""
         texts = [query.query.prompt + query.query.generation for query in queries]
         return self._embedded(texts) @ self._samples.T
 
@@ -164,7 +164,7 @@ class SentenceScorer:
 
 
 def normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors [n, h] of length 1; those of length 0 stay."""
+    """Vectors [n, h] scaled to length 1; vectors of length 0 stay as they are."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: NDArray[np.float32] = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
     return unit

@@ -1,7 +1,7 @@
 """Influence functions (Koh and Liang 2017): ⟨H⁻¹ ∇L(query), ∇L(sample)⟩ with exact gradients.
 
-That is how much the query's loss would fall if the sample counted a little more in training, up to a factor that
-all samples have in common: proponents are positive, as TracIn's are.
+The score says how much the query's loss would fall if the sample counted a little more in training, up to a factor
+that all samples have in common. Proponents have positive scores, as with TracIn.
 
 Shape letters: q queries · n samples.
 """
@@ -26,20 +26,20 @@ from rapidin.attribution import (
     stacked,
     unstacked,
 )
-from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet, step_of
+from rapidin.evaluation.methods.scorer import AskedQuery, StepProgress, TrainingSet, progress_of_step
 from rapidin.model import ModelParts, StoreModel
 
 _VECTORS_PER_QUERY = 8
-"""Vectors of the parameters' size that solving for one query takes, intermediate ones included."""
+"""Number of vectors of the parameters' size that solving for one query takes."""
 
 
 class InfluenceFunction:
-    """Influence by the inverse curvature of the training loss.
+    """Influence by the inverse of the training loss's curvature.
 
     Args:
         name: name of the scorer.
         model: model of the store.
-        inverse: the way to multiply with the inverse.
+        inverse: method that multiplies by the inverse.
     """
 
     def __init__(self, name: str, model: StoreModel, inverse: InverseCurvature) -> None:
@@ -48,24 +48,28 @@ class InfluenceFunction:
         self._inverse = inverse
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`.
+        """Score every training sample for every query, see `Scorer`.
 
         Raises:
             GradientError: a gradient is zero or not finite.
             ComputationError: the inverse cannot be applied, or memory does not suffice.
         """
         with self._model.exclusive() as parts:
-            return self._scores(parts, queries, training, tell)
+            return self._scores(parts, queries, training, on_progress)
 
     def _scores(
-        self, parts: ModelParts, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None
+        self,
+        parts: ModelParts,
+        queries: Sequence[AskedQuery],
+        training: TrainingSet,
+        on_progress: StepProgress | None,
     ) -> NDArray[np.float32]:
         products = GradientProducts(parts.engine, parts.budget)
         curvature = Curvature(parts.module, parts.engine.names)
         scores = np.empty((len(queries), len(training)), dtype=np.float32)
-        report_step = step_of(tell, self.name)
+        report_step = progress_of_step(on_progress, self.name)
 
         def draw(numbers: random.Random, count: int) -> list[TokenSample]:
             positions = drawn(len(training), count, numbers)

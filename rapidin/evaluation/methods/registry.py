@@ -1,6 +1,6 @@
-"""The methods that can be compared, by name: how each is made, and what decides its scores.
+"""The methods that can be compared, by name; each is one line of `METHODS`.
 
-A method is one line of `METHODS`. Everything that it needs is imported when it is made.
+Everything that a method needs is imported when its scorer is made.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from rapidin.support import package
 
 if TYPE_CHECKING:
     from rapidin.attribution import GaussNewton, Lissa
-    from rapidin.evaluation.methods.scoring import Scorer
+    from rapidin.evaluation.methods.scorer import Scorer
     from rapidin.model import StoreModel
     from rapidin.storage import Store
 
 
 @dataclass(frozen=True, slots=True)
 class MethodOptions:
-    """What the methods can be told.
+    """Settings of the methods.
 
     Attributes:
-        seed: of chance.
-        rerank: samples at each end whose exact influence is computed by ``rapidin+rerank``.
-        checkpoints: of the training, each a directory with the learning rate that it had there, for TracIn; empty:
-            the store's model alone.
-        embedding_model: directory of a sentence-transformers model for ``embedding``; None: the store's model.
-        more: of methods that need something else, by name; everything in it must be plain JSON.
+        seed: seed of ``random`` and of draws in influence functions.
+        rerank: number of samples at each end whose exact influence ``rapidin+rerank`` computes.
+        embedding_model: directory of a sentence-transformers model for ``embedding``; None for the store's model.
+        checkpoints: directories of checkpoints of the training with the learning rate at each, for ``tracin`` and
+            ``tracin-ln``; empty for the store's model alone.
+        more: further settings by method, such as ``{"influence-lissa": {"scale": 300}}``; they must be plain JSON.
     """
 
     seed: int = 0
@@ -44,14 +44,14 @@ class MethodOptions:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a scorer is made from.
+    """Objects from which a scorer is made.
 
     Attributes:
-        store: open.
-        model: of the store.
+        store: an open store.
+        model: model of the store.
         where: filters that the training samples meet.
-        device: as the user named it.
-        options: of the methods.
+        device: device as the user named it.
+        options: settings of the methods.
     """
 
     store: Store
@@ -66,10 +66,10 @@ class Method:
     """One method.
 
     Attributes:
-        make: makes its scorer.
-        summary: a few words about it.
-        settings: what of the options, as plain JSON, decides its scores besides store, queries and samples; saved
-            scores are used again only where it is the same.
+        make: function that makes its scorer.
+        summary: a few words about the method.
+        settings: function that gives, as plain JSON, the options that decide its scores besides store, queries and
+            samples; saved scores are used again only if these are equal.
         knows_tokens: whether it can be asked about some tokens of a generation alone.
         cached: whether its work on the training samples is done once, at ingest.
     """
@@ -126,7 +126,7 @@ def _checkpoints(options: MethodOptions) -> Mapping[str, Any]:
 
 
 def _state(directory: str) -> list[list[object]]:
-    """Names, sizes and times of a directory's files, which change when it is written anew."""
+    """Names, sizes and times of a directory's files, which change when it is written again."""
     files = sorted(path for path in Path(directory).rglob("*") if path.is_file())
     return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
@@ -136,10 +136,10 @@ def _embedded_by(options: MethodOptions) -> Mapping[str, Any]:
 
 
 def method_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read settings of influence functions, ``influence-lissa.scale=300``, as `MethodOptions.more` has them.
+    """Read settings of influence functions, such as ``influence-lissa.scale=300``, for `MethodOptions.more`.
 
     Raises:
-        SettingError: one cannot be read, or there is no such method, setting or value.
+        SettingError: a text cannot be read, or there is no such method, setting or value.
     """
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
@@ -155,7 +155,7 @@ def method_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _inverse(options: MethodOptions, name: str) -> GaussNewton | Lissa:
-    """The way to the inverse curvature, with what the user says of it; its fields are plain JSON."""
+    """The way to the inverse curvature with the user's settings; its fields are plain JSON."""
     from rapidin.attribution import GaussNewton, Lissa
 
     kind: type[GaussNewton | Lissa] = GaussNewton if name == "influence-cg" else Lissa
@@ -183,7 +183,7 @@ METHODS: dict[str, Method] = {
     "rapidin": Method(_rapidin, "the store's own scores", knows_tokens=True, cached=True),
     "rapidin+rerank": Method(
         _reranked,
-        "the same, both ends ordered by exact influence",
+        "the store's scores, both ends ordered by exact influence",
         lambda options: {"rerank": options.rerank},
         knows_tokens=True,
         cached=True,
@@ -196,7 +196,7 @@ METHODS: dict[str, Method] = {
     ),
     "tracin-ln": Method(
         lambda context: _tracin(context, True),
-        "the same, each tensor's normalised",
+        "exact gradients, each tensor's normalised",
         _checkpoints,
         knows_tokens=True,
     ),
@@ -225,19 +225,19 @@ def require_packages(names: Sequence[str], options: MethodOptions) -> None:
         package("sentence_transformers", "sentence-transformers", "pip install sentence-transformers")
 
 
-QUICK = ("random", "bm25", "embedding")
-"""What rapidin is compared with unless the user names something."""
+QUICK_METHODS = ("random", "bm25", "embedding")
+"""Methods that rapidin is compared with unless the user names others; they need no gradients."""
 
 
 def methods_to_run(names: Sequence[str], *, knows_tokens: bool = False) -> list[str]:
-    """The methods to run: ``rapidin`` and those named, each once; ``all`` stands for every one.
+    """The methods to run: ``rapidin`` and the named ones, each once; ``all`` stands for every method.
 
     Args:
-        names: of the user.
-        knows_tokens: leave the others out of ``all``, and refuse them.
+        names: names that the user gave.
+        knows_tokens: whether only methods that know tokens can be used.
 
     Raises:
-        SettingError: a name is unknown, or the method does not know tokens.
+        SettingError: a name is unknown, or a method does not know tokens.
     """
     usable = [name for name, method in METHODS.items() if method.knows_tokens or not knows_tokens]
     found = ["rapidin"]

@@ -1,9 +1,9 @@
-"""Scores that are kept from run to run: what was computed once is not computed again.
+"""Scores that are kept from run to run, so that nothing is computed twice.
 
-A file's name is a digest of everything that decides the scores in it: the store's settings, with the fingerprint
-of the model, the training samples' ids and texts, the queries' tokens and targets, the method and its settings. So
-scores of anything else are never taken for these, and nothing has to be cleared by hand. What a damaged file held
-is computed anew.
+A file's name is a digest of everything that decides the scores in it: the store's settings with the fingerprint of
+the model, the training samples' ids and texts, the queries' tokens and targets, the method and its settings. So
+scores of something else are never used by mistake, and nothing has to be cleared by hand. The scores of a damaged
+file are computed again.
 
 Shape letters: q queries · n samples.
 """
@@ -23,30 +23,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.evaluation.methods.scoring import AskedQuery, TrainingSet
+from rapidin.evaluation.methods.scorer import AskedQuery, TrainingSet
 from rapidin.settings import StoreSettings
 from rapidin.support import write_whole
 
 logger = logging.getLogger(__name__)
 
 SCORES_VERSION = 1
-"""Changed where a method gives other scores for the same data than before."""
-DIRECTORY_NAME = "evaluation"
-"""In a store, where scores are kept unless the user names another place; nothing else looks there."""
+"""Number that changes when a method gives other scores for the same data than before."""
+SCORES_DIRECTORY = "evaluation"
+"""Directory in a store where scores are kept unless the user names another one; nothing else reads it."""
 _SUFFIX = ".npz"
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Scores of some queries, and what they took.
+    """Scores of some queries, with the time and memory that they took.
 
     Attributes:
-        scores: float32 [q, n].
-        seconds: that scoring took.
-        preparation: seconds of the work on the training samples that had to be done before, once.
-        memory: bytes by which the process grew meanwhile, at most; None: unknown.
-        device_memory: the same of the GPU's; None: none was used.
-        resumed: whether a former run has computed them.
+        scores: scores, float32 [q, n].
+        seconds: seconds that scoring took.
+        preparation: seconds of the work on the training samples that is done once before.
+        memory: maximum number of bytes by which the process grew; None if unknown.
+        device_memory: maximum number of bytes taken on GPUs; None if none was used.
+        resumed: whether a former run has computed the scores.
     """
 
     scores: NDArray[np.float32]
@@ -63,7 +63,7 @@ def digest_of(*parts: object) -> str:
 
 
 def data_digest(settings: StoreSettings, training: TrainingSet) -> str:
-    """Digest of a store's settings and of training samples; where the model lies does not count."""
+    """Digest of a store's settings and of training samples; the place of the model does not count."""
     plain = settings.model_dump(mode="json")
     for place in ("model", "adapter"):
         plain["model"].pop(place)
@@ -71,7 +71,7 @@ def data_digest(settings: StoreSettings, training: TrainingSet) -> str:
 
 
 def key_of(data: str, method: str, settings: Mapping[str, Any], queries: Sequence[AskedQuery]) -> str:
-    """What scores of these queries are kept under."""
+    """Name under which scores of these queries are kept."""
     asked = [
         (query.query.id, query.query.prompt, query.query.generation, query.encoded.ids, query.encoded.targets)
         for query in queries
@@ -80,17 +80,17 @@ def key_of(data: str, method: str, settings: Mapping[str, Any], queries: Sequenc
 
 
 class SavedScores:
-    """The files of a directory.
+    """Files of scores in a directory.
 
     Args:
-        directory: made when something is saved; None: nothing is kept.
+        directory: directory that is made when something is saved; None to keep nothing.
     """
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
 
     def load(self, key: str, queries: int, samples: int) -> Measured | None:
-        """What is kept under a key; None where there is nothing, or nothing of that size that can be read."""
+        """Scores that are kept under a key; None if there are none of that size that can be read."""
         if self._directory is None:
             return None
         path = self._directory / (key + _SUFFIX)
@@ -101,15 +101,15 @@ class SavedScores:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            logger.warning("%s is damaged (%s): it is computed anew", path, error)
+            logger.warning("%s is damaged (%s): its scores are computed again", path, error)
             return None
         if scores.shape != (queries, samples) or scores.dtype != np.float32 or not np.isfinite(scores).all():
-            logger.warning("%s does not hold what its name says: it is computed anew", path)
+            logger.warning("%s does not hold what its name says: its scores are computed again", path)
             return None
         return Measured(scores, seconds, preparation, _known(memory), _known(device_memory), resumed=True)
 
     def save(self, key: str, measured: Measured) -> None:
-        """Keep scores; where that is not possible, say so once and go on."""
+        """Keep scores; if that is not possible, warn once and go on."""
         if self._directory is None:
             return
         path = self._directory / (key + _SUFFIX)
@@ -124,7 +124,7 @@ class SavedScores:
             )
         except OSError as error:
             logger.warning(
-                "%s: %s; scores are not kept for the next run: --work names another directory",
+                "%s: %s; scores are not kept for the next run; name another directory by --work",
                 self._directory,
                 error.strerror or error,
             )

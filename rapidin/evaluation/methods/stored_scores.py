@@ -1,4 +1,4 @@
-"""RapidIn's own scores: those of a store, and the same with the ends ordered by exact influence.
+"""RapidIn's own scores, as stored, and with the ends of the ranking ordered by exact influence.
 
 Shape letters: q queries · n samples · K projection dimension.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import StoreError
-from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet
+from rapidin.evaluation.methods.scorer import AskedQuery, StepProgress, TrainingSet
 from rapidin.model import StoreModel
 from rapidin.storage import Store
 
@@ -21,9 +21,9 @@ class RapidinScorer:
     """Inner products of the queries' RapidGrads with the stored ones.
 
     Args:
-        store: whose vectors are compared.
-        model: of the store.
-        where: the filters that `TrainingSet` was chosen by.
+        store: store with the vectors.
+        model: model of the store.
+        where: filters by which the `TrainingSet` was selected.
     """
 
     name = "rapidin"
@@ -34,9 +34,9 @@ class RapidinScorer:
         self._where = where
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`.
+        """Score every training sample for every query, see `Scorer`.
 
         Raises:
             GradientError: a query's gradient is zero or not finite.
@@ -51,15 +51,15 @@ class RapidinScorer:
 
 
 class RerankedScorer:
-    """RapidIn as a search with ``--rerank`` gives it: the best and the worst in the order of exact influence.
+    """RapidIn's scores with the best and the worst samples in the order of exact influence, as with ``--rerank``.
 
-    The scores of the N best are dealt out anew among them, in the order of their exact influences, and those of
-    the N worst too. So the N stay where they were as a whole, and only their order among each other changes.
+    The scores of the N best are dealt out again among them in the order of their exact influences, and so are
+    those of the N worst. So each N stay where they were as a whole, and only the order among them changes.
 
     Args:
-        estimates: that choose the ends.
-        model: of the store.
-        count: N, at each end.
+        estimates: scorer that decides the ends.
+        model: model of the store.
+        count: number N of samples at each end.
     """
 
     name = "rapidin+rerank"
@@ -70,15 +70,15 @@ class RerankedScorer:
         self._count = count
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`.
+        """Score every training sample for every query, see `Scorer`.
 
         Raises:
-            GradientError, StoreError: as `RapidinScorer.scores`.
+            GradientError, StoreError: see `RapidinScorer.scores`.
             StoreMismatchError: a sample cannot be encoded as it was at ingest.
         """
-        scores = self._estimates.scores(queries, training, tell)
+        scores = self._estimates.scores(queries, training, on_progress)
         count = min(self._count, len(training) // 2)
         for row, query in enumerate(queries):
             order = np.argsort(-scores[row], kind="stable")
@@ -93,6 +93,6 @@ class RerankedScorer:
                         for place, influence in zip(end, found, strict=True)
                     ]
                     scores[row, end[np.argsort(exact)[::-1]]] = scores[row, end]
-            if tell is not None:
-                tell(self.name, row + 1, len(queries))
+            if on_progress is not None:
+                on_progress(self.name, row + 1, len(queries))
         return scores

@@ -1,8 +1,8 @@
 """TracIn with exact, uncompressed gradients (Pruthi et al. 2020), with and without layer-wise normalisation.
 
-What RapidIn approximates: the inner product of the whole gradients (Eq. 5 of Lin et al. 2024; of the loss, where a
-store may differentiate the log-odds, see `TracIn`), summed over checkpoints of the training, each weighted by the
-learning rate that it had there.
+RapidIn approximates this score: the inner product of whole gradients (Eq. 5 of Lin et al. 2024), summed over
+checkpoints of the training, each weighted by its learning rate. TracIn differentiates the loss, while a store may
+differentiate the log-odds.
 
 Shape letters: q queries · n samples · b batch · L parameter tensors.
 """
@@ -31,7 +31,7 @@ from rapidin.attribution import (
     query_gradient,
     significant,
 )
-from rapidin.evaluation.methods.scoring import AskedQuery, Tell, TrainingSet, step_of
+from rapidin.evaluation.methods.scorer import AskedQuery, StepProgress, TrainingSet, progress_of_step
 from rapidin.model import StoreModel, load_model
 from rapidin.settings import Objective
 
@@ -41,8 +41,8 @@ class Checkpoint:
     """A state of the model during its training.
 
     Attributes:
-        place: directory of the checkpoint: of the adapter where the store's model has one, else of the model.
-        learning_rate: that the optimiser had there.
+        place: directory of the checkpoint, of the adapter if the store's model has one, else of the model.
+        learning_rate: learning rate of the optimiser at the checkpoint.
     """
 
     place: str
@@ -53,12 +53,12 @@ class TracIn:
     """Inner products of whole gradients.
 
     Args:
-        model: of the store.
+        model: model of the store.
         normalise_layers: whether each tensor's gradient is divided by its norm; a score is then the mean
             over tensors of cosines.
-        checkpoints: of the training; empty: the store's model alone.
-        device: for the checkpoints.
-        objective: what of a token is differentiated; TracIn's own is the loss.
+        checkpoints: checkpoints of the training; empty for the store's model alone.
+        device: device of the checkpoints.
+        objective: objective that is differentiated; TracIn itself takes the loss.
     """
 
     def __init__(
@@ -78,9 +78,9 @@ class TracIn:
         self._objective = objective
 
     def scores(
-        self, queries: Sequence[AskedQuery], training: TrainingSet, tell: Tell | None = None
+        self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
     ) -> NDArray[np.float32]:
-        """See `rapidin.evaluation.methods.scoring.Scorer`.
+        """Score every training sample for every query, see `Scorer`.
 
         Raises:
             GradientError: a gradient is zero or not finite.
@@ -88,13 +88,13 @@ class TracIn:
         """
         if not self._checkpoints:
             with self._model.exclusive() as parts:
-                return self._of_engine(parts.engine, parts.budget, queries, training, tell)
+                return self._of_engine(parts.engine, parts.budget, queries, training, on_progress)
         total = np.zeros((len(queries), len(training)), dtype=np.float32)
         for number, checkpoint in enumerate(self._checkpoints):
 
             def report(step: str, done: int, of: int, number: int = number) -> None:
-                if tell is not None:
-                    tell(step, number * of + done, len(self._checkpoints) * of)
+                if on_progress is not None:
+                    on_progress(step, number * of + done, len(self._checkpoints) * of)
 
             with self._opened(checkpoint) as (engine, budget):
                 found = self._of_engine(engine, budget, queries, training, report)
@@ -106,7 +106,7 @@ class TracIn:
         changed = "model" if self._model.settings.adapter is None else "adapter"
         settings = self._model.settings.model_copy(update={changed: checkpoint.place})
         loaded = load_model(settings, self._device, self._model.trust_remote_code)
-        engine = RapidGradEngine(loaded.model, self._model.traced, self._model.projection)
+        engine = RapidGradEngine(loaded.model, self._model.traced, self._model.projection, self._model.gradient)
         with engine:
             yield engine, TokenBudget(None, self._model.device, self._model.projection.dimension)
 
@@ -116,13 +116,15 @@ class TracIn:
         budget: TokenBudget,
         queries: Sequence[AskedQuery],
         training: TrainingSet,
-        tell: Tell | None,
+        on_progress: StepProgress | None,
     ) -> NDArray[np.float32]:
         products = GradientProducts(engine, budget)
         rounding = ROUNDING.get(engine.precision, ROUNDING_LOW)
         scores = np.empty((len(queries), len(training)), dtype=np.float32)
         with engine.differentiating(self._objective):
-            for group, report in in_groups(products, len(queries), len(training), step_of(tell, self.name)):
+            for group, report in in_groups(
+                products, len(queries), len(training), progress_of_step(on_progress, self.name)
+            ):
                 directions = [self._direction(engine, queries[number], rounding) for number in group]
                 found = products.against(directions, training.encoded(), self._reduce(rounding), report)
                 scores[group.start : group.stop] = found.T

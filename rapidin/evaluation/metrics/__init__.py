@@ -1,4 +1,4 @@
-"""metrics."""
+"""Measures of rankings, their confidence intervals, and measurements of time and memory."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
 """Means over queries with bootstrap confidence intervals.
 
-Queries are what was drawn, so they are what is drawn again, with replacement; percentiles of the means make the
-interval (Efron 1979). All measures of all methods share the draws: `scipy.stats.bootstrap` would draw for each.
+Queries are drawn again with replacement, and percentiles of the means make the interval (Efron 1979). All measures
+of all methods share the draws, while `scipy.stats.bootstrap` would draw again for each.
 
 Shape letters: q queries · r draws.
 """
@@ -18,11 +18,11 @@ CONFIDENCE = 0.95
 
 
 class Bootstrap:
-    """Draws of queries, the same for everything that is compared.
+    """Draws of queries, shared by everything that is compared.
 
     Args:
-        queries: q.
-        seed: of the draws.
+        queries: number of queries q.
+        seed: seed of the draws.
     """
 
     def __init__(self, queries: int, seed: int = 0) -> None:
@@ -32,7 +32,7 @@ class Bootstrap:
         self._queries = queries
 
     def mean(self, values: NDArray[np.floating]) -> Interval:
-        """The mean of one value for each query, [q], and its interval."""
+        """Mean and interval of one value for each query, [q]."""
         values = np.asarray(values, dtype=np.float64)
         mean = float(values.mean())
         if self._queries < 2:

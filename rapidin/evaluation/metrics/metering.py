@@ -1,7 +1,7 @@
 """Seconds and memory that a piece of work takes.
 
-Memory is what the process held at most, less what it held before: an allocator that had memory left over from
-earlier work hides as much. It is looked at every twentieth of a second, so a shorter peak may be missed.
+Memory is the maximum that the process held, less what it held before; an allocator that has memory left over from
+earlier work hides that part. It is read every twentieth of a second, so a shorter peak may be missed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ class Meter:
     """Measures the body of a ``with``.
 
     Attributes:
-        seconds: that it took.
-        memory: bytes by which the process grew, at most.
-        device_memory: bytes that tensors took on GPUs, at most, besides what was there; None: no GPU was used.
+        seconds: seconds that the body took.
+        memory: maximum number of bytes by which the process grew.
+        device_memory: maximum number of bytes that tensors took on GPUs beyond what was there; None if no GPU was
+            used.
     """
 
     def __init__(self) -> None:
@@ -60,7 +61,7 @@ class Meter:
 
 
 def _allocated(reset: bool) -> int | None:
-    """Bytes of tensors on all GPUs: now, where a measurement begins, else at most since then; None without any."""
+    """Bytes of tensors on all GPUs now, when a measurement begins, or at most since then; None without a GPU."""
     import torch
 
     if not (torch.cuda.is_available() and torch.cuda.is_initialized()):

@@ -1,8 +1,10 @@
-"""How well rankings of training samples find the relevant ones, and how much two rankings agree.
+"""Measures of how well rankings find the relevant samples, and of how much two rankings agree.
 
-Every measure is computed from one total order of the samples: by score, the largest first, equal scores by a
+Every measure is computed from one total order of the samples: by score, the largest first, and equal scores by a
 digest of seed and id. So ties (BM25 gives thousands of zeros) neither depend on the order in which samples are
-stored nor favour anything. Every value is a number; where a class is absent, the functions say what they give.
+stored nor favour anything. Every value is a number, even if a class is absent; each function says which.
+
+Average precision and auROC are scikit-learn's, computed on positions in that order, so that there are no ties.
 
 Shape letters: q queries · n samples.
 """
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from rapidin.support import package
 
 PAPER_KS = (5, 10, 50, 100, 500, 1000)
-"""Those of Table 4 of Lin et al. 2024 (arXiv 2405.11724), and between."""
+"""The k of Table 4 of Lin et al. 2024 (arXiv 2405.11724), and some between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +42,25 @@ def ranking(scores: NDArray[np.floating], ties: NDArray[np.uint64]) -> NDArray[n
     """Positions of the samples from the largest score down, int64 [n].
 
     Args:
-        scores: of one query, [n].
-        ties: of `tie_order`.
+        scores: scores of one query, [n].
+        ties: numbers of `tie_order`, [n].
     """
     return np.lexsort((ties, -scores)).astype(np.int64)
 
 
 def ends_measures(ranked: NDArray[np.bool_], k: int) -> EndsMeasures:
-    """The protocol of Table 4: the k best are what the method calls relevant, the k worst what it does not.
+    """Measures of the protocol of Table 4, by which a method calls the k best relevant and the k worst irrelevant.
 
-    auPRC is the average precision of the 2k samples in their order (step-wise, without interpolation, which would
-    be too kind), auROC the share of their pairs of a relevant and an irrelevant one that stand in the right order.
+    auPRC is the average precision of the 2k samples in their order; it is step-wise, because interpolation would
+    be too kind. auROC is the share of pairs of a relevant and an irrelevant sample that stand in the right order.
 
-    Without a relevant sample among the 2k nothing was found, and both are 0; the paper's .297 for random order at
-    k = 5, where a third of the queries has none, shows that it counts so, too. Without an irrelevant one
-    auPRC is 1, and auROC, which has no pair to judge by, 0.5.
+    If no sample among the 2k is relevant, nothing was found, and both are 0. The paper counts so, too: it has .297
+    for random order at k = 5, where a third of the queries has none. If every sample is relevant, auPRC is 1, and
+    auROC, which has no pair to judge by, is 0.5.
 
     Args:
         ranked: whether each sample is relevant, from the best down, [n].
-        k: at most half of n.
+        k: number of samples at each end, at most half of n.
 
     Raises:
         ValueError: k is not in 1 … n/2.
@@ -78,7 +80,7 @@ def ends_measures(ranked: NDArray[np.bool_], k: int) -> EndsMeasures:
 
 
 def average_precision(ranked: NDArray[np.bool_]) -> float:
-    """Average precision over the whole ranking; 0 where nothing is relevant."""
+    """Average precision over the whole ranking; 0 if nothing is relevant."""
     if not ranked.any():
         return 0.0
     metrics = package("sklearn.metrics", "scikit-learn")
@@ -91,15 +93,15 @@ def precision(ranked: NDArray[np.bool_], k: int) -> float:
 
 
 def reciprocal_rank(ranked: NDArray[np.bool_]) -> float:
-    """1 by the rank of the best relevant sample; 0 where nothing is relevant."""
+    """1 divided by the rank of the best relevant sample; 0 if nothing is relevant."""
     found = np.flatnonzero(ranked)
     return 1 / (int(found[0]) + 1) if len(found) else 0.0
 
 
 def correlation(first: NDArray[np.floating], second: NDArray[np.floating], ranks: bool = False) -> float:
-    """Pearson's correlation of two score vectors [n]; with `ranks` Spearman's, equal scores at their mean rank.
+    """Pearson's correlation of two score vectors [n], or Spearman's with `ranks`, where equal scores share a rank.
 
-    0 where one of them is constant: it says nothing about the other.
+    It is 0 if one of them is constant, because a constant says nothing about the other.
     """
     if ranks:
         stats = package("scipy.stats", "scipy")
@@ -111,5 +113,5 @@ def correlation(first: NDArray[np.floating], second: NDArray[np.floating], ranks
 
 
 def overlap(first: NDArray[np.floating], second: NDArray[np.floating], ties: NDArray[np.uint64], k: int) -> float:
-    """Share of one's k best samples that are among the other's k best; k is at most n."""
+    """Share of the k best samples by `first` that are among the k best by `second`; k is at most n."""
     return len(np.intersect1d(ranking(first, ties)[:k], ranking(second, ties)[:k])) / k

@@ -1,4 +1,4 @@
-"""retraining."""
+"""Retraining on subsets of the training samples, in processes of their own."""
 
 import lazy_loader
 

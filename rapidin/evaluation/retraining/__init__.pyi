@@ -1,4 +1,4 @@
-from .inputs import (
+from .input_digests import (
     inputs_digest as inputs_digest,
 )
 from .retraining_pool import (

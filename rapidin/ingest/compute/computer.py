@@ -1,23 +1,23 @@
-"""Who computes an ingest's blocks: this process, or several workers; both give the same."""
+"""The pipeline's view of what computes its blocks, and the choice between this process and several workers."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections import deque
 from collections.abc import Iterator
 from typing import Protocol, Self
 
 import torch
 
-from rapidin.attribution import RapidGradBatch, RapidGradEngine, TokenBudget, compute_blocks
-from rapidin.errors import ComputationError
-from rapidin.ingest.blocks import Block, BlocksAhead
-from rapidin.ingest.compute.scheduler import WorkerPool
-from rapidin.ingest.planning import Plan
+from rapidin.attribution import RapidGradBatch, TokenBudget
+from rapidin.ingest.blocks import WorkBlock
+from rapidin.ingest.compute.in_process import InProcess
+from rapidin.ingest.compute.local_workers import LocalWorkers
+from rapidin.ingest.compute.messages import Load
+from rapidin.ingest.compute.scheduler import Scheduler
 from rapidin.model import load_model, local_directory, worker_devices
 from rapidin.settings import ModelSettings, StoreSettings, TracedParameter
-from rapidin.text import EncodedSample
+from rapidin.support import processors
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +25,11 @@ logger = logging.getLogger(__name__)
 class Computer(Protocol):
     """Computes blocks with a model that it has loaded; use it in a ``with``.
 
+    Results do not depend on the number of processes, down to the last bit.
+
     Attributes:
         parameters: the model's traced parameter tensors.
-        processes: how many compute.
+        processes: number of processes that compute.
     """
 
     parameters: tuple[TracedParameter, ...]
@@ -38,79 +40,22 @@ class Computer(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
     def start(self, settings: StoreSettings, tokens_per_batch: int | None) -> TokenBudget:
-        """Make ready for a store's blocks, and say how much one of them may hold.
+        """Get ready for a store's blocks, and return how much one of them may hold.
 
         Raises:
             ModelError, SettingError: the model or K does not fit the settings, see `RapidGradEngine`.
         """
 
-    def compute(self, blocks: BlocksAhead) -> Iterator[tuple[Block, RapidGradBatch]]:
-        """Compute blocks, in their order.
+    def compute(self, blocks: Iterator[WorkBlock]) -> Iterator[tuple[WorkBlock, RapidGradBatch]]:
+        """Compute blocks and yield each with its RapidGrads, in their order.
 
         Raises:
             ComputationError: a worker or device failed beyond repair.
-            RapidinError: whatever ended the blocks too early, after the others.
+            RapidinError: an error of `blocks`, after the results of the blocks before it.
         """
 
-    def stop(self) -> list[tuple[Block, RapidGradBatch]]:
-        """End the work at once, and return what was computed but not yet handed on by `compute`."""
-
-
-class InProcess:
-    """Computes in this process; see `Computer`.
-
-    Raises:
-        ModelError, DependencyError, SettingError: the model cannot be loaded, see `load_model`.
-    """
-
-    processes = 1
-
-    def __init__(self, model: ModelSettings, device: str, trust_remote_code: bool) -> None:
-        """Load the model; `device` is as of ``--device``."""
-        self._loaded = load_model(model, device, trust_remote_code)
-        self._engine: RapidGradEngine | None = None
-        self._budget: TokenBudget | None = None
-        self.parameters = self._loaded.parameters
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._engine is not None:
-            self._engine.close()
-
-    def start(self, settings: StoreSettings, tokens_per_batch: int | None) -> TokenBudget:
-        """See `Computer.start`."""
-        self._engine = RapidGradEngine(self._loaded.model, settings.traced, settings.projection)
-        dimension = settings.projection.dimension
-        self._budget = TokenBudget(tokens_per_batch, self._engine.device, dimension)
-        # Not the same: what memory does to the one must not change the blocks.
-        return TokenBudget(tokens_per_batch, self._engine.device, dimension)
-
-    def compute(self, blocks: BlocksAhead) -> Iterator[tuple[Block, RapidGradBatch]]:
-        """See `Computer.compute`."""
-        if self._engine is None or self._budget is None:
-            raise RuntimeError("start comes before compute")
-        under_way: deque[Block] = deque()
-
-        def samples_of(block: Block) -> tuple[Block, list[EncodedSample]]:
-            under_way.append(block)
-            return block, [encoded for _, encoded in block.samples]
-
-        try:
-            for block, batch in compute_blocks(self._engine, map(samples_of, blocks), self._budget):
-                under_way.popleft()
-                yield block, batch
-        except ComputationError as error:
-            if not under_way:
-                raise
-            # On a GPU two may be, and any of them may have made the device fail.
-            names = " and ".join(block.names for block in under_way)
-            raise ComputationError(f"{names}: {error}") from error
-
-    def stop(self) -> list[tuple[Block, RapidGradBatch]]:
-        """See `Computer.stop`; there never is anything left."""
-        return []
+    def stop(self) -> list[tuple[WorkBlock, RapidGradBatch]]:
+        """End the work at once, and return what was computed but not yet yielded by `compute`."""
 
 
 def open_computer(
@@ -119,18 +64,20 @@ def open_computer(
     workers: int | None,
     tokens_per_batch: int | None,
     trust_remote_code: bool,
-    plan: Plan,
+    samples: int,
+    tokens: int,
     dimension: int,
 ) -> Computer:
-    """Load the model in this process or in as many workers as are wanted and worth their start.
+    """Load the model in this process, or in as many workers as are wanted and worth their start.
 
     Args:
-        model: to be loaded.
-        device: as of ``--device``.
-        workers: as of ``--workers``; None for one per GPU.
-        tokens_per_batch: as of ``--tokens-per-batch``.
+        model: settings of the model.
+        device: value of ``--device``.
+        workers: value of ``--workers``; None for one worker per GPU.
+        tokens_per_batch: value of ``--tokens-per-batch``.
         trust_remote_code: whether the checkpoint's own Python code may run.
-        plan: tells how much there is to do.
+        samples: number of samples to be computed.
+        tokens: number of their tokens.
         dimension: K.
 
     Raises:
@@ -140,10 +87,18 @@ def open_computer(
     devices = worker_devices(device, workers, local_directory(model.model, "config.json"))
     if len(devices) > 1:
         budget = TokenBudget(tokens_per_batch, torch.device(devices[0].partition(":")[0]), dimension)
-        blocks = math.ceil(max(plan.tokens / budget.tokens, len(plan.new) / budget.samples))
+        blocks = math.ceil(max(tokens / budget.tokens, samples / budget.samples))
         if blocks < len(devices):
             logger.info("there is work for %d of %d workers", blocks, len(devices))
             devices = devices[:blocks]
     if len(devices) == 1:
-        return InProcess(model, devices[0], trust_remote_code)
-    return WorkerPool(model, devices, trust_remote_code)
+        return InProcess(load_model(model, devices[0], trust_remote_code))
+    threads = _threads_of_each(len(devices))
+    level = logging.getLogger("rapidin").getEffectiveLevel()
+    loads = [Load(model, one, trust_remote_code, threads, level) for one in devices]
+    return Scheduler(LocalWorkers(), loads)
+
+
+def _threads_of_each(workers: int) -> int:
+    """Return each worker's share of the processors, or fewer threads if OMP_NUM_THREADS says so."""
+    return max(1, min(processors() // workers, torch.get_num_threads()))

@@ -1,90 +1,190 @@
-"""One worker as its parent sees it: the process, the pipe to it, and the blocks that it has at hand."""
+"""The transport to workers that are processes of this machine: both ends of the pipe between them.
+
+Messages are pickled by `multiprocessing.connection`, which is safe between processes of one program, see
+`rapidin.support.processes`. The vectors of a result follow their message as plain bytes.
+
+Shape letters: b batch · K projection dimension.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
+from typing import cast
 
+import numpy as np
+
+from rapidin.attribution import RapidGradBatch
 from rapidin.errors import ComputationError
-from rapidin.ingest.blocks import Block
-from rapidin.ingest.compute.messages import Channel, Load, Tokens, Work
+from rapidin.ingest.compute.messages import Computed, FromWorker, Load, ToWorker
+from rapidin.ingest.compute.transport import Worker
+from rapidin.ingest.compute.worker import Tell, failure, serve
 from rapidin.support import FreshInterpreter
 
+Serve = Callable[[SimpleQueue[object], Tell], None]
 
-class WorkerProcess:
-    """A process that loads a model and then waits for blocks; see `rapidin.ingest.compute.worker`.
+
+class LocalWorkers:
+    """Starts workers as processes of this machine; see `Transport`.
 
     Args:
-        number: for messages, from 1.
-        load: what it loads, and where.
-
-    Raises:
-        ComputationError: the system starts no further process.
-
-    Attributes:
-        name: for messages.
-        load: as given.
-        at_hand: blocks that it was given and has not answered, the one that it computes first.
-        last_word: why it said that it ends, if it did.
+        function: ``package.module:name`` of the function that a process runs with its end of the pipe.
     """
 
-    def __init__(self, number: int, load: Load) -> None:
-        self.load = load
-        self.at_hand: deque[Block] = deque()
-        self.last_word: str | None = None
+    def __init__(self, function: str = "rapidin.ingest.compute.local_workers:run_worker") -> None:
+        self._function = function
+
+    def start(self, number: int, load: Load) -> LocalWorker:
+        """See `Transport.start`."""
         try:
-            self._process = FreshInterpreter("rapidin.ingest.compute.worker:main", threads=load.threads)
+            process = FreshInterpreter(self._function, threads=load.threads)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise ComputationError(
                 f"no process can be started for a worker on {load.device}: {reason}; give fewer --workers, or end "
                 "other programs"
             ) from error
-        self._channel = Channel(self._process.connection)
-        self.name = f"worker {number} on {load.device} (process {self._process.pid})"
-        self.send(load)
+        worker = LocalWorker(f"worker {number} on {load.device} (process {process.pid})", process)
+        worker.send(load)
+        return worker
 
-    @property
-    def connection(self) -> Connection:
-        """For `multiprocessing.connection.wait`."""
-        return self._channel.connection
+    def ready(self, workers: Sequence[Worker]) -> Sequence[Worker]:
+        """See `Transport.ready`."""
+        by_connection = {cast(LocalWorker, worker).connection: worker for worker in workers}
+        return [by_connection[cast(Connection, connection)] for connection in wait(list(by_connection))]
 
-    def send(self, message: object) -> None:
-        """Send a message; one to a worker that has died is lost, for `receive` tells of that."""
+
+class LocalWorker:
+    """A worker that is a process; see `Worker`."""
+
+    def __init__(self, name: str, process: FreshInterpreter) -> None:
+        self.name = name
+        self.connection = process.connection
+        self._process = process
+        self._channel = Channel(process.connection)
+
+    def send(self, message: ToWorker) -> None:
+        """See `Worker.send`."""
         with suppress(OSError):
             self._channel.send(message)
 
-    def receive(self) -> object:
-        """Wait for its next message.
-
-        Raises:
-            EOFError, OSError: it has ended.
-        """
-        return self._channel.receive()
-
-    def give(self, block: Block) -> None:
-        """Let it compute a block after those that it has at hand."""
-        self.at_hand.append(block)
-        samples = tuple(Tokens(encoded.ids, encoded.targets) for _, encoded in block.samples)
-        self.send(Work(block.number, samples))
-
-    def take_back(self, number: int) -> Block:
-        """Take the block that it has answered from what it has at hand."""
-        block = self.at_hand.popleft()
-        if block.number != number:
-            raise RuntimeError(f"{self.name} answers block {number} before block {block.number}")
-        return block
+    def receive(self) -> FromWorker:
+        """See `Worker.receive`."""
+        try:
+            return cast(FromWorker, self._channel.receive())
+        except OSError as error:
+            raise EOFError from error
 
     def how_it_ended(self) -> str:
-        """Say how the process ended, after its pipe has closed."""
-        how = self._process.how_it_ended()
-        return how if self.last_word is None else f"gave up: {self.last_word}"
+        """See `Worker.how_it_ended`."""
+        return self._process.how_it_ended()
 
     def hang_up(self) -> None:
-        """Close the pipe, upon which the process ends by itself."""
+        """See `Worker.hang_up`."""
         self._process.hang_up()
 
     def end(self, deadline: float) -> None:
-        """Wait for the process's end until a deadline of `time.monotonic`, then kill it."""
+        """See `Worker.end`."""
         self._process.end(deadline)
+
+
+@dataclass(frozen=True, slots=True)
+class _ComputedHeader:
+    """Announces the bytes of vectors float32 [b, K]."""
+
+    number: int
+    shape: tuple[int, int]
+    problems: dict[int, str]
+
+
+class Channel:
+    """One end of the pipe between parent and worker; one thread may receive while any others send.
+
+    Args:
+        connection: connection to the other end.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+
+    def send(self, message: object) -> None:
+        """Send a message.
+
+        Raises:
+            OSError: nobody is at the other end.
+        """
+        with self._sending:
+            if isinstance(message, Computed):
+                vectors, problems = message.batch.vectors, message.batch.problems
+                self._connection.send(_ComputedHeader(message.number, vectors.shape, problems))
+                self._connection.send_bytes(np.ascontiguousarray(vectors).data.cast("B"))
+            else:
+                self._connection.send(message)
+
+    def receive(self) -> object:
+        """Wait for a message.
+
+        Raises:
+            EOFError, OSError: nobody is at the other end.
+        """
+        message = self._connection.recv()
+        if isinstance(message, _ComputedHeader):
+            vectors = np.frombuffer(self._connection.recv_bytes(), dtype=np.float32).reshape(message.shape)
+            return Computed(message.number, RapidGradBatch(vectors, message.problems))
+        return message
+
+    def close(self) -> None:
+        """Close this end."""
+        self._connection.close()
+
+
+def run_worker(connection: Connection, serve: Serve = serve) -> None:
+    """Run a worker for the parent at the other end of the pipe; the process ends with this call.
+
+    Args:
+        connection: this process's end of the pipe.
+        serve: function that does a worker's work.
+    """
+    channel = Channel(connection)
+    inbox: SimpleQueue[object] = SimpleQueue()
+
+    def tell(message: object) -> None:
+        # The process ends here if there is no parent any more, because here the error can only be the pipe's: a
+        # model's own code may raise a BrokenPipeError, too.
+        try:
+            channel.send(message)
+        except OSError:
+            os._exit(0)
+
+    threading.Thread(target=receive_all, args=(channel, inbox, tell), daemon=True).start()
+    try:
+        serve(inbox, tell)
+    except Exception as error:
+        logging.getLogger(__name__).debug("the worker failed", exc_info=True)
+        tell(failure(error))
+    os._exit(1)
+
+
+def receive_all(channel: Channel, inbox: SimpleQueue[object], tell: Tell) -> None:
+    """Take messages out of the pipe at once, so that the parent never waits with one.
+
+    When the pipe closes, the parent has gone or does not need this worker any more, so the process ends.
+    """
+    while True:
+        try:
+            inbox.put(channel.receive())
+        except (EOFError, OSError):
+            os._exit(0)
+        except BaseException as error:  # noqa: BLE001 - it is told to the parent
+            # Without this thread the process would wait for its next message for ever.
+            try:
+                tell(failure(error))
+            finally:
+                os._exit(1)

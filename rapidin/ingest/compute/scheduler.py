@@ -1,8 +1,10 @@
-"""Several workers compute an ingest's blocks; their results come back in the blocks' order.
+"""The scheduler: workers compute an ingest's blocks, and their results come back in the blocks' order.
 
 Each worker has at most two blocks at hand, one that it computes and one that waits, so that it never idles between
-two. Blocks of a worker that died are computed by another; a block on which two died ends the ingest. So that it is
-the right one, a block that may have killed a worker is computed by one that has nothing else at hand.
+two. Blocks of a worker that died are computed by another; a block on which two died ends the ingest. A block that
+may have killed a worker is computed by one that has nothing else at hand, so that no innocent block is blamed.
+
+The scheduler does not know what workers are. It reaches them through a `Transport`.
 """
 
 from __future__ import annotations
@@ -12,74 +14,110 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import count
-from multiprocessing.connection import wait
+from typing import Self
 
 import torch
 
 from rapidin import errors
 from rapidin.attribution import RapidGradBatch, TokenBudget
 from rapidin.errors import ComputationError, RapidinError
-from rapidin.ingest.blocks import Block, BlocksAhead
-from rapidin.ingest.compute.local_workers import WorkerProcess
-from rapidin.ingest.compute.messages import Begin, Computed, Failed, Load, Loaded, Logged, Ready
-from rapidin.settings import ModelSettings, StoreSettings, TracedParameter
-from rapidin.support import interruptions_wait, processors
+from rapidin.ingest.blocks import WorkBlock
+from rapidin.ingest.compute.messages import Begin, Computed, Failed, Load, Loaded, Logged, Ready, TokenIds, Work
+from rapidin.ingest.compute.transport import Transport, Worker
+from rapidin.settings import StoreSettings, TracedParameter
+from rapidin.support import interruptions_wait
 
 logger = logging.getLogger(__name__)
 
 _AT_HAND = 2
 _UNDER_WAY = 16
-"""The most blocks per worker whose results are not handed on yet. They wait where a slow block comes first; with
-no more than two, all workers would keep step with the slowest."""
+"""The most blocks per worker whose results are not handed on yet. They wait behind a slow block; with no more than
+two, all workers would keep step with the slowest."""
 
 _WAITING_BYTES = 128 * 2**20
 """Memory for results that wait, above which no worker gets more than two blocks ahead of the first."""
 
-_SECONDS_FOR_A_BLOCK = 0.05
-"""How long results are waited for before looking again whether a block is ready for an idle worker."""
-
 _SECONDS_TO_END = 2.0
 
 
-class WorkerPool:
-    """Workers with a model each; see `rapidin.ingest.compute.computer.Computer`.
+@dataclass(slots=True, eq=False)
+class _Station:
+    """A worker and what the scheduler knows of it.
+
+    Attributes:
+        worker: the worker.
+        load: message that it began with.
+        at_hand: blocks that it was given and has not answered, first the one that it computes.
+        last_word: reason that it gave for its end, if it gave one.
+    """
+
+    worker: Worker
+    load: Load
+    at_hand: deque[WorkBlock] = field(default_factory=deque)
+    last_word: str | None = None
+
+    def give(self, block: WorkBlock) -> None:
+        """Let the worker compute a block after those that it has at hand."""
+        self.at_hand.append(block)
+        self.worker.send(Work(block.number, tuple(TokenIds(one.ids, one.targets) for one in block.samples)))
+
+    def take_back(self, number: int) -> WorkBlock:
+        """Take the block that the worker has answered from what it has at hand."""
+        block = self.at_hand.popleft()
+        if block.number != number:
+            raise RuntimeError(f"{self.worker.name} answers block {number} before block {block.number}")
+        return block
+
+    def how_it_ended(self) -> str:
+        """Say how the worker ended."""
+        how = self.worker.how_it_ended()
+        return how if self.last_word is None else f"gave up: {self.last_word}"
+
+
+class Scheduler:
+    """A computer that hands blocks to several workers, each with a model of its own; see `Computer`.
 
     Args:
-        model: to be loaded.
-        devices: of each worker, as of ``--device``.
-        trust_remote_code: whether the checkpoint's own Python code may run.
+        transport: transport that starts the workers.
+        loads: first message of each worker: the model and the worker's device.
+        waiting_bytes: memory for results that wait, above which no worker gets more than two blocks ahead.
 
     Raises:
-        ModelError, DependencyError, SettingError: the model cannot be loaded; names the device.
+        ModelError, DependencyError, SettingError: the model cannot be loaded; the message names the device.
         ComputationError: all workers died while they loaded it.
     """
 
-    def __init__(self, model: ModelSettings, devices: tuple[str, ...], trust_remote_code: bool) -> None:
-        threads = _threads(len(devices))
-        level = logging.getLogger("rapidin").getEffectiveLevel()
-        self._loads = [Load(model, device, trust_remote_code, threads, level) for device in devices]
+    def __init__(self, transport: Transport, loads: Sequence[Load], waiting_bytes: int = _WAITING_BYTES) -> None:
+        self._transport = transport
+        self._most_under_way = _UNDER_WAY * len(loads)
+        self._under_way_when_full = _AT_HAND * len(loads)
+        self._waiting_bytes = waiting_bytes
         self._begin: Begin | None = None
         self._numbers = count(1)
-        self._workers: list[WorkerProcess] = []
-        # Blocks by number: below _next are handed on, below _taken are under way.
+        self._stations: list[_Station] = []
+        # Blocks by number: those below _next are handed on, those from there to _taken are under way.
         self._taken = 0
         self._next = 0
-        self._done: dict[int, tuple[Block, RapidGradBatch]] = {}
-        self._again: deque[Block] = deque()
+        self._exhausted = False
+        self._error: Exception | None = None
+        self._done: dict[int, tuple[WorkBlock, RapidGradBatch]] = {}
+        self._again: deque[WorkBlock] = deque()
         self._suspects: set[int] = set()
         try:
-            # A checkpoint's own code is copied to a cache by the first that loads it, and half a file is no code.
-            first = 1 if trust_remote_code else len(devices)
-            loaded = [*self._started(self._loads[:first]), *self._started(self._loads[first:])]
+            # A checkpoint's own code is copied to a cache by the first worker that loads it. A second worker that
+            # came too early would find half a file.
+            first = 1 if any(load.trust_remote_code for load in loads) else len(loads)
+            loaded = [*self._started(loads[:first]), *self._started(loads[first:])]
         except BaseException:
             self.stop()
             raise
         self.parameters: tuple[TracedParameter, ...] = loaded[0].parameters
         self._device_type = loaded[0].device_type
-        self.processes = len(self._workers)
+        self.processes = len(self._stations)
 
-    def __enter__(self) -> WorkerPool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -87,13 +125,13 @@ class WorkerPool:
 
     def start(self, settings: StoreSettings, tokens_per_batch: int | None) -> TokenBudget:
         """See `Computer.start`."""
-        self._begin = Begin(settings.traced, settings.projection, tokens_per_batch)
-        for worker in self._workers:
-            worker.send(self._begin)
-        self._answers(Ready, self._workers)
+        self._begin = Begin(settings.traced, settings.gradient, settings.projection, tokens_per_batch)
+        for station in self._stations:
+            station.worker.send(self._begin)
+        self._answers(Ready, self._stations)
         return TokenBudget(tokens_per_batch, torch.device(self._device_type), settings.projection.dimension)
 
-    def compute(self, blocks: BlocksAhead) -> Iterator[tuple[Block, RapidGradBatch]]:
+    def compute(self, blocks: Iterator[WorkBlock]) -> Iterator[tuple[WorkBlock, RapidGradBatch]]:
         """See `Computer.compute`."""
         while True:
             self._hand_out(blocks)
@@ -102,12 +140,13 @@ class WorkerPool:
                 self._next += 1
                 yield done
             if self._next < self._taken:
-                self._listen(blocks)
-            elif blocks.ended:
+                self._listen()
+            elif self._exhausted:
                 break
-        blocks.check()
+        if self._error is not None:
+            raise self._error
 
-    def stop(self) -> list[tuple[Block, RapidGradBatch]]:
+    def stop(self) -> list[tuple[WorkBlock, RapidGradBatch]]:
         """See `Computer.stop`."""
         self._end(time.monotonic())
         done, self._done = self._done, {}
@@ -115,120 +154,125 @@ class WorkerPool:
 
     def _end(self, deadline: float) -> None:
         """Let the workers end by themselves until a deadline, then kill them."""
-        workers, self._workers = self._workers, []
-        for worker in workers:
-            worker.hang_up()
-        for worker in workers:
-            worker.end(deadline)
+        stations, self._stations = self._stations, []
+        for station in stations:
+            station.worker.hang_up()
+        for station in stations:
+            station.worker.end(deadline)
 
-    def _hand_out(self, blocks: BlocksAhead) -> None:
+    def _hand_out(self, blocks: Iterator[WorkBlock]) -> None:
         """Give every worker a block before any gets a second one, and none beside a suspect."""
         for limit in range(1, _AT_HAND + 1):
-            for worker in self._workers:
-                if len(worker.at_hand) < limit and not (worker.at_hand and self._must_be_alone(worker)):
+            for station in self._stations:
+                if len(station.at_hand) < limit and not (station.at_hand and self._must_be_alone(station)):
                     block = self._following(blocks)
                     if block is None:
                         return
-                    worker.give(block)
+                    station.give(block)
 
-    def _must_be_alone(self, worker: WorkerProcess) -> bool:
-        """Whether the worker's block, or the one that it would get beside it, is a suspect."""
-        return any(block.number in self._suspects for block in (*worker.at_hand, *list(self._again)[:1]))
+    def _must_be_alone(self, station: _Station) -> bool:
+        """Tell whether the worker's block, or the one that it would get beside it, is a suspect."""
+        return any(block.number in self._suspects for block in (*station.at_hand, *list(self._again)[:1]))
 
-    def _following(self, blocks: BlocksAhead) -> Block | None:
-        """The next block to hand out, None where there is none now."""
+    def _following(self, blocks: Iterator[WorkBlock]) -> WorkBlock | None:
+        """Return the next block to hand out, None if there is none now."""
         if self._again:
             return self._again.popleft()
         under_way = self._taken - self._next
         waiting = sum(batch.vectors.nbytes for _, batch in self._done.values())
-        if under_way >= _UNDER_WAY * len(self._loads) or (
-            waiting >= _WAITING_BYTES and under_way >= _AT_HAND * len(self._loads)
-        ):
+        full = waiting >= self._waiting_bytes and under_way >= self._under_way_when_full
+        if self._exhausted or full or under_way >= self._most_under_way:
             return None
-        block = blocks.take(timeout=0 if under_way else None)
-        if block is not None:
+        try:
+            block = next(blocks, None)
+        except Exception as error:  # noqa: BLE001 - it is raised in `compute`
+            # It is raised after the results of the blocks before it.
+            block, self._error = None, error
+        if block is None:
+            self._exhausted = True
+        else:
             self._taken = block.number + 1
         return block
 
-    def _listen(self, blocks: BlocksAhead) -> None:
-        """Wait for results, or for a short time where workers could do more."""
-        busy = all(len(worker.at_hand) == _AT_HAND for worker in self._workers) or blocks.ended
-        for worker in self._ready(None if busy else _SECONDS_FOR_A_BLOCK):
+    def _listen(self) -> None:
+        """Wait for results and take them in."""
+        for station in self._ready():
             try:
-                message = worker.receive()
-            except (EOFError, OSError):
-                self._bury(worker)
+                message = station.worker.receive()
+            except EOFError:
+                self._bury(station)
                 continue
             if isinstance(message, Computed):
-                self._done[message.number] = (worker.take_back(message.number), message.batch)
+                self._done[message.number] = (station.take_back(message.number), message.batch)
             else:
-                self._hear(worker, message)
+                self._hear(station, message)
 
-    def _ready(self, timeout: float | None) -> list[WorkerProcess]:
-        by_connection = {worker.connection: worker for worker in self._workers}
-        return [by_connection[connection] for connection in wait(list(by_connection), timeout)]  # type: ignore[index]
+    def _ready(self) -> list[_Station]:
+        """Wait until a worker has said something or ended."""
+        by_worker = {id(station.worker): station for station in self._stations}
+        return [by_worker[id(worker)] for worker in self._transport.ready([one.worker for one in self._stations])]
 
-    def _hear(self, worker: WorkerProcess, message: object) -> None:
+    def _hear(self, station: _Station, message: object) -> None:
         """Deal with a message that is no result."""
         if isinstance(message, Logged):
             target = logging.getLogger(message.name)
             if target.isEnabledFor(message.level):
-                target.log(message.level, "%s: %s", worker.name, message.message)
+                target.log(message.level, "%s: %s", station.worker.name, message.message)
         elif isinstance(message, Failed) and message.kind in (None, ComputationError.__name__):
-            worker.last_word = message.message  # it ends now, and another may do better
+            station.last_word = message.message  # it ends now, and another may do better
         elif isinstance(message, Failed):
-            raise _error(str(message.kind), f"{message.message} (on {worker.load.device})")
+            raise _error(str(message.kind), f"{message.message} (on {station.load.device})")
         else:
-            raise TypeError(f"{worker.name} sends {type(message).__name__}")
+            raise TypeError(f"{station.worker.name} sends {type(message).__name__}")
 
     def _started(self, loads: Sequence[Load]) -> list[Loaded]:
         """Start workers and wait until they have loaded the model."""
-        workers = []
+        stations = []
         for load in loads:
-            with interruptions_wait():  # until it is among those that are ended whatever happens
-                self._workers.append(WorkerProcess(next(self._numbers), load))
-            workers.append(self._workers[-1])
-        return self._answers(Loaded, workers)
+            with interruptions_wait():  # until the worker is among those that are ended whatever happens
+                self._stations.append(_Station(self._transport.start(next(self._numbers), load), load))
+            stations.append(self._stations[-1])
+        return self._answers(Loaded, stations)
 
-    def _answers(self, kind: type[Loaded] | type[Ready], workers: Sequence[WorkerProcess]) -> list[Loaded]:
-        """Wait until workers have answered, or died; of all at least one must live."""
+    def _answers(self, kind: type[Loaded] | type[Ready], stations: Sequence[_Station]) -> list[Loaded]:
+        """Wait until workers have answered, or died; of all workers at least one must live."""
         answers: list[Loaded] = []
-        waiting = set(workers)
+        waiting = set(stations)
         how = ""
         while waiting:
-            for worker in self._ready(None):
+            for station in self._ready():
                 try:
-                    message = worker.receive()
-                except (EOFError, OSError):
-                    how = worker.how_it_ended()
-                    self._workers.remove(worker)
-                    waiting.discard(worker)
-                    logger.warning("%s %s before it computed anything", worker.name, how)
+                    message = station.worker.receive()
+                except EOFError:
+                    how = station.how_it_ended()
+                    self._stations.remove(station)
+                    waiting.discard(station)
+                    logger.warning("%s %s before it computed anything", station.worker.name, how)
                     continue
                 if isinstance(message, kind):
-                    waiting.discard(worker)
+                    waiting.discard(station)
                     answers += [message] if isinstance(message, Loaded) else []
                 else:
-                    self._hear(worker, message)
-        if not self._workers:
-            what = "load the model" if kind is Loaded else "make ready to compute with the model"
+                    self._hear(station, message)
+        if not self._stations:
+            what = "load the model" if kind is Loaded else "get ready to compute with the model"
             raise ComputationError(
                 f"no worker could {what}: the last one {how}; give fewer --workers, a smaller --dtype or "
                 "another --device"
             )
         return answers
 
-    def _bury(self, worker: WorkerProcess) -> None:
-        """Take the blocks of a worker that died back, to be computed by another one.
+    def _bury(self, station: _Station) -> None:
+        """Take back the blocks of a worker that died, so that another one computes them.
 
         Raises:
             ComputationError: a worker died on the same block before.
         """
-        how = worker.how_it_ended()
-        self._workers.remove(worker)
-        unfinished = sorted([*worker.at_hand, *self._again], key=lambda block: block.number)
+        how = station.how_it_ended()
+        self._stations.remove(station)
+        unfinished = sorted([*station.at_hand, *self._again], key=lambda block: block.number)
         # On a GPU the second block is begun before the first is answered; on a CPU it was only waiting.
-        for suspect in list(worker.at_hand)[: _AT_HAND if self._device_type == "cuda" else 1]:
+        for suspect in list(station.at_hand)[: _AT_HAND if self._device_type == "cuda" else 1]:
             if suspect.number in self._suspects:  # so it was alone
                 it = "them" if len(suspect.samples) > 1 else "it"
                 raise ComputationError(
@@ -238,28 +282,25 @@ class WorkerPool:
                 )
             self._suspects.add(suspect.number)
         self._again = deque(unfinished)
-        again = " and ".join(block.names for block in worker.at_hand) or "nothing"
-        logger.warning("%s %s; computed again: %s", worker.name, how, again)
-        if not self._workers:
-            self._replace(worker)
+        again = " and ".join(block.names for block in station.at_hand) or "nothing"
+        logger.warning("%s %s; computed again: %s", station.worker.name, how, again)
+        if not self._stations:
+            self._replace(station)
 
-    def _replace(self, worker: WorkerProcess) -> None:
+    def _replace(self, station: _Station) -> None:
         """Start a worker in the place of the last one that died."""
-        self._started([worker.load])
-        for successor in self._workers:
-            successor.send(self._begin)
-        self._answers(Ready, self._workers)
+        if self._begin is None:
+            raise RuntimeError("start comes before compute")
+        self._started([station.load])
+        for successor in self._stations:
+            successor.worker.send(self._begin)
+        self._answers(Ready, self._stations)
 
 
 def _error(kind: str, message: str) -> RapidinError:
-    """The error of a worker; one that takes more than a message, or that nobody knows here, becomes another."""
+    """Return a worker's error; one that takes more than a message, or that is unknown here, becomes another."""
     known = getattr(errors, kind, None)
     if isinstance(known, type) and issubclass(known, RapidinError):
         with suppress(TypeError):
             return known(message)
     return ComputationError(message)
-
-
-def _threads(workers: int) -> int:
-    """Threads of each worker: its share of the processors, unless the user (OMP_NUM_THREADS) wants fewer."""
-    return max(1, min(processors() // workers, torch.get_num_threads()))

@@ -1,4 +1,4 @@
-"""concurrency."""
+"""One writer and many readers at a time: locks, generations of readers, and stores that nobody may write to."""
 
 import lazy_loader
 

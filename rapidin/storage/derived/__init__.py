@@ -1,4 +1,8 @@
-"""derived."""
+"""Data derived from a store's samples on request and kept beside them, such as indexes; lost without loss.
+
+`derived_kind` says what a kind of derived data is. Inside: derived_building → inspection → kinds → indexes →
+derived_files, derived_kind → derived_records.
+"""
 
 import lazy_loader
 

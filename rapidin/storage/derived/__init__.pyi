@@ -1,12 +1,28 @@
 from . import (
-    derived_rows as derived_rows,
+    derived_records as derived_records,
+)
+from .derived_building import (
+    build_derived as build_derived,
+    drop_derived as drop_derived,
+)
+from .derived_kind import (
+    BuildStep as BuildStep,
+    BuildWork as BuildWork,
+    DerivedKind as DerivedKind,
+    StepProgress as StepProgress,
+    StoreFacts as StoreFacts,
 )
 from .indexes import (
     EXACT as EXACT,
-    IndexBuilder as IndexBuilder,
-    IndexView as IndexView,
     IvfOptions as IvfOptions,
+    SearchIndexes as SearchIndexes,
+)
+from .inspection import (
     checks as checks,
-    drop as drop,
-    index_info as index_info,
+    derived_info as derived_info,
+)
+from .kinds import (
+    KINDS as KINDS,
+    folders as folders,
+    left_out as left_out,
 )

@@ -1,4 +1,4 @@
-"""filters."""
+"""Filter expressions such as ``topic=odd``: what they mean, and how metadata is filed for them; no SQL."""
 
 import lazy_loader
 

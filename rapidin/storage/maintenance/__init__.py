@@ -1,4 +1,4 @@
-"""maintenance."""
+"""What a whole store holds, checks of all of it, files that nobody needs any more, and compaction."""
 
 import lazy_loader
 

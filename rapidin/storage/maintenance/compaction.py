@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from rapidin.errors import RapidinError, SettingError, StoreCorruptError, StoreError
 from rapidin.records import CompactReport, Progress
 from rapidin.storage.catalog import Database, sample_changes, tables
-from rapidin.storage.derived import derived_rows
+from rapidin.storage.derived import KINDS, derived_records
+from rapidin.storage.maintenance import garbage
 from rapidin.storage.store_files import file_errors
-from rapidin.storage.store_writer import StoreWriter
-from rapidin.storage.vectors import Rows, Segment, SegmentRecord, open_segment, segment_writing
+from rapidin.storage.vectors import Codec, Rows, Segment, SegmentRecord, open_segment, segment_writing
 
 SEGMENT_BYTES = 2**27
 """Of codes in a new segment at most; one of less than half is small."""
@@ -75,9 +75,22 @@ def make_plan(records: Sequence[SegmentRecord], rows: Rows, row_bytes: int, frac
 
 
 def compact_store(
-    path: Path, database: Database, writer: StoreWriter, fraction: float, on_progress: Progress | None = None
+    path: Path,
+    database: Database,
+    codec: Codec,
+    dimension: int,
+    fraction: float,
+    on_progress: Progress | None = None,
 ) -> CompactReport:
-    """Compact the store in the directory `path`, whose writer is `writer`.
+    """Compact the store in the directory `path`; only under the writer's lock.
+
+    Args:
+        path: directory of the store.
+        database: database of the store.
+        codec: codec of its vectors.
+        dimension: K.
+        fraction: share of a segment's rows; the segment is rewritten if more of them are deleted.
+        on_progress: function that is told how many samples are done, and of how many.
 
     Raises:
         SettingError: `fraction` is not from 0 to 1.
@@ -90,15 +103,13 @@ def compact_store(
     with database.reading() as session:
         records = tables.segment_records(session)
         rows = tables.searchable_rows(session)
-        covered_before = derived_rows.covered(session)
+        covered_before = derived_records.covered(session)
     bytes_before = sum(record.bytes for record in records) + database.size()
-    compaction = _Compaction(path, database, writer)
-    compaction.run(
-        make_plan(records, rows, writer.codec.row_bytes(writer.dimension), fraction), records, on_progress
-    )
+    compaction = _Compaction(path, database, codec, dimension)
+    compaction.run(make_plan(records, rows, codec.row_bytes(dimension), fraction), records, on_progress)
     with database.reading() as session:
         records_after = tables.segment_records(session)
-        covered = derived_rows.covered(session)
+        covered = derived_records.covered(session)
     return CompactReport(
         segments_before=len(records),
         segments_after=len(records_after),
@@ -113,13 +124,12 @@ def compact_store(
 class _Compaction:
     """One run; counts the deleted samples whose rows are gone in `removed`."""
 
-    def __init__(self, path: Path, database: Database, writer: StoreWriter) -> None:
+    def __init__(self, path: Path, database: Database, codec: Codec, dimension: int) -> None:
         self.removed = 0
         self._path = path
         self._database = database
-        self._dimension = writer.dimension
-        self._codec = writer.codec
-        self._writer = writer
+        self._dimension = dimension
+        self._codec = codec
         self._opened: tuple[int, Segment] | None = None
 
     def run(self, plan: Plan, records: Sequence[SegmentRecord], on_progress: Progress | None) -> None:
@@ -128,16 +138,16 @@ class _Compaction:
         if plan.empty:
             with self._database.writing() as session:
                 self.removed += sample_changes.remove_segments(session, plan.empty)
-            self._writer.remove_garbage()
+            garbage.remove_garbage(self._path, self._database)
         done, total = 0, sum(len(part) for part in plan.parts)
         for part in plan.parts:
             try:
                 self._rewrite(part, by_id)
             except RapidinError:
                 with suppress(RapidinError):  # the first error is the one to tell
-                    self._writer.remove_garbage()
+                    garbage.remove_garbage(self._path, self._database)
                 raise
-            self._writer.remove_garbage()
+            garbage.remove_garbage(self._path, self._database)
             done += len(part)
             if on_progress is not None:
                 on_progress(done, total)
@@ -178,6 +188,8 @@ class _Compaction:
         with self._database.writing() as session:
             segment_id = tables.insert_segment(session, record)
             sample_changes.move_samples(session, rows.keys.tolist(), segment_id)
+            follow = {kind.name for kind in KINDS.values() if kind.follows_samples}
+            derived_records.follow_samples(session, follow, sources, segment_id, record.rows)
             return sample_changes.remove_segments(session, sources)
 
     def _give_back_space(self) -> None:

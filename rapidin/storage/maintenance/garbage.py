@@ -1,18 +1,16 @@
-"""Files that the database does not name: what an interrupted commit, a compaction or a dropped index left."""
+"""Files that the database does not name: what an interrupted commit, a compaction or dropped derived data left."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from rapidin.storage.catalog import Database, tables
 from rapidin.storage.concurrency import removable
-from rapidin.storage.derived import derived_rows
-from rapidin.storage.store_files import INDEXES_NAME, SEGMENTS_NAME, file_errors
+from rapidin.storage.derived import KINDS, derived_records, folders
+from rapidin.storage.store_files import SEGMENTS_NAME, file_errors
 from rapidin.storage.vectors import SUFFIX
-
-_SUFFIXES = {SEGMENTS_NAME: {SUFFIX}, INDEXES_NAME: set(derived_rows.SUFFIXES.values())}
-"""Of the files in each folder; others are not the store's, and stay."""
 
 
 def remove_garbage(store: Path, database: Database) -> None:
@@ -53,20 +51,27 @@ def unnamed_files(store: Path, database: Database) -> dict[str, Path]:
         StoreError: the directory cannot be read.
     """
     # Before the database is asked: what is committed meanwhile must not count.
-    files = {f"{folder}/{path.name}": path for folder in _SUFFIXES for path in _files(store / folder)}
+    known = {SEGMENTS_NAME: frozenset({SUFFIX}), **folders()}
+    files = {
+        f"{folder}/{path.name}": path
+        for folder, suffixes in known.items()
+        for path in _files(store / folder, suffixes)
+    }
     with database.reading() as session:
         named = {f"{SEGMENTS_NAME}/{record.name}" for record in tables.segment_records(session)}
-        for index in derived_rows.read(session).values():
-            named |= {f"{INDEXES_NAME}/{file.name}" for file in index.files}
+        for record in derived_records.read(session).values():
+            kind = KINDS.get(record.kind)
+            # Files of a kind that only a newer rapidin knows may lie in a folder that is known here.
+            for folder in folders() if kind is None else (kind.folder,):
+                named |= {f"{folder}/{file.name}" for file in record.files}
     return {name: path for name, path in files.items() if name not in named}
 
 
-def _files(folder: Path) -> list[Path]:
-    """The store's files in one of its folders, unfinished ones included."""
+def _files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The store's files in one of its folders, unfinished ones included; other endings are not its own."""
     with file_errors(folder):
         if not folder.is_dir():
             return []
-        suffixes = _SUFFIXES[folder.name]
         named = (path for path in folder.iterdir() if path.suffix in suffixes or _is_unfinished(path))
         return [path for path in named if not path.is_dir()]
 

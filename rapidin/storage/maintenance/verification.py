@@ -17,26 +17,26 @@ from rapidin.errors import StoreCorruptError, StoreError
 from rapidin.records import VerifyReport
 from rapidin.storage.catalog import Database, MetadataFieldRow, SampleMetadataRow, SampleRow, sample_of, tables
 from rapidin.storage.concurrency import ReadersLock
-from rapidin.storage.derived import checks, derived_rows
+from rapidin.storage.derived import StoreFacts, checks, derived_records
 from rapidin.storage.filters import IndexedValue, indexed_metadata
 from rapidin.storage.store_files import DATABASE_NAME
-from rapidin.storage.vectors import Segment, SegmentRecord, open_segment
+from rapidin.storage.vectors import Codec, Segment, SegmentRecord, open_segment
 
 MOST_NAMED = 20
 """Samples or rows named one by one before a problem is summed up."""
 
 
-def verify_store(path: Path, database: Database, dimension: int) -> VerifyReport:
-    """Check the store in the directory `path`, whose vectors have `dimension` numbers.
+def verify_store(path: Path, database: Database, codec: Codec, dimension: int) -> VerifyReport:
+    """Check the store in the directory `path`, whose vectors have `dimension` numbers in `codec`.
 
     Files that no row names are what an interrupted commit left; they are harmless and no problem.
 
     Raises:
         DependencyError: faiss is not installed.
     """
-    check = _Verification(path, database, dimension)
+    check = _Verification(path, database, codec, dimension)
     with closing(ReadersLock(path)):  # or a compaction might remove files that are about to be read
-        for part in (check.database_file, check.rows, check.segments, check.indexes):
+        for part in (check.database_file, check.rows, check.segments, check.derived):
             with check.noting():
                 part()
     return VerifyReport(check.samples, tuple(dict.fromkeys(check.problems)))
@@ -45,11 +45,12 @@ def verify_store(path: Path, database: Database, dimension: int) -> VerifyReport
 class _Verification:
     """One run; collects problems."""
 
-    def __init__(self, path: Path, database: Database, dimension: int) -> None:
+    def __init__(self, path: Path, database: Database, codec: Codec, dimension: int) -> None:
         self.problems: list[str] = []
         self.samples = 0
         self._path = path
         self._database = database
+        self._codec = codec
         self._dimension = dimension
         self._name = f"{path / DATABASE_NAME}"
 
@@ -109,14 +110,14 @@ class _Verification:
                 segment = open_segment(self._path, record, self._dimension, recheck=True)
                 self._finite(segment)
 
-    def indexes(self) -> None:
-        """Every index's rows and files are as they were written."""
+    def derived(self) -> None:
+        """The rows and files of all derived data are as they were written."""
         with self._database.reading() as session:
-            records = derived_rows.read(session)
+            records = derived_records.read(session)
             segments = {record.id or 0: record for record in tables.segment_records(session)}
         for record in records.values():
             with self.noting():
-                for check in checks(self._path, record, segments, self._dimension):
+                for check in checks(StoreFacts(self._path, self._codec, self._dimension, segments), record):
                     with self.noting():
                         check()
 

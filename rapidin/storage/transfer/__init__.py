@@ -1,4 +1,7 @@
-"""transfer."""
+"""Whole stores on the move: export to other programs, import, and copies with another codec.
+
+`export_format` says what an export is.
+"""
 
 import lazy_loader
 

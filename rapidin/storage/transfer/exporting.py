@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, get_args
 
@@ -17,6 +18,7 @@ from rapidin.errors import SettingError, StoreCorruptError, StoreError
 from rapidin.records import ExportReport, Progress, Sample
 from rapidin.settings import ExportFormat, StoreSettings
 from rapidin.storage.catalog import spans_text
+from rapidin.storage.derived import left_out
 from rapidin.storage.filters import metadata_text
 from rapidin.storage.snapshot import Snapshot
 from rapidin.storage.store import Store
@@ -65,7 +67,10 @@ def export_vectors(
     if format not in get_args(ExportFormat):
         raise SettingError(f"export format {format!r} is unknown; take safetensors or numpy")
     with store.snapshot() as snapshot:
-        return _export(snapshot, store.settings, Path(directory), where, format, on_progress)
+        report = _export(snapshot, store.settings, Path(directory), where, format, on_progress)
+    info = store.info()
+    kinds = [derived.name for derived in (*info.indexes[1:], *info.derived)]
+    return replace(report, notes=left_out(kinds, Path(directory)))
 
 
 def _export(

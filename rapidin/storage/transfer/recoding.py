@@ -9,6 +9,7 @@ from pathlib import Path
 from rapidin.records import Progress, RecodeReport
 from rapidin.storage.catalog import NewSample
 from rapidin.storage.concurrency import HOLDER_NAME, LOCK_NAME
+from rapidin.storage.derived import left_out
 from rapidin.storage.store import Store
 from rapidin.storage.store_files import file_errors
 from rapidin.storage.transfer.built_aside import built_aside, check_free
@@ -69,4 +70,7 @@ def recode(
             with file_errors(partial):  # those of a store that nobody has written to yet
                 for name in (LOCK_NAME, HOLDER_NAME):
                     (partial / name).unlink(missing_ok=True)
-    return RecodeReport(done, bits, info.bytes_vectors, bytes_after, time.monotonic() - started)
+    kinds = [derived.name for derived in (*info.indexes[1:], *info.derived)]
+    return RecodeReport(
+        done, bits, info.bytes_vectors, bytes_after, time.monotonic() - started, left_out(kinds, target)
+    )

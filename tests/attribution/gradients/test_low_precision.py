@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rapidin.attribution.rapidgrads import RapidGradBatch, RapidGradEngine, rapidgrad_engine
-from rapidin.settings.store_settings import ProjectionSettings
+from rapidin.settings.store_settings import GradientSettings, ProjectionSettings
 from tests import tiny
 from tests.attribution.gradients.test_against_autograd import Tokens, random_samples
 from tests.attribution.rapidgrads.test_rapidgrad import parameters_of
@@ -16,8 +16,9 @@ LEAST_COSINE = {torch.bfloat16: 0.99, torch.float16: 0.9999}
 
 
 def computed(model: nn.Module, samples: list[Tokens], kind: str, normalise_layers: bool = True) -> RapidGradBatch:
-    settings = ProjectionSettings(kind=kind, dimension=1024, normalise_layers=normalise_layers)
-    with RapidGradEngine(model, parameters_of(model), settings) as engine:
+    settings = ProjectionSettings(kind=kind, dimension=1024)
+    gradient = GradientSettings(normalise_layers=normalise_layers)
+    with RapidGradEngine(model, parameters_of(model), settings, gradient) as engine:
         return engine.compute(samples)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import rapidin
 from rapidin.attribution.influence.gradient_products import GradientProducts, query_gradient
 from rapidin.errors import GradientError, ModelError
-from rapidin.evaluation.methods.scoring import AskedQuery, TrainingSet
+from rapidin.evaluation.methods.scorer import AskedQuery, TrainingSet
 from rapidin.evaluation.methods.tracin import Checkpoint, TracIn
 from rapidin.model.loading import load_model
 from rapidin.model.store_model import StoreModel

@@ -16,7 +16,7 @@ from rapidin.attribution.influence.prefixes import target_places
 from rapidin.attribution.influence.token_values import BACKWARD, DIFFERENCES, FORWARD
 from rapidin.attribution.rapidgrads import RapidGradEngine, TokenBudget
 from rapidin.errors import ComputationError
-from rapidin.settings.store_settings import ProjectionSettings, TracedParameter
+from rapidin.settings.store_settings import GradientSettings, ProjectionSettings, TracedParameter
 from tests import tiny
 from tests.attribution.gradients.test_against_autograd import Tokens, random_samples, traced
 
@@ -63,8 +63,8 @@ def engine_of(
 ):
     parameters = dict(model.named_parameters())
     shapes = [TracedParameter(name=name, shape=tuple(parameters[name].shape)) for name in traced(model)]
-    settings = ProjectionSettings(dimension=dimension, kind=kind, normalise_layers=normalise_layers, **more)
-    return RapidGradEngine(model, shapes, settings)
+    settings = ProjectionSettings(dimension=dimension, kind=kind)
+    return RapidGradEngine(model, shapes, settings, GradientSettings(normalise_layers=normalise_layers, **more))
 
 
 def budget_of(engine: RapidGradEngine) -> TokenBudget:

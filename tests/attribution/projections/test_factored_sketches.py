@@ -19,7 +19,7 @@ from rapidin.attribution.gradients.normalisation import OwnNorms, Unnormalised
 from rapidin.attribution.projections import FactoredProjection, TensorSketch
 from rapidin.attribution.projections.factored_sketches import FactoredSketches
 from rapidin.attribution.rapidgrads import RapidGradEngine
-from rapidin.settings.store_settings import ProjectionSettings
+from rapidin.settings.store_settings import GradientSettings, ProjectionSettings
 from tests import tiny
 from tests.attribution.gradients.test_against_autograd import Tokens, one_sample_gradient, random_samples
 from tests.attribution.projections.test_factored_projection import slow_project, slow_shares
@@ -39,13 +39,13 @@ def layers_of(model: nn.Module, sample: Tokens) -> list[NDArray[np.float64]]:
 
 
 def slow_rapidgrad(
-    model: nn.Module, sample: Tokens, settings: ProjectionSettings
+    model: nn.Module, sample: Tokens, settings: ProjectionSettings, normalise_layers: bool = True
 ) -> list[tuple[slice, NDArray[np.float64] | None]]:
     """The oracle: each layer's numbers and their place; None where its gradient vanishes in exact arithmetic."""
     layers = layers_of(model, sample)
     result: list[tuple[slice, NDArray[np.float64] | None]] = []
     for (place, values), layer in zip(slow_project(settings, layers), layers, strict=True):
-        if settings.normalise_layers:
+        if normalise_layers:
             values = values / np.linalg.norm(values) / math.sqrt(len(layers))
         result.append((place, values if np.linalg.norm(layer) > VANISHING else None))
     return result
@@ -75,12 +75,13 @@ def test_equals_the_definition(architecture: str, normalise_layers: bool) -> Non
     """Tied embeddings, Conv1D, learned positions, biases, three-dimensional parameters, adapters."""
     model = tiny.make(architecture)
     samples = random_samples(3)
-    settings = ProjectionSettings(kind="factored", dimension=1024, seed=5, normalise_layers=normalise_layers)
-    with RapidGradEngine(model, parameters_of(model), settings) as engine:
+    settings = ProjectionSettings(kind="factored", dimension=1024, seed=5)
+    gradient = GradientSettings(normalise_layers=normalise_layers)
+    with RapidGradEngine(model, parameters_of(model), settings, gradient) as engine:
         found = engine.compute(samples)
     assert not found.problems
     for vector, sample in zip(found.vectors, samples, strict=True):
-        assert_equal_to_the_definition(vector, slow_rapidgrad(model, sample, settings), 2e-5)
+        assert_equal_to_the_definition(vector, slow_rapidgrad(model, sample, settings, normalise_layers), 2e-5)
 
 
 @pytest.mark.parametrize("architecture", ["llama-tied", "gpt2", "lora-llama"])
@@ -141,10 +142,11 @@ def test_copied_tensors_are_exact() -> None:
     """Norms' weights of a small model fit into their share and have no noise at all."""
     model = tiny.make("llama-untied")
     (sample,) = random_samples(1)
-    settings = ProjectionSettings(kind="factored", dimension=2048, normalise_layers=False)
+    settings = ProjectionSettings(kind="factored", dimension=2048)
+    gradient = GradientSettings(normalise_layers=False)
     layers = layers_of(model, sample)
     shapes = [(layer.shape[0], layer.shape[1]) for layer in layers]
-    with RapidGradEngine(model, parameters_of(model), settings) as engine:
+    with RapidGradEngine(model, parameters_of(model), settings, gradient) as engine:
         (vector,) = engine.compute([sample]).vectors
     copied = 0
     for share, layer in zip(slow_shares(2048, shapes), layers, strict=True):

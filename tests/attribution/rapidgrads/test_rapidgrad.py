@@ -12,7 +12,7 @@ from rapidin.attribution.projections import ShuffledProjection, shuffled_sketche
 from rapidin.attribution.rapidgrads import RapidGradEngine, TokenBudget, compute_block, compute_in_batches
 from rapidin.errors import ComputationError
 from rapidin.settings.choices import ProjectionKind
-from rapidin.settings.store_settings import ProjectionSettings, TracedParameter
+from rapidin.settings.store_settings import GradientSettings, ProjectionSettings, TracedParameter
 from tests import tiny
 from tests.attribution.gradients.test_against_autograd import Tokens, one_sample_gradient, random_samples, traced
 
@@ -24,7 +24,9 @@ def parameters_of(model: torch.nn.Module) -> list[TracedParameter]:
     return [TracedParameter(name=name, shape=tuple(parameters[name].shape)) for name in traced(model)]
 
 
-def slow_rapidgrad(model: torch.nn.Module, sample: Tokens, settings: ProjectionSettings) -> np.ndarray:
+def slow_rapidgrad(
+    model: torch.nn.Module, sample: Tokens, settings: ProjectionSettings, normalise_layers: bool
+) -> np.ndarray:
     """The oracle, from the definition of the map's places alone."""
     parameters = parameters_of(model)
     sizes = [math.prod(parameter.shape) for parameter in parameters]
@@ -32,7 +34,7 @@ def slow_rapidgrad(model: torch.nn.Module, sample: Tokens, settings: ProjectionS
     result = torch.zeros(settings.dimension)
     for layer, place in zip(one_sample_gradient(model, sample).split(sizes), projection.tensors, strict=True):
         norm, length = layer.norm(), place.part.chunk
-        if settings.normalise_layers and norm > 0:
+        if normalise_layers and norm > 0:
             layer = layer / norm / math.sqrt(len(sizes))
         for start in range(0, len(layer), length):
             piece = layer[start : start + length]
@@ -57,9 +59,10 @@ def slow_rapidgrad(model: torch.nn.Module, sample: Tokens, settings: ProjectionS
 def test_equals_the_definition(architecture: str, normalise_layers: bool) -> None:
     model = tiny.make(architecture)
     samples = random_samples(2)
-    settings = ProjectionSettings(dimension=512, seed=5, normalise_layers=normalise_layers)
-    expected = np.stack([slow_rapidgrad(model, sample, settings) for sample in samples])
-    with RapidGradEngine(model, parameters_of(model), settings) as engine:
+    settings = ProjectionSettings(dimension=512, seed=5)
+    gradient = GradientSettings(normalise_layers=normalise_layers)
+    expected = np.stack([slow_rapidgrad(model, sample, settings, normalise_layers) for sample in samples])
+    with RapidGradEngine(model, parameters_of(model), settings, gradient) as engine:
         found = engine.compute(samples)
     assert not found.problems
     np.testing.assert_allclose(found.vectors, expected, atol=2e-5 * np.abs(expected).max())
@@ -340,8 +343,9 @@ def test_norms_are_computed_only_where_somebody_looks_at_them(
     monkeypatch.setattr(normalisation, "squared_norms", computed)
     model = tiny.make("lora-llama")
     for normalise_layers in (True, False):
-        settings = ProjectionSettings(kind=kind, dimension=512, normalise_layers=normalise_layers)
-        with RapidGradEngine(model, parameters_of(model), settings) as engine:
+        settings = ProjectionSettings(kind=kind, dimension=512)
+        gradient = GradientSettings(normalise_layers=normalise_layers)
+        with RapidGradEngine(model, parameters_of(model), settings, gradient) as engine:
             if normalise_layers:
                 with pytest.raises(NotImplementedError, match="norms"):
                     engine.compute(random_samples(2))

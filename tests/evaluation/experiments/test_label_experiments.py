@@ -12,12 +12,12 @@ import pytest
 
 import rapidin
 from rapidin.errors import DataFileError, RowError, SettingError, StoreEmptyError
+from rapidin.evaluation.experiments.experiment_data import Label, read_query_rows, span_reader, training_set
 from rapidin.evaluation.experiments.label_experiments import LabelExperiment, backdoor, trace
-from rapidin.evaluation.experiments.questions import Label, read_questions, span_reader, training_set
 from rapidin.evaluation.experiments.stored_fidelity import compared, expected_correlation, fidelity
 from rapidin.evaluation.methods.registry import MethodOptions
 from rapidin.evaluation.methods.saved_scores import SavedScores, data_digest, key_of
-from rapidin.evaluation.methods.scoring import TrainingSet
+from rapidin.evaluation.methods.scorer import TrainingSet
 from rapidin.evaluation.methods.stored_scores import RapidinScorer
 from rapidin.model.store_model import StoreModel
 from rapidin.storage import Store
@@ -34,8 +34,8 @@ def setting(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> 
     with Store.open(path) as store, StoreModel(store, device="cpu") as model:
         label = Label(worlds_of_colours.LABEL)
         spans = span_reader("span", ())
-        questions = read_questions(queries, store, label, span_of=spans)
-        yield LabelExperiment(store, model, label, questions, device="cpu")
+        query_rows = read_query_rows(queries, store, label, span_of=spans)
+        yield LabelExperiment(store, model, label, query_rows, device="cpu")
 
 
 def test_a_comparison_by_hand(setting: LabelExperiment) -> None:
@@ -178,8 +178,8 @@ def test_spans_that_are_wrong(
         tmp_path / "q.jsonl", [{"id": "q", "instruction": "Name it.", "output": "blue", **row}]
     )
     with pytest.raises(RowError, match=message):
-        questions = read_questions(file, setting.store, setting.label, span_of=span_reader("span", ()))
-        trace(replace(setting, questions=questions), [])
+        query_rows = read_query_rows(file, setting.store, setting.label, span_of=span_reader("span", ()))
+        trace(replace(setting, query_rows=query_rows), [])
 
 
 def test_labels_that_tell_nothing(setting: LabelExperiment, tmp_path: Path) -> None:
@@ -193,15 +193,15 @@ def test_labels_that_tell_nothing(setting: LabelExperiment, tmp_path: Path) -> N
         Label("number<3")
     red = worlds.write_rows(tmp_path / "red.jsonl", [worlds_of_colours.QUERIES[2]])
     with pytest.raises(DataFileError, match="nothing is asked"):
-        read_questions(red, setting.store, setting.label)
+        read_query_rows(red, setting.store, setting.label)
 
 
 def test_the_model_answers_where_it_is_asked_to(setting: LabelExperiment, tmp_path: Path) -> None:
     rows = [{"id": "a", "instruction": "Name it.", "output": "blue"}, {"id": "b", "instruction": "Name it."}]
     file = worlds.write_rows(tmp_path / "q.jsonl", rows)
     for answers, generated in (("file", [False, True]), ("model", [True, True])):
-        questions = read_questions(file, setting.store, setting.label, answers)  # type: ignore[arg-type]
-        found = replace(setting, questions=questions, max_new_tokens=4).answered(None)
+        query_rows = read_query_rows(file, setting.store, setting.label, answers)  # type: ignore[arg-type]
+        found = replace(setting, query_rows=query_rows, max_new_tokens=4).answered(None)
         assert [query.query.generated for query in found] == generated
 
 

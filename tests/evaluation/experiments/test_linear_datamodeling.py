@@ -16,9 +16,9 @@ import pytest
 import rapidin
 from rapidin.errors import ComputationError, SettingError
 from rapidin.evaluation.experiments.datamodeling import Retraining, linear_datamodeling
-from rapidin.evaluation.experiments.questions import training_set
-from rapidin.evaluation.experiments.subsets import datamodeling_scores, subset
-from rapidin.evaluation.retraining.inputs import inputs_digest
+from rapidin.evaluation.experiments.experiment_data import training_set
+from rapidin.evaluation.experiments.subset_correlations import datamodeling_scores, subset
+from rapidin.evaluation.retraining.input_digests import inputs_digest
 from rapidin.evaluation.retraining.retraining_pool import retrained_losses
 from rapidin.evaluation.retraining.trainer import (
     LOSSES,
@@ -109,7 +109,7 @@ def test_methods_are_judged_by_what_retraining_does(
         scores = scorer.scores(asked, training)
         assert np.ptp(scores, axis=1).min() > 0
 
-    def linear(job: Job, members: np.ndarray, jobs: int, write: Callable, tell: object) -> np.ndarray:
+    def linear(job: Job, members: np.ndarray, jobs: int, write: Callable, on_progress: object) -> np.ndarray:
         return 7 - members @ scores.T.astype(np.float64)
 
     monkeypatch.setattr("rapidin.evaluation.experiments.datamodeling.retrained_losses", linear)

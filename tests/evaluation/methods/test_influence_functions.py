@@ -15,7 +15,7 @@ from rapidin.attribution.curvature.lissa import Lissa
 from rapidin.errors import SettingError
 from rapidin.evaluation.methods.influence_functions import InfluenceFunction
 from rapidin.evaluation.methods.registry import METHODS, MethodOptions, method_settings
-from rapidin.evaluation.methods.scoring import AskedQuery, TrainingSet
+from rapidin.evaluation.methods.scorer import AskedQuery, TrainingSet
 from rapidin.model.store_model import StoreModel
 from rapidin.search.queries import query_of_prompt
 from rapidin.text import EncodedSample

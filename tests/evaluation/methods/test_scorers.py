@@ -16,7 +16,7 @@ import Stemmer
 import torch
 
 from rapidin.errors import DependencyError, SettingError, StoreError
-from rapidin.evaluation.experiments.questions import Label, asked, read_questions, training_set
+from rapidin.evaluation.experiments.experiment_data import Label, answered_queries, read_query_rows, training_set
 from rapidin.evaluation.methods.baselines import (
     Bm25Scorer,
     EmbeddingScorer,
@@ -25,7 +25,7 @@ from rapidin.evaluation.methods.baselines import (
     normalised,
 )
 from rapidin.evaluation.methods.registry import METHODS, methods_to_run
-from rapidin.evaluation.methods.scoring import AskedQuery, TrainingSet
+from rapidin.evaluation.methods.scorer import AskedQuery, TrainingSet
 from rapidin.evaluation.methods.stored_scores import RapidinScorer, RerankedScorer
 from rapidin.evaluation.methods.tracin import TracIn
 from rapidin.model.store_model import StoreModel
@@ -39,8 +39,8 @@ class World:
         self.store = store
         self.model = StoreModel(store, device="cpu")
         self.training = training_set(store, self.model, ())
-        questions = read_questions(queries, store, Label(worlds_of_colours.LABEL))
-        self.queries = asked(self.model, questions, 16)
+        query_rows = read_query_rows(queries, store, Label(worlds_of_colours.LABEL))
+        self.queries = answered_queries(self.model, query_rows, 16)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from rapidin.evaluation.experiments.comparing import curve_ks, fitting, pays_from
+from rapidin.evaluation.experiments.method_comparison import curve_ks, fitting, pays_from
 from rapidin.evaluation.metrics.intervals import Bootstrap
 from rapidin.evaluation.metrics.ranking_measures import (
     average_precision,

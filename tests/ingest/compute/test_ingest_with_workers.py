@@ -12,7 +12,8 @@ import pytest
 
 import rapidin
 from rapidin.errors import ComputationError, GradientError, ModelError
-from rapidin.records.listeners import IngestListener
+from rapidin.ingest import pipeline
+from rapidin.records import IngestListener
 from tests import worlds
 from tests.ingest.compute import traps
 
@@ -57,7 +58,7 @@ class Recorder(IngestListener):
 def test_two_workers_give_what_one_gives(
     tmp_path: Path, model_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rapidin.ingest.pipeline._BUFFER_BYTES", 2 * 40 * 4 * worlds.DIMENSION)
+    monkeypatch.setattr(pipeline, "_BUFFER_BYTES", 2 * 40 * 4 * worlds.DIMENSION)
     data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(100))
     ingest(tmp_path / "serial", data, model_directory, workers=1)
     recorder = Recorder()

@@ -1,4 +1,4 @@
-"""What a worker says last, with a stand-in for its process, whose end can be seen."""
+"""What a worker's process says last, and how it ends; `os._exit` is replaced, so that its end can be seen."""
 
 import os
 from multiprocessing import Pipe
@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from rapidin.errors import ModelError
-from rapidin.ingest.compute import worker
-from rapidin.ingest.compute.messages import Channel, Failed
+from rapidin.ingest.compute.local_workers import Channel, receive_all, run_worker
+from rapidin.ingest.compute.messages import Failed
+from rapidin.ingest.compute.worker import Tell, serve
 
 
 class Ended(BaseException):
@@ -43,17 +44,20 @@ def _arrive() -> None:
 def test_a_message_that_cannot_be_received_is_told_to_the_parent(ends: list[int]) -> None:
     ours, theirs = Pipe()
     ours.send(Unreadable())
+    told: list[object] = []
     with pytest.raises(Ended):
-        worker._receive(Channel(theirs), SimpleQueue())
-    assert ours.recv() == Failed(None, "MemoryError: no room for a message")
+        receive_all(Channel(theirs), SimpleQueue(), told.append)
+    assert told == [Failed(None, "MemoryError: no room for a message")]
     assert ends == [1]
 
 
 def test_a_worker_without_a_parent_ends_silently(ends: list[int]) -> None:
     ours, theirs = Pipe()
     ours.close()
+    told: list[object] = []
     with pytest.raises(Ended):
-        worker._receive(Channel(theirs), SimpleQueue())
+        receive_all(Channel(theirs), SimpleQueue(), told.append)
+    assert told == []
     assert ends == [0]
 
 
@@ -65,16 +69,19 @@ def test_a_worker_without_a_parent_ends_silently(ends: list[int]) -> None:
         (ModelError("no such model"), Failed("ModelError", "no such model")),
     ],
 )
-def test_errors_of_the_model_are_told(
-    monkeypatch: pytest.MonkeyPatch, ends: list[int], error: Exception, told: Failed
-) -> None:
-    def serve(*_: object) -> None:
+def test_errors_of_the_model_are_told(ends: list[int], error: Exception, told: Failed) -> None:
+    def fail(inbox: SimpleQueue[object], tell: Tell) -> None:
         raise error
 
-    monkeypatch.setattr(worker, "_serve", serve)
-    monkeypatch.setattr(worker, "_receive", lambda *_: None)
     ours, theirs = Pipe()
     with pytest.raises(Ended):
-        worker.main(theirs)
+        run_worker(theirs, fail)
     assert ours.recv() == told
     assert ends == [1]
+
+
+def test_a_worker_refuses_messages_out_of_order() -> None:
+    inbox: SimpleQueue[object] = SimpleQueue()
+    inbox.put("hello")
+    with pytest.raises(TypeError, match="the first message is str, not Load"):
+        serve(inbox, pytest.fail)

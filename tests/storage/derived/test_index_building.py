@@ -172,11 +172,11 @@ def test_few_new_rows_tell_nothing(path: Path) -> None:
         assert "50 rows added since training fit its lists badly" in store.build_index("ivf").advice
 
 
-def advice(bits: int = 4, live: int = 1000, **changes: object) -> str | None:
+def advice(rabitq_gains: bool = True, live: int = 1000, **changes: object) -> str | None:
     values = {"build": "b", "width": 4, "nlist": 9, "nprobe": 5, "nprobe_opponents": 5, "recall_target": 0.95}
     values |= {"recall": 0.96, "recall_opponents": 0.96, "scanned": 0.1, "scanned_opponents": 0.1}
     values |= {"queries": 100, "train_rows": 900, "rows": 1000, "similarity": 0.5}
-    return IvfParameters(**(values | changes)).advice(live, bits)
+    return IvfParameters(**(values | changes)).advice(live, rabitq_gains)
 
 
 def test_which_advice_is_given() -> None:
@@ -186,7 +186,7 @@ def test_which_advice_is_given() -> None:
     assert advice(live=20_000, rows=19_000, **badly | {"added_rows": 500}) is None
     assert "hardly any clusters" in advice(scanned=0.7, **badly)
     assert "exact search or rabitq is better" in advice(scanned=0.7)
-    assert "so exact search is better" in advice(scanned=0.7, bits=1)
+    assert "so exact search is better" in advice(scanned=0.7, rabitq_gains=False)
     assert "misses too much" in advice(recall=0.5)
     assert "misses too much" in advice(recall_opponents=0.5)
 

@@ -27,30 +27,30 @@ STEPS = {
     "ivf": ["write_arrays", "sync_file", "publish", "sync_directory", "file_checksum"],
     "rabitq": ["write_temporary", "sync_file", "publish", "sync_directory", "file_checksum"],
 }
-ROWS = ["insert_index", "insert_parts", "delete_index", "_record", "remove_garbage"]
+ROWS = ["insert_derived", "insert_parts", "delete_derived", "record_step", "remove_garbage"]
 MOMENTS = [
     (start, kind, step, moment)
     for start in ("nothing", "an older one", "a part")
     for kind in KINDS
     for step in [*STEPS[kind], *ROWS]
     for moment in ("before", "after")
-    if not (start == "a part" and step in ("insert_index", "delete_index"))
+    if not (start == "a part" and step in ("insert_derived", "delete_derived"))
     # After one step is before the next.
-    if start == "nothing" or moment == "before" or step in ("insert_parts", "_record")
+    if start == "nothing" or moment == "before" or step in ("insert_parts", "record_step")
 ]
 
 CHILDREN = """
 import json, os, signal, sys
 from rapidin.storage import Store
-from rapidin.storage.derived import derived_rows, part_writing
-from rapidin.storage.derived.indexes import builder, clustering
+from rapidin.storage.derived import derived_building, derived_records, derived_files
+from rapidin.storage.derived.indexes import clustering
 from rapidin.storage.maintenance import garbage
 from rapidin.storage.vectors import segment_writing
 from tests.storage.derived.test_index_crash import build
 import faiss, torch
 
 def die_around(step, moment):
-    homes = (part_writing, segment_writing, derived_rows, garbage, builder.IndexBuilder)
+    homes = (derived_files, segment_writing, derived_records, garbage, derived_building)
     home = next(home for home in homes if step in vars(home))
     original = getattr(home, step)
     def dying(*arguments, **named):
@@ -120,7 +120,7 @@ def test_killed_while_building(killed, moment) -> None:
     everything = COUNT + (100 if start == "a part" else 0)
     with Store.open(path) as store:
         assert store.verify().ok
-        if (step, when) == ("_record", "after"):
+        if (step, when) == ("record_step", "after"):
             part = 200 if kind == "rabitq" and start != "a part" else everything  # it is recorded part by part
             assert covered(store) == [(kind, part)]
         else:
@@ -141,13 +141,13 @@ def test_killed_while_building(killed, moment) -> None:
         (("nothing", "ivf", "write_arrays", "before"), 0, 0),
         (("nothing", "ivf", "sync_file", "before"), 1, 0),
         (("nothing", "ivf", "publish", "after"), 0, 1),
-        (("nothing", "ivf", "_record", "before"), 0, 4),
+        (("nothing", "ivf", "record_step", "before"), 0, 4),
         (("an older one", "ivf", "insert_parts", "after"), 0, 8),
         (("a part", "ivf", "insert_parts", "after"), 0, 5),
         (("nothing", "rabitq", "write_temporary", "before"), 0, 0),
         (("nothing", "rabitq", "publish", "before"), 1, 0),
-        (("nothing", "rabitq", "_record", "after"), 0, 1),
-        (("an older one", "rabitq", "delete_index", "before"), 0, 4),
+        (("nothing", "rabitq", "record_step", "after"), 0, 1),
+        (("an older one", "rabitq", "delete_derived", "before"), 0, 4),
         (("a part", "rabitq", "publish", "before"), 1, 3),
     ],
 )
@@ -191,7 +191,7 @@ def test_too_little_space(path: Path, monkeypatch, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_interrupted_before_the_transaction_ends(path: Path, monkeypatch, kind: str) -> None:
-    from rapidin.storage.derived import derived_rows
+    from rapidin.storage.derived import derived_records
 
     with clustered_store(path, kinds=(kind,)) as store:
         before = store.info()
@@ -199,7 +199,7 @@ def test_interrupted_before_the_transaction_ends(path: Path, monkeypatch, kind: 
         def interrupt(*arguments):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(derived_rows, "insert_parts", interrupt)
+        monkeypatch.setattr(derived_records, "insert_parts", interrupt)
         with pytest.raises(KeyboardInterrupt):
             store.build_index(kind, retrain=True)
         monkeypatch.undo()

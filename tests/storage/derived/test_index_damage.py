@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from rapidin.errors import SettingError, StoreCorruptError, StoreError
 from rapidin.storage import Store
-from rapidin.storage.derived import derived_rows
+from rapidin.storage.derived import derived_records
 from rapidin.storage.vectors.segment_writing import file_checksum
 from tests.storage.derived.clusters import KINDS, clustered, clustered_store, ids
 from tests.storage.stores import flip_byte
@@ -201,7 +201,7 @@ def test_info_sees_missing_files(indexed: Store, kind: str, damage: str) -> None
     DAMAGE[damage](indexed)
     advice = indexed.info().indexes[1].advice
     assert "files are missing or damaged" in advice
-    assert f"'rapidin index {indexed.path} --type {kind}' makes them anew" in advice
+    assert f"'rapidin index {indexed.path} --type {kind}' makes them again" in advice
 
 
 def test_repairs_do_not_count_as_growth(templates, path: Path) -> None:
@@ -274,9 +274,9 @@ def test_parameters_of_a_newer_rapidin(templates, path: Path) -> None:
     shutil.copytree(templates["ivf"], path)
     with Store.open(path) as store:
         with store._database.writing() as session:
-            record = derived_rows.read(session)["ivf"]
+            record = derived_records.read(session)["ivf"]
             newer = replace(record, parameters=record.parameters.replace('"width"', '"breadth"'))
-            derived_rows.update_index(session, derived_rows._signed(newer))
+            derived_records.update_derived(session, derived_records._signed(newer))
         with store.snapshot() as snapshot:
             assert snapshot.chosen_index() == "exact"
             with pytest.raises(StoreError, match="upgrade rapidin"):

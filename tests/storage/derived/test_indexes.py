@@ -11,7 +11,7 @@ import pytest
 from rapidin.errors import FilterError, IndexNotFoundError, SettingError, StoreEmptyError
 from rapidin.records.json_form import to_json
 from rapidin.storage import Store
-from rapidin.storage.derived.indexes import ivf, rabitq, view
+from rapidin.storage.derived.indexes import index_choice, ivf, rabitq
 from rapidin.storage.scan import CpuScan, cpu_scan
 from rapidin.storage.vectors.codecs import codec_of_bits
 from tests.storage.derived.clusters import (
@@ -245,9 +245,9 @@ class TestAuto:
     def test_small_stores_take_one_bit(self, indexed: Store, monkeypatch) -> None:
         with indexed.snapshot() as snapshot:
             assert snapshot.chosen_index() == "rabitq"
-            few = QUERIES[: view.MOST_QUERIES]
+            few = QUERIES[: index_choice.MOST_QUERIES]
             assert snapshot.search(few, 3, index="auto").largest == snapshot.search(few, 3, index="rabitq").largest
-        monkeypatch.setattr(view, "MANY_ROWS", COUNT)
+        monkeypatch.setattr(index_choice, "MANY_ROWS", COUNT)
         with indexed.snapshot() as snapshot:
             assert snapshot.chosen_index() == "ivf"
         indexed.drop_index("ivf")
@@ -256,7 +256,7 @@ class TestAuto:
 
     def test_many_queries_are_compared_exactly(self, indexed: Store, monkeypatch) -> None:
         with indexed.snapshot() as snapshot:
-            assert snapshot.chosen_index(queries=view.MOST_QUERIES) == "rabitq"
+            assert snapshot.chosen_index(queries=index_choice.MOST_QUERIES) == "rabitq"
             assert snapshot.chosen_index(queries=1000) == "exact"
             assert snapshot.search(QUERIES, 3, index="auto").largest == snapshot.search(QUERIES, 3).largest
         indexed.drop_index("rabitq")

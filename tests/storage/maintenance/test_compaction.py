@@ -376,7 +376,7 @@ STEPS = [
     "sample_changes.move_samples",
     "sample_changes.remove_segments",
     "Compaction._record",
-    "StoreWriter.remove_garbage",
+    "garbage.remove_garbage",
     "Database.give_back_space",
 ]
 MOMENTS = [
@@ -389,7 +389,8 @@ MOMENTS = [
 
 CHILDREN = """
 import json, os, sys
-from rapidin.storage import Store, StoreWriter
+from rapidin.storage import Store
+from rapidin.storage.maintenance import garbage
 from rapidin.storage.catalog import sample_changes, tables
 from rapidin.storage.maintenance import compaction
 from rapidin.storage.vectors import segment_writing as segments
@@ -399,7 +400,7 @@ compaction.SEGMENT_BYTES = int(sys.argv[2])
 
 def die_around(step, moment, turn):
     home, name = step.split(".")
-    homes = {"segments": segments, "tables": tables, "sample_changes": sample_changes, "StoreWriter": StoreWriter,
+    homes = {"segments": segments, "tables": tables, "sample_changes": sample_changes, "garbage": garbage,
              "Compaction": compaction._Compaction, "Database": Database}
     home, calls = homes[home], []
     original = getattr(home, name)

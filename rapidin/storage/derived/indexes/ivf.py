@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import StoreCorruptError
-from rapidin.storage.derived.derived_rows import IndexRecord, check_row
-from rapidin.storage.derived.indexes import clustering, part_reading
+from rapidin.storage.derived.derived_kind import check_row
+from rapidin.storage.derived.derived_records import DerivedRecord
+from rapidin.storage.derived.indexes import clustering, index_files
 from rapidin.storage.derived.indexes.folding import Folding
 from rapidin.storage.derived.indexes.parameters import IvfParameters, from_text
 from rapidin.storage.scan import Best, Ends, Scan, best_of, joined
@@ -39,7 +40,7 @@ class IvfIndex:
     def __init__(
         self,
         store: Path,
-        record: IndexRecord,
+        record: DerivedRecord,
         segments: Mapping[int, SegmentRecord],
         rows: Rows,
         codec: Codec,
@@ -61,18 +62,18 @@ class IvfIndex:
             StoreCorruptError: a file is missing or is not as it was written.
             StoreFormatError: a newer rapidin made it.
         """
-        check_row(store, record)
+        check_row(store, record, index_files.title(record.kind), index_files.remedy(store, record.kind))
         self.parameters = from_text(IvfParameters, record.parameters, store)
         self._rows = rows
         self._codec = codec
         self._scan = scan
         self._folding = Folding(dimension)
-        self._centroids = part_reading.load_centroids(store, record, self.parameters)
+        self._centroids = index_files.load_centroids(store, record, self.parameters)
         lists = np.full(len(rows), -1, np.int32)
         parts = {part.segment_id: part for part in record.parts}
         places = dict(rows.by_segment())
         for segment_id, part in parts.items():
-            of_segment = part_reading.load_lists(store, self.parameters, part, segments.get(segment_id))
+            of_segment = index_files.load_lists(store, self.parameters, part, segments.get(segment_id))
             indexes = places.get(segment_id, np.empty(0, np.int64))
             positions = rows.positions[indexes]
             if len(positions) and not 0 <= positions[0] <= positions[-1] < len(of_segment):

@@ -6,13 +6,14 @@ n rows · h queries · r numbers in a folded vector · K in a vector.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import SettingError
+from rapidin.storage.derived.derived_kind import StepProgress
 from rapidin.storage.derived.indexes import clustering, tuning
 from rapidin.storage.derived.indexes.folding import Folding
 from rapidin.storage.derived.indexes.parameters import IvfParameters
@@ -24,9 +25,6 @@ QUERIES = 100
 NEIGHBOURS = 10
 DEFAULT_RECALL = 0.95
 _SEED = 99
-
-Progress = Callable[[str, int, int], None]
-"""Told the name of a step, what of it is done, and what there is to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ class ListMaker:
         codec: Codec,
         dimension: int,
         scan: Scan,
-        progress: Progress,
+        progress: StepProgress,
     ) -> None:
         """Work on live `rows` whose segments `segments` gives; vectors have K = `dimension` numbers."""
         self._rows = rows

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import StoreCorruptError
-from rapidin.storage.derived.derived_rows import IndexRecord, advice, check_row
-from rapidin.storage.derived.indexes import part_reading
+from rapidin.storage.derived.derived_kind import check_row
+from rapidin.storage.derived.derived_records import DerivedRecord
+from rapidin.storage.derived.indexes import index_files
 from rapidin.storage.derived.indexes.parameters import RabitqParameters, from_text
 from rapidin.storage.scan import Best, Ends, Scan, best_of, joined
 from rapidin.storage.vectors import Rows, Segment, SegmentRecord, SegmentSource, codec_of_bits
@@ -73,7 +74,7 @@ class RabitqIndex:
     def __init__(
         self,
         store: Path,
-        record: IndexRecord,
+        record: DerivedRecord,
         segments: Mapping[int, SegmentRecord],
         rows: Rows,
         dimension: int,
@@ -85,13 +86,13 @@ class RabitqIndex:
             StoreCorruptError: a file is missing or is not as it was written.
             StoreFormatError: a newer rapidin made it.
         """
-        check_row(store, record)
+        check_row(store, record, index_files.title(record.kind), index_files.remedy(store, record.kind))
         parameters = from_text(RabitqParameters, record.parameters, store)
         self._store = store
         self._rows = rows
         self._scan = scan
         self._parts = {
-            part.segment_id: part_reading.open_codes(
+            part.segment_id: index_files.open_codes(
                 store, parameters, part, segments.get(part.segment_id), dimension
             )
             for part in record.parts
@@ -182,6 +183,6 @@ class RabitqIndex:
         if segment_id not in self._parts:
             raise StoreCorruptError(
                 f"{self._store}: no part of index 'rabitq' covers segment {segment_id}; "
-                f"{advice(self._store, 'rabitq')}"
+                f"{index_files.remedy(self._store, 'rabitq')}"
             )
         return self._parts[segment_id]

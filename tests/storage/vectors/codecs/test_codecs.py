@@ -212,7 +212,7 @@ def test_a_faiss_that_is_too_old_is_told(monkeypatch) -> None:
 
 
 def test_setting_error_of_bits_names_the_flag(tmp_path: Path, model_directory: Path) -> None:
-    from rapidin.settings.requested import resolve
+    from rapidin.ingest.resolving import resolve
 
     with pytest.raises(SettingError, match="--bits"):
         resolve({"model": str(model_directory), "bits": 3}, None, tmp_path)

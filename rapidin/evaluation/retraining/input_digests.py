@@ -1,4 +1,4 @@
-"""What the files that a retraining reads hold: losses of other files must not be taken for theirs."""
+"""Digests of the files that a retraining reads, so that losses of other files are never taken for theirs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rapidin.settings import ModelSettings
 def inputs_digest(training: Training, data: Sequence[Path]) -> dict[str, object]:
     """Digests of everything outside the store that a retraining reads, as plain JSON.
 
-    That is the weights of an initial checkpoint, the data files, and the files that are words of a command, such
-    as its script; what these import is not looked at.
+    These are the weights of an initial checkpoint, the data files, and the files that are words of a command, such
+    as its script. Modules that a script imports are not read.
 
     Args:
-        training: of each model.
-        data: rows that a command gets.
+        training: how each model is trained.
+        data: data files whose rows a command gets.
 
     Raises:
         DataFileError: a file cannot be read.

@@ -1,4 +1,4 @@
-"""Table 4 and Table 2 of Lin et al. 2024 for any data: how well and how fast methods find the labelled samples.
+"""Measures of Tables 4 and 2 of Lin et al. 2024: how well and how fast methods find the labelled samples.
 
 Shape letters: q queries · n samples.
 """
@@ -26,18 +26,18 @@ from rapidin.evaluation.metrics import (
 from rapidin.records import CachingCost, CurvePoint, EndsQuality, Interval, MethodCost, MethodQuality
 
 PairMeasure = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
-"""Compares two methods' scores of one query, [n] each."""
+"""Function that compares two methods' scores of one query, [n] each."""
 
 _CURVE_POINTS = 40
 
 
 class Comparison:
-    """Judges methods by what they rank first.
+    """Judges methods by the samples that they rank first.
 
     Args:
         relevant: whether each sample should be found, [n].
-        ties: of `measures.tie_order`, [n].
-        ks: sizes of the ends that are looked at.
+        ties: numbers of `tie_order`, [n].
+        ks: numbers of samples at each end that is judged.
         reference: scores of ``rapidin``, [q, n].
     """
 
@@ -57,7 +57,7 @@ class Comparison:
         self._reference_auprc = {k: _ends(ranked, k)[0] for k in self.ks}
 
     def quality(self, found: MethodScores, cost: MethodCost) -> MethodQuality:
-        """What a method found."""
+        """Judge a method's scores."""
         ranked = self._ranked(found.scores)
         mean = self._bootstrap.mean
         at = []
@@ -87,14 +87,14 @@ class Comparison:
         )
 
     def _ranked(self, scores: NDArray[np.float32]) -> list[NDArray[np.bool_]]:
-        """Whether each sample is relevant, from the best down, for every query."""
+        """Whether each sample is relevant, from the best down, for each query."""
         return [self._relevant[ranking(row, self._ties)] for row in scores]
 
     def _overlap(self, k: int, own: NDArray[np.float32], its: NDArray[np.float32]) -> float:
         return overlap(own, its, self._ties, k)
 
     def _over_pairs(self, found: MethodScores, measure: PairMeasure) -> Interval:
-        """The mean of what compares rapidin's scores of a query with the method's."""
+        """Mean of a measure that compares rapidin's scores of a query with the method's."""
         pairs = zip(self._reference, found.scores, strict=True)
         return self._bootstrap.mean(np.array([measure(own, its) for own, its in pairs]))
 
@@ -106,7 +106,7 @@ def _ends(ranked: Sequence[NDArray[np.bool_]], k: int) -> tuple[NDArray[np.float
 
 
 def fitting(ks: Sequence[int], most: int) -> tuple[int, ...]:
-    """Those of the numbers that are at most `most`, ascending; `most` itself where there is none."""
+    """The numbers that are at most `most`, ascending; `most` itself if there is none."""
     return tuple(sorted({k for k in ks if k <= most})) or (max(1, most),)
 
 
@@ -119,9 +119,9 @@ def cost_of(found: MethodScores, own: MethodScores, caching: CachingCost) -> Met
     """Time and memory of a method.
 
     Args:
-        found: by the method.
-        own: the same of ``rapidin``.
-        caching: of the store.
+        found: scores of the method.
+        own: scores of ``rapidin``.
+        caching: time that computing the store's vectors takes.
     """
     cached = METHODS[found.name].cached
     preparation = caching.seconds if cached else found.preparation
@@ -142,14 +142,14 @@ def cost_of(found: MethodScores, own: MethodScores, caching: CachingCost) -> Met
 
 
 def pays_from(more_before: float, less_each: float) -> int | None:
-    """The least number of queries that save the seconds which were spent before; None: none does."""
+    """Smallest number of queries that saves the seconds spent before; None if none does."""
     if less_each <= 0:
         return None
     return max(1, math.floor(more_before / less_each) + 1)
 
 
 def verdict(methods: Sequence[MethodQuality]) -> str:
-    """Whether any method has a higher auPRC than the first one, and where, in one sentence."""
+    """One sentence about which methods have a higher auPRC than the first, and at which k."""
     first, *others = methods
     if not others:
         return f"{first.name} is compared with nothing."

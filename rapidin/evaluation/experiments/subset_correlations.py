@@ -1,8 +1,7 @@
 """The linear datamodeling score's arithmetic (Park et al. 2023): subsets, predictions, rank correlations.
 
-A method is right where the sum of its scores over the samples that a model was trained on tells how well that
-model does on a query. Proponents have positive scores and lower the loss, so the sum is compared with the negative
-loss.
+A method is right if the sum of its scores over the samples of a model's training predicts how well that model does
+on a query. Proponents have positive scores and lower the loss, so the sum is compared with the negative loss.
 
 Shape letters: m subsets · n samples · q queries.
 """
@@ -17,16 +16,16 @@ from rapidin.support import package
 
 
 def subset(samples: int, fraction: float, seed: int, number: int) -> NDArray[np.bool_]:
-    """Draw one subset, independent of how many others are drawn.
+    """Draw one subset; it does not depend on how many others are drawn.
 
     Args:
-        samples: n.
-        fraction: of them that the subset has.
-        seed: of all subsets.
-        number: of this one, from 0.
+        samples: number of samples n.
+        fraction: share of the samples in the subset.
+        seed: seed of all subsets.
+        number: number of this subset, from 0.
 
     Returns:
-        Whether each sample is in it, bool [n].
+        Whether each sample is in the subset, bool [n].
     """
     included = np.zeros(samples, dtype=bool)
     included[np.random.default_rng([seed, number]).permutation(samples)[: round(fraction * samples)]] = True
@@ -39,12 +38,12 @@ def datamodeling_scores(
     """Spearman's rank correlation of predicted and actual outcomes over subsets, one for each query.
 
     Args:
-        scores: of a method, [q, n].
-        members: of the subsets, [m, n].
-        losses: of the queries under the models trained on them, [m, q].
+        scores: scores of a method, [q, n].
+        members: whether each sample is in each subset, [m, n].
+        losses: losses of the queries under the models trained on the subsets, [m, q].
 
     Returns:
-        Float64 [q]; 0 where a method predicts the same for all subsets.
+        Correlations, float64 [q]; 0 if a method predicts the same for all subsets.
 
     Raises:
         ComputationError: a query's loss is the same under all models, or none is finite.

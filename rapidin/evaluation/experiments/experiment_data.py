@@ -1,4 +1,4 @@
-"""Which queries are asked and which training samples count as found: the data of an evaluation."""
+"""The data of an experiment: queries that are asked, and training samples that should be found."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from rapidin.storage import Condition, Store, parse
 from rapidin.text import TextSample, tokens_in_spans
 
 Answers = Literal["file", "model"]
-"""Whose generations are asked about: the file's, where a row has one, or the model's own."""
+"""Source of the generations: the file where a row has a response, or always the model."""
 
 
 class Label:
-    """What marks the samples that should be found: a field with a value, ``poisoned=true``.
+    """Mark of the samples that should be found: a field with a value, such as ``poisoned=true``.
 
     Args:
-        expression: ``FIELD=VALUE``, as a filter.
+        expression: filter ``FIELD=VALUE``.
 
     Raises:
-        SettingError: it is something else.
+        SettingError: the expression is something else.
     """
 
     def __init__(self, expression: str) -> None:
@@ -40,19 +40,19 @@ class Label:
             )
 
     def excludes(self, metadata: Mapping[str, Any]) -> bool:
-        """Whether a query's fields say that it is of another kind; one without the field is not."""
+        """Whether a query carries another value of the field; a query without the field does not."""
         value = metadata.get(self._condition.field)
         return value is not None and not self._condition.matches(value)
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
+class QueryRows:
     """The queries of a file that an evaluation asks.
 
     Attributes:
-        samples: as they stand in the file, without a response where the model is to answer.
-        spans: for each of them the parts of its generation that are asked about, empty unless wanted.
-        left_out: rows of the file that carry another value of the label.
+        samples: queries as in the file, without a response if the model is to answer.
+        spans: parts of each query's generation that are asked about; empty unless wanted.
+        left_out: number of rows that carry another value of the label.
     """
 
     samples: tuple[TextSample, ...]
@@ -60,23 +60,23 @@ class Questions:
     left_out: int
 
 
-def read_questions(
+def read_query_rows(
     file: Path,
     store: Store,
     label: Label,
     answers: Answers = "file",
     limit: int | None = None,
     span_of: Callable[[TextSample], tuple[str, ...]] = lambda _: (),
-) -> Questions:
+) -> QueryRows:
     """Read the queries that an evaluation asks.
 
     Args:
-        file: of the shapes that ingest takes.
-        store: whose settings say how rows are read.
-        label: queries that carry another value of it are left out.
-        answers: with ``model`` the rows' own responses are left aside.
-        limit: queries at most, the first ones.
-        span_of: gives the parts of a query's generation that are asked about.
+        file: data file in the row shapes that ingest takes.
+        store: store whose settings say how rows are read.
+        label: label; queries that carry another value are left out.
+        answers: source of the generations; with ``model`` the rows' own responses are dropped.
+        limit: maximum number of queries; the first ones are kept.
+        span_of: function that gives the parts of a query's generation that are asked about.
 
     Raises:
         DataFileError: the file cannot be read, or no query is left.
@@ -91,7 +91,7 @@ def read_questions(
             kept.append(_unanswered(sample) if answers == "model" else sample)
     if not kept:
         raise DataFileError(f"{file}: every row carries another value than {label.expression}; nothing is asked")
-    return Questions(tuple(kept), tuple(span_of(sample) for sample in kept), left_out)
+    return QueryRows(tuple(kept), tuple(span_of(sample) for sample in kept), left_out)
 
 
 def span_reader(field: str, given: Sequence[str]) -> Callable[[TextSample], tuple[str, ...]]:
@@ -125,40 +125,40 @@ def _is_text(value: object) -> bool:
 
 
 def _unanswered(sample: TextSample) -> TextSample:
-    """The sample without its response; the model then answers a chat after its last turn of the user."""
+    """The sample without its response; in a chat the model then answers the user's last turn."""
     turns = sample.turns
     if turns and sample.has_response:
         turns = turns[:-1]
     return replace(sample, response="", has_response=False, turns=turns)
 
 
-def asked(
+def answered_queries(
     model: StoreModel,
-    questions: Questions,
+    query_rows: QueryRows,
     max_new_tokens: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[AskedQuery]:
-    """Encode the queries whole, after the model has answered those without a response.
+    """Encode whole queries, after the model has answered those without a response.
 
     Raises:
         RowError: a row cannot be used.
     """
     found = []
-    for number, sample in enumerate(questions.samples, start=1):
+    for number, sample in enumerate(query_rows.samples, start=1):
         found.append(AskedQuery(*model.prepared(sample, max_new_tokens)))
         if on_progress is not None:
-            on_progress(number, len(questions.samples))
+            on_progress(number, len(query_rows.samples))
     return found
 
 
-def asked_about_spans(model: StoreModel, whole: Sequence[AskedQuery], questions: Questions) -> list[AskedQuery]:
-    """The same queries, of which only the tokens of their spans are targets.
+def narrowed_to_spans(model: StoreModel, whole: Sequence[AskedQuery], query_rows: QueryRows) -> list[AskedQuery]:
+    """Queries with only the tokens of their spans as targets.
 
     Raises:
         RowError: a span does not occur in its generation.
     """
     found = []
-    for one, sample, spans in zip(whole, questions.samples, questions.spans, strict=True):
+    for one, sample, spans in zip(whole, query_rows.samples, query_rows.spans, strict=True):
         places = model.token_spans(one.encoded)
         try:
             tokens = tokens_in_spans(one.encoded, places, spans)
@@ -173,7 +173,7 @@ def training_set(store: Store, model: StoreModel, where: Sequence[str]) -> Train
     """The samples of a store that meet all filters, by ascending id.
 
     Raises:
-        StoreEmptyError: there is none.
+        StoreEmptyError: no sample meets them.
         FilterError: a filter cannot be read.
     """
     samples = sorted(store.list(where), key=lambda sample: sample.id)
@@ -186,7 +186,7 @@ def relevant(store: Store, training: TrainingSet, label: Label, where: Sequence[
     """Whether each training sample carries the label, bool [n].
 
     Raises:
-        SettingError: none does, or all do, so that there is nothing to tell apart.
+        SettingError: no sample carries the label, or all do.
         FilterError: no sample has the field.
     """
     ids = {sample.id for sample in store.list([*where, label.expression])}

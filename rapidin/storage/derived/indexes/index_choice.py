@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rapidin.errors import IndexNotFoundError, SettingError, StoreError
 from rapidin.settings import IndexChoice
-from rapidin.storage.derived.derived_rows import IndexRecord
+from rapidin.storage.derived.derived_records import DerivedRecord
 from rapidin.storage.derived.indexes.ivf import IvfIndex
 from rapidin.storage.derived.indexes.parameters import LEAST_COVERED, MOST_SCANNED
 from rapidin.storage.derived.indexes.rabitq import RabitqIndex
@@ -24,19 +24,19 @@ logger = logging.getLogger(__name__)
 
 EXACT = "exact"
 MANY_ROWS = 200_000
-"""From here on lists are preferred: reading one bit of everything takes longer."""
+"""Number of samples from which on lists are preferred: reading one bit of everything takes longer."""
 
 MOST_QUERIES = 16
-"""For which one bit per number is read, one query after the other; more are faster compared exactly, at once."""
+"""Number of queries up to which one bit per number is read, query by query; more are faster compared exactly."""
 
 
-class IndexView:
+class SearchIndexes:
     """Indexes as one state of the database names them; serves several threads."""
 
     def __init__(
         self,
         store: Path,
-        records: Mapping[str, IndexRecord],
+        records: Mapping[str, DerivedRecord],
         segments: Mapping[int, SegmentRecord],
         rows: Rows,
         codec: Codec,
@@ -47,10 +47,10 @@ class IndexView:
 
         Args:
             store: directory of the store.
-            records: of the indexes, by kind.
-            segments: by database id.
-            rows: live ones.
-            codec: of the store.
+            records: derived data by kind; only indexes are looked up.
+            segments: segments of the store by database id.
+            rows: live samples' vectors.
+            codec: codec of the store.
             dimension: K.
             scan: scan that compares the candidates which an index finds.
         """
@@ -158,7 +158,7 @@ class IndexView:
                 self._opened[kind] = self._loaded(self._records[kind])
             return self._opened[kind]
 
-    def _loaded(self, record: IndexRecord) -> IvfIndex | RabitqIndex:
+    def _loaded(self, record: DerivedRecord) -> IvfIndex | RabitqIndex:
         if record.kind == "ivf":
             return IvfIndex(
                 self._store, record, self._segments, self._rows, self._codec, self._dimension, self._scan

@@ -1,7 +1,7 @@
-"""Running methods one after the other, with their time and memory, and without doing anything twice.
+"""Scoring by one method after the other, with time and memory, and without computing anything twice.
 
-Every method is asked one query first: what that takes is what a user would wait for. The others follow, some at a
-time, which shows what asking many together saves, and what is done is kept. What a scorer has to do for the
+Every method is asked one query first, because that time is what a user would wait for. The others follow in
+groups, which shows what asking many together saves. All scores are kept. The work that a scorer does for the
 training samples once, in its `prepare`, is measured apart.
 
 Shape letters: q queries · n samples.
@@ -19,34 +19,34 @@ from numpy.typing import NDArray
 from rapidin.errors import GradientError
 from rapidin.evaluation.methods.registry import METHODS, Context
 from rapidin.evaluation.methods.saved_scores import Measured, SavedScores, data_digest, key_of
-from rapidin.evaluation.methods.scoring import AskedQuery, Scorer, Tell, TrainingSet
+from rapidin.evaluation.methods.scorer import AskedQuery, Scorer, StepProgress, TrainingSet
 from rapidin.evaluation.metrics import Meter
 
 QUERIES_AT_ONCE = 32
-"""Queries that are scored and saved together after the first."""
+"""Number of queries that are scored and saved together after the first."""
 
 
 @runtime_checkable
 class PreparedScorer(Protocol):
-    """A scorer that does what is the same for all queries beforehand."""
+    """A scorer that does some work beforehand, once for all queries."""
 
-    def prepare(self, training: TrainingSet, tell: Tell | None = None) -> None:
-        """Do what has to be done once for these training samples."""
+    def prepare(self, training: TrainingSet, on_progress: StepProgress | None = None) -> None:
+        """Do the work that these training samples need once."""
 
 
 @dataclass(frozen=True, slots=True)
 class MethodScores:
-    """What a method said, and what that took.
+    """Scores of a method, with the time and memory that they took.
 
     Attributes:
-        name: of the method.
-        scores: float32 [q, n].
-        preparation: seconds of work on the training samples, done once; 0 where there is none.
-        seconds_alone: for the first query, asked by itself; None: it was not.
-        seconds_together: for each query, all asked in groups of `QUERIES_AT_ONCE`.
-        memory: bytes by which the process grew, at most.
-        device_memory: the same of GPUs; None: none was used.
-        resumed: whether all was computed by former runs.
+        name: name of the method.
+        scores: scores, float32 [q, n].
+        preparation: seconds of work on the training samples that is done once; 0 if there is none.
+        seconds_alone: seconds for the first query when it is asked by itself; None if it was not.
+        seconds_together: seconds for each query when all are asked in groups of `QUERIES_AT_ONCE`.
+        memory: maximum number of bytes by which the process grew.
+        device_memory: maximum number of bytes taken on GPUs; None if none was used.
+        resumed: whether former runs have computed everything.
     """
 
     name: str
@@ -63,12 +63,12 @@ class ScoringRun:
     """Scores the training samples by one method after the other.
 
     Args:
-        context: what scorers are made from.
-        training: n samples.
-        saved: of former runs.
-        tell: told of progress.
+        context: objects from which scorers are made.
+        training: the n training samples.
+        saved: scores of former runs.
+        on_progress: function that is told a step's name, how much is done, and of how much.
         alone: whether the first query is asked by itself, which doubles the time of methods that pass over all
-            training samples each time they are asked.
+            training samples for every group.
     """
 
     def __init__(
@@ -76,23 +76,23 @@ class ScoringRun:
         context: Context,
         training: TrainingSet,
         saved: SavedScores,
-        tell: Tell | None = None,
+        on_progress: StepProgress | None = None,
         alone: bool = True,
     ) -> None:
         self._alone = alone
         self._context = context
         self._training = training
         self._saved = saved
-        self._tell = tell
+        self._on_progress = on_progress
         self._data = data_digest(context.store.settings, training)
         self._scorers: dict[str, Scorer] = {}
         self._preparation: dict[str, Measured] = {}
 
     def scores(self, name: str, queries: Sequence[AskedQuery]) -> MethodScores:
-        """Score every training sample for every query by the method of that name.
+        """Score every training sample for every query by the named method.
 
         Raises:
-            RapidinError: what cannot be scored, or a package is missing.
+            RapidinError: something cannot be scored, or a package is missing.
         """
         settings = METHODS[name].settings(self._context.options)
         parts: list[Measured] = []
@@ -108,7 +108,7 @@ class ScoringRun:
     def _computed(self, name: str, group: Sequence[AskedQuery]) -> Measured:
         scorer = self._scorer(name)
         with Meter() as meter:
-            scores = scorer.scores(group, self._training, self._tell)
+            scores = scorer.scores(group, self._training, self._on_progress)
         wrong = np.flatnonzero(~np.isfinite(scores).all(axis=1))
         if len(wrong):
             raise GradientError(group[wrong[0]].query.id, f"a query whose scores by {name} are not finite")
@@ -118,13 +118,13 @@ class ScoringRun:
         return Measured(scores, meter.seconds, prepared.seconds, max(memory), max(devices, default=None))
 
     def _scorer(self, name: str) -> Scorer:
-        """The scorer of a method, made and prepared when it is first wanted."""
+        """The scorer of a method; it is made and prepared at its first use."""
         if name not in self._scorers:
             with Meter() as meter:
                 scorer = METHODS[name].make(self._context)
                 prepares = isinstance(scorer, PreparedScorer)
                 if isinstance(scorer, PreparedScorer):
-                    scorer.prepare(self._training, self._tell)
+                    scorer.prepare(self._training, self._on_progress)
             nothing = np.empty((0, 0), dtype=np.float32)
             seconds = meter.seconds if prepares else 0.0
             self._preparation[name] = Measured(nothing, seconds, seconds, meter.memory, meter.device_memory)
@@ -133,7 +133,7 @@ class ScoringRun:
 
 
 def _groups(queries: Sequence[AskedQuery], alone: bool) -> Iterator[Sequence[AskedQuery]]:
-    """The first query alone where that is wanted, then the others, some at a time."""
+    """The first query by itself if that is wanted, then the others in groups."""
     first = 1 if alone else 0
     if alone:
         yield queries[:1]

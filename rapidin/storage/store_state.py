@@ -9,44 +9,44 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from rapidin.storage.catalog import Database, tables
-from rapidin.storage.derived import IndexView, derived_rows
+from rapidin.storage.derived import SearchIndexes, derived_records
 from rapidin.storage.scan import CpuScan
 from rapidin.storage.vectors import Codec, OpenedSegments, Rows, SegmentRecord
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class StoreState:
     """One state of a store.
 
     Attributes:
-        records: of the segments, by database id.
+        records: segments by database id.
         rows: the live samples' vectors.
-        indexes: for approximate search; opened ones stay open.
+        indexes: indexes for approximate search; opened ones stay open.
     """
 
     records: dict[int, SegmentRecord]
     rows: Rows
-    indexes: IndexView
+    indexes: SearchIndexes
 
 
-class States:
-    """Reads states; the newest is kept, so that a search after a search need not read a million rows again.
+class NewestState:
+    """Reads the newest state, and keeps it, so that a search after a search need not read a million rows again.
 
     Attributes:
-        segments: opened ones, of the newest state and those before it that are still searched.
+        segments: open segments of the newest state, and of those before it that are still searched.
     """
 
     def __init__(self, path: Path, database: Database, dimension: int, codec: Codec) -> None:
-        """Of the store in the directory `path`."""
+        """Read states of the store in the directory `path`."""
         self._path = path
         self._database = database
         self._dimension = dimension
         self._codec = codec
         self.segments = OpenedSegments(path, dimension)
         self._lock = threading.Lock()
-        self._kept: tuple[int, State] | None = None
+        self._kept: tuple[int, StoreState] | None = None
 
-    def of(self, session: Session) -> State:
+    def of(self, session: Session) -> StoreState:
         """The state that the transaction of a new session sees, which begins here.
 
         Raises:
@@ -60,10 +60,10 @@ class States:
                 return self._kept[1]
             records = {record.id or 0: record for record in found}
             rows = tables.searchable_rows(session)
-            indexes = IndexView(
-                self._path, derived_rows.read(session), records, rows, self._codec, self._dimension, CpuScan()
+            indexes = SearchIndexes(
+                self._path, derived_records.read(session), records, rows, self._codec, self._dimension, CpuScan()
             )
-            state = State(records, rows, indexes)
+            state = StoreState(records, rows, indexes)
             if steady:
                 self._kept = (before, state)
                 self.segments.keep_only(records.values())

@@ -1,4 +1,4 @@
-"""How long making a store's vectors takes, estimated from a few of its samples."""
+"""Estimate of the time that computing a store's vectors takes, from a few of its samples."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from rapidin.model import StoreModel
 from rapidin.records import CachingCost
 
 SAMPLES = 64
-"""That are computed anew."""
+"""Number of samples that are computed again."""
 
 
 def estimated_caching(
     model: StoreModel, training: TrainingSet, seed: int = 0, on_progress: Callable[[int, int], None] | None = None
 ) -> CachingCost:
-    """Seconds that caching the samples takes, by tokens, from some drawn at random.
+    """Estimate the seconds that caching takes from samples drawn at random, in proportion to tokens.
 
-    A store does not keep how long its ingest took, which may have been on another machine, in many processes or in
-    many parts. Writing to disk, which goes on beside the computing, is not part of it.
+    A store does not record how long its ingest took, because that may have been on another machine, in many
+    processes or in many parts. Writing to disk happens beside the computing and is not counted.
 
     Args:
-        model: of the store.
+        model: model of the store.
         training: all samples.
-        seed: of the draw.
-        on_progress: told how many samples are done, and of how many.
+        seed: seed of the draw.
+        on_progress: function that is told how many samples are done, and of how many.
 
     Raises:
         RapidinError: a sample cannot be encoded or computed again.
     """
     drawn = random.Random(seed).sample(training.samples, min(SAMPLES, len(training)))
     encoded = [model.encode_stored(sample) for sample in drawn]
-    model.vectors(encoded[:2])  # what is done once, such as the engine's check of itself, is not counted
+    model.vectors(encoded[:2])  # work done once, such as the engine's check of itself, is not counted
     seconds = 0.0
     step = 16
     for first in range(0, len(encoded), step):

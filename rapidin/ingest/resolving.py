@@ -1,0 +1,101 @@
+"""How the settings that a caller asks for fit those of an existing store, or make those of a new one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rapidin.errors import SettingError, StoreMismatchError
+from rapidin.model import absolute_place
+from rapidin.settings import STORE_SETTINGS, RequestedSettings, ResolvedSettings, StoreSettings
+from rapidin.text import load_template
+
+_PARTS: dict[str, Any] = {
+    setting.part: StoreSettings.model_fields[setting.part].annotation for setting in STORE_SETTINGS.values()
+}
+"""The parts that have settings, and their types."""
+_PLACES = ("model", "adapter")
+"""Settings that are not compared: a model may move, and its fingerprint is compared instead of its path."""
+
+
+def resolve(requested: RequestedSettings, existing: StoreSettings | None, store: Path) -> ResolvedSettings:
+    """Fit a request to an existing store, or make the settings of a new one.
+
+    Args:
+        requested: settings that the caller gave; None counts as not given.
+        existing: settings of the store, or None if it is to be created.
+        store: path of the store, for error messages.
+
+    Raises:
+        SettingError: A value cannot be used, or a new store lacks a model.
+        StoreMismatchError: A value contradicts the store's.
+        ModelError: The model or adapter is no directory and no hub id.
+    """
+    given = _given(requested)
+    projection = given["projection"]
+    if existing is not None:
+        return _fitted(given, existing, store)
+    if "model" not in given["model"]:
+        raise SettingError("a new store needs --model: the directory or hub id of the fine-tuned model")
+    # Only one projection shuffles, so a caller that says how often asks for it.
+    if "shuffles" in projection and projection.setdefault("kind", "shuffled") != "shuffled":
+        raise SettingError(
+            f"--shuffles belongs to --projection shuffled; the {projection['kind']} one does not shuffle"
+        )
+    return ResolvedSettings(
+        **{part: _validated(part, values) for part, values in given.items()},
+        kind_given="kind" in projection,
+        dimension_given="dimension" in projection,
+    )
+
+
+def _fitted(given: dict[str, dict[str, Any]], existing: StoreSettings, store: Path) -> ResolvedSettings:
+    """The settings of a store, after a check that nothing given contradicts them."""
+    if "shuffles" in given["projection"] and existing.projection.kind != "shuffled":
+        raise StoreMismatchError(
+            f"{store}: the store's projection is the {existing.projection.kind} one, which has no --shuffles"
+        )
+    parts = {part: _validated(part, getattr(existing, part).model_dump() | given[part]) for part in _PARTS}
+    conflicts = []
+    for key, setting in STORE_SETTINGS.items():
+        mine, asked = setting.of(existing), getattr(parts[setting.part], setting.field)
+        if key not in _PLACES and mine != asked:
+            conflicts.append(f"{key} is {mine!r}, not {asked!r}")
+    if conflicts:
+        raise StoreMismatchError(
+            f"{store}: the store was created with other settings: {'; '.join(conflicts)}. Leave that out, "
+            "or ingest into a new store"
+        )
+    return ResolvedSettings(**parts)
+
+
+def _given(requested: RequestedSettings) -> dict[str, dict[str, Any]]:
+    """The values that are given, by part and field: places are absolute, and a template is read."""
+    unknown = sorted(set(requested) - set(STORE_SETTINGS))
+    if unknown:
+        raise SettingError(f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(STORE_SETTINGS))}")
+    given: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+    for key, value in requested.items():
+        if value is not None:
+            setting = STORE_SETTINGS[key]
+            given[setting.part][setting.field] = value
+    for what in _PLACES:
+        if what in given["model"]:
+            given["model"][what] = absolute_place(str(given["model"][what]), what)
+    if "template" in given["text"]:
+        given["text"]["template"] = load_template(Path(given["text"]["template"]))
+    return given
+
+
+def _validated(part: str, values: dict[str, Any]) -> Any:
+    try:
+        return _PARTS[part].model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = str(problem["loc"][0]) if problem["loc"] else ""
+        flags = {one.field: one.flag.name for one in STORE_SETTINGS.values() if one.part == part}
+        raise SettingError(
+            f"{flags.get(field, field)} {problem['input']!r} cannot be used: {problem['msg']}"
+        ) from error

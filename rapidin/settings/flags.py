@@ -1,0 +1,24 @@
+"""The option of the command line that belongs to a field of the settings; the field carries it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """An option of ``rapidin ingest``.
+
+    Attributes:
+        name: name of the option, such as ``--projection-dim``.
+        help: text that the help shows.
+        metavar: name of the value in the help; None for the name of its type.
+        takes: type of the value that is typed; None where it is the field's own.
+        switches_off: whether the option takes no value and makes the field False.
+    """
+
+    name: str
+    help: str
+    metavar: str | None = None
+    takes: type | None = None
+    switches_off: bool = False

@@ -1,0 +1,108 @@
+"""Writing the files of derived data, in the steps of `segment_writing`, and reading arrays back.
+
+A file counts once the database names it, in the transaction that follows all of these steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from rapidin.errors import StoreCorruptError
+from rapidin.storage.derived.derived_records import WrittenFile
+from rapidin.storage.store_files import file_errors
+from rapidin.storage.vectors import VERIFIED_FILES, place_of, segment_writing
+
+
+def write_arrays(store: Path, folder: str, name: str, arrays: Mapping[str, NDArray[Any]]) -> WrittenFile:
+    """Write arrays as the safetensors file `name` in a folder of the store.
+
+    Raises:
+        StoreSpaceError: the disk is full.
+        StoreError: the file cannot be written.
+    """
+    content = save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
+    segment_writing.check_space(store, 1, len(content))
+    _make_folder(store, folder)
+    path = segment_writing.temporary_path(store, name, folder)
+    with file_errors(path):
+        path.write_bytes(content)
+    return _finish(store, folder, name, len(content))
+
+
+def write_codes(store: Path, folder: str, name: str, index: Any) -> WrittenFile:
+    """Write a FAISS index of coded vectors as the file `name` in a folder of the store.
+
+    Raises:
+        StoreSpaceError: the disk is full.
+        StoreError: the file cannot be written.
+    """
+    segment_writing.check_space(store, index.ntotal, index.code_size)
+    _make_folder(store, folder)
+    segment_writing.write_temporary(store, name, index, folder)
+    return _finish(store, folder, name, index.ntotal * index.code_size)
+
+
+def read_array(
+    store: Path,
+    folder: str,
+    file: WrittenFile,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: type[np.generic],
+    remedy: str,
+    recheck: bool = False,
+) -> NDArray[Any]:
+    """An array of a safetensors file, once size, checksum, shape and type agree with what is expected.
+
+    Args:
+        store: directory of the store.
+        folder: folder of the store that the file lies in.
+        file: what the database says about the file.
+        name: name of the array in the file.
+        shape: shape that the array must have.
+        dtype: type of its numbers.
+        remedy: what to do if the file is damaged; ends the message.
+        recheck: whether to compute the checksum even if this process has done so before.
+
+    Raises:
+        StoreCorruptError: the file is missing or is not as it was written.
+    """
+    path = place_of(store, folder, file.name)
+    VERIFIED_FILES.verify(path, file.bytes, file.checksum, remedy, recheck)
+    try:
+        with file_errors(path):
+            array = load_file(path).get(name)
+    except SafetensorError as error:
+        raise StoreCorruptError(f"{path}: it is no safetensors file ({error}); {remedy}") from error
+    if array is None or array.shape != shape or array.dtype != dtype:
+        raise StoreCorruptError(f"{path}: it does not hold {name!r} of shape {shape}; {remedy}")
+    return array
+
+
+def _finish(store: Path, folder: str, name: str, least: int) -> WrittenFile:
+    """Have a temporary file on disk under its final name; it must have `least` bytes or more.
+
+    Raises:
+        StoreSpaceError: the file is shorter.
+        StoreError: the disk fails.
+    """
+    segment_writing.sync_file(store, name, folder)
+    segment_writing.publish(store, name, folder)
+    segment_writing.sync_directory(store, folder)
+    checksum, size = segment_writing.written(store / folder / name, least)
+    return WrittenFile(name, size, checksum)
+
+
+def _make_folder(store: Path, folder: str) -> None:
+    path = store / folder
+    with file_errors(path):
+        if not path.is_dir():
+            path.mkdir(exist_ok=True)
+            segment_writing.sync_directory(store, "")

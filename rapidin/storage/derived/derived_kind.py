@@ -1,0 +1,168 @@
+"""What a kind of derived data has to be able to do, and what it is given to do it with.
+
+Derived data is made from a store's samples on request and kept beside them; it can be thrown away without loss. It
+is one row in the database, perhaps a file that belongs to all of it, and one part for each segment that it covers,
+perhaps with a file of its own. Everything about it that does not depend on the kind is written once: building in
+steps that a kill cannot hurt (`derived_building`), checking, repairing and describing (`inspection`), removal of
+files that no row names (`maintenance.garbage`), coverage after a compaction, and notes about what an export or a
+copy of the store leaves behind. A new kind is one class and one line in `kinds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rapidin.errors import StoreCorruptError
+from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord
+from rapidin.storage.vectors import Codec, Rows, SegmentRecord, SegmentSource
+
+StepProgress = Callable[[str, int, int], None]
+"""Function that is told the name of a step, how much of it is done, and how much there is to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """The store that derived data belongs to.
+
+    Attributes:
+        path: directory of the store.
+        codec: codec of its vectors.
+        dimension: K.
+        segments: all segments, by database id.
+    """
+
+    path: Path
+    codec: Codec
+    dimension: int
+    segments: Mapping[int, SegmentRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildWork:
+    """What a kind builds from: one state of the store, which nobody else changes meanwhile.
+
+    Attributes:
+        store: the store.
+        rows: live samples' vectors.
+        segments: function that gives the segment of a database id, open and checked.
+        progress: function that is told what is done.
+    """
+
+    store: StoreFacts
+    rows: Rows
+    segments: SegmentSource
+    progress: StepProgress
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStep:
+    """What one transaction is to say: the record, whose own parts do not count, and new parts of it."""
+
+    record: DerivedRecord
+    parts: Sequence[PartRecord]
+
+
+class DerivedKind(Protocol):
+    """A kind of derived data; without state, so that one object serves all stores.
+
+    Attributes:
+        name: name in the database; never changes.
+        title: name in messages, such as ``index 'ivf'``.
+        folder: folder of its files in the store's directory. Kinds may share one.
+        suffixes: endings of its files; the store takes no other file in the folder for its own.
+        serves_searches: whether `Snapshot.search` can use it, and ``info`` lists it among the indexes.
+        follows_samples: whether it knows samples wherever they lie, so that it still covers them after a
+            compaction has moved them. The parts of such a kind have no files.
+    """
+
+    name: str
+    title: str
+    folder: str
+    suffixes: frozenset[str]
+    serves_searches: bool
+    follows_samples: bool
+
+    def command(self, store: Path) -> str:
+        """The command that builds, extends and repairs it."""
+
+    def remedy(self, store: Path) -> str:
+        """What to do where it is damaged: the end of a message."""
+
+    def check(self, store: StoreFacts, record: DerivedRecord) -> None:
+        """Read the shared file and the parameters, and check them; the row itself was checked before.
+
+        Raises:
+            StoreCorruptError: something is missing or is not as it was written.
+            StoreFormatError: a newer rapidin made it.
+        """
+
+    def check_part(self, store: StoreFacts, record: DerivedRecord, part: PartRecord) -> None:
+        """Read the file of a part, and check it.
+
+        Raises:
+            StoreCorruptError: something is missing or is not as it was written.
+            StoreFormatError: a newer rapidin made it.
+        """
+
+    def advice(self, store: StoreFacts, record: DerivedRecord, covered: int, samples: int) -> str | None:
+        """What its owner should do now that it covers so many of the live samples; None: nothing.
+
+        Raises:
+            StoreFormatError: a newer rapidin made it.
+        """
+
+    def settled(self, store: StoreFacts, existing: DerivedRecord | None, options: Any) -> Any:
+        """The options to build with: those asked for, completed by those that it was built with.
+
+        Raises:
+            SettingError: an option cannot be used, or contradicts what is there.
+        """
+
+    def build(
+        self,
+        work: BuildWork,
+        existing: DerivedRecord | None,
+        segment_ids: Sequence[int],
+        known: Collection[int],
+        options: Any,
+    ) -> Iterator[BuildStep]:
+        """Build it, or extend what there is, in steps; each is one transaction once its files are on disk.
+
+        Args:
+            work: what to build from.
+            existing: sound part of what is there; None: build anew, which the first step replaces the old with.
+            segment_ids: segments with live samples that are not covered.
+            known: segments that were covered before and whose parts were damaged.
+            options: options from `settled`.
+        """
+
+    def left_behind(self, target: Path) -> str:
+        """What to tell somebody whose export or copy at `target` does not contain it."""
+
+
+def check_row(store: Path, record: DerivedRecord, title: str, remedy: str) -> None:
+    """Check that the row of derived data is as it was written.
+
+    Raises:
+        StoreCorruptError: it is not.
+    """
+    if not record.intact:
+        raise StoreCorruptError(f"{store}/store.db: the row of {title} was altered; {remedy}")
+
+
+def check_part_row(
+    store: Path, part: PartRecord, segment: SegmentRecord | None, title: str, remedy: str
+) -> SegmentRecord:
+    """Check that the row of a part can be one, and that its segment is there; the segment.
+
+    Raises:
+        StoreCorruptError: it cannot.
+    """
+    # SQLite does not see to the types of columns.
+    typed = part.file is None or (isinstance(part.file.bytes, int) and isinstance(part.file.checksum, str))
+    if not typed or segment is None or part.rows != segment.rows:
+        raise StoreCorruptError(f"{store}/store.db: the row of a part of {title} was altered; {remedy}")
+    return segment

@@ -1,0 +1,132 @@
+"""Checking derived data of any kind, and describing it: for ``verify``, for repair and for ``info``.
+
+Everything is compared that a use of the data compares: rows of the database, sizes, checksums and shapes of files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from rapidin.errors import StoreCorruptError, StoreFormatError
+from rapidin.records import IndexInfo
+from rapidin.storage.derived.derived_kind import DerivedKind, StepProgress, StoreFacts, check_part_row, check_row
+from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord, WrittenFile
+from rapidin.storage.derived.kinds import KINDS, unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was found of derived data.
+
+    Attributes:
+        sound: the record with the parts that are as they were written; None: all of it has to be made again.
+        damaged: database ids of the segments whose parts are damaged; a segment may no longer be there.
+        problems: number of files and database rows that were missing, damaged or altered.
+    """
+
+    sound: DerivedRecord | None
+    damaged: tuple[int, ...] = ()
+    problems: int = 0
+
+
+def inspect(kind: DerivedKind, store: StoreFacts, record: DerivedRecord, progress: StepProgress) -> Inspection:
+    """Read all derived data of a kind and tell what of it can be kept, so that only the rest is made again.
+
+    Args:
+        kind: kind of the data.
+        store: store that it belongs to.
+        record: what the database says about it.
+        progress: function that is told how many parts were read.
+
+    Raises:
+        StoreFormatError: a newer rapidin made it.
+    """
+    try:
+        check_row(store.path, record, kind.title, kind.remedy(store.path))
+        kind.check(store, record)
+    except StoreCorruptError:
+        return Inspection(None, problems=1)
+    damaged = []
+    for done, part in enumerate(record.parts):
+        progress("check", done, len(record.parts))
+        try:
+            _check_part(kind, store, record, part)
+        except StoreCorruptError:
+            damaged.append(part)
+    progress("check", len(record.parts), len(record.parts))
+    if any(part.file is not None and _is_blocked(store.path / kind.folder, part.file) for part in damaged):
+        return Inspection(None, problems=len(damaged))
+    ids = tuple(part.segment_id for part in damaged)
+    sound = tuple(part for part in record.parts if part.segment_id not in ids)
+    return Inspection(replace(record, parts=sound), ids, len(damaged))
+
+
+def checks(store: StoreFacts, record: DerivedRecord) -> Iterator[Callable[[], object]]:
+    """Checks of the row and of each file of derived data; each raises a `StoreError` about what is wrong."""
+    kind = KINDS.get(record.kind)
+    if kind is None:
+        yield partial(_refuse_unknown, store.path, record.kind)
+        return
+    yield partial(check_row, store.path, record, kind.title, kind.remedy(store.path))
+    if record.intact:
+        yield partial(kind.check, store, record)
+        for part in record.parts:
+            yield partial(_check_part, kind, store, record, part)
+
+
+def derived_info(store: StoreFacts, record: DerivedRecord, live: Mapping[int, int]) -> IndexInfo:
+    """What derived data is and covers, from the database and the sizes of files.
+
+    Args:
+        store: store that it belongs to.
+        record: what the database says about it.
+        live: number of live samples of each segment that has any.
+    """
+    samples = sum(live.values())
+    covered = sum(live.get(part.segment_id, 0) for part in record.parts)
+    kind = KINDS.get(record.kind)
+    if kind is None:
+        advice = "this rapidin does not know it and leaves it alone: upgrade rapidin"
+        return IndexInfo(record.kind, covered, samples - covered, record.bytes, {}, advice)
+    command = f"'{kind.command(store.path)}'"
+    if not record.intact:
+        advice = f"its row in store.db was altered: {command} builds it again"
+        return IndexInfo(record.kind, covered, samples - covered, 0, {}, advice)
+    told: str | None
+    missing = sum(not _is_there(store.path / kind.folder, file) for file in record.files)
+    if missing:
+        told = f"{missing:,} of its {len(record.files):,} files are missing or damaged: {command} makes them again"
+    else:
+        try:
+            told = kind.advice(store, record, covered, samples)
+        except StoreFormatError as error:
+            told = str(error)
+    parameters = json.loads(record.parameters)
+    return IndexInfo(record.kind, covered, samples - covered, record.bytes, parameters, told)
+
+
+def _check_part(kind: DerivedKind, store: StoreFacts, record: DerivedRecord, part: PartRecord) -> None:
+    segment = store.segments.get(part.segment_id)
+    check_part_row(store.path, part, segment, kind.title, kind.remedy(store.path))
+    kind.check_part(store, record, part)
+
+
+def _refuse_unknown(store: Path, name: str) -> None:
+    raise StoreFormatError(unknown(store, name))
+
+
+def _is_blocked(folder: Path, file: WrittenFile) -> bool:
+    """Whether something lies in the file's place that a new one cannot replace, so that it needs another name."""
+    return isinstance(file.name, str) and (folder / file.name).is_dir()
+
+
+def _is_there(folder: Path, file: WrittenFile) -> bool:
+    try:
+        path = folder / file.name
+        return path.is_file() and path.stat().st_size == file.bytes
+    except (TypeError, ValueError, OSError):  # a damaged name, or nobody may look
+        return False

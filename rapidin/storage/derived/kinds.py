@@ -1,0 +1,33 @@
+"""All kinds of derived data that this rapidin knows. A store may hold others, which it leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rapidin.storage.derived.derived_kind import DerivedKind
+from rapidin.storage.derived.indexes import IVF, RABITQ
+
+KINDS: dict[str, DerivedKind] = {kind.name: kind for kind in (IVF, RABITQ)}
+"""Kinds by name; adding one is a line here."""
+
+
+def folders() -> dict[str, frozenset[str]]:
+    """Folders of the store's directory that hold derived data, with the endings of its files."""
+    found: dict[str, frozenset[str]] = {}
+    for kind in KINDS.values():
+        found[kind.folder] = found.get(kind.folder, frozenset()) | kind.suffixes
+    return found
+
+
+def unknown(store: Path, name: str) -> str:
+    """What to say about data of a kind that this rapidin does not know."""
+    return f"{store}/store.db: derived data {name!r} is unknown here and was left alone; upgrade rapidin"
+
+
+def left_out(names: Iterable[str], target: Path) -> tuple[str, ...]:
+    """What to tell somebody whose export or copy at `target` does not contain the derived data of these kinds."""
+    return tuple(
+        KINDS[name].left_behind(target) if name in KINDS else f"derived data {name!r} is not in {target}"
+        for name in names
+    )
