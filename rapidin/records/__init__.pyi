@@ -17,6 +17,7 @@ from .evaluation_reports import (
 )
 from .hits import (
     Hit as Hit,
+    Measure as Measure,
     Query as Query,
     SearchResult as SearchResult,
     TokenInfluence as TokenInfluence,
