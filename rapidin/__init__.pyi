@@ -51,6 +51,7 @@ from .records import (
     IngestReport as IngestReport,
     Interval as Interval,
     LdsReport as LdsReport,
+    Measure as Measure,
     MethodCost as MethodCost,
     MethodLds as MethodLds,
     MethodQuality as MethodQuality,

@@ -43,7 +43,7 @@ def confirmed(question: str) -> bool:
     answer = sys.stdin.readline()
     if not answer:
         typer.echo(err=True)
-        raise SettingError("nothing was deleted, for nobody confirmed it: give --yes to delete without asking")
+        raise SettingError("nothing was deleted, because nobody confirmed it: give --yes to delete without asking")
     return answer.strip().lower() in ("y", "yes")
 
 

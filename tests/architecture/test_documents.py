@@ -161,3 +161,31 @@ def test_the_reference_shows_the_service_and_the_records(hooks: ModuleType) -> N
     records = hooks.json_records()
     assert "## SearchResult" in records
     assert '"proponents"' in records
+
+
+def test_the_architecture_has_the_tree_of_packages() -> None:
+    packages = {str(file.parent.relative_to(ROOT)) for file in (ROOT / "rapidin").rglob("__init__.py")}
+    assert set(re.findall(r"^\| `(rapidin[\w/]*)` \|", text_of(ROOT / "ARCHITECTURE.md"), re.M)) == packages
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_every_file_that_a_page_names_exists(page: str) -> None:
+    named = set(re.findall(r"`((?:rapidin|tests|docs|examples|benchmarks)/[\w/.]+)`", text_of(ROOT / page)))
+    assert named
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+@pytest.mark.parametrize("way", ["The way of `projection_dim`", "The way of a prompt"])
+def test_a_way_through_the_code_has_a_dozen_stops_at_most(way: str) -> None:
+    section = text_of(ROOT / "ARCHITECTURE.md").partition(f"## {way}")[2].partition("\n## ")[0]
+    assert 5 <= len(re.findall(r"^\d+\. `rapidin/", section, re.M)) <= 12
+
+
+def test_every_word_of_the_glossary_is_used() -> None:
+    """A word that neither code nor documents use has no place there."""
+    glossary = text_of(ROOT / "CONTRIBUTING.md").partition("## Glossary")[2].partition("\n## ")[0]
+    words = [word for row in re.findall(r"^\| ([^|]+) \|", glossary, re.M) for word in row.split(", ")]
+    assert len(words) > 40
+    files = [*(ROOT / "rapidin").rglob("*.py"), *DOCS, README]
+    everything = "\n".join(file.read_text(encoding="utf-8") for file in files).lower().replace("_", " ")
+    assert {word for word in words if word not in ("word", "---") and word.lower() not in everything} == set()

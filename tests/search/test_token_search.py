@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,13 @@ def run(*arguments: object) -> str:
     return result.stdout
 
 
+def refusal(*arguments: object) -> str:
+    """What a command that fails says on stderr."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code != 0
+    return result.stderr
+
+
 def test_the_command_explains_a_prompt_by_itself(store: Path, exact: dict[str, float]) -> None:
     found = json.loads(
         run("search", store, "--prompt", QUESTION[0], "--generation", QUESTION[1], "-k", 4, "--json")
@@ -185,8 +193,7 @@ def test_wrong_options_are_told_before_the_model_is_loaded(store: Path, tmp_path
         (("--rerank", 3, "-k", 5), "--rerank 3 is less than the 5"),
         (("--report", tmp_path / "nowhere" / "r.html"), "directory does not exist"),
     ):
-        with pytest.raises(SettingError, match=message):
-            run("search", store, "--prompt", "a", "--model", "/nowhere", *options)
+        assert re.search(message, refusal("search", store, "--prompt", "a", "--model", "/nowhere", *options))
 
 
 def test_a_report_is_written(store: Path, tmp_path: Path) -> None:
@@ -275,8 +282,9 @@ def test_what_is_no_part_of_a_generation(store: Path, spans: object) -> None:
 
 def test_a_query_of_a_file_without_the_span_is_named(store: Path, tmp_path: Path) -> None:
     queries = worlds.write_rows(tmp_path / "queries.jsonl", worlds.rows(2, first=100))
-    with pytest.raises(rapidin.RapidinError, match=r"queries.jsonl, row 1.*'zebra'"):
-        run("search", store, "--queries", queries, "--span", "zebra")
+    assert re.search(
+        r"queries.jsonl, row 1.*'zebra'", refusal("search", store, "--queries", queries, "--span", "zebra")
+    )
 
 
 def test_threads_take_turns(store: Path) -> None:
@@ -290,8 +298,8 @@ def test_threads_take_turns(store: Path) -> None:
 
 
 def test_a_directory_is_no_report(store: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="is a directory"):
-        run("search", store, "--prompt", "a", "--model", "/nowhere", "--report", tmp_path)
+    question = ("search", store, "--prompt", "a", "--model", "/nowhere")
+    assert "is a directory" in refusal(*question, "--report", tmp_path)
 
 
 def test_a_terminal_obeys_no_data(explained: SearchResult) -> None:

@@ -60,7 +60,7 @@ def backdoor(
         typer.Option(
             min=0,
             metavar="S",
-            help="What the ingest took; unless given, estimated by computing 64 samples' gradients anew.",
+            help="Seconds that the ingest took; unless given, estimated from the gradients of 64 samples.",
         ),
     ] = None,
     together: Together = False,

@@ -64,7 +64,7 @@ Settings = Annotated[
     typer.Option(
         "--setting",
         metavar="METHOD.NAME=NUMBER",
-        help="Of influence functions; repeat. influence-cg: damping, samples, tolerance, iterations; "
+        help="Setting of an influence function; repeat. influence-cg: damping, samples, tolerance, iterations; "
         "influence-lissa: damping, scale, depth, repeats, batch.",
     ),
 ]
@@ -80,18 +80,18 @@ Work = Annotated[
     Path | None,
     typer.Option(
         metavar="DIRECTORY",
-        help="Where scores are kept, so that nothing is computed twice; STORE/evaluation unless given. It may be "
-        "deleted at any time.",
+        help="Directory that keeps scores, so that nothing is computed twice; STORE/evaluation unless given. "
+        "It may be deleted at any time.",
     ),
 ]
-Model = Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")]
-Adapter = Annotated[str | None, typer.Option(help="Where the adapter is now, if it moved.")]
+Model = Annotated[str | None, typer.Option(help="Directory of the model, if it moved.")]
+Adapter = Annotated[str | None, typer.Option(help="Directory of the adapter, if it moved.")]
 Device = Annotated[
     str,
     typer.Option(help="auto, cpu, cuda, cuda:0, or cuda:0,1 to spread the model's layers over several GPUs."),
 ]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest answer that the model may write.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn at random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn at random.")]
 
 
 def directory_of(path: Path | None) -> str | None:

@@ -20,7 +20,7 @@ def lds(
         Path, typer.Option(metavar="FILE", help="Generations to ask about: rows of the shapes that ingest takes.")
     ],
     subsets: Annotated[int, typer.Option(help="Models to train; more make the score surer.")] = 50,
-    fraction: Annotated[float, typer.Option(help="Of the samples that each model is trained on.")] = 0.5,
+    fraction: Annotated[float, typer.Option(help="Share of the samples that each model is trained on.")] = 0.5,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,10 +51,14 @@ def lds(
             metavar="DIRECTORY", help="Checkpoint that the built-in training begins with; else random weights."
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Of the built-in training, on the response.")] = 6,
-    epochs_all: Annotated[int, typer.Option(min=0, help="Before these, on all tokens.")] = 1,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Of the built-in training, at its highest.")] = 3e-3,
-    batch_size: Annotated[int, typer.Option(min=1, help="Of the built-in training, in samples.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the built-in training on the response.")] = 6,
+    epochs_all: Annotated[
+        int, typer.Option(min=0, help="Epochs on all tokens, before those on the response.")
+    ] = 1,
+    learning_rate: Annotated[
+        float, typer.Option(min=0, help="Highest learning rate of the built-in training.")
+    ] = 3e-3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples in a batch of the built-in training.")] = 8,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -67,18 +71,18 @@ def lds(
         Path | None,
         typer.Option(
             metavar="DIRECTORY",
-            help="Where scores, losses and logs are kept, so that nothing is done twice; STORE/evaluation "
+            help="Directory that keeps scores, losses and logs, so that nothing is done twice; STORE/evaluation "
             "unless given.",
         ),
     ] = None,
     model: Model = None,
     adapter: Adapter = None,
     device: Annotated[
-        str, typer.Option(help="Of scores, and of losses after a --command: auto, cpu, cuda, cuda:0.")
+        str, typer.Option(help="Device for scores, and for losses after a --command: auto, cpu, cuda, cuda:0.")
     ] = "auto",
     tokens_per_batch: TokensPerBatch = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer that the model may write.")] = 256,
-    seed: Annotated[int, typer.Option(min=0, help="Of subsets, first weights and orders.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of subsets, first weights and orders.")] = 0,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:

@@ -16,15 +16,15 @@ def compact(
     fraction: Annotated[
         float,
         typer.Option(
-            help="Rewrite only files of which more than this share is deleted, 0 to 1. Small files are merged "
-            "whatever it is."
+            help="Rewrite only files of which more than this share is deleted, 0 to 1. Small files are always "
+            "merged."
         ),
     ] = 0.0,
     as_json: Json = False,
 ) -> None:
     """Give back the space of deleted samples and merge small files; searches go on meanwhile.
 
-    An index for approximate search does not cover the samples whose files are written anew, so they are compared
+    An index for approximate search does not cover the samples whose files are rewritten, so they are compared
     exactly until 'rapidin index' extends it; the output says which indexes that concerns.
     """
     from rapidin.commands.views.store_view import size

@@ -12,9 +12,9 @@ from rapidin.commands.output import confirmed, output
 
 def delete(
     store: StorePath,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Of the samples.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of the samples.")] = None,
     where: Where = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     as_json: Json = False,
 ) -> None:
     """Delete samples by id, all that meet a filter, or, given both, those of the ids that meet it.

@@ -15,10 +15,10 @@ from rapidin.settings import ExportFormat
 @when_interrupted("nothing was written, and the same command starts again")
 def export(
     store: StorePath,
-    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="To write to; new or empty.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Directory to write to; new or empty.")],
     where: Where = None,
     format: Annotated[
-        ExportFormat, typer.Option(help="Of the vectors: files of up to 1 GiB, or one vectors.npy.")
+        ExportFormat, typer.Option(help="Format of the vectors: files of up to 1 GiB, or one vectors.npy.")
     ] = "safetensors",
     as_json: Json = False,
 ) -> None:

@@ -18,8 +18,8 @@ def import_samples(
     bits: Annotated[
         int | None,
         typer.Option(
-            help="Of each number on disk, where the store is new: 16, 4 or 1; unless given, the export's. A store "
-            "that is there already keeps its own."
+            help="Bits of each number on disk, if the store is new: 16, 4 or 1; unless given, the export's. A "
+            "store that is there already keeps its own."
         ),
     ] = None,
     as_json: Json = False,

@@ -35,15 +35,17 @@ def index(
         float | None,
         typer.Option(
             help="Share of the true ten best that ivf is to find, measured with stored vectors as queries; 0.95 "
-            "unless given. An index that finds less, for it was given too small an --nprobe, is used by searches "
-            "that ask for it only."
+            "unless given. An index may find less, because its --nprobe is too small; then only searches that ask "
+            "for it use it."
         ),
     ] = None,
     train_sample: Annotated[
         int | None,
         typer.Option(min=1, help="Vectors to make the lists from; unless given, what 1 GiB of memory holds."),
     ] = None,
-    retrain: Annotated[bool, typer.Option("--retrain", help="Build anew instead of adding what is new.")] = False,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Build the index again instead of adding what is new.")
+    ] = False,
     drop: Annotated[
         bool, typer.Option("--drop", help="Delete the index of --type instead of building it.")
     ] = False,
@@ -52,8 +54,8 @@ def index(
     """Build an index for approximate search, or add to it what was ingested since.
 
     Searches take the index by themselves (--index auto). Samples that it does not cover are compared exactly, so
-    nothing is missed between an ingest and the next run of this command. The index is checked, too, and what of it
-    is missing or damaged is made anew.
+    nothing is missed between an ingest and the next run of this command. The command also checks the index, and
+    makes again what is missing or damaged.
     """
     from rapidin.commands.views.store_view import index_summary
     from rapidin.storage import Store

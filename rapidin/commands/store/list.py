@@ -13,8 +13,8 @@ from rapidin.commands.output import output, stderr, stdout
 def list_samples(
     store: StorePath,
     where: Where = None,
-    limit: Annotated[int, typer.Option(min=0, help="Samples at most; 0 for all.")] = 20,
-    offset: Annotated[int, typer.Option(min=0, help="Samples to leave out first.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="Maximum number of samples; 0 for all.")] = 20,
+    offset: Annotated[int, typer.Option(min=0, help="Number of samples to leave out at the beginning.")] = 0,
     as_json: Json = False,
 ) -> None:
     """List the samples of a store; with --json one object a line."""

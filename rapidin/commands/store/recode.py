@@ -15,7 +15,7 @@ from rapidin.commands.output import output, progress, when_interrupted
 def recode(
     store: StorePath,
     new: Annotated[Path, typer.Argument(metavar="NEW", help="Directory of the copy; new or empty.")],
-    bits: Annotated[int, typer.Option(help="Of each number in the copy: 16, 4 or 1.")],
+    bits: Annotated[int, typer.Option(help="Bits of each number in the copy: 16, 4 or 1.")],
     as_json: Json = False,
 ) -> None:
     """Copy a store, with other bits per number; fewer make it smaller, and its scores a little noisier.

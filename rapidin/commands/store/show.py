@@ -12,7 +12,7 @@ from rapidin.commands.output import output
 
 def show(
     store: StorePath,
-    id: Annotated[str, typer.Argument(metavar="ID", help="Of the sample.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="Id of the sample.")],
     as_json: Json = False,
 ) -> None:
     """Show one sample, whole."""

@@ -191,7 +191,7 @@ def index_summary(report: IndexReport) -> str:
     line = f"index {report.name} {done}: {report.added:,} samples added, {report.covered:,} covered, "
     line += f"{size(report.bytes)} ({report.seconds:,.1f} s)"
     if report.repaired:
-        line += f"\n{report.repaired:,} of its files or rows were missing or damaged; they are made anew"
+        line += f"\n{report.repaired:,} of its files or rows were missing or damaged, and were made again"
     if measured := _measured(report.parameters):
         line += f"\n{measured}"
     return line + (f"\n{report.advice}" if report.advice else "")
