@@ -54,6 +54,6 @@ class TokenQueries:
             vectors[positions] = batch
         if not np.isfinite(vectors).all():
             raise GradientError(
-                query.id, "the gradient of one of its tokens is not finite; leave out --tokens", "query"
+                query.id, "the gradient of one of its tokens is not finite; leave out --by-token", "query"
             )
         return vectors / np.float32(len(places))
