@@ -121,7 +121,7 @@ def digest_of_settings(config: dict[str, Any]) -> str:
 
 
 def window_places(size: int) -> list[tuple[int, int]]:
-    """Return which of a tensor's `size` bytes are digested: the first byte of each window and the one behind its last."""
+    """Return the first byte, and the one behind the last, of each window of a tensor that is digested."""
     if size <= _WINDOW * _WINDOWS:
         return [(0, size)]
     starts = [(size - _WINDOW) * window // (_WINDOWS - 1) for window in range(_WINDOWS)]
