@@ -24,12 +24,11 @@ from .store_model import (
     StoreModel as StoreModel,
 )
 from .training_loop import (
-    IGNORED as IGNORED,
     Schedule as Schedule,
     StepCallback as StepCallback,
     batch_loss as batch_loss,
     fit as fit,
-    padded as padded,
+    mean_loss as mean_loss,
 )
 from .untrained_models import (
     save_model as save_model,
