@@ -158,7 +158,7 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
 
 
 def _traced(model: nn.Module, settings: ModelSettings) -> tuple[TracedParameter, ...]:
-    """Choose the traced parameters among the trainable ones: the matrices, or what --parameters matches.
+    """Choose the traced parameters: the matrices among those that are trained, or what --parameters finds.
 
     A norm's few hundred numbers say how large activations are, not what was learnt of a text. Normalised, they
     would count as much as a matrix of thousands of times their size, and make the wrong samples the strongest
