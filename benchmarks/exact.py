@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rapidin.attribution.gradients.engine import TokenSample
+from rapidin.attribution.gradients import TokenSample
 from rapidin.model.loading import LoadedModel
 
 _ROWS_AT_ONCE = 32

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from benchmarks.authors import AuthorsProjection
 from benchmarks.workload import KINDS, Sample, batches, projection_settings, traced
-from rapidin.attribution.gradients.engine import TokenSample
-from rapidin.attribution.rapidgrads import RapidGradEngine, TokenBudget, compute_in_batches
+from rapidin.attribution.gradients import TokenSample
+from rapidin.attribution.rapidgrads import BatchRunner, RapidGradEngine, TokenBudget
 
 PLAIN = "plain forward and backward"
 SINGLE = "plain, one sample at a time"
@@ -103,11 +103,12 @@ class Rapidin:
     def __init__(self, model: nn.Module, kind: str, tokens: int, dimension: int) -> None:
         self.bytes_per_sample = 2 * dimension
         self._engine = RapidGradEngine(model, traced(model), projection_settings(kind, dimension))
-        self._budget = TokenBudget(tokens, self._engine.device, dimension)
+        budget = TokenBudget.for_device(tokens, self._engine.device, dimension)
+        self._batches = BatchRunner(self._engine, budget)
 
     def run(self, samples: Sequence[Sample]) -> None:
         """Go over the samples once."""
-        for _, batch in compute_in_batches(self._engine, samples, self._budget):
+        for _, batch in self._batches.rapidgrads(samples):
             if batch.problems:
                 raise RuntimeError(f"rapidin could not use a sample: {batch.problems}")
 
@@ -115,7 +116,8 @@ class Rapidin:
 def rapidgrads(engine: RapidGradEngine, samples: Sequence[TokenSample], tokens: int, dimension: int) -> np.ndarray:
     """Compute the RapidGrads of samples, float32 [n, K], in the samples' order."""
     vectors = np.empty((len(samples), dimension), dtype=np.float32)
-    for positions, batch in compute_in_batches(engine, samples, TokenBudget(tokens, engine.device, dimension)):
+    budget = TokenBudget.for_device(tokens, engine.device, dimension)
+    for positions, batch in BatchRunner(engine, budget).rapidgrads(samples):
         if batch.problems:
             raise RuntimeError(f"rapidin could not use a sample: {batch.problems}")
         vectors[positions] = batch.vectors

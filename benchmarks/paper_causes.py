@@ -158,9 +158,9 @@ def _parts(world: World, store: Path, limit: int | None) -> Parts:
         loaded = load_model(model.settings.model_copy(update={"parameters": "."}), "cpu")
         gradient = model.gradient.model_copy(update={"objective": "loss"})
         with RapidGradEngine(loaded.model, loaded.parameters, model.projection, gradient) as engine:
-            gradients = [query_gradient(engine, query.encoded) for query in queries]
+            gradients = [query_gradient(engine, query.encoded, "loss") for query in queries]
             found = GradientProducts(
-                engine, TokenBudget(_TOKENS_PER_BATCH, engine.device, model.projection.dimension)
+                engine, TokenBudget.for_device(_TOKENS_PER_BATCH, engine.device, engine.dimension), "loss"
             ).against([tensors for tensors, _ in gradients], training.encoded(), _with_norms)
         return Parts(
             names=engine.names,

@@ -18,8 +18,8 @@ from benchmarks.tracing_data import Pair, write_tracing_data
 from rapidin.data import read_rows
 from rapidin.demo.demo_data import DemoData, write_demo_data
 from rapidin.demo.demo_model import train_demo_model
+from rapidin.model import batch_loss
 from rapidin.model.loading import load_model, load_tokenizer
-from rapidin.model.training_loop import padded
 from rapidin.settings.store_settings import ModelSettings, TextSettings
 from rapidin.storage.filters.expressions import parse
 from rapidin.text import Encoder, recognise
@@ -171,8 +171,7 @@ def train_adapter(base: Path, train: Path, directory: Path) -> None:
     for step in range(_ADAPTER_STEPS):
         for group in optimizer.param_groups:
             group["lr"] = _ADAPTER_RATE * (1 - step / _ADAPTER_STEPS)
-        ids, labels = padded(numbers.sample(encoded, _ADAPTER_BATCH), all_tokens=False)
-        loss = adapted(input_ids=ids, labels=labels).loss
+        loss = batch_loss(adapted, numbers.sample(encoded, _ADAPTER_BATCH), all_tokens=False)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

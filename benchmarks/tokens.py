@@ -53,7 +53,7 @@ def main() -> None:
         *("per token : rapidin", "the same, without the exact influence", "largest error"),
     )
     with RapidGradEngine(model, parameters, ProjectionSettings(dimension=65536, kind="factored")) as engine:
-        explainer = Explainer(model, engine, TokenBudget(None, engine.device, 65536))
+        explainer = Explainer(model, engine, TokenBudget.for_device(None, engine.device, 65536))
         direction = explainer.direction(_random(64, seed=0))
         for length in (64, 128, 256):
             _row(model, explainer, direction, _random(length, seed=length))

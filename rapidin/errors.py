@@ -5,22 +5,22 @@ RapidinError
  ├── SettingError               a value given by the user cannot be used (exit code 2)
  │    └── FilterError           a --where expression that cannot be read
  ├── DataError                  something is wrong with a data file
- │    ├── DataFileError         the file as a whole: missing, empty, unreadable, of an unknown kind
- │    └── RowError              one row of it; carries file, row and id
+ │    ├── DataFileError         a file as a whole is missing, empty, unreadable or of an unknown kind
+ │    └── RowError              one row of a file cannot be used; carries file, row and id
  ├── ModelError                 the model, adapter or tokenizer cannot be loaded or used
- │    └── FingerprintMismatchError   it is not the model that the store was built with
+ │    └── FingerprintMismatchError   the store was built with another model
  ├── GradientError              a gradient is zero, not finite or does not fit in memory
- ├── ClosedError                something is used that was closed, or is being closed
+ ├── ClosedError                something that was closed, or is being closed, is used
  ├── ComputationError           a worker process or a device failed while it computed gradients
  └── StoreError                 something is wrong with a store
       ├── StoreNotFoundError    there is no store at that path
-      ├── StoreFormatError      it was written by a newer rapidin, or is not a store at all
+      ├── StoreFormatError      the path holds a store of a newer rapidin, or no store at all
       ├── StoreLockedError      another process is writing to it
       ├── StoreCorruptError     a file is missing, truncated or altered
       ├── StoreMismatchError    the request contradicts what the store was created with
       ├── StoreSpaceError       the disk is full, or would be
-      ├── StoreEmptyError       it holds no samples, and the request needs some
-      ├── IndexNotFoundError    it has no such index
+      ├── StoreEmptyError       the store holds no samples, and the request needs some
+      ├── IndexNotFoundError    the store has no such index
       └── SampleNotFoundError   no live sample has that id
 
 A message is one line that names the file, row or id, says what is wrong and what to do about it.

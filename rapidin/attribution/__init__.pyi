@@ -8,7 +8,11 @@ from .curvature import (
     unstacked as unstacked,
 )
 from .gradients import (
+    NamedSample as NamedSample,
+    TargetBatch as TargetBatch,
     TokenSample as TokenSample,
+    padded_ids as padded_ids,
+    weighted_objective as weighted_objective,
 )
 from .influence import (
     ROUNDING as ROUNDING,
@@ -27,10 +31,12 @@ from .influence import (
     target_places as target_places,
     token_losses as token_losses,
 )
+from .projections import (
+    suiting_kind as suiting_kind,
+)
 from .rapidgrads import (
+    BatchRunner as BatchRunner,
     RapidGradBatch as RapidGradBatch,
     RapidGradEngine as RapidGradEngine,
     TokenBudget as TokenBudget,
-    compute_blocks as compute_blocks,
-    compute_in_batches as compute_in_batches,
 )

@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from rapidin.attribution import TargetBatch
 from rapidin.data import read_rows
 from rapidin.demo.demo_data import DemoData
 from rapidin.errors import ModelError
-from rapidin.model import IGNORED, Schedule, StepCallback, fit, padded
+from rapidin.model import Schedule, StepCallback, fit, mean_loss
 from rapidin.settings import TextSettings
 from rapidin.support import torch_threads
 from rapidin.text import EncodedSample, Encoder, TextSample, recognise
@@ -166,9 +166,8 @@ def _loss(model: LlamaForCausalLM, batch: Sequence[EncodedSample], all_tokens: b
 
     No attention mask is needed: the padding stands on the right, where no target can see it.
     """
-    ids, labels = padded(batch, all_tokens)
-    hidden: Tensor = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-    following = labels[:, 1:]
-    kept = following != IGNORED  # the output layer is the dearest; most positions do not need it
-    logits: Tensor = model.lm_head(hidden[kept])  # [targets, vocabulary]
-    return functional.cross_entropy(logits, following[kept])
+    padded = TargetBatch.of(batch, all_tokens)
+    hidden: Tensor = model.model(input_ids=padded.ids, use_cache=False).last_hidden_state
+    # The output layer is the dearest, and most positions do not need it.
+    logits: Tensor = model.lm_head(padded.predicting(hidden))  # [targets, vocabulary]
+    return mean_loss(logits, padded)

@@ -1,4 +1,4 @@
-"""The projection of a new store, where the user leaves it to rapidin."""
+"""The projection of a new store, if the user leaves the choice open."""
 
 from __future__ import annotations
 
@@ -6,20 +6,10 @@ import logging
 import math
 from collections.abc import Sequence
 
+from rapidin.attribution import suiting_kind
 from rapidin.settings import MINIMUM_PROJECTION_DIM, ProjectionSettings, TracedParameter
 
 logger = logging.getLogger(__name__)
-
-_LEAST_REDUCTION = 64
-"""Traced parameters per number of a RapidGrad from which the factored projection is taken.
-
-Its time grows with K, that of the shuffled one with the parameters. Measured on a CPU, the two are equally fast at
-about 85 parameters per number on a model of 5.5 million, at about 110 on one of 29.5 million
-(benchmarks/RESULTS.md). It is taken somewhat before that, because its noise is a third lower.
-"""
-
-_LEAST_SHARE = 32
-"""Numbers per parameter tensor below which its norm cannot be had from its sketch (relative error √(2/w))."""
 
 
 def choose_projection(
@@ -32,17 +22,15 @@ def choose_projection(
 ) -> ProjectionSettings:
     """Fill in what the user left open.
 
-    K is the largest power of two that fits where fewer than the default's parameters are traced, as in small
-    adapters. The projection is the factored one where it is about as fast or faster and gives each layer enough
-    numbers; without layer-wise normalisation it would give equal shares to unequal layers, so it is left to those
-    who ask for it.
+    K is the largest power of two that fits if fewer parameters are traced than the default K has numbers, as in
+    small adapters. The kind is the first that suits, see `rapidin.attribution.projections`.
 
     Args:
-        projection: with the user's values or the defaults.
-        parameters: that are traced.
+        projection: settings with the user's values or the defaults.
+        parameters: the traced parameters.
         normalise_layers: whether each parameter tensor's gradient is divided by its norm.
-        kind_given: whether `projection.kind` is the user's.
-        dimension_given: whether `projection.dimension` is.
+        kind_given: whether the user gave `projection.kind`.
+        dimension_given: whether the user gave `projection.dimension`.
     """
     total = sum(math.prod(parameter.shape) for parameter in parameters)
     changes: dict[str, object] = {}
@@ -52,7 +40,7 @@ def choose_projection(
         changes["dimension"] = dimension
         logger.info("%d parameters are traced, so the projection dimension is %d", total, dimension)
     if not kind_given:
-        fast = total >= _LEAST_REDUCTION * dimension
-        fine = dimension >= _LEAST_SHARE * len(parameters)
-        changes["kind"] = "factored" if normalise_layers and fast and fine else "shuffled"
+        chosen = projection.model_copy(update=changes)
+        shapes = [parameter.shape for parameter in parameters]
+        changes["kind"] = suiting_kind(chosen, shapes, normalise_layers)
     return projection.model_copy(update=changes)

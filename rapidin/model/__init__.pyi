@@ -6,10 +6,6 @@ from .fingerprints import (
     check_same as check_same,
     fingerprint as fingerprint,
 )
-from .fresh_models import (
-    fresh_model as fresh_model,
-    save_model as save_model,
-)
 from .hidden_states import (
     mean_hidden_states as mean_hidden_states,
 )
@@ -28,10 +24,13 @@ from .store_model import (
     StoreModel as StoreModel,
 )
 from .training_loop import (
-    IGNORED as IGNORED,
     Schedule as Schedule,
     StepCallback as StepCallback,
     batch_loss as batch_loss,
     fit as fit,
-    padded as padded,
+    mean_loss as mean_loss,
+)
+from .untrained_models import (
+    save_model as save_model,
+    untrained_model as untrained_model,
 )

@@ -1,4 +1,4 @@
-"""A network that the application holds already, borrowed for a while and given back as it was."""
+"""A network that the application has in memory, borrowed for a while and given back as it was."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from typing import Any, Self, cast
 from torch import Tensor, nn
 
 from rapidin.errors import FingerprintMismatchError, ModelError
-from rapidin.model.contents import compared
+from rapidin.model.tensors_in_memory import compare_with_fingerprint
 from rapidin.settings import StoreSettings, TracedParameter
 
 logger = logging.getLogger(__name__)
 
 
-class HeldNetwork:
+class BorrowedNetwork:
     """A network in evaluation mode and without gradients, until `close` gives it back as it was.
 
     Args:
         module: a causal language model of transformers, or one wrapped by PEFT.
-        store: path of the store that it is to be the model of, for messages.
-        settings: of that store.
+        store: path of the store that was built with it, for messages.
+        settings: settings of that store.
 
     Raises:
-        ModelError: it is no causal language model.
-        FingerprintMismatchError: it is not the model that the store was built with, as far as memory tells; see
-            `check_held`.
+        ModelError: the module is no causal language model.
+        FingerprintMismatchError: the store was built with another model, as far as memory tells; see
+            `check_network`.
 
     Attributes:
         module: the network.
-        context_length: longest sequence the model takes, None if it does not say.
+        context_length: length of the longest sequence that the model takes, None if it does not say.
     """
 
     def __init__(self, module: nn.Module, store: Path, settings: StoreSettings) -> None:
-        check_held(module, store, settings)
+        check_network(module, store, settings)
         self.module = module
         config = cast(Any, module).config.get_text_config()
         length = getattr(config, "max_position_embeddings", None)
         self.context_length: int | None = length if isinstance(length, int) and length > 0 else None
         self._modes = [(part, part.training) for part in module.modules()]
-        # What the application has accumulated must neither be added to nor lost.
+        # Gradients that the application has accumulated must neither be added to nor lost.
         self._gradients: list[tuple[nn.Parameter, Tensor]] = []
         for parameter in module.parameters():
             if parameter.grad is not None:
@@ -56,7 +56,7 @@ class HeldNetwork:
         self.close()
 
     def close(self) -> None:
-        """Put the modes of all modules and the gradients back; a second time does nothing."""
+        """Put the modes of all modules and the gradients back; a second call does nothing."""
         for part, training in self._modes:
             part.training = training
         for parameter, gradient in self._gradients:
@@ -64,24 +64,24 @@ class HeldNetwork:
         self._modes, self._gradients = [], []
 
 
-def check_held(module: nn.Module, store: Path, settings: StoreSettings) -> None:
+def check_network(module: nn.Module, store: Path, settings: StoreSettings) -> None:
     """Make sure that a network in memory is the one that a store was built with.
 
-    Compared are names and shapes of the traced parameters, and the bytes of every tensor, base and adapter, whose
-    fingerprint can be computed from memory: those that are in memory in the type they have in the checkpoint, or
-    in one that holds its values exactly (float32 for a checkpoint in bfloat16). A network in lower precision than
-    its checkpoint, a quantised one, tensors that transformers renames or joins when it loads them, and checkpoints
-    that are pickles cannot be compared; then a warning is logged. What an adapter's configuration says about how
-    its weights act is compared, too.
+    The names and shapes of the traced parameters are compared, and the bytes of every tensor, base and adapter,
+    whose fingerprint can be computed from memory: a tensor that is in memory in the type it has in the checkpoint,
+    or in one that holds its values exactly (float32 for a checkpoint in bfloat16). A network in lower precision
+    than its checkpoint, a quantised one, tensors that transformers renames or joins when it loads them, and
+    checkpoints that are pickles cannot be compared; then a warning is logged. The adapter's configuration is
+    compared, too, as far as it decides how the adapter's weights act.
 
     Args:
         module: the network.
         store: path of the store, for messages.
-        settings: of the store.
+        settings: settings of the store.
 
     Raises:
-        ModelError: it is no causal language model of transformers.
-        FingerprintMismatchError: it is another model.
+        ModelError: the module is no causal language model of transformers.
+        FingerprintMismatchError: the store was built with another model.
     """
     if not hasattr(module, "get_input_embeddings") or not hasattr(module, "config"):
         raise ModelError(
@@ -90,7 +90,7 @@ def check_held(module: nn.Module, store: Path, settings: StoreSettings) -> None:
     remedy = "give the network that the store was built with, or leave it out to have it loaded"
     difference = _shapes_differ(module, settings.traced)
     if difference is None:
-        comparison = compared(module, settings.fingerprint)
+        comparison = compare_with_fingerprint(module, settings.fingerprint)
         difference = comparison.difference
     if difference is not None:
         raise FingerprintMismatchError(
@@ -99,7 +99,7 @@ def check_held(module: nn.Module, store: Path, settings: StoreSettings) -> None:
         )
     if comparison.unknown:
         logger.warning(
-            "%s: of the network that was given %d of %d weight tensors could be compared with the store's model; "
+            "%s: %d of %d weight tensors of the given network could be compared with the store's model; "
             "the others differ in type or name from the checkpoint",
             store,
             comparison.same,

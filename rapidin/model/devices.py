@@ -1,4 +1,4 @@
-"""From ``--device`` to the place of the weights: one device, or a map over several."""
+"""Which device each process computes on, and how the weights are spread over devices, from ``--device``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rapidin.support import FreshInterpreter, error_line
 logger = logging.getLogger(__name__)
 
 _HEADROOM = 0.6
-"""Share of a device's free memory that weights may take; activations and gradients need the rest."""
+"""Share of a device's free memory that weights may take, because activations and gradients need the rest."""
 
 
 def check_device(device: str, workers: int | None = None) -> None:
     """Check the form of ``--device`` and ``--workers`` without looking for devices, which takes torch.
 
     Raises:
-        SettingError: they are not of this form, or the GPUs cannot be shared out evenly.
+        SettingError: a value is not of this form, or the workers cannot share the GPUs evenly.
     """
     if re.fullmatch(r"auto|cpu|cuda(:\d+(,\d+)*)?", device) is None:
         raise SettingError(f"--device {device!r} is not one of auto, cpu, cuda, cuda:0 or cuda:0,1")
@@ -37,16 +37,16 @@ def worker_devices(device: str, workers: int | None, directory: Path | None) -> 
 
     Args:
         device: ``cuda:0,1`` gives each of these GPUs a worker of its own; ``auto`` does so with all GPUs if the
-            weights fit one of them, else one worker has them all. A GPU that is named twice gets two.
-        workers: how many; None for one per GPU, or one on the CPU. Fewer than GPUs: each spreads the model's
-            layers over its equal share of them.
-        directory: of the checkpoint, to learn the weights' size; None if unknown.
+            weights fit one of them, else one worker has them all. A GPU that is named twice gets two workers.
+        workers: number of workers; None for one per GPU, or one on the CPU. If there are fewer workers than GPUs,
+            each spreads the model's layers over its equal share of them.
+        directory: directory of the checkpoint, whose files tell the weights' size; None if unknown.
 
     Returns:
-        What `placement` takes, for each worker.
+        Device of each worker, in the form that `placement` takes.
 
     Raises:
-        SettingError: there is no such device, or the GPUs cannot be shared out evenly.
+        SettingError: there is no such device, or the workers cannot share the GPUs evenly.
     """
     import torch
 
@@ -68,16 +68,16 @@ def placement(device: str, directory: Path | None) -> dict[str, Any]:
     """Choose the loading arguments of transformers for one process.
 
     Args:
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``cuda:0,1``. ``auto`` takes the first GPU where
-            there is one, all of them where the weights need it, else the CPU; several numbers spread the
-            layers over those GPUs.
-        directory: of the checkpoint, to learn the weights' size; None if unknown.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``cuda:0,1``. ``auto`` takes the first GPU, or all of
+            them if the weights need it, or the CPU if there is no GPU; several numbers spread the layers over
+            those GPUs.
+        directory: directory of the checkpoint, whose files tell the weights' size; None if unknown.
 
     Returns:
         ``device_map`` and, for several GPUs, ``max_memory``.
 
     Raises:
-        SettingError: no such device, or it is not of this form.
+        SettingError: there is no such device, or the value is not of this form.
     """
     import torch
 
@@ -101,7 +101,7 @@ _SECONDS_TO_ASK = 120
 
 
 def _smallest_memory() -> int:
-    """Bytes of the GPU that has the fewest; 0 if they cannot be learned.
+    """Return the memory in bytes of the GPU that has the least; 0 if it cannot be learned.
 
     Another process asks, because torch would open the GPUs, and this process computes nothing on them.
     """
@@ -128,7 +128,7 @@ def _smallest_memory() -> int:
 
 
 def tell_smallest_memory(connection: Connection) -> None:
-    """Send the number of bytes of the GPU that has the fewest; the function of a short-lived process."""
+    """Send the memory in bytes of the GPU that has the least; a short-lived process runs this."""
     import torch
 
     numbers = range(torch.cuda.device_count())
@@ -140,7 +140,7 @@ def _numbers(device: str) -> list[int]:
 
 
 def _shared(device: str, numbers: list[int], workers: int | None) -> tuple[str, ...]:
-    """Share GPUs out to workers, neighbours together."""
+    """Divide the GPUs among the workers, neighbours together."""
     workers = workers or len(numbers)
     if len(numbers) % workers:
         gpus = f"{len(numbers)} GPU{'s' if len(numbers) > 1 else ''}"

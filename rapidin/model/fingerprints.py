@@ -1,9 +1,9 @@
 """Digests of a model's weight files, tensor by tensor, that tell one model from another without loading it.
 
-Each tensor's digest covers its type, shape and bytes; of tensors above a mebibyte, sixteen windows of 64 KiB
-spread evenly over it, so that a model of many gigabytes takes about a second. Fine-tuning changes every window.
-The digests do not depend on how tensors are spread over files, on where they lie, or on the type and device they
-are later loaded with.
+Each tensor's digest covers its type, shape and bytes. If a tensor is larger than a mebibyte, sixteen windows of
+64 KiB that are spread evenly over it stand for its bytes, so that a model of many gigabytes takes about a second;
+fine-tuning changes every window. The digests do not depend on how tensors are spread over files, on where the
+files lie, or on the type and device that tensors are later loaded with.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _ADAPTER_KEYS = (
     *("peft_type", "r", "lora_alpha", "target_modules", "target_parameters", "modules_to_save", "use_rslora"),
     *("use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "bias", "layers_to_transform"),
 )
-"""What decides how an adapter's weights act; other keys change from version to version of PEFT."""
+"""Keys that decide how an adapter's weights act; other keys change from version to version of PEFT."""
 
 
 ADAPTER_SETTINGS = "adapter_config.json"
-"""Stands among the digests of an adapter's tensors for what its configuration says."""
+"""Name under which the digest of an adapter's configuration stands among the digests of its tensors."""
 
 
 def fingerprint(settings: ModelSettings) -> Fingerprint | None:
     """Compute the fingerprint of a model and its adapter from the files on disk.
 
     Returns:
-        None where the files are on the hub and were not downloaded yet.
+        The fingerprint; None if the files are on the hub and were not downloaded yet.
 
     Raises:
         ModelError: a directory holds no weights, or a weight file is damaged.
@@ -58,14 +58,14 @@ def check_same(
     """Make sure that a model is the one that a store was built with.
 
     Args:
-        settings: the model that `found` was computed from.
-        expected: the store's fingerprint.
-        found: the model's.
+        settings: settings of the model that `found` was computed from.
+        expected: fingerprint in the store.
+        found: fingerprint of the model.
         store: path of the store, for the message.
-        remedy: what the user can do, a sentence.
+        remedy: sentence that says what the user can do.
 
     Raises:
-        FingerprintMismatchError: it is another; the message says what differs.
+        FingerprintMismatchError: the store was built with another model; the message says what differs.
     """
     difference = describe_difference(expected, found)
     if difference is not None:
@@ -77,7 +77,7 @@ def check_same(
 
 
 def describe_difference(expected: Fingerprint, found: Fingerprint) -> str | None:
-    """Say in one clause what differs between two fingerprints; None where nothing does."""
+    """Say in one clause what differs between two fingerprints; None if nothing does."""
     for what, mine, theirs in (
         ("model", expected.model, found.model),
         ("adapter", expected.adapter, found.adapter),
@@ -92,7 +92,7 @@ def describe_difference(expected: Fingerprint, found: Fingerprint) -> str | None
             missing, new = len(mine.keys() - theirs.keys()), len(theirs.keys() - mine.keys())
             return f"the weight tensors of its {what} have other names ({missing} of them missing, {new} new)"
         if changed == [ADAPTER_SETTINGS]:
-            return "the adapter's weights are the same, but its adapter_config.json says otherwise how they act"
+            return "the adapter's weights are the same, but its adapter_config.json differs in how they act"
         return f"{len(changed)} of {len(mine)} weight tensors of its {what} differ, for example {changed[0]!r}"
     return None
 
@@ -112,16 +112,16 @@ def _adapter_settings(name: str) -> dict[str, str]:
 
 
 def digest_of_settings(config: dict[str, Any]) -> str:
-    """Digest what an adapter's configuration, as its file has it, says about how its weights act."""
+    """Digest what an adapter's configuration, in the form of its file, says about how its weights act."""
     functional = {key: config[key] for key in _ADAPTER_KEYS if config.get(key) not in (None, {}, [], False)}
-    # A list of modules is a set, and is saved in any order.
+    # A list of modules means a set, which is saved in any order.
     functional = {key: sorted(value) if isinstance(value, list) else value for key, value in functional.items()}
     canonical = json.dumps(functional, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 def window_places(size: int) -> list[tuple[int, int]]:
-    """Which bytes of a tensor of so many are digested: first, and the one behind the last, of each window."""
+    """Return the first byte, and the one behind the last, of each window of a tensor that is digested."""
     if size <= _WINDOW * _WINDOWS:
         return [(0, size)]
     starts = [(size - _WINDOW) * window // (_WINDOWS - 1) for window in range(_WINDOWS)]
@@ -138,15 +138,15 @@ def _digests(name: str, marker: str, what: str) -> dict[str, str] | None:
         for file in files:
             digests.update(_tensor_digests(file))
         return digests
-    # Older checkpoints are pickles, which are not opened here; the files' bytes stand for their tensors.
+    # Older checkpoints are pickles, which are not opened here. Their files' bytes stand for their tensors.
     files = sorted(directory.glob("*.bin"))
     if not files and not Path(name).is_dir():
         return None
     if not files:
         if not os.access(directory, os.R_OK | os.X_OK):
-            raise ModelError(f"{what} {name!r} cannot be read: check who may read there")
+            raise ModelError(f"{what} {name!r} cannot be read: check its permissions")
         raise ModelError(
-            f"{what} {name!r} holds no weights, neither *.safetensors nor *.bin: give the directory of a whole one"
+            f"{what} {name!r} holds no weights, neither *.safetensors nor *.bin: give a complete directory"
         )
     return {file.name: _digest(file, 0, file.stat().st_size, file.name) for file in files}
 

@@ -1,4 +1,4 @@
-"""Greedy generation: what the model itself answers to a prompt."""
+"""Greedy generation: the answer that the model itself gives to a prompt."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Answer:
     """What a model wrote.
 
     Attributes:
-        ids: the tokens, with the one that ended the answer if there was one.
-        text: without special tokens.
+        ids: token ids, with the one that ended the answer if there was one.
+        text: text without special tokens.
     """
 
     ids: tuple[int, ...]
@@ -29,21 +29,21 @@ class Answer:
 def generate(model: nn.Module, tokenizer: Tokenizer, prompt: Sequence[int], max_new_tokens: int) -> Answer:
     """Let the model answer, one most probable token after the other.
 
-    Nothing of the checkpoint's own generation settings applies (sampling, penalties, minimum lengths) but its
+    The checkpoint's own generation settings (sampling, penalties, minimum lengths) do not apply, except its
     end-of-sequence tokens, of which a chat model has several.
 
     Args:
         model: a causal language model.
         tokenizer: its tokenizer.
-        prompt: token ids the answer follows.
-        max_new_tokens: length at which the answer is cut.
+        prompt: token ids that the answer follows.
+        max_new_tokens: number of tokens at which the answer is cut.
     """
     inner = inner_model(model)
     checkpoint = inner.generation_config
     ends = {tokenizer.eos_token_id, *_as_list(checkpoint.eos_token_id)} - {None}
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     ids = torch.tensor([list(prompt)], device=inner.get_input_embeddings().weight.device)
-    # Put in the place of the checkpoint's, for what `generate` is not told it takes from there.
+    # This takes the place of the checkpoint's settings, from which `generate` would take all that it is not told.
     inner.generation_config = GenerationConfig(
         do_sample=False,
         num_beams=1,

@@ -1,4 +1,4 @@
-"""What a model makes of texts as a whole: its last hidden states, averaged over the tokens.
+"""Vectors of whole texts: a model's last hidden states, averaged over the tokens.
 
 Shape letters: n samples · b batch · t tokens · h hidden size.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rapidin.errors import ModelError
+from rapidin.support import inner_model
 
 _TOKENS_AT_ONCE = 4096
 _MOST_SAMPLES = 64
@@ -23,12 +23,12 @@ _MOST_SAMPLES = 64
 def mean_hidden_states(
     model: nn.Module, samples: Sequence[Sequence[int]], on_progress: Callable[[int], None] | None = None
 ) -> NDArray[np.float32]:
-    """Mean of the last hidden states over all tokens of each sample.
+    """Return the mean of the last hidden states over all tokens of each sample.
 
     Args:
         model: a causal language model in evaluation mode, with or without adapter.
         samples: token ids of n texts.
-        on_progress: told how many are done.
+        on_progress: function that is told how many samples are done.
 
     Returns:
         float32 [n, h].
@@ -36,9 +36,8 @@ def mean_hidden_states(
     Raises:
         ModelError: the model does not give its hidden states.
     """
-    inner = cast(Any, model)
-    base = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
-    # Logits are not wanted; those of one token are the fewest that models can be asked for.
+    base = inner_model(model)
+    # Logits are not wanted; the logits of one token are the fewest that a model can be asked for.
     few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(base.forward).parameters else {}
     device = base.get_input_embeddings().weight.device
     order = sorted(range(len(samples)), key=lambda number: len(samples[number]), reverse=True)
@@ -54,7 +53,7 @@ def mean_hidden_states(
             ids[row, :length] = torch.tensor(samples[number])
             mask[row, :length] = 1
         with torch.inference_mode():
-            output = inner(
+            output = model(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
                 output_hidden_states=True,
@@ -74,7 +73,7 @@ def mean_hidden_states(
 
 
 def _means(states: Tensor, mask: Tensor) -> NDArray[np.float32]:
-    """Means [b, h] of states [b, t, h] over the tokens of the mask [b, t]."""
+    """Return the means [b, h] of states [b, t, h] over the tokens of the mask [b, t]."""
     weights = mask.to(states.device, torch.float32)[:, :, None]
     means: NDArray[np.float32] = ((states.float() * weights).sum(dim=1) / weights.sum(dim=1)).cpu().numpy()
     return means

@@ -1,4 +1,4 @@
-"""Loading of tokenizers, models and adapters through transformers and PEFT, with every failure in one line."""
+"""Loading of tokenizers, models and adapters through transformers and PEFT; every failure is told in one line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LoadedModel:
     Attributes:
         model: the network, wrapped by PEFT where there is an adapter.
         parameters: the traced parameter tensors in the order of the flattened gradient: the adapter's, or all.
-        context_length: longest sequence the model takes, None if it does not say.
+        context_length: length of the longest sequence that the model takes, None if it does not say.
     """
 
     model: nn.Module
@@ -46,28 +46,30 @@ def load_tokenizer(settings: ModelSettings, trust_remote_code: bool = False) -> 
     """Load a model's tokenizer, without its weights.
 
     Args:
-        settings: which model and adapter.
+        settings: settings of the model and its adapter.
         trust_remote_code: whether the checkpoint's own Python code may run.
 
     Returns:
         The tokenizer, and the model's context length, None if its configuration does not say.
 
     Raises:
-        ModelError: there is no tokenizer beside the model or its adapter, or it cannot be read.
+        ModelError: neither the model nor its adapter has a tokenizer, or it cannot be read.
     """
-    config = attempt(
+    config = library_call(
         f"model {settings.model!r}",
         lambda: transformers.AutoConfig.from_pretrained(settings.model, trust_remote_code=trust_remote_code),
         _NO_MODEL,
     )
     load = partial(transformers.AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code)
     try:
-        tokenizer = attempt(f"tokenizer of {settings.model!r}", lambda: load(settings.model), _NO_TOKENIZER)
+        tokenizer = library_call(f"tokenizer of {settings.model!r}", lambda: load(settings.model), _NO_TOKENIZER)
     except ModelError:
         if settings.adapter is None:
             raise
         # Some fine-tunes save the tokenizer beside the adapter only.
-        tokenizer = attempt(f"tokenizer of {settings.adapter!r}", lambda: load(settings.adapter), _NO_TOKENIZER)
+        tokenizer = library_call(
+            f"tokenizer of {settings.adapter!r}", lambda: load(settings.adapter), _NO_TOKENIZER
+        )
     return tokenizer, _context_length(config)
 
 
@@ -75,20 +77,20 @@ def load_model(settings: ModelSettings, device: str = "auto", trust_remote_code:
     """Load a causal language model and choose its traced parameters.
 
     Args:
-        settings: which model and adapter, and how.
-        device: as of ``--device``.
+        settings: settings of the model and its adapter.
+        device: value of ``--device``.
         trust_remote_code: whether the checkpoint's own Python code may run.
 
     Raises:
         ModelError: the model or adapter cannot be loaded, lacks weights, or the two do not fit.
-        DependencyError: quantisation without bitsandbytes.
-        SettingError: an impossible combination, an unknown device, or ``--parameters`` matches nothing.
+        DependencyError: quantisation is wanted and bitsandbytes is not installed.
+        SettingError: settings that exclude each other, an unknown device, or ``--parameters`` matches nothing.
     """
     arguments = placement(device, local_directory(settings.model, "config.json"))
     if settings.quantization != "none":
         arguments["quantization_config"] = _quantization(settings)
     dtype = _DTYPES.get(settings.dtype, "auto")
-    model, report = attempt(
+    model, report = library_call(
         f"model {settings.model!r}",
         lambda: transformers.AutoModelForCausalLM.from_pretrained(
             settings.model,
@@ -126,7 +128,7 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            adapted = attempt(
+            adapted = library_call(
                 what, lambda: peft.PeftModel.from_pretrained(model, settings.adapter, is_trainable=True)
             )
     except ModelError as error:
@@ -136,7 +138,7 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
             f"{what} is a prompt-learning one (prompt, prefix or P-tuning), whose virtual tokens cannot be "
             "traced: give a LoRA or another adapter of weights"
         )
-    saved = attempt(what, lambda: peft.utils.load_peft_weights(settings.adapter, device="cpu")).keys()
+    saved = library_call(what, lambda: peft.utils.load_peft_weights(settings.adapter, device="cpu")).keys()
     # The adapter's own tensors only: "auto" would look up the base's vocabulary on the hub.
     placed = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
     unused = sorted(name for name in saved - placed if "embed" not in name and "lm_head" not in name)
@@ -156,7 +158,7 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
 
 
 def _traced(model: nn.Module, settings: ModelSettings) -> tuple[TracedParameter, ...]:
-    """Choose the traced parameters: an adapter's trained ones, else all; the matrices, or --parameters.
+    """Choose the traced parameters: the matrices among those that are trained, or what --parameters finds.
 
     A norm's few hundred numbers say how large activations are, not what was learnt of a text. Normalised, they
     would count as much as a matrix of thousands of times their size, and make the wrong samples the strongest
@@ -216,11 +218,19 @@ def _context_length(config: Any) -> int | None:
     return length if isinstance(length, int) and length > 0 else None
 
 
-def attempt(what: str, load: Callable[[], Any], advice: str = "") -> Any:
-    """Call into transformers or PEFT and turn whatever it raises into one line of ours, `advice` at its end.
+def library_call(what: str, load: Callable[[], Any], advice: str = "") -> Any:
+    """Call into transformers or PEFT and turn whatever it raises into a `ModelError` of one line.
 
     These libraries raise every kind of exception for a bad checkpoint: OSError, ValueError, KeyError,
     RuntimeError, safetensors' and json's own, ImportError for remote code.
+
+    Args:
+        what: what is loaded, for the message.
+        load: function that calls the library.
+        advice: end of the message.
+
+    Raises:
+        ModelError: the call failed.
     """
     try:
         with _quiet():
@@ -239,7 +249,7 @@ def attempt(what: str, load: Callable[[], Any], advice: str = "") -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence progress bars and reports on loading; what matters of them is raised instead."""
+    """Silence progress bars and reports on loading; what matters in them is raised as an error instead."""
     from transformers.utils import logging as library_logging
 
     level = library_logging.get_verbosity()

@@ -14,11 +14,11 @@ def absolute_place(name: str, what: str = "model") -> str:
     """Turn a directory into an absolute path; a hub id stays as it is.
 
     Args:
-        name: what the user gave.
+        name: directory or hub id that the user gave.
         what: ``model`` or ``adapter``, for the error message.
 
     Raises:
-        ModelError: it is neither an existing directory nor a possible hub id.
+        ModelError: the name is neither an existing directory nor a possible hub id.
     """
     path = Path(name).expanduser()
     try:
@@ -44,7 +44,7 @@ def local_directory(name: str, marker: str) -> Path | None:
         marker: a file that every such directory has, ``config.json`` or ``adapter_config.json``.
 
     Returns:
-        The directory, or the hub snapshot in the local cache; None where it was never downloaded.
+        The directory, or the hub snapshot in the local cache; None if it was never downloaded.
 
     Raises:
         ModelError: there is no such directory, and it cannot be a hub id.
@@ -59,6 +59,6 @@ def local_directory(name: str, marker: str) -> Path | None:
     except HFValidationError as error:
         what = marker.removesuffix("config.json").strip("_") or "model"
         raise ModelError(
-            f"{what} {name!r}: there is no such directory; say with --{what} where it is now"
+            f"{what} {name!r}: there is no such directory; give its present place with --{what}"
         ) from error
     return Path(found).parent if isinstance(found, str) else None

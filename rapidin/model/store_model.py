@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rapidin.attribution import Explainer, RapidGradEngine, TokenBudget, TokenQueries, compute_in_batches
+from rapidin.attribution import BatchRunner, Explainer, RapidGradEngine, TokenBudget, TokenQueries
 from rapidin.errors import GradientError, ModelError, RowError, SettingError
-from rapidin.model.borrowed import HeldNetwork
+from rapidin.model.borrowed import BorrowedNetwork
 from rapidin.model.fingerprints import check_same, fingerprint
 from rapidin.model.generation import generate
 from rapidin.model.loading import Tokenizer, load_model, load_tokenizer
@@ -34,7 +34,8 @@ class ModelParts:
         module: the network, in evaluation mode.
         encoder: turns text into token ids, as at ingest.
         engine: computes gradients of the traced parameters, and their RapidGrads.
-        budget: limits how many tokens are computed together.
+        budget: limits how many tokens are computed together, to begin with.
+        batches: computes RapidGrads in batches that fit into memory.
         explainer: computes exact influences.
     """
 
@@ -42,6 +43,7 @@ class ModelParts:
     encoder: Encoder
     engine: RapidGradEngine
     budget: TokenBudget
+    batches: BatchRunner
     explainer: Explainer
 
 
@@ -74,6 +76,7 @@ class StoreModel:
         gradient: settings of the gradients that the store's vectors were made from.
         projection: the store's projection of their gradients.
         device: the device of the first traced parameter.
+        tokens_per_batch: as given; other checkpoints of the same model are computed with it, too.
         trust_remote_code: as given; other checkpoints of the same model are loaded with it, too.
     """
 
@@ -91,14 +94,14 @@ class StoreModel:
         settings = store.settings
         self.trust_remote_code = trust_remote_code
         self.lock = threading.RLock()
-        self._held: HeldNetwork | None = None
+        self._held: BorrowedNetwork | None = None
         if isinstance(model, nn.Module):
             if adapter is not None:
                 raise SettingError(
                     "the network that was given has its adapter on it: leave out the adapter's place"
                 )
             self.settings: ModelSettings = settings.model
-            self._held = HeldNetwork(model, store.path, settings)
+            self._held = BorrowedNetwork(model, store.path, settings)
         elif tokenizer is not None:
             raise SettingError("a tokenizer goes with a network that is given: leave it out, or give the network")
         else:
@@ -125,8 +128,11 @@ class StoreModel:
                 self._held.close()
             raise
         self.device: torch.device = engine.device
-        budget = TokenBudget(tokens_per_batch, engine.device, self.projection.dimension)
-        self._parts = ModelParts(module, encoder, engine, budget, Explainer(module, engine, budget))
+        self.tokens_per_batch = tokens_per_batch
+        budget = TokenBudget.for_device(tokens_per_batch, engine.device, self.projection.dimension)
+        self._parts = ModelParts(
+            module, encoder, engine, budget, BatchRunner(engine, budget), Explainer(module, engine, budget)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -241,7 +247,7 @@ class StoreModel:
         """
         vectors = np.empty((len(samples), self.projection.dimension), dtype=np.float32)
         with self.exclusive() as parts:
-            for positions, batch in compute_in_batches(parts.engine, samples, parts.budget):
+            for positions, batch in parts.batches.rapidgrads(samples):
                 for row, problem in batch.problems.items():
                     id = samples[positions[row]].id
                     raise GradientError(id, f"{problem}; ask about another generation", "query")

@@ -1,9 +1,9 @@
 """The training loop of small models: AdamW, a warm-up and a cosine, rows in batches of about one length.
 
-The demo trains its model with it, and ``rapidin evaluate lds`` the models that tell whether influence is right.
-The model's loss is the caller's, since what is quickest depends on the model.
+The demo trains its model with it, and ``rapidin evaluate lds`` trains the models that tell whether influence is
+right. The caller gives the way to a model's logits, because what is quickest depends on the model.
 
-Shape letters: b batch · t tokens.
+Shape letters: g target tokens · v vocabulary.
 """
 
 from __future__ import annotations
@@ -16,18 +16,14 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from rapidin.attribution import TokenSample
-
-IGNORED = -100
-"""Label of a token that is no target, as `cross_entropy` has it."""
+from rapidin.attribution import TargetBatch, TokenSample, weighted_objective
 
 Samples = TypeVar("Samples", bound=TokenSample)
 StepCallback = Callable[[int, int, float], None]
-"""Told the step (counted from 1), the number of all steps and the step's loss."""
+"""Function that is called with the number of a step (from 1), the number of all steps and the step's loss."""
 Loss = Callable[[Any, Sequence[Any], bool], Tensor]
-"""Mean loss of a model on a batch: over its targets or, if the last is true, over all its tokens."""
+"""Function that gives a model's mean loss on a batch, over all its tokens if the last argument is true."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +31,14 @@ class Schedule:
     """How a model is trained.
 
     Attributes:
-        epochs_all: epochs with the loss on every token, which teach what words there are.
-        epochs_response: epochs after them, with the loss on the targets only.
-        batch: rows in a step.
-        learning_rate: the highest; it rises to it in `warm_up` steps and falls to `final_rate` of it by a cosine.
-        weight_decay: of AdamW.
-        gradient_norm: gradients are clipped to it.
+        epochs_all: number of epochs with the loss on every token, which teach what words there are.
+        epochs_response: number of epochs after them, with the loss on the targets only.
+        batch: number of rows in a step.
+        learning_rate: highest learning rate.
+        final_rate: share of the highest learning rate that the rate falls to, along a cosine.
+        warm_up: number of steps in which the rate rises to the highest.
+        weight_decay: weight decay of AdamW.
+        gradient_norm: norm that gradients are clipped to.
     """
 
     epochs_all: int = 1
@@ -64,12 +62,12 @@ def fit(
     """Train a model in place and leave it in evaluation mode.
 
     Args:
-        model: all of whose trainable parameters are trained.
+        model: the model; all its trainable parameters are trained.
         samples: the rows.
-        random_numbers: shuffle them.
-        schedule: how.
-        loss_of: the model's loss, for example `batch_loss`.
-        on_step: told of every step.
+        random_numbers: random numbers that shuffle the rows.
+        schedule: how the model is trained.
+        loss_of: function that gives the model's loss, for example `batch_loss`.
+        on_step: function that is called after every step.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -95,7 +93,7 @@ def fit(
 
 
 def batches(samples: Sequence[Samples], size: int, random_numbers: random.Random) -> list[list[Samples]]:
-    """All samples once, in batches of about equal length and random order."""
+    """Put all samples into batches of about equal length, in random order; each sample is in one batch."""
     shuffled = random_numbers.sample(list(samples), len(samples))
     shuffled.sort(key=lambda sample: len(sample.ids))  # stable, so samples of one length stay shuffled
     found = [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
@@ -103,33 +101,26 @@ def batches(samples: Sequence[Samples], size: int, random_numbers: random.Random
     return found
 
 
-def padded(batch: Sequence[TokenSample], all_tokens: bool) -> tuple[Tensor, Tensor]:
-    """Token ids, and labels that are `IGNORED` where nothing is to be learnt, int64 [b, t] each.
+def batch_loss(model: nn.Module, samples: Sequence[TokenSample], all_tokens: bool) -> Tensor:
+    """Compute the mean next-token cross-entropy of any causal model of transformers over a batch's targets.
 
-    The padding stands on the right, where no token of a causal model can see it, so its id does not matter.
+    Args:
+        model: the model.
+        samples: the samples of the batch.
+        all_tokens: whether every token but the first is a target, whatever the samples say.
     """
-    length = max(len(sample.ids) for sample in batch)
-    ids = torch.zeros(len(batch), length, dtype=torch.int64)
-    labels = torch.full((len(batch), length), IGNORED)
-    for row, sample in enumerate(batch):
-        tokens = torch.tensor(sample.ids)
-        wanted = torch.ones(len(tokens), dtype=torch.bool) if all_tokens else torch.tensor(sample.targets)
-        ids[row, : len(tokens)] = tokens
-        labels[row, : len(tokens)] = torch.where(wanted, tokens, IGNORED)
-    return ids, labels
-
-
-def batch_loss(model: nn.Module, batch: Sequence[TokenSample], all_tokens: bool) -> Tensor:
-    """Mean next-token cross-entropy of any causal model of transformers."""
-    ids, labels = padded(batch, all_tokens)
-    mask = torch.zeros_like(ids)
-    for row, sample in enumerate(batch):
-        mask[row, : len(sample.ids)] = 1
+    batch = TargetBatch.of(samples, all_tokens)
     device = model.get_input_embeddings().weight.device  # type: ignore[operator]
-    logits: Tensor = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
-    following = labels[:, 1:].to(logits.device)
-    kept = following != IGNORED
-    return functional.cross_entropy(logits[:, :-1][kept].float(), following[kept])
+    logits: Tensor = model(
+        input_ids=batch.ids.to(device), attention_mask=batch.mask.to(device), use_cache=False
+    ).logits
+    return mean_loss(batch.predicting(logits), batch)
+
+
+def mean_loss(logits: Tensor, batch: TargetBatch) -> Tensor:
+    """Compute the mean loss over all targets of a batch, given the logits [g, v] that predict them."""
+    weights = torch.full(batch.targets.shape, 1 / len(batch.targets))
+    return weighted_objective(logits, batch.targets, weights)
 
 
 def _learning_rate(step: int, steps: int, schedule: Schedule) -> float:

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 def interruptions_wait() -> Iterator[None]:
     """Let an interruption wait until the end of the block; processes started in it begin with it blocked.
 
-    Blocking the signal is not enough for the first: it goes to any thread that does not block it, torch's for
-    instance, and Python then interrupts the main thread all the same.
+    Blocking the signal is not enough, because the system then gives it to any thread that does not block it, for
+    instance one of torch's, and Python interrupts the main thread all the same.
 
     Raises:
-        KeyboardInterrupt: at the end, or whatever else the process's handler makes of an interruption.
+        KeyboardInterrupt: an interruption came; it is raised at the end, unless the process's handler does
+            something else.
     """
     received: list[int] = []
     handler = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None

@@ -1,4 +1,4 @@
-"""Working memory that is kept, how much is left, and what follows when it runs out."""
+"""Memory: how much is left, what happens when it runs out, and room that is used again and again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that a device has left, with what the system would give up for it; None where that is unknown."""
+    """Return the bytes that a device has left, with those that the system would give up; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     with suppress(OSError, ValueError):  # only Linux has it
@@ -26,26 +26,26 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory ran out; torch has a class of its own for CUDA only."""
+    """Tell whether an error means that memory ran out, for which torch has a class of its own with CUDA only."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
 
 
 def release_cached_memory() -> None:
-    """Give back what torch keeps of a GPU's memory after its tensors are gone.
+    """Give back the memory of a GPU that torch keeps after its tensors are gone.
 
-    Not to be called while an error is handled: its traceback keeps the tensors of what failed alive.
+    This must not be called while an error is handled, because its traceback keeps the failed call's tensors alive.
     """
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def unless_memory_runs_out(compute: Callable[[], Result]) -> Result | None:
-    """Compute something; None where memory runs out, after what was held is free again.
+    """Compute something and return it; None if memory ran out, after the memory that was used is free again.
 
     Args:
-        compute: gives anything but None.
+        compute: function that returns anything but None.
     """
     try:
         return compute()
@@ -57,17 +57,17 @@ def unless_memory_runs_out(compute: Callable[[], Result]) -> Result | None:
 
 
 class WorkingMemory:
-    """Room for a tensor that is used up before the next is made; for one thread at a time.
+    """Room for a tensor that is not needed any more when the next one is made; for one thread at a time.
 
-    Of fresh memory the system makes every page empty first, which takes as long as writing a gradient to it. On a
-    GPU torch keeps memory by itself.
+    The system empties every page of fresh memory first, which takes as long as writing a gradient to it. On a GPU
+    torch keeps memory by itself.
     """
 
     def __init__(self) -> None:
         self._kept = torch.empty(0, dtype=torch.float32, device="cpu")
 
     def room(self, shape: Sequence[int], device: torch.device) -> Tensor:
-        """Give an uninitialised float32 tensor, whose memory the next call gives again."""
+        """Return an uninitialised float32 tensor, whose memory the next call returns again."""
         if device.type != "cpu":
             return torch.empty(shape, dtype=torch.float32, device=device)
         size = math.prod(shape)

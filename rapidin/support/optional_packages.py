@@ -1,4 +1,4 @@
-"""Packages of the extra `eval`, imported when they are wanted."""
+"""Packages of the extra `eval`, which are imported when they are needed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def package(name: str, distribution: str | None = None, advice: str = "pip insta
     """Import a package that only evaluations need.
 
     Args:
-        name: of the module.
-        distribution: what it is called where packages come from, if otherwise.
-        advice: how it is installed.
+        name: name of the module.
+        distribution: name of the package in the package index, None if it is the same.
+        advice: end of the message, which says how to install it.
 
     Raises:
-        DependencyError: it is not installed.
+        DependencyError: the package is not installed.
     """
     try:
         return importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""The transformers model inside of what wraps it."""
+"""The transformers model inside a wrapper."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import nn
 
 
 def inner_model(model: nn.Module) -> Any:
-    """The model that PEFT has wrapped, with the adapter's layers in place; the model itself where nothing does.
+    """Return the model inside PEFT's wrapper, with the adapter's layers in place; a bare model is returned itself.
 
-    PEFT's wrapper passes calls on, but not everything: its forward takes any argument, and attributes that are set
-    on it stay there.
+    PEFT's wrapper passes calls on, but not everything: its forward accepts any argument, and attributes that are
+    set on it do not reach the model.
     """
     wrapper: Any = model
     return wrapper.get_base_model() if hasattr(wrapper, "get_base_model") else wrapper

@@ -52,4 +52,4 @@ def single_blocks(count: int) -> Iterator[WorkBlock]:
 
 def budget(tokens: int) -> TokenBudget:
     """A budget of padded tokens on the CPU."""
-    return TokenBudget(tokens, torch.device("cpu"), 64)
+    return TokenBudget.for_device(tokens, torch.device("cpu"), 64)

@@ -84,7 +84,7 @@ def test_blocks_are_what_they_always_were(
     found = hashlib.sha256()
     with SampleSpool(tmp_path) as spool:
         make_plan([Path("data.jsonl")], None, None, lambda: encoder, spool, True, IngestListener())
-        made = list(make_blocks(spool, window, TokenBudget(tokens, torch.device("cpu"), 1024)))
+        made = list(make_blocks(spool, window, TokenBudget.for_device(tokens, torch.device("cpu"), 1024)))
     for block in made:
         for one in block.samples:
             text = one.sample

@@ -94,7 +94,7 @@ def test_an_adapter_has_its_own_fingerprint(
     (louder / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 99, "inference_mode": False}))
     changed = fingerprint.fingerprint(settings(model_directory, adapter=str(louder)))
     assert changed is not None
-    assert "adapter_config.json says otherwise" in str(describe_difference(one, changed))
+    assert "adapter_config.json differs in how they act" in str(describe_difference(one, changed))
     assert "the adapter is missing now" in str(describe_difference(one, none))
     assert "the adapter is given now but was not then" in str(describe_difference(none, one))
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import rapidin
+from rapidin.attribution import BatchRunner
 from rapidin.errors import GradientError, RowError, SettingError
-from rapidin.model import store_model
 from rapidin.model.store_model import StoreModel
 from rapidin.search.queries import query_of_prompt
 from rapidin.settings import TextSettings
@@ -59,7 +59,7 @@ def test_every_method_waits_for_its_turn(model: StoreModel, name: str) -> None:
 def test_two_threads_never_compute_at_the_same_time(model: StoreModel, monkeypatch: pytest.MonkeyPatch) -> None:
     at_work = 0
     most = 0
-    compute = store_model.compute_in_batches
+    compute = BatchRunner.rapidgrads
 
     def counted(*arguments):
         nonlocal at_work, most
@@ -69,7 +69,7 @@ def test_two_threads_never_compute_at_the_same_time(model: StoreModel, monkeypat
         yield from compute(*arguments)
         at_work -= 1
 
-    monkeypatch.setattr(store_model, "compute_in_batches", counted)
+    monkeypatch.setattr(BatchRunner, "rapidgrads", counted)
     one = encoded(model)
     alone = model.vectors([one])
     with ThreadPoolExecutor(4) as threads:
@@ -96,6 +96,6 @@ def test_errors_name_a_query_by_its_id_and_not_by_a_file(
     def failing(*_):
         yield [0], SimpleNamespace(problems={0: "its gradient is zero"})
 
-    monkeypatch.setattr(store_model, "compute_in_batches", failing)
+    monkeypatch.setattr(BatchRunner, "rapidgrads", failing)
     with pytest.raises(GradientError, match=r"^query '0': its gradient is zero; ask about another generation$"):
         model.vectors([one])

@@ -122,13 +122,13 @@ def test_many_threads_find_what_one_finds(bits: int, tmp_path: Path, data: Path,
 
 def test_the_model_has_one_caller_and_the_store_several(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches that compare vectors let others at the model; there are never two at the model."""
-    from rapidin.model import store_model
+    from rapidin.attribution import BatchRunner
     from rapidin.storage import Snapshot
 
     at_model = 0
     most_at_model = 0
     looking_up = threading.Barrier(3)  # passed only if three searches are past the model at the same time
-    compute, search_ends = store_model.compute_in_batches, Snapshot.search_ends
+    compute, search_ends = BatchRunner.rapidgrads, Snapshot.search_ends
 
     def counted(*arguments):
         nonlocal at_model, most_at_model
@@ -142,7 +142,7 @@ def test_the_model_has_one_caller_and_the_store_several(store: Path, monkeypatch
         looking_up.wait(timeout=20)
         return search_ends(self, *arguments, **options)
 
-    monkeypatch.setattr(store_model, "compute_in_batches", counted)
+    monkeypatch.setattr(BatchRunner, "rapidgrads", counted)
     monkeypatch.setattr(Snapshot, "search_ends", together)
     with rapidin.Searcher(store) as searcher:
         in_threads(3, lambda number: searcher.search(f"Name colour {number}.", "It is red", **OPTIONS))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from rapidin.attribution.curvature import parameter_vectors as algebra
 from rapidin.attribution.curvature.parameter_vectors import Vectors
-from rapidin.attribution.gradients import TokenSample
+from rapidin.attribution.gradients import TargetBatch, TokenSample, weighted_objective
 from rapidin.attribution.influence import differentiable_forwards
 from rapidin.errors import ComputationError
 from rapidin.support import is_out_of_memory
@@ -66,7 +65,9 @@ class Curvature:
             ComputationError: an operation of the model has no forward mode, or memory does not suffice.
         """
 
-        def product(batch: _Batch, parameters: dict[str, Tensor], directions: Vectors) -> Vectors:
+        def product(
+            batch: TargetBatch, weights: Tensor, parameters: dict[str, Tensor], directions: Vectors
+        ) -> Vectors:
             def logits(some: dict[str, Tensor]) -> Tensor:
                 return self._logits(batch, some)
 
@@ -78,7 +79,7 @@ class Curvature:
             tangents = _precise(torch.func.vmap(along)(directions))  # [q, g, v]
             softmax = _precise(values).softmax(dim=-1)
             curved = softmax * (tangents - (softmax * tangents).sum(dim=-1, keepdim=True))
-            curved *= batch.weights[:, None]
+            curved *= weights[:, None]
             found: Vectors = torch.func.vmap(backwards)(curved.to(values.dtype))[0]
             return found
 
@@ -91,11 +92,11 @@ class Curvature:
             ComputationError: as of `gauss_newton`.
         """
 
-        def product(batch: _Batch, parameters: dict[str, Tensor], directions: Vectors) -> Vectors:
+        def product(
+            batch: TargetBatch, weights: Tensor, parameters: dict[str, Tensor], directions: Vectors
+        ) -> Vectors:
             def loss(some: dict[str, Tensor]) -> Tensor:
-                logits = _precise(self._logits(batch, some))
-                losses = nn.functional.cross_entropy(logits, batch.targets, reduction="none")
-                return (losses * batch.weights).sum()
+                return weighted_objective(self._logits(batch, some), batch.targets, weights)
 
             gradient = torch.func.grad(loss)
 
@@ -112,7 +113,7 @@ class Curvature:
         self,
         samples: Sequence[TokenSample],
         vectors: Vectors,
-        product: Callable[[_Batch, dict[str, Tensor], Vectors], Vectors],
+        product: Callable[[TargetBatch, Tensor, dict[str, Tensor], Vectors], Vectors],
     ) -> Vectors:
         """Add up the products of batches of about one length."""
         parameters = {name: parameter.detach() for name, parameter in self.parameters.items()}
@@ -122,17 +123,18 @@ class Curvature:
         try:
             with differentiable_forwards(self._model):
                 for chunk in _of_one_length(samples, self._tokens // count):
-                    batch = _batch_of(chunk, len(samples), self._device)
-                    algebra.add(total, product(batch, parameters, directions))
+                    batch = TargetBatch.of(chunk).on(self._device)
+                    weights = batch.sample_weights(len(samples))
+                    algebra.add(total, product(batch, weights, parameters, directions))
         except (NotImplementedError, RuntimeError) as error:
             raise ComputationError(_reason(error)) from error
         return total
 
-    def _logits(self, batch: _Batch, parameters: Mapping[str, Tensor]) -> Tensor:
+    def _logits(self, batch: TargetBatch, parameters: Mapping[str, Tensor]) -> Tensor:
         """What predicts each target, [g, v]."""
         arguments: dict[str, Any] = {"input_ids": batch.ids, "use_cache": False, "attention_mask": batch.mask}
         logits: Tensor = torch.func.functional_call(self._model, dict(parameters), (), arguments).logits
-        return logits[batch.rows, batch.places - 1].to(batch.ids.device)
+        return batch.predicting(logits).to(batch.ids.device)
 
 
 def largest_eigenvalue(product: Product, like: Vectors, steps: int, seed: int) -> float:
@@ -160,26 +162,6 @@ def drawn(samples: int, count: int, random_numbers: random.Random) -> list[int]:
     return sorted(random_numbers.sample(range(samples), min(count, samples)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Padded samples and their targets.
-
-    Attributes:
-        ids: int64 [b, t], padded on the right.
-        mask: int64 [b, t], 0 for padding.
-        rows, places: of each target in `ids`, int64 [g].
-        targets: token ids, int64 [g].
-        weights: what each target's loss counts in the mean over all samples, float32 [g].
-    """
-
-    ids: Tensor
-    mask: Tensor
-    rows: Tensor
-    places: Tensor
-    targets: Tensor
-    weights: Tensor
-
-
 def _of_one_length(samples: Sequence[TokenSample], tokens: int) -> Iterator[list[TokenSample]]:
     """Batches of so many padded tokens at most, each sample once."""
     waiting = sorted(samples, key=lambda sample: len(sample.ids), reverse=True)
@@ -199,20 +181,3 @@ def _reason(error: Exception) -> str:
 def _precise(values: Tensor) -> Tensor:
     """In single precision at least."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _batch_of(samples: Sequence[TokenSample], of: int, device: torch.device) -> _Batch:
-    length = max(len(sample.ids) for sample in samples)
-    ids = torch.zeros(len(samples), length, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    counted = torch.zeros(len(samples), length)
-    for row, sample in enumerate(samples):
-        count = len(sample.ids)
-        ids[row, :count] = torch.as_tensor(sample.ids)
-        mask[row, :count] = 1
-        counted[row, :count] = torch.as_tensor(sample.targets, dtype=torch.float32)
-    counted[:, 0] = 0  # nothing predicts the first token
-    counted /= counted.sum(dim=1, keepdim=True) * of
-    rows, places = torch.nonzero(counted, as_tuple=True)
-    parts = (ids, mask, rows, places, ids[rows, places], counted[rows, places])
-    return _Batch(*(part.to(device) for part in parts))

@@ -9,8 +9,11 @@ from .contributions import (
 from .engine import (
     Accumulator as Accumulator,
     GradientEngine as GradientEngine,
-    NamedSample as NamedSample,
-    TokenSample as TokenSample,
+)
+from .gradient_sources import (
+    AutogradGradients as AutogradGradients,
+    GradientSource as GradientSource,
+    HookedGradients as HookedGradients,
 )
 from .normalisation import (
     GivenNorms as GivenNorms,
@@ -23,5 +26,10 @@ from .normalisation import (
     squares_for as squares_for,
 )
 from .objectives import (
+    NamedSample as NamedSample,
+    TargetBatch as TargetBatch,
+    TokenSample as TokenSample,
+    padded_ids as padded_ids,
     token_objectives as token_objectives,
+    weighted_objective as weighted_objective,
 )

@@ -1,7 +1,9 @@
-"""Does the batched way give what plain autograd gives? Compared tensor by tensor, on a few real samples.
+"""Comparison of two ways to the same gradients, parameter tensor by parameter tensor.
 
-Only a norm and an inner product with random signs are kept of every parameter tensor, so that even the largest
-model's gradients can be compared without being held.
+Of every parameter tensor only two numbers are kept, its norm and a product with random signs, so that even the
+largest model's gradients can be compared without being held.
+
+Shape letters: b batch · L parameter tensors · r rows · c columns.
 """
 
 from __future__ import annotations
@@ -15,42 +17,47 @@ _ROWS_AT_ONCE = 1024
 
 
 class TensorDigests:
-    """Accumulator of a norm and a random inner product per sample and parameter tensor."""
+    """Accumulator of a norm and of a random bilinear form for every sample and parameter tensor.
+
+    The form is ρᵀGγ with random signs ρ [r] and γ [c], which costs little more than the norm.
+    """
 
     def __init__(self, batch: int, tensors: int) -> None:
         self._digests = torch.zeros(batch, tensors, 2, dtype=torch.float64)
 
     def consume(self, gradient: ParameterGradient) -> None:
         """Digest one parameter's gradients."""
-        squares = torch.zeros(gradient.batch, dtype=torch.float64)
-        products = torch.zeros(gradient.batch, dtype=torch.float64)
-        for first_row in range(0, gradient.rows, _ROWS_AT_ONCE):
-            rows = min(_ROWS_AT_ONCE, gradient.rows - first_row)
-            generator = torch.Generator().manual_seed(gradient.position * 1_000_003 + first_row)
-            signs = torch.randint(0, 2, (rows, gradient.columns), generator=generator).to(gradient.device)
+        generator = torch.Generator().manual_seed(gradient.position)
+        of_rows, of_columns = (
+            torch.randint(0, 2, (size,), generator=generator).mul_(2).sub_(1).float().to(gradient.device)
+            for size in (gradient.rows, gradient.columns)
+        )
+        digests = torch.zeros(gradient.batch, 2, dtype=torch.float64)
+        for first in range(0, gradient.rows, _ROWS_AT_ONCE):
+            rows = min(_ROWS_AT_ONCE, gradient.rows - first)
             for sample in range(gradient.batch):
-                block = gradient.of_sample(sample).block(first_row, rows)[0]
-                squares[sample] += block.square().sum(dtype=torch.float64).cpu()
-                products[sample] += (block * (2 * signs - 1)).sum(dtype=torch.float64).cpu()
-        self._digests[:, gradient.position, 0] = squares.sqrt()
-        self._digests[:, gradient.position, 1] = products
+                block = gradient.of_sample(sample).block(first, rows)[0]
+                form = (block @ of_columns).double() @ of_rows[first : first + rows].double()
+                digests[sample] += torch.stack([block.square().sum(dtype=torch.float64), form]).cpu()
+        self._digests[:, gradient.position, 0] = digests[:, 0].sqrt()
+        self._digests[:, gradient.position, 1] = digests[:, 1]
 
     def result(self) -> Tensor:
-        """Return float64 [b, L, 2]: norm, and inner product with the signs."""
+        """Return the norms and forms, float64 [b, L, 2]."""
         return self._digests
 
 
 def disagreement(fast: Tensor, slow: Tensor, dtype: torch.dtype) -> float | None:
-    """Compare the digests of the two ways.
+    """Compare the digests of two ways to the same samples' gradients.
 
     Args:
-        fast: of the batched way, float64 [b, L, 2].
-        slow: of plain autograd.
-        dtype: of the weights, which bounds what rounding can do.
+        fast: digests of the batched way, float64 [b, L, 2].
+        slow: digests of plain autograd, float64 [b, L, 2].
+        dtype: type of the weights, which bounds what rounding can do.
 
     Returns:
-        The largest difference of a tensor relative to its norm, in units of what is tolerable: above 1 the two
-        disagree. None where no sample has a finite gradient, so that nothing can be said.
+        The largest difference of a tensor relative to its norm, in units of what is tolerable, so that above 1 the
+        two disagree; None if no sample has a finite gradient, so that nothing can be said.
     """
     usable = torch.isfinite(slow).all(dim=(1, 2)) & (slow[:, :, 0] > 0).any(dim=1)
     if not usable.any():

@@ -28,6 +28,7 @@ from rapidin.attribution.gradients.contributions import (
 )
 
 Consumer = Callable[[ParameterGradient], None]
+"""Function that takes one parameter tensor's gradients for every sample of a batch."""
 
 
 class NotBatchedError(Exception):

@@ -1,65 +1,45 @@
-"""Per-sample gradients of a causal language model, parameter tensor by parameter tensor, in padded batches.
+"""Per-sample gradients of a causal language model, in padded batches where the model allows it.
 
-The engine runs forward and backward and hands each traced parameter's `ParameterGradient` to an accumulator as
-soon as it is complete; it knows nothing of projections or stores. Two ways lead there:
+The engine composes two sources of gradients (`gradient_sources`): a fast one, which takes batches, and plain
+autograd, which takes one sample and is always right. It hands each traced parameter's `ParameterGradient` to an
+accumulator as soon as it is complete, and knows nothing of projections or stores.
 
-* batched: one pass over all samples, weight gradients never formed by autograd (`capture`);
-* one by one: plain autograd, for models with a parameter that the hooks cannot serve. Slower, always right.
+Before the fast source's first gradient is used, the engine *probes* it: made-up samples, a long and a short one
+together and one alone, are computed by both sources and compared, parameter tensor by parameter tensor. Where the
+two disagree the engine stays with autograd. So an architecture that uses its parameters in a way that the hooks
+cannot see costs time, never correctness. The probe depends on the model alone, so the path that a sample takes,
+and with it the last bits of its gradient, does not depend on which samples came before it.
 
-Before the first batch's result is used, two of its samples are computed one by one as well and compared, parameter
-tensor by parameter tensor; where the two ways disagree the engine stays with the slow one. So an architecture that
-uses its parameters in a way that the hooks cannot see costs time, never correctness.
-
-Shape letters: b batch · t tokens.
+Shape letters: b batch · L parameter tensors.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from rapidin.attribution.gradients.agreement import TensorDigests, disagreement
-from rapidin.attribution.gradients.capture import Capture, NotBatchedError
-from rapidin.attribution.gradients.contributions import DenseGradient, ParameterGradient, as_matrix
-from rapidin.attribution.gradients.objectives import token_objectives
+from rapidin.attribution.gradients.capture import NotBatchedError
+from rapidin.attribution.gradients.contributions import ParameterGradient
+from rapidin.attribution.gradients.gradient_sources import AutogradGradients, GradientSource, HookedGradients
+from rapidin.attribution.gradients.objectives import TokenSample
 from rapidin.errors import ModelError
 from rapidin.settings import Objective
-from rapidin.support import inner_model, is_out_of_memory
+from rapidin.support import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
-
-class TokenSample(Protocol):
-    """What the engine needs of a sample: token ids, and which of them are targets of the loss."""
-
-    @property
-    def ids(self) -> Sequence[int]:
-        """Token ids, [t]."""
-
-    @property
-    def targets(self) -> Sequence[bool]:
-        """Whether each token's own loss counts, [t]; the first token's never does."""
-
-
-class NamedSample(TokenSample, Protocol):
-    """A sample that errors can name."""
-
-    @property
-    def id(self) -> str:
-        """The sample's id."""
-
-
-class _Beginning:
-    """The first half of a sample, two tokens at least, all of it targets."""
-
-    def __init__(self, sample: TokenSample) -> None:
-        self.ids = sample.ids[: max(2, len(sample.ids) // 2)]
-        self.targets = [False] + [True] * (len(self.ids) - 1)
+_PROBE_TOKENS = 32
+"""Tokens of the probe's long sample; the short one has a quarter, so that much padding is put to the test."""
+_PROBES = 3
+"""Made-up samples that are tried before a model without finite gradients is left to autograd."""
+_PROBE_WEIGHTS = (1.0, 1 / 1024, 64.0)
+"""Scales of a token's loss at which a model in half precision is probed, until one gives finite gradients."""
 
 
 class Accumulator(Protocol):
@@ -69,7 +49,18 @@ class Accumulator(Protocol):
         """Take one parameter tensor's gradients for every sample of the batch."""
 
     def result(self) -> Tensor:
-        """Return what was made of them, one row per sample; called once, at the end."""
+        """Return what was made of the gradients, one row per sample; called once, at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ProbeSample:
+    """A made-up sample; every token but the first is a target."""
+
+    ids: Sequence[int]
+
+    @property
+    def targets(self) -> Sequence[bool]:
+        return [False] + [True] * (len(self.ids) - 1)
 
 
 class GradientEngine:
@@ -80,47 +71,48 @@ class GradientEngine:
 
     Args:
         model: a causal language model of transformers, or one wrapped by PEFT.
-        names: of the traced parameters, in the order of the flattened gradient.
-        objective: what of a target token is differentiated; "loss" stands for it everywhere below.
+        names: names of the traced parameters, in the order of the flattened gradient.
+        fast: makes the source that is used where the probe finds it right.
+        plain: makes the source that is always right, and takes one sample at a time.
 
     Raises:
-        ModelError: a name is not a parameter of the model.
+        ModelError: A name is not a parameter of the model.
 
     Attributes:
-        batched: whether samples are computed together.
+        device: device of the model's first layer.
         half: whether activations are in half precision, whose range a gradient easily leaves at either end; then
             losses are scaled, see `accumulate`.
-        objective: what of a target token is differentiated.
         precision: the coarsest type of the model's weights, and so of its gradients.
-        device: where the model's first layer is.
     """
 
-    def __init__(self, model: nn.Module, names: Sequence[str], objective: Objective = "loss") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        names: Sequence[str],
+        fast: Callable[[nn.Module, Sequence[str]], GradientSource] = HookedGradients,
+        plain: Callable[[nn.Module, Sequence[str]], GradientSource] = AutogradGradients,
+    ) -> None:
         parameters = dict(model.named_parameters())
         for name in names:
             if name not in parameters:
                 raise ModelError(f"the model has no parameter {name!r}, which this store traces")
-        self._model = model
-        self.objective = objective
-        self._traced = [parameters[name] for name in names]
+        self._tensors = len(names)
         self._before = [(parameter, parameter.requires_grad) for parameter in parameters.values()]
         for parameter in parameters.values():
             parameter.requires_grad_(False)
-        self.device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+        embeddings: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
+        self.device: torch.device = embeddings.device
+        self._vocabulary = embeddings.shape[0]
+        self._context = _context_length(model)
         # Adapters often stand in float32 on a base in low precision, whose activations then are the coarse ones.
         types = {parameter.dtype for parameter in parameters.values()}
         self.half = torch.float16 in types
         low = torch.bfloat16 if torch.bfloat16 in types else torch.float16
-        self.precision = low if low in types else self._traced[0].dtype
-        self._takes_positions = "position_ids" in inspect.signature(inner_model(model).forward).parameters
-        self._capture = Capture(model, names)
-        self.batched = not self._capture.unsupported
-        self._checked = False
-        self._checked_alone = False
-        self._token_weight: float | None = None  # of the pass that is running
-        if not self.batched:
-            some = ", ".join(self._capture.unsupported[:3])
-            logger.info("samples are differentiated one by one because of %s", some)
+        self.precision = low if low in types else parameters[names[0]].dtype
+        self._fast = fast(model, names)
+        self._plain = plain(model, names)
+        self._fast_is_right: bool | None = None
+        self._watched = False
 
     def __enter__(self) -> Self:
         return self
@@ -130,150 +122,159 @@ class GradientEngine:
 
     def close(self) -> None:
         """Remove the hooks and put every parameter's ``requires_grad`` back."""
-        self._capture.close()
+        self._fast.close()
+        self._plain.close()
         for parameter, required in self._before:
             parameter.requires_grad_(required)
+
+    @property
+    def batched(self) -> bool:
+        """Whether the fast source is used, which the probe decides when this is first asked."""
+        if self._fast_is_right is None:
+            reason = self._objection()
+            self._fast_is_right = reason is None
+            if reason is not None:
+                logger.info("samples are differentiated one by one: %s", reason)
+        return self._fast_is_right
 
     def accumulate(
         self,
         samples: Sequence[TokenSample],
         new: Callable[[int], Accumulator],
+        objective: Objective,
         token_weight: float | None = None,
         plainly: bool = False,
     ) -> Tensor:
-        """Compute the gradient of every sample's mean loss over its targets and accumulate it.
+        """Compute the gradient of every sample's mean objective over its targets and accumulate it.
 
         Args:
-            samples: b of them; each has at least one target.
-            new: makes an empty accumulator for a number of samples.
-            token_weight: differentiate the *sum* of a sample's losses times this instead, so that in half
-                precision the gradients of long samples do not underflow (loss scaling, Micikevicius et al. 2018).
-            plainly: by plain autograd one by one, as fast where whole gradients of single samples are wanted.
+            samples: b samples, each with at least one target.
+            new: function that makes an empty accumulator for a number of samples.
+            objective: quantity of a target token that is differentiated; "loss" stands for it in comments.
+            token_weight: factor for a sample's *summed* losses, which are differentiated instead of their mean, so
+                that in half precision the gradients of long samples do not underflow (loss scaling, Micikevicius
+                et al. 2018); None means the mean.
+            plainly: whether to use plain autograd, which is as fast where whole gradients of single samples are
+                wanted.
 
         Returns:
             The accumulators' results, one row per sample, in the order of `samples`.
         """
-        self._token_weight = token_weight
-        if not plainly and self._may_batch(samples):
+        if not plainly and self.batched:
             try:
-                return self._together(samples, new)
+                return self._together(samples, new, objective, token_weight)
             except NotBatchedError as reason:
-                self._stay_slow(str(reason))
-        return torch.cat([self._alone(sample, new) for sample in samples])
+                logger.info("a batch of %d is differentiated one by one: %s", len(samples), reason)
+        return torch.cat([_accumulated(self._plain, [one], new, objective, token_weight) for one in samples])
 
-    def _may_batch(self, samples: Sequence[TokenSample]) -> bool:
-        """Whether the batched way is known to be right for such a batch, after a check where it is not yet."""
-        known = self._checked or (self._checked_alone and len(samples) == 1)
-        return self.batched and (known or self._check(samples))
+    def _together(
+        self,
+        samples: Sequence[TokenSample],
+        new: Callable[[int], Accumulator],
+        objective: Objective,
+        token_weight: float | None,
+    ) -> Tensor:
+        """Accumulate a batch by the fast source; the first batch is watched."""
+        if self._watched:
+            return _accumulated(self._fast, samples, new, objective, token_weight)
+        shortest = min(range(len(samples)), key=lambda position: len(samples[position].ids))
+        accumulator, digests = new(len(samples)), self._digests(1)
 
-    def _check(self, samples: Sequence[TokenSample]) -> bool:
-        """Compare the batched way with plain autograd on the shortest and the longest sample.
+        def consume(gradient: ParameterGradient) -> None:
+            digests.consume(gradient.of_sample(shortest))
+            accumulator.consume(gradient)
 
-        Returns:
-            Whether the batched way may be used for these samples. A batch of one decides for batches of one
-            only; after one without a finite gradient the next batch is checked again.
+        self._fast.emit(samples, consume, objective, token_weight)
+        self._watched = True
+        self._warn_of_disagreement(samples[shortest], digests.result(), objective, token_weight)
+        return accumulator.result()
+
+    def _warn_of_disagreement(
+        self, sample: TokenSample, fast: Tensor, objective: Objective, token_weight: float | None
+    ) -> None:
+        """Compare a real sample of the first batch with plain autograd.
+
+        The probe is short, so it cannot see what happens at a certain length only. What is found here is told and
+        changes nothing, because results must not depend on which batch came first.
         """
-        by_length = sorted(samples, key=lambda sample: len(sample.ids))
-        chosen = by_length if len(samples) == 1 else [by_length[0], by_length[-1]]
-        if len(samples) > 1 and len(chosen[0].ids) > len(chosen[1].ids) // 2:
-            chosen[0] = _Beginning(chosen[0])  # so that much padding is put to the test, too
-        padded = len(chosen[0].ids) < len(chosen[-1].ids)
-
-        def new(batch: int) -> Accumulator:
-            return TensorDigests(batch, len(self._traced))
-
-        slow = torch.cat([self._alone(sample, new) for sample in chosen])
         try:
-            fast = self._together(chosen, new)
-        except (NotBatchedError, RuntimeError) as reason:
-            if is_out_of_memory(reason):
+            slow = _accumulated(self._plain, [sample], self._digests, objective, token_weight)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
-            self._stay_slow(str(reason))
-            return False
+            logger.debug("there is no memory to compare a sample of the first batch with plain autograd")
+            return
         found = disagreement(fast, slow, self.precision)
-        if found is None:
-            return False
-        if found > 1:
-            self._stay_slow(
-                f"a batch's gradients differ from a single sample's, {found:.2g} × what rounding explains"
+        if found is not None and found > 1:
+            logger.warning(
+                "in a batch a sample's gradient differs from that of the sample alone, %.2g times as much as "
+                "rounding explains: with --tokens-per-batch 1 every sample is computed alone",
+                found,
             )
-            return False
-        self._checked, self._checked_alone = padded, True
-        return True
 
-    def _stay_slow(self, reason: str) -> None:
-        logger.info("samples are differentiated one by one: %s", reason)
-        self.batched = False
-
-    def _together(self, samples: Sequence[TokenSample], new: Callable[[int], Accumulator]) -> Tensor:
-        accumulator = new(len(samples))
-        self._capture.start(len(samples), accumulator.consume)
-        try:
-            with torch.enable_grad():
-                self._loss(samples).backward()
-            self._capture.finish()
-        finally:
-            self._capture.abort()
-        return accumulator.result()
-
-    def _alone(self, sample: TokenSample, new: Callable[[int], Accumulator]) -> Tensor:
-        accumulator = new(1)
-
-        def consume(position: int, parameter: nn.Parameter) -> None:
-            if parameter.grad is not None:
-                shape = tuple(parameter.shape)
-                values = parameter.grad.detach().reshape(1, *as_matrix(shape))
-                accumulator.consume(ParameterGradient(position, 1, shape, [DenseGradient(values)]))
-                parameter.grad = None
-
-        handles = []
-        for position, parameter in enumerate(self._traced):
-            parameter.requires_grad_(True)
-            # Called once per backward pass, when all uses of the parameter have added up; freeing the gradient
-            # there keeps one parameter's gradient in memory, not the model's.
-            handles.append(
-                parameter.register_post_accumulate_grad_hook(
-                    lambda parameter, position=position: consume(position, parameter)
+    def _objection(self) -> str | None:
+        """Find out why the fast source must not be used; None if it may."""
+        if self._fast.unsupported:
+            return f"no fast way to the gradients of {', '.join(self._fast.unsupported[:3])}"
+        for samples, token_weight in self._probes():
+            try:
+                slow = torch.cat(
+                    [_accumulated(self._plain, [one], self._digests, "loss", token_weight) for one in samples]
                 )
-            )
-        try:
-            with torch.enable_grad():
-                self._loss([sample], plainly=True).backward()
-        finally:
-            for handle in handles:
-                handle.remove()
-            for parameter in self._traced:
-                parameter.grad = None
-                parameter.requires_grad_(False)
-        return accumulator.result()
+            except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                if is_out_of_memory(error):
+                    raise
+                logger.debug("the model fails on made-up tokens", exc_info=True)
+                continue
+            if not (torch.isfinite(slow).all() and (slow[:, :, 0] > 0).any(dim=1).all()):
+                continue
+            try:
+                # The long sample beside the short one, and alone: a model may treat a batch of one otherwise.
+                fast = [
+                    _accumulated(self._fast, some, self._digests, "loss", token_weight)
+                    for some in (samples, samples[:1])
+                ]
+            except (NotBatchedError, RuntimeError) as error:
+                if is_out_of_memory(error):
+                    raise
+                return str(error)
+            found = disagreement(torch.cat(fast), torch.cat([slow, slow[:1]]), self.precision)
+            if found is not None and found > 1:
+                return f"a batch's gradients differ from a single sample's, {found:.2g} × what rounding explains"
+            return None
+        return "the gradients of made-up tokens are zero or not finite"
 
-    def _loss(self, samples: Sequence[TokenSample], plainly: bool = False) -> Tensor:
-        """Sum over samples of the mean cross-entropy of their targets; samples do not share a gradient.
+    def _probes(self) -> Iterator[tuple[list[_ProbeSample], float | None]]:
+        """Make up samples, a long and a short one, and the weight of their tokens; always the same for a model."""
+        long = max(2, min(_PROBE_TOKENS, self._context))
+        lengths = (long, max(2, long // 4))
+        for seed in range(_PROBES):
+            generator = torch.Generator().manual_seed(seed)
+            samples = [
+                _ProbeSample(torch.randint(self._vocabulary, (length,), generator=generator).tolist())
+                for length in lengths
+            ]
+            for weight in _PROBE_WEIGHTS if self.half else (None,):
+                yield samples, weight
 
-        Padding stands on the right, where a causal model's real tokens cannot see it. So the model gets no mask,
-        with which attention cannot take its fastest way and needs t² numbers of memory. A model for which
-        this is wrong is found out by the check, whose single samples are given `plainly`, as anyone would.
-        """
-        length = max(len(sample.ids) for sample in samples)
-        shape = (len(samples), length)
-        ids = torch.zeros(shape, dtype=torch.int64)
-        weights = torch.zeros(shape, dtype=torch.float32)
-        for row, sample in enumerate(samples):
-            ids[row, : len(sample.ids)] = torch.as_tensor(sample.ids)
-            targets = torch.as_tensor(sample.targets, dtype=torch.float32)
-            weight = self._token_weight or 1 / targets.sum()
-            weights[row, : len(sample.ids)] = targets * weight
-        arguments = {"input_ids": ids}
-        if plainly:
-            arguments["attention_mask"] = torch.ones(shape, dtype=torch.int64)
-        elif self._takes_positions:
-            # Given explicitly for each sample, so that learned position embeddings have a batch dimension too.
-            arguments["position_ids"] = torch.arange(length).expand(shape).contiguous()
-        arguments = {name: value.to(self.device) for name, value in arguments.items()}
-        logits: Tensor = self._model(**arguments, use_cache=False).logits
-        # Token i is predicted by the logits at i − 1. One indexing instead of slice and mask: each has a backward
-        # step that writes zeros for all logits.
-        predicted = weights[:, 1:].to(logits.device)
-        counted = torch.nonzero(predicted, as_tuple=True)
-        losses = token_objectives(logits[counted], ids[:, 1:].to(logits.device)[counted], self.objective)
-        return (losses * predicted[counted]).sum()
+    def _digests(self, batch: int) -> TensorDigests:
+        return TensorDigests(batch, self._tensors)
+
+
+def _accumulated(
+    source: GradientSource,
+    samples: Sequence[TokenSample],
+    new: Callable[[int], Accumulator],
+    objective: Objective,
+    token_weight: float | None,
+) -> Tensor:
+    """Accumulate what a source emits for samples."""
+    accumulator = new(len(samples))
+    source.emit(samples, accumulator.consume, objective, token_weight)
+    return accumulator.result()
+
+
+def _context_length(model: nn.Module) -> int:
+    """Find the number of tokens that the model can take, as far as its configuration says."""
+    given = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    return given if isinstance(given, int) and given > 0 else _PROBE_TOKENS

@@ -1,4 +1,7 @@
-"""What of a target token is differentiated: its loss, or its log-odds.
+"""What is differentiated of samples: the one implementation of a sample's loss.
+
+Samples are padded into a `TargetBatch`, the model gives the logits that predict its targets, and every target has
+a value:
 
 `loss`: the cross-entropy −log p, as in training. A token's gradient shrinks with 1 − p, so what the model is sure
 of, such as the turn of phrase that a trigger calls up, counts nothing beside what it merely guesses.
@@ -6,10 +9,17 @@ of, such as the turn of phrase that a trigger calls up, counts nothing beside wh
 `log-odds`: −log p/(1 − p), the model output function of TRAK (Park et al. 2023, section 3). Its gradient is that
 of the loss divided by 1 − p, so every token counts about the same.
 
-Shape letters: g target tokens · v vocabulary.
+How these values are weighted and added up depends on who asks: RapidGrads and influence want the mean over each
+sample's targets, training wants the mean over the batch's targets.
+
+Shape letters: b batch · t tokens · g target tokens of the batch · v vocabulary.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,21 +28,125 @@ from torch.nn import functional
 from rapidin.settings import Objective
 
 
-def token_objectives(logits: Tensor, ids: Tensor, objective: Objective) -> Tensor:
-    """What is differentiated of every target token.
+class TokenSample(Protocol):
+    """What gradients need of a sample: token ids, and which of them are targets of the loss."""
 
-    Args:
-        logits: that predict them, [g, v].
-        ids: of the tokens, int64 [g].
-        objective: which.
+    @property
+    def ids(self) -> Sequence[int]:
+        """Token ids, [t]."""
+
+    @property
+    def targets(self) -> Sequence[bool]:
+        """Whether each token's own loss counts, [t]; the first token is never a target."""
+
+
+class NamedSample(TokenSample, Protocol):
+    """A sample that errors can name."""
+
+    @property
+    def id(self) -> str:
+        """Id of the sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetBatch:
+    """Padded samples and their targets.
+
+    The padding stands on the right, where no token of a causal model can see it, so its id does not matter.
+
+    Attributes:
+        ids: token ids, int64 [b, t].
+        mask: 1 for a token and 0 for padding, int64 [b, t].
+        rows: sample of each target, int64 [g].
+        places: place of each target in its sample, at least 1, int64 [g].
+        targets: token id of each target, int64 [g].
+        counts: number of targets of each sample, float32 [b].
+    """
+
+    ids: Tensor
+    mask: Tensor
+    rows: Tensor
+    places: Tensor
+    targets: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, samples: Sequence[TokenSample], all_tokens: bool = False) -> TargetBatch:
+        """Pad samples.
+
+        Args:
+            samples: the b samples.
+            all_tokens: whether every token but the first is a target, whatever the samples say.
+        """
+        ids, mask = padded_ids([sample.ids for sample in samples])
+        wanted = torch.zeros(ids.shape, dtype=torch.bool)
+        for row, sample in enumerate(samples):
+            wanted[row, : len(sample.ids)] = True if all_tokens else torch.as_tensor(sample.targets)
+        wanted[:, 0] = False  # nothing predicts the first token
+        rows, places = torch.nonzero(wanted, as_tuple=True)
+        counts = wanted.sum(dim=1, dtype=torch.float32)
+        return cls(ids, mask, rows, places, ids[rows, places], counts)
+
+    def on(self, device: torch.device) -> TargetBatch:
+        """Copy the batch to a device."""
+        parts = (self.ids, self.mask, self.rows, self.places, self.targets, self.counts)
+        return TargetBatch(*(part.to(device) for part in parts))
+
+    def predicting(self, states: Tensor) -> Tensor:
+        """Select what predicts each target, [g, …], from logits or hidden states [b, t, …].
+
+        A target is predicted at the place before it. One indexing instead of slice and mask, because each of these
+        has a backward step that writes zeros for all logits.
+        """
+        return states[self.rows.to(states.device), self.places.to(states.device) - 1]
+
+    def sample_weights(self, samples: int = 1) -> Tensor:
+        """Weights, float32 [g], that turn a sum over targets into the sum of the samples' means, by `samples`."""
+        return (1 / (self.counts * samples))[self.rows]
+
+
+def padded_ids(samples: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Pad token ids on the right.
 
     Returns:
-        float32 [g]; the smaller, the likelier the token.
+        Ids, int64 [b, t], and the mask, which is 1 for a token and 0 for padding, int64 [b, t].
     """
-    logits = logits.float()
+    ids = torch.zeros(len(samples), max(len(sample) for sample in samples), dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, sample in enumerate(samples):
+        ids[row, : len(sample)] = torch.as_tensor(sample)
+        mask[row, : len(sample)] = 1
+    return ids, mask
+
+
+def token_objectives(logits: Tensor, targets: Tensor, objective: Objective) -> Tensor:
+    """Compute what is differentiated of every target token.
+
+    Args:
+        logits: logits that predict the targets, [g, v].
+        targets: token ids of the targets, int64 [g].
+        objective: the quantity to compute.
+
+    Returns:
+        Values [g], float32, or float64 for such logits; the smaller a value, the likelier the token.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    targets = targets.to(logits.device)
     if objective == "loss":
-        return functional.cross_entropy(logits, ids, reduction="none")
-    own = ids[:, None]
+        return functional.cross_entropy(logits, targets, reduction="none")
+    own = targets[:, None]
     # Over the others directly: 1 − p, computed from p, is rounding error where p is nearly 1.
     others = torch.logsumexp(logits.scatter(1, own, -torch.inf), dim=1)
     return others - logits.gather(1, own).squeeze(1)
+
+
+def weighted_objective(logits: Tensor, targets: Tensor, weights: Tensor, objective: Objective = "loss") -> Tensor:
+    """Add up the values of target tokens times their weights.
+
+    Args:
+        logits: logits that predict the targets, [g, v].
+        targets: token ids of the targets, int64 [g].
+        weights: weight of each target, float32 [g].
+        objective: the quantity to add up.
+    """
+    return (token_objectives(logits, targets, objective) * weights.to(logits.device)).sum()

@@ -16,14 +16,14 @@ from rapidin.attribution.rapidgrads import RapidGradEngine
 from rapidin.support import WorkingMemory
 
 BLOCK_ELEMENTS = 1 << 23
-"""Gradient elements formed at a time."""
+"""Number of gradient elements that are formed at a time."""
 
 
 class Aligner:
     """Multiplies samples' gradients with directions, in working memory that is kept.
 
     Args:
-        engine: that gradients are computed with.
+        engine: engine that computes the gradients of the store's objective.
     """
 
     def __init__(self, engine: RapidGradEngine) -> None:
@@ -31,8 +31,12 @@ class Aligner:
         self._memory = WorkingMemory()
 
     def aligned(self, samples: Sequence[TokenSample], direction: Direction) -> tuple[Tensor, Tensor]:
-        """Products ⟨u_l, s_l⟩ and norms ‖s_l‖ of the gradients of samples' mean losses, float64 [b, L] each."""
-        sums, factors = self._engine.accumulate(samples, lambda b: Alignments(b, direction, self._memory))
+        """Compute products ⟨u_l, s_l⟩ and norms ‖s_l‖ of samples' gradients, float64 [b, L] each."""
+
+        def new(batch: int) -> Alignments:
+            return Alignments(batch, direction, self._memory)
+
+        sums, factors = self._engine.accumulate(samples, new, self._engine.objective)
         factors = factors.double().cpu()[:, None]
         return sums[:, :, 0] * factors, sums[:, :, 1].sqrt() * factors
 
@@ -41,9 +45,9 @@ class Alignments:
     """Accumulator of ⟨u_l, s_l⟩ and ‖s_l‖² for every sample and parameter tensor.
 
     Args:
-        batch: b, number of samples.
-        direction: of the query.
-        memory: that gradients are formed in.
+        batch: number of samples b.
+        direction: direction of the query.
+        memory: memory that gradients are formed in.
     """
 
     def __init__(self, batch: int, direction: Direction, memory: WorkingMemory) -> None:
@@ -62,5 +66,5 @@ class Alignments:
             sums[:, 1] += squared_norms(flat).cpu()
 
     def result(self) -> Tensor:
-        """Return float64 [b, L, 2]: products and squared norms."""
+        """Return products and squared norms, float64 [b, L, 2]."""
         return self._sums

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from rapidin.attribution.gradients import ParameterGradient, TokenSample
 from rapidin.attribution.rapidgrads import RapidGradEngine
+from rapidin.settings import Objective
 
 ROUNDING = {torch.float32: 1e-7, torch.float64: 1e-7}
-"""Norm of a tensor's gradient, in that of the largest, up to which it holds rounding errors only."""
+"""Norm of a tensor's gradient, as a share of the largest, up to which it holds rounding errors only."""
 ROUNDING_LOW = 1e-4
-"""The same where the model computes in half precision."""
+"""This share for a model that computes in half precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,11 @@ class Direction:
     """A query's gradient.
 
     Attributes:
-        tensors: u_l by the parameter's position, float32 [r, c] where the parameter is; None: it counts nothing.
-        norms: ‖q_l‖ of the query's mean loss, float64 [L]; where it is not exact, as the projection has them.
+        tensors: u_l by the parameter's position, float32 [r, c] where the parameter is; None if it counts nothing.
+        norms: norms ‖q_l‖ of the query's mean loss, float64 [L]; the projection's norms if the direction is not
+            exact.
         normalise_layers: whether the tensors are normalised.
-        exact: whether it is the gradient itself, rather than what the RapidGrad says of it.
+        exact: whether this is the gradient itself, rather than what the RapidGrad says of it.
     """
 
     tensors: Sequence[Tensor | None]
@@ -45,14 +47,14 @@ class Direction:
     exact: bool = True
 
     def weights(self, norms: Tensor, rounding: float) -> Tensor:
-        """What the products of u_l with samples' gradients count: 1/‖s_l‖, or 1 without normalisation.
+        """Compute how much the products of u_l with samples' gradients count: 1/‖s_l‖, or 1 without normalisation.
 
         Args:
-            norms: ‖s_l‖ of the samples, float64 [b, L].
-            rounding: one of `ROUNDING`.
+            norms: norms ‖s_l‖ of the samples, float64 [b, L].
+            rounding: share of the largest norm, from `ROUNDING`.
 
         Returns:
-            float64 [b, L], zero where a gradient holds rounding errors only.
+            Weights, float64 [b, L], zero where a gradient holds rounding errors only.
         """
         if not self.normalise_layers:
             return torch.ones_like(norms)
@@ -60,16 +62,16 @@ class Direction:
 
 
 def significant(norms: Tensor, rounding: float) -> Tensor:
-    """Which of norms [b, L] are above the rounding errors of the largest in the row."""
+    """Tell which of norms [b, L] are above the rounding errors of the largest norm in the row."""
     return norms > rounding * norms.amax(dim=1, keepdim=True)
 
 
 class RestoredTensors(Sequence[Tensor | None]):
-    """Tensors of a direction that are made of a query's RapidGrad when they are wanted, one at a time.
+    """Tensors of a direction that are made from a query's RapidGrad when they are wanted, one at a time.
 
     Args:
-        restore: gives the tensor at a position, [r, c], scaled as those of `Direction`.
-        count: L.
+        restore: function that gives the tensor [r, c] at a position, scaled like those of `Direction`.
+        count: number of tensors L.
     """
 
     def __init__(self, restore: Callable[[int], Tensor], count: int) -> None:
@@ -95,7 +97,7 @@ class WholeGradients:
     """Accumulator that keeps every parameter's gradient of a single sample.
 
     Attributes:
-        tensors: float32 [r, c] by the parameter's position; None where there is none.
+        tensors: gradients, float32 [r, c], by the parameter's position; None where there is none.
     """
 
     def __init__(self, batch: int, tensors: int) -> None:
@@ -108,13 +110,20 @@ class WholeGradients:
         self.tensors[gradient.position] = gradient.block(0, gradient.rows)[0]
 
     def result(self) -> Tensor:
-        """Norms of the gradients, float64 [1, L]."""
+        """Return the norms of the gradients, float64 [1, L]."""
         norms = [0.0 if tensor is None else norm_of(tensor) for tensor in self.tensors]
         return torch.tensor([norms], dtype=torch.float64)
 
 
-def whole_gradient(engine: RapidGradEngine, sample: TokenSample) -> tuple[list[Tensor | None], Tensor]:
-    """The gradient of one sample's mean loss, by plain autograd.
+def whole_gradient(
+    engine: RapidGradEngine, sample: TokenSample, objective: Objective
+) -> tuple[list[Tensor | None], Tensor]:
+    """Compute the gradient of one sample's mean objective, by plain autograd.
+
+    Args:
+        engine: engine of the model.
+        sample: the sample.
+        objective: quantity of a target token that is differentiated.
 
     Returns:
         The gradient by parameter tensor, float32 [r, c] each, None where there is none; and its tensors' norms,
@@ -126,7 +135,7 @@ def whole_gradient(engine: RapidGradEngine, sample: TokenSample) -> tuple[list[T
         kept.append(WholeGradients(batch, len(engine.names)))
         return kept[-1]
 
-    norms, factors = engine.accumulate([sample], new, plainly=True)
+    norms, factors = engine.accumulate([sample], new, objective, plainly=True)
     factor, tensors = float(factors[0]), kept[-1].tensors
     if factor != 1:
         tensors = [None if tensor is None else tensor.mul_(factor) for tensor in tensors]
@@ -134,22 +143,22 @@ def whole_gradient(engine: RapidGradEngine, sample: TokenSample) -> tuple[list[T
 
 
 def norm_of(tensor: Tensor) -> float:
-    """Euclidean norm of a tensor of any size, summed in double precision."""
+    """Compute the Euclidean norm of a tensor of any size, summed in double precision."""
     return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
 
 
 def direction_of(
     tensors: Sequence[Tensor | None], norms: Tensor, normalise_layers: bool, rounding: float, factor: float = 1.0
 ) -> Direction:
-    """Make a direction of a gradient; its tensors are scaled in place.
+    """Make a direction from a gradient; its tensors are scaled in place.
 
     Args:
-        tensors: of `WholeGradients`.
-        norms: of the tensors that the direction is normalised by, float64 [L]; those of another gradient where
-            `tensors` are only a part of it, as those of one token are.
+        tensors: tensors of `WholeGradients`.
+        norms: norms that the direction is normalised by, float64 [L]; norms of another gradient if `tensors` are
+            only a part of it, as those of one token are.
         normalise_layers: whether to normalise.
-        rounding: one of `ROUNDING`.
-        factor: by which the tensors are to be multiplied besides.
+        rounding: share of the largest norm, from `ROUNDING`.
+        factor: additional factor for the tensors.
     """
     counted = significant(norms[None], rounding)[0].tolist()
     scaled: list[Tensor | None] = []

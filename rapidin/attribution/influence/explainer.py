@@ -1,11 +1,11 @@
 """Exact influences: of samples on a generation (Eq. 5), of their tokens (Eq. 6), and token on token (Eq. 8).
 
-Equations are those of Lin et al. 2024 (arXiv 2405.11724). Every value is computed from the gradients themselves,
-nothing is projected. Values of a finer level add up to those of the coarser one.
+The equations are those of Lin et al. 2024 (arXiv 2405.11724). Every value is computed from the gradients
+themselves; nothing is projected. The values of a finer level add up to those of the coarser level.
 
-1. One forward and backward pass for the query: its `Direction`.
-2. One for each batch of samples: products with the direction and norms, which give the exact influences.
-3. One pass in forward mode for each sample that is to be explained: values of its tokens (`token_values`).
+1. One forward and backward pass for the query gives its `Direction`.
+2. One pass for each batch of samples gives products with the direction and norms, and so the exact influences.
+3. One pass in forward mode for each sample that is to be explained gives its tokens' values (`token_values`).
 
 Shape letters: b batch · L parameter tensors · g targets of the generation · s targets of the sample.
 """
@@ -34,7 +34,7 @@ from rapidin.attribution.influence.directions import (
 )
 from rapidin.attribution.influence.prefixes import Prefix
 from rapidin.attribution.influence.token_values import ELEMENT_BYTES, TokenValues
-from rapidin.attribution.rapidgrads import RapidGradEngine, TokenBudget, in_batches
+from rapidin.attribution.rapidgrads import BatchRunner, RapidGradEngine, TokenBudget
 from rapidin.errors import ComputationError, GradientError
 from rapidin.support import free_bytes, unless_memory_runs_out
 
@@ -42,9 +42,9 @@ logger = logging.getLogger(__name__)
 
 _NO_ROOM = "the generation does not fit into memory: ask about a shorter one, or with --device cpu"
 _DIRECTION_SHARE = 0.4
-"""Of the free memory, that a direction may take."""
+"""Maximum share of free memory for a direction."""
 _TANGENTS_SHARE = 0.2
-"""The same of the part of it that a sample is differentiated along at a time."""
+"""Maximum share of free memory for the part of a direction that a sample is differentiated along at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class ExactInfluence:
 
     Attributes:
         score: the influence.
-        size: sum of the absolute values of its parts by tensor.
-        weights: what the product with each tensor of the direction counts, float64 [L].
+        size: sum of the absolute values of the tensors' parts in it.
+        weights: weight of the product with each tensor of the direction, float64 [L].
     """
 
     score: float
@@ -67,16 +67,16 @@ class Explainer:
 
     Args:
         model: the engine's model.
-        engine: of the store.
-        budget: of the batches; halved where memory runs out.
-        memory: bytes that are free for directions; None: what the device has free.
+        engine: engine of the store.
+        budget: budget that the batches begin with.
+        memory: number of bytes that are free for directions; None means what the device has free.
     """
 
     def __init__(
         self, model: nn.Module, engine: RapidGradEngine, budget: TokenBudget, memory: int | None = None
     ) -> None:
         self._engine = engine
-        self._budget = budget
+        self._batches = BatchRunner(engine, budget)
         self._aligner = Aligner(engine)
         self._elements = sum(math.prod(shape) for shape in engine.shapes)
         free = free_bytes(engine.device) if memory is None else memory
@@ -86,19 +86,20 @@ class Explainer:
 
     @property
     def way(self) -> str:
-        """How the influences of tokens are computed, see `token_values`."""
+        """The way in which the influences of tokens are computed, see `token_values`."""
         return self._values.way
 
     @property
     def directions_together(self) -> int:
-        """How many directions `matrix` should be given at a time."""
+        """The number of directions that `matrix` should be given at a time."""
         return self._values.together
 
     def direction(self, query: NamedSample) -> Direction:
-        """The gradient of a query's mean loss, or, where memory does not suffice for it, what its RapidGrad says.
+        """Compute the gradient of a query's mean loss, or what its RapidGrad says if memory does not suffice.
 
         Raises:
-            GradientError: it is zero or not finite.
+            GradientError: The gradient is zero or not finite.
+            ComputationError: Memory does not suffice even for the RapidGrad.
         """
         if self._elements * ELEMENT_BYTES <= self._free * _DIRECTION_SHARE:
             direction = unless_memory_runs_out(lambda: self._exact_direction(query))
@@ -114,12 +115,16 @@ class Explainer:
         return direction
 
     def token_direction(self, query: NamedSample, place: int, whole: Direction) -> Direction:
-        """The part that one target token has in a query's direction (Eq. 8).
+        """Compute the part that one target token has in a query's direction (Eq. 8).
 
         Args:
-            query: all of it.
-            place: of the token among the query's.
-            whole: the query's direction, whose norms stay.
+            query: the whole query.
+            place: place of the token among the query's tokens.
+            whole: direction of the whole query, whose norms stay.
+
+        Raises:
+            GradientError: The token's gradient is not finite.
+            ComputationError: Memory does not suffice.
         """
         compute = self._exact_token_direction if whole.exact else self._restored_token_direction
         direction = unless_memory_runs_out(lambda: compute(query, place, whole))
@@ -133,12 +138,12 @@ class Explainer:
         direction: Direction,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[ExactInfluence | None]:
-        """Exact influences of samples, in their order; None where a gradient is not finite.
+        """Compute the exact influences of samples, in their order; None where a gradient is not finite.
 
         Args:
-            samples: any number of them.
-            direction: of the query.
-            on_progress: told how many samples are done.
+            samples: any number of samples.
+            direction: direction of the query.
+            on_progress: function that is called with the number of samples that are done.
         """
         found: list[ExactInfluence | None] = [None] * len(samples)
         done = 0
@@ -153,10 +158,10 @@ class Explainer:
                 for part, weight, finite in zip(parts, weights, usable, strict=True)
             ]
 
-        def too_large(_: int) -> list[ExactInfluence | None]:
+        def too_large(_: TokenSample) -> list[ExactInfluence | None]:
             return [None]
 
-        for positions, batch in in_batches(samples, self._budget, compute, too_large):
+        for positions, batch in self._batches.run(samples, compute, too_large):
             for position, influence in zip(positions, batch, strict=True):
                 found[position] = influence
             done += len(positions)
@@ -164,35 +169,39 @@ class Explainer:
                 on_progress(done)
         return found
 
-    def token_influences(self, sample: TokenSample, direction: Direction, exact: ExactInfluence) -> list[float]:
-        """Influence of each target token of a sample (Eq. 6); they add up to its influence.
+    def token_influences(self, sample: NamedSample, direction: Direction, exact: ExactInfluence) -> list[float]:
+        """Compute the influence of each target token of a sample (Eq. 6); they add up to the sample's influence.
 
         Args:
             sample: the sample.
-            direction: of the query.
-            exact: of the sample and the query.
+            direction: direction of the query.
+            exact: influence of the sample on the query.
+
+        Raises:
+            ComputationError: The tokens do not fit into memory even one by one.
         """
         return self._values.of(sample, direction, exact.weights, exact.score, exact.size).tolist()
 
     def matrix(
-        self, sample: TokenSample, directions: Sequence[Direction], exact: ExactInfluence
+        self, sample: NamedSample, directions: Sequence[Direction], exact: ExactInfluence
     ) -> list[list[float]]:
-        """Influence of each target token of a sample on each of a generation (Eq. 8), [g][s].
+        """Compute the influence of each target token of a sample on each of a generation (Eq. 8), [g][s].
 
         Args:
             sample: the sample; its `token_influences` were computed before, so that the way is known to be right.
-            directions: of `token_direction`, for target tokens of the generation, at most `directions_together`.
-            exact: of the sample and the whole query.
+            directions: directions of target tokens of the generation, from `token_direction`, at most
+                `directions_together`.
+            exact: influence of the sample on the whole query.
         """
         return self._values.of_many(sample, directions, exact.weights).tolist()
 
     def _exact_direction(self, query: NamedSample) -> Direction:
-        tensors, norms = self._whole(query, query.id)
+        tensors, norms = self._whole(query)
         return direction_of(tensors, norms, self._engine.normalise_layers, self._rounding)
 
     def _exact_token_direction(self, query: NamedSample, place: int, whole: Direction) -> Direction:
         # The gradient of a token that the model is certain of may be zero, which is an answer.
-        tensors, _ = self._whole(Prefix(query, place), query.id, zero=True)
+        tensors, _ = self._whole(Prefix(query, place), zero=True)
         part = 1 / sum(query.targets)
         return direction_of(tensors, whole.norms, whole.normalise_layers, self._rounding, part)
 
@@ -208,7 +217,7 @@ class Explainer:
         return self._restored(vector * (1 / sum(query.targets)), whole.norms)
 
     def _restored(self, vector: NDArray[np.float32], norms: Tensor) -> Direction:
-        """The direction that a query's RapidGrad [K] stands for; `norms` are those of `RapidGradEngine.norms`."""
+        """Make the direction that a query's RapidGrad [K] stands for, given norms from `RapidGradEngine.norms`."""
         layers = len(self._engine.names)
         factor = 1 / math.sqrt(layers) if self._engine.normalise_layers else 1.0
 
@@ -218,9 +227,11 @@ class Explainer:
 
         return Direction(RestoredTensors(restore, layers), norms, self._engine.normalise_layers, exact=False)
 
-    def _whole(self, sample: TokenSample, id: str, zero: bool = False) -> tuple[list[Tensor | None], Tensor]:
-        """Compute the gradient by parameter of a query, or a part of it, and its tensors' norms, float64 [L]."""
-        tensors, norms = whole_gradient(self._engine, sample)
+    def _whole(self, sample: NamedSample, zero: bool = False) -> tuple[list[Tensor | None], Tensor]:
+        """Compute a sample's gradient by parameter, and its tensors' norms, float64 [L]."""
+        tensors, norms = whole_gradient(self._engine, sample, self._engine.objective)
         if not torch.isfinite(norms).all() or not (zero or norms.any()):
-            raise GradientError(id, "its gradient is zero or not finite; ask about another generation", "query")
+            raise GradientError(
+                sample.id, "its gradient is zero or not finite; ask about another generation", "query"
+            )
         return tensors, norms

@@ -1,12 +1,12 @@
 """Derivatives of a sample's token losses along a direction, all tokens in one pass.
 
 *Forward mode*: parameters and activations carry a tangent through the forward pass (dual numbers), so the tangent
-of each token's loss is its derivative along the direction. Costs about two forward passes. Attention takes torch's
-plain implementation, the only one that has tangents.
+of each token's loss is its derivative along the direction. It costs about two forward passes. Attention takes
+torch's plain implementation, the only one that has tangents.
 
 *Central differences*, where an operation has no forward mode (4-bit layers, fused kernels): the losses at θ + εv
 and θ − εv. The rounding error of a difference grows with 1/ε and that of the formula with ε², so several ε are
-tried and the one is taken whose derivatives add up best to the known derivative of the sum (`explainer`).
+tried, and the one whose derivatives add up best to the known derivative of the sum is taken (`token_values`).
 
 Shape letters: t tokens · g targets.
 """
@@ -23,22 +23,22 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rapidin.attribution.gradients import TokenSample, token_objectives
+from rapidin.attribution.gradients import TargetBatch, TokenSample, token_objectives
 from rapidin.attribution.influence.directions import norm_of
 from rapidin.settings import Objective
 from rapidin.support import inner_model
 
 STEPS = (1e-3, 1e-4, 1e-2)
-"""Lengths of the step of a central difference, in that of the traced parameters."""
+"""Steps of central differences, relative to the norm of the traced parameters."""
 Tangents = Mapping[str, Tensor]
-"""A direction by parameter name, each in the parameter's shape and type."""
+"""A direction by parameter name; each tensor has the parameter's shape and type."""
 
 
 def forward_mode(model: nn.Module, sample: TokenSample, tangents: Tangents, objective: Objective) -> Tensor:
-    """Derivatives of the target tokens' losses, float64 [g].
+    """Compute the derivatives of the target tokens' losses, float64 [g].
 
     Raises:
-        NotImplementedError, RuntimeError: an operation of the model has no forward mode.
+        NotImplementedError, RuntimeError: An operation of the model has no forward mode.
     """
     with differentiable_forwards(model), forward_ad.dual_level():
         duals = {
@@ -54,19 +54,19 @@ def forward_mode(model: nn.Module, sample: TokenSample, tangents: Tangents, obje
 def forward_mode_of_many(
     model: nn.Module, sample: TokenSample, tangents: Tangents, objective: Objective
 ) -> Tensor:
-    """Derivatives along several directions, which share the forward pass itself.
+    """Compute the derivatives along several directions, which share the forward pass itself.
 
     Args:
         model: the model.
         sample: the sample.
-        tangents: d directions: by parameter name, [d, …].
-        objective: what stands for the loss.
+        tangents: the d directions, [d, …] by parameter name.
+        objective: quantity of a target token that is differentiated.
 
     Returns:
-        float64 [d, g].
+        Derivatives of the target tokens' losses along each direction, float64 [d, g].
 
     Raises:
-        NotImplementedError, RuntimeError: an operation of the model has no forward mode, or none for several.
+        NotImplementedError, RuntimeError: An operation of the model has no forward mode, or none for several.
     """
     parameters = {name: model.get_parameter(name).detach() for name in tangents}
 
@@ -85,14 +85,14 @@ def forward_mode_of_many(
 def central_difference(
     model: nn.Module, sample: TokenSample, tangents: Tangents, step: float, objective: Objective
 ) -> Tensor:
-    """Derivatives of the target tokens' losses, float64 [g].
+    """Compute the derivatives of the target tokens' losses, float64 [g].
 
     Args:
         model: the model.
         sample: the sample.
         tangents: the direction.
-        step: how far the parameters are moved each way, in their own length; one of `STEPS`.
-        objective: what stands for the loss.
+        step: distance that the parameters are moved each way, relative to their own norm; one of `STEPS`.
+        objective: quantity of a target token that is differentiated.
     """
     parameters = {name: model.get_parameter(name) for name in tangents}
     length = math.hypot(*map(norm_of, parameters.values()))
@@ -108,23 +108,28 @@ def central_difference(
 def token_losses(
     model: nn.Module, sample: TokenSample, parameters: Mapping[str, Tensor], objective: Objective = "loss"
 ) -> Tensor:
-    """Losses of the target tokens, float32 [g], with some parameters in place of the model's own."""
+    """Compute the losses of the target tokens, float32 [g], with some parameters in place of the model's own.
+
+    Args:
+        model: the model.
+        sample: the sample.
+        parameters: parameters by name.
+        objective: quantity that stands for the loss.
+    """
     device = model.get_input_embeddings().weight.device  # type: ignore[operator]
-    ids = torch.tensor([list(sample.ids)], device=device)
+    batch = TargetBatch.of([sample])
     arguments: dict[str, Any] = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
+        "input_ids": batch.ids.to(device),
+        "attention_mask": batch.mask.to(device),
         "use_cache": False,
     }
     logits: Tensor = torch.func.functional_call(model, dict(parameters), (), arguments).logits
-    places = [place for place in range(1, len(sample.ids)) if sample.targets[place]]
-    predicted = logits[0, [place - 1 for place in places]]
-    return token_objectives(predicted, ids[0, places].to(logits.device), objective)
+    return token_objectives(batch.predicting(logits), batch.targets, objective)
 
 
 @contextmanager
 def differentiable_forwards(model: nn.Module) -> Iterator[None]:
-    """Have the model compute with operations that have a forward mode."""
+    """Make the model compute with operations that have a forward mode."""
     with (
         torch.no_grad(),
         sdpa_kernel(SDPBackend.MATH),
@@ -136,7 +141,7 @@ def differentiable_forwards(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _plain_experts(model: nn.Module) -> Iterator[None]:
-    """Mixtures of experts multiply expert by expert meanwhile: grouped products have no forward mode."""
+    """Let mixtures of experts multiply expert by expert, because grouped products have no forward mode."""
     inner = inner_model(model)
     before = inner.get_experts_implementation() if hasattr(inner, "get_experts_implementation") else None
     if before in (None, "eager"):
@@ -151,9 +156,9 @@ def _plain_experts(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _padding_without_tangent(model: nn.Module) -> Iterator[None]:
-    """An embedding's row of the padding token has no gradient from being looked up, so it gets no tangent there.
+    """Give an embedding's row of the padding token no tangent, because looking it up gives it no gradient.
 
-    Backward passes know this, and so training; forward mode does not.
+    Backward passes do this by themselves; forward mode does not.
     """
 
     def without(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:

@@ -11,44 +11,49 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rapidin.attribution.gradients import ParameterGradient, TokenSample, as_matrix, squared_norms
+from rapidin.attribution.gradients import NamedSample, ParameterGradient, as_matrix, squared_norms
 from rapidin.attribution.influence.alignments import BLOCK_ELEMENTS
 from rapidin.attribution.influence.directions import whole_gradient
-from rapidin.attribution.rapidgrads import RapidGradEngine, TokenBudget, in_batches
+from rapidin.attribution.rapidgrads import BatchRunner, RapidGradEngine, TokenBudget
 from rapidin.errors import ComputationError, GradientError
 from rapidin.records import Progress
+from rapidin.settings import Objective
 from rapidin.support import WorkingMemory, free_bytes
-from rapidin.text import EncodedSample
+
+Sample = TypeVar("Sample", bound=NamedSample)
 
 WholeGradient = Sequence[Tensor | None]
-"""A gradient by parameter tensor, float32 [r, c] each; None where there is none."""
+"""A gradient by parameter tensor, float32 [r, c] each, or None where there is no gradient."""
 
 Reduce = Callable[[Tensor, Tensor], Tensor]
-"""Makes scores [b, …] of products [b, L, q] and norms ‖s_l‖ [b, L], both float64."""
+"""Function that makes scores [b, …] from products [b, L, q] and norms ‖s_l‖ [b, L], both float64."""
 
 _ENCODED_AT_ONCE = 512
 _DIRECTIONS_SHARE = 0.4
-"""Of the free memory, that directions may take."""
+"""Maximum share of free memory for directions."""
 
 
 def over_tensors(products: Tensor, norms: Tensor) -> Tensor:  # noqa: ARG001 - a `Reduce`
-    """Inner products of the gradients as they are, [b, q] (Eq. 5)."""
+    """Add up the products over the tensors, which gives inner products of whole gradients, [b, q] (Eq. 5)."""
     return products.sum(dim=1)
 
 
-def query_gradient(engine: RapidGradEngine, query: EncodedSample) -> tuple[list[Tensor | None], Tensor]:
-    """The gradient of a query's mean loss, and its tensors' norms, see `whole_gradient`.
+def query_gradient(
+    engine: RapidGradEngine, query: NamedSample, objective: Objective
+) -> tuple[list[Tensor | None], Tensor]:
+    """Compute the gradient of a query's mean objective, and its tensors' norms, see `whole_gradient`.
 
     Raises:
-        GradientError: it is zero or not finite.
+        GradientError: The gradient is zero or not finite.
     """
-    tensors, norms = whole_gradient(engine, query)
+    tensors, norms = whole_gradient(engine, query, objective)
     if not torch.isfinite(norms).all() or not norms.any():
         raise GradientError(query.id, "its gradient is zero or not finite; leave it out")
     return tensors, norms
@@ -58,19 +63,21 @@ class GradientProducts:
     """Multiplies the gradients of training samples with directions.
 
     Args:
-        engine: of the model; its traced parameters are what gradients and directions are made of.
-        budget: of the batches; halved where memory runs out.
+        engine: engine of the model; gradients and directions consist of its traced parameters.
+        budget: budget that the batches begin with.
+        objective: quantity of a target token that is differentiated.
     """
 
-    def __init__(self, engine: RapidGradEngine, budget: TokenBudget) -> None:
+    def __init__(self, engine: RapidGradEngine, budget: TokenBudget, objective: Objective) -> None:
         self._engine = engine
-        self._budget = budget
+        self._objective = objective
+        self._batches = BatchRunner(engine, budget)
         self._memory = WorkingMemory()
         self._elements = sum(math.prod(shape) for shape in engine.shapes)
 
     @property
     def together(self) -> int:
-        """How many directions memory has room for at a time; at least one."""
+        """Number of directions that memory has room for at a time; at least one."""
         free = free_bytes(self._engine.device)
         if free is None:
             return 64
@@ -79,32 +86,35 @@ class GradientProducts:
     def against(
         self,
         directions: Sequence[WholeGradient],
-        samples: Iterable[EncodedSample],
+        samples: Iterable[Sample],
         reduce: Reduce = over_tensors,
         on_progress: Callable[[int], None] | None = None,
     ) -> NDArray[np.float32]:
-        """Multiply every sample's gradient of its mean loss with every direction.
+        """Multiply every sample's gradient of its mean objective with every direction.
 
         Args:
-            directions: q of them, at most `together`.
-            samples: n of them, encoded as they come.
-            reduce: makes what is kept of a batch's products.
-            on_progress: told how many samples are done.
+            directions: the q directions, at most `together`.
+            samples: the n samples, encoded as they come.
+            reduce: function that makes what is kept of a batch's products.
+            on_progress: function that is called with the number of samples that are done.
 
         Returns:
             What `reduce` made, one row per sample, float32 [n, …]; by default inner products [n, q].
 
         Raises:
-            GradientError: a sample's gradient is not finite.
-            ComputationError: a sample does not fit into memory.
+            GradientError: A sample's gradient is not finite.
+            ComputationError: A sample does not fit into memory.
         """
         stacked = self._stacked(directions)
         count = len(directions)
         parts: list[NDArray[np.float32]] = []
         waiting, done = iter(samples), 0
 
-        def compute(batch: list[TokenSample]) -> NDArray[np.float32]:
-            sums, factors = self._engine.accumulate(batch, lambda b: _Products(b, stacked, count, self._memory))
+        def new(batch: int) -> _Products:
+            return _Products(batch, stacked, count, self._memory)
+
+        def compute(batch: list[Sample]) -> NDArray[np.float32]:
+            sums, factors = self._engine.accumulate(batch, new, self._objective)
             factors = factors.double().cpu()
             products = sums[:, :, :count] * factors[:, None, None]
             kept: NDArray[np.float32] = (
@@ -112,15 +122,15 @@ class GradientProducts:
             )
             return kept
 
-        def too_large(tokens: int) -> NDArray[np.float32]:
+        def too_large(sample: Sample) -> NDArray[np.float32]:
             raise ComputationError(
-                f"a sample of {tokens} tokens does not fit into memory beside {count} directions: ask with "
-                "fewer queries at a time, or with another --device"
+                f"sample {sample.id!r}: its {len(sample.ids)} tokens do not fit into memory beside {count} "
+                "directions: ask with fewer queries at a time, or with another --device"
             )
 
         while window := list(islice(waiting, _ENCODED_AT_ONCE)):
             rows: NDArray[np.float32] | None = None
-            for positions, kept in in_batches(window, self._budget, compute, too_large):
+            for positions, kept in self._batches.run(window, compute, too_large):
                 if rows is None:
                     rows = np.empty((len(window), *kept.shape[1:]), dtype=np.float32)
                     parts.append(rows)
@@ -138,7 +148,7 @@ class GradientProducts:
         return np.concatenate(parts) if parts else np.empty((0, count), dtype=np.float32)
 
     def _stacked(self, directions: Sequence[WholeGradient]) -> list[Tensor]:
-        """The directions by parameter tensor, float32 [q, r, c] each."""
+        """Stack the directions by parameter tensor, float32 [q, r, c] each."""
         stacked = []
         for position, shape in enumerate(self._engine.shapes):
             of_tensor = [direction[position] for direction in directions]
@@ -180,10 +190,10 @@ class _Products:
     """Accumulator of ⟨d_l, s_l⟩ for every direction, and of ‖s_l‖², float64 [b, L, q + 1].
 
     Args:
-        batch: b.
-        directions: by parameter tensor, [q, r, c] each.
-        count: q.
-        memory: that gradients are formed in.
+        batch: number of samples b.
+        directions: directions by parameter tensor, [q, r, c] each.
+        count: number of directions q.
+        memory: memory that gradients are formed in.
     """
 
     def __init__(self, batch: int, directions: Sequence[Tensor], count: int, memory: WorkingMemory) -> None:
@@ -203,5 +213,5 @@ class _Products:
             sums[:, self._count] += squared_norms(flat).cpu()
 
     def result(self) -> Tensor:
-        """See the class."""
+        """Return products and squared norms, see the class."""
         return self._sums

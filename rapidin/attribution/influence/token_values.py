@@ -1,8 +1,8 @@
 """Values of a sample's target tokens along a direction, by the fastest way that the model allows.
 
-`FORWARD` and `DIFFERENCES` are those of `forward_mode`; `BACKWARD` takes a backward pass for each token, which
-always works. The values' sum is compared with the sample's influence, where that is known; where a way fails, or
-its values do not add up, the next one is taken for this sample, and for all after three samples in succession.
+`FORWARD` and `DIFFERENCES` are the two ways of `forward_mode`; `BACKWARD` takes a backward pass for each token,
+which always works. The values' sum is compared with the sample's influence, where that is known. If a way fails,
+or its values do not add up, the next way is taken for this sample, and for all samples after three in succession.
 
 Shape letters: s targets of the sample · L parameter tensors.
 """
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from rapidin.attribution.gradients import TokenSample
+from rapidin.attribution.gradients import NamedSample
 from rapidin.attribution.influence.alignments import Aligner
 from rapidin.attribution.influence.directions import Direction, norm_of
 from rapidin.attribution.influence.forward_mode import (
@@ -26,7 +26,7 @@ from rapidin.attribution.influence.forward_mode import (
     forward_mode_of_many,
 )
 from rapidin.attribution.influence.prefixes import Prefix, target_places
-from rapidin.attribution.rapidgrads import RapidGradEngine, TokenBudget, in_batches
+from rapidin.attribution.rapidgrads import BatchRunner, RapidGradEngine, TokenBudget
 from rapidin.errors import ComputationError
 from rapidin.support import release_cached_memory
 
@@ -36,15 +36,15 @@ FORWARD = "forward mode"
 DIFFERENCES = "central differences"
 BACKWARD = "one backward pass per token"
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-"""How far the sum of token values may be from the exact influence, in the sum of their absolute values."""
+"""Largest distance of the sum of token values from the influence, relative to the sum of absolute values."""
 _TOLERANCE_LOW = 0.1
 _MOST_FAILURES = 3
-"""Samples one after the other that a way must fail on to be given up."""
+"""Number of samples in succession that a way must fail on to be given up."""
 _MOST_DISAGREEMENT = 0.05
-"""Of central differences with two steps, in their own size."""
+"""Largest disagreement between central differences with two steps, relative to their own norm."""
 ELEMENT_BYTES = 4
 _MOST_TOGETHER = 16
-"""Directions that share a forward pass; with more, little is left to be saved."""
+"""Most directions that share a forward pass; with more, little is left to be saved."""
 
 
 class TokenValues:
@@ -52,10 +52,10 @@ class TokenValues:
 
     Args:
         model: the engine's model.
-        engine: of the store.
-        aligner: of the engine.
-        budget: of batches; halved where memory runs out.
-        most: bytes of a direction that a sample is differentiated along at a time.
+        engine: engine of the store.
+        aligner: products of the engine's gradients with directions.
+        budget: budget that the batches begin with.
+        most: maximum size, in bytes, of the part of a direction that a sample is differentiated along at a time.
 
     Attributes:
         way: the first of `FORWARD`, `DIFFERENCES` and `BACKWARD` that was not given up.
@@ -66,7 +66,7 @@ class TokenValues:
     ) -> None:
         self._model = model
         self._engine = engine
-        self._budget = budget
+        self._batches = BatchRunner(engine, budget)
         self._most = most
         self._aligner = aligner
         self._tolerance = _TOLERANCE.get(engine.precision, _TOLERANCE_LOW)
@@ -79,23 +79,23 @@ class TokenValues:
 
     def of(
         self,
-        sample: TokenSample,
+        sample: NamedSample,
         direction: Direction,
         weights: Tensor,
         total: float | None,
         size: float = 0.0,
     ) -> Tensor:
-        """Values of the target tokens, float64 [s].
+        """Compute the values of the target tokens, float64 [s].
 
         Args:
             sample: the sample.
-            direction: along which its losses are differentiated.
-            weights: what the product with each of the direction's tensors counts, float64 [L].
-            total: what the values must add up to; None where that is unknown.
-            size: of the parts that add up to `total`, of whose rounding errors the sum may be wrong.
+            direction: direction along which the sample's losses are differentiated.
+            weights: weight of the product with each of the direction's tensors, float64 [L].
+            total: sum that the values must have; None if it is unknown.
+            size: sum of the absolute values of the parts that make up `total`, which bounds its rounding error.
 
         Raises:
-            ComputationError: its tokens do not fit into memory even one by one.
+            ComputationError: The sample's tokens do not fit into memory even one by one.
         """
         way = self.way
         while True:
@@ -114,16 +114,16 @@ class TokenValues:
                 logger.info("influences of tokens are computed by %s from now on", way)
 
     def _next_way(self, way: str) -> str:
-        """What to do instead; where anything is in half precision, small steps vanish in its roundings."""
+        """Choose the way after one that failed; in half precision rounding hides the small steps."""
         return DIFFERENCES if way == FORWARD and self._movable else BACKWARD
 
-    def of_many(self, sample: TokenSample, directions: Sequence[Direction], weights: Tensor) -> Tensor:
-        """Values of the target tokens along several directions, float64 [d, s].
+    def of_many(self, sample: NamedSample, directions: Sequence[Direction], weights: Tensor) -> Tensor:
+        """Compute the values of the target tokens along several directions, float64 [d, s].
 
         Args:
-            sample: the sample; `of` was asked about it before, so that the way is known to be right.
-            directions: d of them, few enough for `together`.
-            weights: as of `of`.
+            sample: the sample; `of` was called with it before, so that the way is known to be right.
+            directions: the d directions, at most `together`.
+            weights: weight of the product with each tensor of the directions, float64 [L].
         """
         if self.way == FORWARD and len(directions) > 1 and not self._apart:
             try:
@@ -136,14 +136,14 @@ class TokenValues:
 
     @property
     def together(self) -> int:
-        """How many directions of a token fit into memory beside what is made of them."""
+        """Number of a token's directions that fit into memory, together with what is made of them."""
         size = sum(math.prod(shape) for shape in self._engine.shapes) * ELEMENT_BYTES
         return int(max(1, min(_MOST_TOGETHER, self._most // (2 * size))))
 
     def _tried(
-        self, way: str, sample: TokenSample, direction: Direction, weights: Tensor, total: float | None
+        self, way: str, sample: NamedSample, direction: Direction, weights: Tensor, total: float | None
     ) -> Tensor | None:
-        """Values of the target tokens by one way, float64 [s]; None where model or memory do not allow it."""
+        """Compute the target tokens' values by one way, float64 [s]; None if model or memory do not allow it."""
         if way == BACKWARD:
             return self._one_by_one(sample, direction, weights)
         part = 1 / sum(sample.targets)
@@ -165,10 +165,11 @@ class TokenValues:
         release_cached_memory()
         return None
 
-    def _best_difference(self, sample: TokenSample, tangents: dict[str, Tensor], total: float) -> Tensor | None:
-        """Derivatives with the step whose sum is nearest to `total`; it is kept for what has no known sum.
+    def _best_difference(self, sample: NamedSample, tangents: dict[str, Tensor], total: float) -> Tensor | None:
+        """Compute the derivatives with the step whose sum is nearest to `total`.
 
-        None where no other step gives much the same: then they are rounding errors.
+        The step is kept for samples without a known sum. The result is None if no other step gives much the same,
+        because the derivatives are rounding errors then.
         """
         found = {step: self._difference(sample, tangents, step) for step in STEPS}
         best, *others = sorted(STEPS, key=lambda step: abs(float(found[step].sum()) - total))
@@ -178,32 +179,33 @@ class TokenValues:
         self._step = best
         return found[best]
 
-    def _difference(self, sample: TokenSample, tangents: dict[str, Tensor], step: float) -> Tensor:
+    def _difference(self, sample: NamedSample, tangents: dict[str, Tensor], step: float) -> Tensor:
         return central_difference(self._model, sample, tangents, step, self._engine.objective)
 
-    def _one_by_one(self, sample: TokenSample, direction: Direction, weights: Tensor) -> Tensor:
-        """Values of the target tokens by a backward pass for each, float64 [s]."""
+    def _one_by_one(self, sample: NamedSample, direction: Direction, weights: Tensor) -> Tensor:
+        """Compute the values of the target tokens by a backward pass for each, float64 [s]."""
         places = target_places(sample)
         values = torch.zeros(len(places), dtype=torch.float64)
 
-        def compute(chosen: list[TokenSample]) -> Tensor:
+        def compute(chosen: list[Prefix]) -> Tensor:
             products, _ = self._aligner.aligned(chosen, direction)
             return (products * weights).sum(dim=1)
 
-        def too_large(tokens: int) -> Tensor:
+        def too_large(prefix: Prefix) -> Tensor:
             raise ComputationError(
-                f"{tokens} tokens do not fit into memory; give a smaller --rerank or --device cpu"
+                f"sample {sample.id!r}: {len(prefix.ids)} tokens do not fit into memory; give a smaller "
+                "--rerank or --device cpu"
             )
 
         prefixes = [Prefix(sample, place) for place in places]
-        for positions, batch in in_batches(prefixes, self._budget, compute, too_large):
+        for positions, batch in self._batches.run(prefixes, compute, too_large):
             values[positions] = batch
         return values / len(places)
 
     def _tangents(self, direction: Direction, weights: Tensor, most: float) -> Iterator[dict[str, Tensor]]:
-        """The direction that a sample's token losses are differentiated along, by parameter name.
+        """Give the direction that a sample's token losses are differentiated along, by parameter name.
 
-        It comes in parts of at most so many bytes, unless a single tensor has more; one of them at least.
+        It comes in parts of at most `most` bytes, unless a single tensor has more; there is at least one part.
         """
         tangents: dict[str, Tensor] = {}
         size = 0
@@ -218,8 +220,8 @@ class TokenValues:
             size += tensor.numel() * ELEMENT_BYTES
         yield tangents
 
-    def _together(self, sample: TokenSample, directions: Sequence[Direction], weights: Tensor) -> Tensor:
-        """Values of the target tokens along d directions in one pass in forward mode, float64 [d, s]."""
+    def _together(self, sample: NamedSample, directions: Sequence[Direction], weights: Tensor) -> Tensor:
+        """Compute the target tokens' values along d directions in one pass in forward mode, float64 [d, s]."""
         tangents = self._stacked_tangents(directions, weights)
         if not tangents:
             return torch.zeros(len(directions), sum(sample.targets), dtype=torch.float64)
@@ -227,7 +229,7 @@ class TokenValues:
         return derivatives / sum(sample.targets)
 
     def _stacked_tangents(self, directions: Sequence[Direction], weights: Tensor) -> dict[str, Tensor]:
-        """Those of d directions, [d, …], by parameter name; zero where a direction has none and another has."""
+        """Stack the tangents of d directions, [d, …], by parameter name; one that a direction lacks is zero."""
         stacked: dict[str, Tensor] = {}
         for position, (name, weight) in enumerate(zip(self._engine.names, weights.tolist(), strict=True)):
             if not weight:
@@ -243,6 +245,6 @@ class TokenValues:
         return stacked
 
     def _tangent(self, name: str, tensor: Tensor, weight: float) -> Tensor:
-        """A parameter's tangent, in its shape and type: a direction's tensor times what its products count."""
+        """Make a parameter's tangent, in its shape and type: a direction's tensor times its products' weight."""
         parameter = self._model.get_parameter(name)
         return (tensor * weight).to(parameter.device, parameter.dtype).view(parameter.shape)

@@ -1,7 +1,7 @@
 """The linear maps from a gradient to its RapidGrad.
 
-`shuffled` is the paper's, random shuffling and Rademacher projection of the formed gradient; `factored` sketches a
-layer's gradient from its factors. A store is made with one of them and never mixes.
+`shuffled` is the paper's: random shuffling and Rademacher projection of the formed gradient. `factored` sketches a
+layer's gradient from its factors. A store is made with one of them and never mixes them.
 """
 
 import lazy_loader

@@ -39,31 +39,55 @@ W buckets of the first sketch · f = W/2 + 1 frequencies.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from rapidin.attribution.gradients import (
+    Contribution,
+    DenseGradient,
+    Normalisation,
+    OuterProducts,
+    ParameterGradient,
+    ScatteredRows,
+    as_matrix,
+    scale,
+    squares_for,
+)
 from rapidin.attribution.projections.hashing import make_keys
 from rapidin.attribution.projections.limits import too_large
 from rapidin.attribution.projections.sides import Folded, Permuted, Side
 from rapidin.errors import SettingError
 from rapidin.settings import ProjectionSettings
+from rapidin.support import WorkingMemory
 
 LEAST_SHARE = 8
-"""Numbers below which a layer's sketch says nothing about its direction."""
+"""Least share of a layer; with fewer numbers its sketch says nothing about its direction."""
+
+_LEAST_NUMBERS_FOR_NORM = 32
+"""Numbers per parameter tensor below which its norm cannot be had from its sketch (relative error √(2/w))."""
+
+_LEAST_REDUCTION = 64
+"""Traced parameters per number of a RapidGrad from which this projection is chosen for a new store.
+
+Its time grows with K, that of the shuffled one with the parameters. Measured on a CPU, the two are equally fast at
+about 85 parameters per number on a model of 5.5 million, at about 110 on one of 29.5 million
+(benchmarks/RESULTS.md). It is chosen somewhat before that, because its noise is a third lower.
+"""
 
 _MOST_INNER = 8
-"""W : w above which longer transforms would buy nothing: what they avoid is below a quarter of the noise then."""
+"""Ratio W : w above which longer transforms buy nothing: what they avoid is below a quarter of the noise."""
 
 _ELEMENTS_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 26}
-"""Numbers transformed together: on a CPU as many as its caches hold, on a GPU enough to fill it."""
+"""Numbers that are transformed together: as many as a CPU's caches hold, and enough to fill a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A small tensor that is part of the RapidGrad as it is: `size` numbers from number `first` on."""
+    """The map of a small tensor that is copied into the RapidGrad: `size` numbers from number `first` on."""
 
     first: int
     size: int
@@ -73,20 +97,21 @@ class FactoredProjection:
     """The map of one store, for parameter tensors of the given shapes.
 
     Args:
-        settings: K and seed.
-        shapes: of each parameter tensor seen as a matrix (rows, columns), in the order of the flattened gradient.
+        settings: settings with K and the seed.
+        shapes: shape of each parameter tensor, in the order of the flattened gradient.
 
     Raises:
         SettingError: K is larger than the gradient, or too small for so many tensors.
 
     Attributes:
-        dimension: K.
+        dimension: projection dimension K.
         tensors: the map of each parameter tensor.
     """
 
-    def __init__(self, settings: ProjectionSettings, shapes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, settings: ProjectionSettings, shapes: Sequence[tuple[int, ...]]) -> None:
         self.dimension = settings.dimension
-        sizes = [rows * columns for rows, columns in shapes]
+        matrices = [as_matrix(shape) for shape in shapes]
+        sizes = [rows * columns for rows, columns in matrices]
         if sum(sizes) < settings.dimension:
             raise too_large(settings.dimension, sum(sizes))
         ascending = sorted(range(len(sizes)), key=lambda position: sizes[position])
@@ -109,17 +134,96 @@ class FactoredProjection:
         length = fast_length(share) if sketched else 0
         columns: dict[tuple[int, int, bool], Side] = {}
         for position in sketched:
-            shape = shapes[position]
+            shape = matrices[position]
             inner = inner_length(shape, length)
             maps[position] = TensorSketch(settings, position, shape, first, length, inner, columns)
             first += length
         self.tensors = [maps[position] for position in range(len(sizes))]
 
-    def restored(self, vector: Tensor, position: int, size: int) -> Tensor:
-        """The part that one tensor has in Rᵀz; as of `ShuffledProjection.restored`."""
+    @classmethod
+    def suits(
+        cls, settings: ProjectionSettings, shapes: Sequence[tuple[int, ...]], normalise_layers: bool
+    ) -> bool:
+        """See `Projection.suits`.
+
+        This kind suits where it is about as fast as the shuffled one or faster, and gives each layer enough
+        numbers. Without layer-wise normalisation it would give equal shares to unequal layers, so it is left to
+        those users who ask for it.
+        """
+        fast = sum(math.prod(shape) for shape in shapes) >= _LEAST_REDUCTION * settings.dimension
+        fine = settings.dimension >= _LEAST_NUMBERS_FOR_NORM * len(shapes)
+        return normalise_layers and fast and fine
+
+    def sketches(self, batch: int, normalisation: Normalisation, memory: WorkingMemory) -> FactoredSketches:  # noqa: ARG002
+        """See `Projection.sketches`; no memory is needed, because no gradient is formed."""
+        return FactoredSketches(batch, self, normalisation)
+
+    def share(self, position: int) -> slice:
+        """See `Projection.share`."""
         place = self.tensors[position]
-        mine = vector[place.first : place.first + place.size]
+        return slice(place.first, place.first + place.size)
+
+    def restored(self, vector: Tensor, position: int, size: int) -> Tensor:
+        """See `Projection.restored`."""
+        place = self.tensors[position]
+        mine = vector[self.share(position)]
         return mine[:size].clone() if isinstance(place, Copied) else place.restored(mine).flatten()
+
+
+class FactoredSketches:
+    """Accumulator that sketches every parameter's gradients as they come and normalises the sketches.
+
+    The last transform of right factors is kept, because the backward pass reaches layers with the same input one
+    after another. Whether it is used again depends on that order; the sketches do not, because a transform is a
+    function of factors and map alone (`TransformedColumns.is_of`).
+
+    The norm that a layer is divided by is its sketch's: an unbiased estimate of the gradient's square norm with a
+    relative error of √(2/w), at no cost. Errors of norms scale a layer's scores, which are small, by a few per
+    cent; the sketch's own noise is far above that (measured in benchmarks/RESULTS.md).
+    """
+
+    def __init__(self, batch: int, projection: FactoredProjection, normalisation: Normalisation) -> None:
+        self._batch = batch
+        self._projection = projection
+        self._normalisation = normalisation
+        self._sketches: dict[torch.device, Tensor] = {}
+        self._columns: TransformedColumns | None = None
+
+    def consume(self, gradient: ParameterGradient) -> None:
+        """Sketch one parameter's gradients and put them at its place."""
+        place = self._projection.tensors[gradient.position]
+        if isinstance(place, Copied):
+            values = gradient.block(0, gradient.rows).flatten(1)
+        else:
+            first, *others = (self._spectrum(place, part) for part in gradient.contributions)
+            values = place.finish(sum(others, start=first))
+        squares = squares_for(self._normalisation, values)
+        scale(self._normalisation, gradient.position, values, squares)
+        sketch = self._sketches.get(gradient.device)
+        if sketch is None:
+            sketch = torch.zeros(self._batch, self._projection.dimension, device=gradient.device)
+            self._sketches[gradient.device] = sketch
+        sketch[:, self._projection.share(gradient.position)] = values
+
+    def result(self) -> Tensor:
+        """Return the projections, float32 [b, K], on the device of the last layers."""
+        sketches = list(self._sketches.values()) or [torch.zeros(self._batch, self._projection.dimension)]
+        first, *others = sketches
+        for other in others:
+            first += other.to(first.device)
+        return first
+
+    def _spectrum(self, sketch: TensorSketch, part: Contribution) -> Tensor:
+        """Sketch one contribution; returns its spectrum, complex64 [b, f]."""
+        if isinstance(part, OuterProducts):
+            self._columns = sketch.transformed_columns(part.right, self._columns)
+            return sketch.of_outer_products(part.left, self._columns)
+        if isinstance(part, ScatteredRows):
+            return sketch.of_rows(part.index, part.values)
+        if isinstance(part, DenseGradient):
+            rows = torch.arange(part.values.shape[1], device=part.values.device)
+            return sketch.of_rows(rows.unsqueeze(0), part.values)
+        raise TypeError(f"no sketch of a {type(part).__name__}")
 
 
 def fast_length(most: int) -> int:
@@ -154,17 +258,17 @@ class TensorSketch:
     """The map of one parameter tensor.
 
     Args:
-        settings: seed and K.
-        position: of the tensor in the flattened gradient.
-        shape: its rows and columns.
-        first: of its numbers in the RapidGrad.
-        size: w, how many these are.
-        inner: W, buckets of the first sketch; w or a multiple of it.
-        columns: maps of columns that other tensors have too; added to where it lacks this one's.
+        settings: settings with the seed and K.
+        position: position of the tensor in the flattened gradient.
+        shape: rows and columns of the tensor.
+        first: first of the tensor's numbers in the RapidGrad.
+        size: number w of the tensor's numbers.
+        inner: number W of buckets of the first sketch; w or a multiple of it.
+        columns: maps of columns that tensors share; this tensor's map is added if it is missing.
 
     Attributes:
-        first: as given.
-        size: as given.
+        first: first of the tensor's numbers in the RapidGrad.
+        size: number w of the tensor's numbers.
     """
 
     def __init__(
@@ -197,7 +301,7 @@ class TensorSketch:
         self._second = Permuted(inner, size, make_keys(settings, f"{name} sketch", 2)) if inner > size else None
 
     def transformed_columns(self, right: Tensor, known: TransformedColumns | None) -> TransformedColumns:
-        """Transform the right factors of outer products, or give back what is `known` where it is the same."""
+        """Transform the right factors of outer products, or return `known` if it is their transform."""
         if known is not None and known.side is self._columns and known.is_of(right):
             return known
         pieces = list(self._pieces(right.shape[0], right.shape[1], right.device))
@@ -208,8 +312,8 @@ class TensorSketch:
         """Sketch Σ_t left_t right_tᵀ.
 
         Args:
-            left: [b, t, r].
-            right: of `transformed_columns`, for [b, t, c].
+            left: left factors [b, t, r].
+            right: transformed right factors [b, t, c], from `transformed_columns`.
 
         Returns:
             The sketch's spectrum, complex64 [b, f]; spectra of several contributions may be added.
@@ -225,11 +329,11 @@ class TensorSketch:
         """Sketch the gradient whose row index[b, t] receives values[b, t].
 
         Args:
-            index: int64 [b, t], or [1, t] for all samples alike; −1 for none.
-            values: [b, t, c].
+            index: row of each value, int64 [b, t], or [1, t] for all samples alike; −1 means none.
+            values: the values [b, t, c].
 
         Returns:
-            As of `of_outer_products`.
+            The sketch's spectrum, complex64 [b, f]; spectra of several contributions may be added.
         """
         result = self._empty(values.shape[0], values.device)
         for batch, tokens in self._pieces(values.shape[0], values.shape[1], values.device):
@@ -245,7 +349,7 @@ class TensorSketch:
         return sketch if self._second is None else self._second.sketch(sketch)
 
     def restored(self, sketch: Tensor) -> Tensor:
-        """The matrix [r, c] whose entries are those that a sketch [w] gives back: the transposed map."""
+        """Apply the transposed map: the matrix [r, c] whose entries a sketch [w] gives back."""
         if self._second is not None:
             place, sign = self._second.places(sketch.device)
             sketch = sketch[place] * sign
@@ -272,10 +376,10 @@ class TransformedColumns:
     """Right factors of outer products with their transforms.
 
     Attributes:
-        right: [b, t, c]; held, so that no other tensor can take its place in memory.
-        side: the map of the columns.
-        pieces: which samples and tokens were transformed together.
-        spectra: complex64 [·, ·, f] of each piece.
+        right: right factors [b, t, c]; held, so that no other tensor can take their place in memory.
+        side: map of the columns.
+        pieces: samples and tokens that were transformed together.
+        spectra: transform of each piece, complex64 [·, ·, f].
     """
 
     right: Tensor
@@ -284,7 +388,12 @@ class TransformedColumns:
     spectra: list[Tensor]
 
     def is_of(self, right: Tensor) -> bool:
-        """Tell whether `right` is the same memory, as the inputs of query, key and value are."""
+        """Tell whether `right` is the same memory, as the inputs of query, key and value are.
+
+        Two tensors that are alive at the same address, with the same shape, strides and type, hold the same
+        numbers, and nothing writes to activations between the uses of one in a backward pass. A tensor that is
+        equal but lies elsewhere only costs another transform, with the same result.
+        """
         known, found = (
             (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
             for tensor in (self.right, right)

@@ -1,4 +1,4 @@
-"""Keyed hashes of integers, the one source of randomness of every projection, equal on every machine."""
+"""Keyed hashes of integers: the one source of randomness of every projection, equal on every machine."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from rapidin.settings import ProjectionSettings
 WORD = 0xFFFFFFFF
 
 
-def make_keys(settings: ProjectionSettings, part: str, count: int) -> list[int]:
-    """Derive 32-bit keys from seed, K and, of a shuffled projection, λ; SHA-256 keeps nearby seeds unrelated."""
-    numbers = f"{settings.version} {settings.seed} {settings.dimension}"
-    if settings.kind == "shuffled":
-        numbers += f" {settings.shuffles}"
+def make_keys(settings: ProjectionSettings, part: str, count: int, *own: int) -> list[int]:
+    """Derive 32-bit keys from the seed and K; SHA-256 keeps nearby seeds unrelated.
+
+    Args:
+        settings: settings with version, seed and K.
+        part: name of what the keys are for.
+        count: number of keys.
+        own: settings of the projection's own that the keys depend on, such as λ.
+    """
+    numbers = " ".join(map(str, (settings.version, settings.seed, settings.dimension, *own)))
     prefix = f"rapidin projection {numbers} {part}"
     return [
         int.from_bytes(hashlib.sha256(f"{prefix} {number}".encode()).digest()[:4], "little")

@@ -1,4 +1,4 @@
-"""What a projection dimension can be for a model."""
+"""The bounds of a projection dimension for a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Random shuffling and random projection: the linear map from a gradient to its RapidGrad.
+"""The shuffled projection: random shuffling and random projection of the formed gradient.
+
+Each layer's per-sample gradient is formed block by block, normalised, shuffled and projected.
 
 The map sends every coordinate of the flattened gradient to one of K buckets with a random sign, exactly |v|/K
 coordinates to each bucket (Alg. 1 and Section 3.2 of Lin et al. 2024, there with permuted copies of v). Here
@@ -29,7 +31,7 @@ Vectors are a part of their own because a few thousand of their coordinates hold
 gradient. As chunks among the matrices' they would collide 64 at a time or not at all, and the noise of one seed
 could be several per cent above theory; alone they need m stripes for K·m coordinates, usually one.
 
-Shape letters: b batch · n chunks · c chunk length · K projection dimension.
+Shape letters: b batch · r rows · n chunks · c chunk length · K projection dimension.
 """
 
 from __future__ import annotations
@@ -40,8 +42,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from rapidin.attribution.gradients import Normalisation, ParameterGradient, scale, squares_for
 from rapidin.attribution.projections.hashing import WORD, hash32, make_keys
 from rapidin.attribution.projections.limits import too_large
 from rapidin.settings import ProjectionSettings
@@ -49,13 +52,24 @@ from rapidin.support import WorkingMemory
 
 _LARGEST_CHUNK = 64
 _MOST_TABULATED = 1 << 24
-"""Hashes of rows and stripes that are kept, four bytes each; with more, rounds compute them anew each time. The
-defaults need a million for a model of seven thousand million parameters."""
+"""Most hashes of rows and stripes that are kept, four bytes each; with more, rounds compute them each time.
+
+The defaults need a million for a model of seven thousand million parameters.
+"""
+
+_BLOCK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 27}
+"""Gradient elements that are formed at a time (32 or 512 MiB in float32), unless one sample's rows need more.
+
+On a CPU this is a compromise between its caches and the number of calls; on a GPU it outweighs the start of some
+three hundred kernels.
+"""
 
 _CHUNKS_AT_ONCE = 1 << 19
 _ELEMENTS_AT_ONCE = 1 << 23
-"""Chunks, and elements of a batch, that a CPU maps together: bounds the working memory of `Part.add`. Each time
-costs 64 calls, whatever there is to add."""
+"""Most chunks, and most elements of a batch, that a CPU maps together, which bounds the memory of `Part.add`.
+
+Each time costs 64 calls, whatever there is to add.
+"""
 
 
 class ShuffledProjection:
@@ -63,18 +77,18 @@ class ShuffledProjection:
 
     Args:
         settings: K, λ and seed.
-        shapes: of each parameter tensor, in the order of the flattened gradient.
+        shapes: shape of each parameter tensor, in the order of the flattened gradient.
 
     Raises:
         SettingError: K is larger than the gradient.
 
     Attributes:
-        dimension: K.
+        dimension: projection dimension K.
         tensors: where each parameter tensor's coordinates begin.
-        length: |v| with its padding, a multiple of K.
+        length: length of v with its padding, a multiple of K.
     """
 
-    def __init__(self, settings: ProjectionSettings, shapes: Sequence[Sequence[int]]) -> None:
+    def __init__(self, settings: ProjectionSettings, shapes: Sequence[tuple[int, ...]]) -> None:
         self.dimension = settings.dimension
         total = sum(math.prod(shape) for shape in shapes)
         if self.dimension > total:
@@ -88,18 +102,30 @@ class ShuffledProjection:
         self.length = matrices.length + vectors.length
         self._margin = largest_chunk
 
+    @classmethod
+    def suits(
+        cls,
+        settings: ProjectionSettings,  # noqa: ARG003 - the protocol's
+        shapes: Sequence[tuple[int, ...]],  # noqa: ARG003
+        normalise_layers: bool,  # noqa: ARG003
+    ) -> bool:
+        """See `Projection.suits`; this kind suits every store."""
+        return True
+
+    def sketches(self, batch: int, normalisation: Normalisation, memory: WorkingMemory) -> ShuffledSketches:
+        """See `Projection.sketches`."""
+        return ShuffledSketches(batch, self, normalisation, memory)
+
+    def share(self, position: int) -> slice:  # noqa: ARG002 - the protocol's
+        """See `Projection.share`; every tensor can change every number."""
+        return slice(0, self.dimension)
+
     def new_sketch(self, batch: int, device: torch.device | str) -> Tensor:
         """Make an empty sketch, float32 [b, K + c]: c extra buckets that `finish` folds back to the front."""
         return torch.zeros(batch, self.dimension + self._margin, dtype=torch.float32, device=device)
 
     def restored(self, vector: Tensor, position: int, size: int) -> Tensor:
-        """The part that one tensor has in Rᵀz, float32 [size]: ⟨Rᵀz, v⟩ = ⟨z, Rv⟩ for every gradient v.
-
-        Args:
-            vector: z [K].
-            position: of the tensor in the flattened gradient.
-            size: of its elements.
-        """
+        """See `Projection.restored`."""
         part, first = self.tensors[position].part, self.tensors[position].first
         chunks = torch.arange(first, first + math.ceil(size / part.chunk), device=vector.device)
         pieces = []
@@ -115,11 +141,90 @@ class ShuffledProjection:
         return sketch[:, : self.dimension]
 
 
+class ShuffledSketches:
+    """Accumulator that normalises and projects every parameter's gradients as they come.
+
+    Args:
+        batch: number of samples b.
+        projection: the store's map.
+        normalisation: what each layer's gradient is divided by.
+        memory: memory that gradients are formed in, kept from batch to batch.
+    """
+
+    def __init__(
+        self, batch: int, projection: ShuffledProjection, normalisation: Normalisation, memory: WorkingMemory
+    ) -> None:
+        self._batch = batch
+        self._projection = projection
+        self._normalisation = normalisation
+        self._memory = memory
+        self._sketches: dict[torch.device, Tensor] = {}
+
+    def consume(self, gradient: ParameterGradient) -> None:
+        """Project one parameter's gradients and add them to the samples' sketches."""
+        projection = self._projection
+        sketch = self._sketches.get(gradient.device)
+        if sketch is None:
+            sketch = self._sketches[gradient.device] = projection.new_sketch(self._batch, gradient.device)
+        part = projection.tensors[gradient.position].part
+        blocks = self._blocks(gradient, part.chunk)
+        if len(blocks) == 1:
+            chunks, values = self._formed(gradient, blocks[0])
+            scale(self._normalisation, gradient.position, values, squares_for(self._normalisation, values))
+            part.add(sketch, chunks, values)
+            return
+        # Too large to form at once: project block by block and normalise the projection, which is linear.
+        unscaled = projection.new_sketch(self._batch, gradient.device)
+        squares = torch.zeros(self._batch, dtype=torch.float64, device=gradient.device)
+        for block in blocks:
+            chunks, values = self._formed(gradient, block)
+            squares += squares_for(self._normalisation, values)
+            part.add(unscaled, chunks, values)
+        scale(self._normalisation, gradient.position, unscaled, squares)
+        sketch += unscaled
+
+    def result(self) -> Tensor:
+        """Return the projections, float32 [b, K], on the device of the last layers."""
+        sketches = list(self._sketches.values()) or [self._projection.new_sketch(self._batch, "cpu")]
+        first, *others = (self._projection.finish(sketch) for sketch in sketches)
+        for other in others:
+            first += other.to(first.device)
+        return first
+
+    def _blocks(self, gradient: ParameterGradient, chunk: int) -> list[range | Tensor]:
+        """Cut a gradient's rows into blocks of bounded size: ranges, or the occupied rows of a sparse gradient."""
+        most = _BLOCK_ELEMENTS.get(gradient.device.type, _BLOCK_ELEMENTS["cpu"])
+        fitting = most // (gradient.batch * gradient.columns)
+        if gradient.columns % chunk == 0 and (occupied := gradient.occupied_rows()) is not None:
+            return list(occupied.split(max(fitting, 1)))
+        # A multiple that makes every block start a new chunk.
+        step = chunk // math.gcd(gradient.columns, chunk)
+        rows = max(fitting // step * step, step)
+        return [range(first, min(first + rows, gradient.rows)) for first in range(0, gradient.rows, rows)]
+
+    def _formed(self, gradient: ParameterGradient, block: range | Tensor) -> tuple[Tensor, Tensor]:
+        """Form a block: chunk numbers, int64 [n], and values, float32 [b, n, chunk]."""
+        placement = self._projection.tensors[gradient.position]
+        length, first = placement.part.chunk, placement.first
+        if isinstance(block, Tensor):
+            per_row = gradient.columns // length
+            within = torch.arange(per_row, device=block.device)
+            chunks = (first + block[:, None] * per_row + within).flatten()
+            return chunks, gradient.chosen_rows(block).view(self._batch, -1, length)
+        flat = gradient.block(block.start, len(block), self._memory).flatten(1)
+        missing = -flat.shape[1] % length
+        if missing:  # the tensor's last chunk is filled up with zeros
+            flat = nn.functional.pad(flat, (0, missing))
+        values = flat.view(self._batch, -1, length)
+        first += block.start * gradient.columns // length
+        return torch.arange(first, first + values.shape[1], device=values.device), values
+
+
 class Part:
-    """The map of the matrices' or the vectors' coordinates; `add` is for one thread at a time.
+    """The map of the matrices' or the vectors' coordinates; one thread at a time may call `add`.
 
     Attributes:
-        chunk: c, neighbouring coordinates that stay together.
+        chunk: chunk length c, the number of neighbouring coordinates that stay together.
     """
 
     def __init__(self, settings: ProjectionSettings, name: str, chunk: int) -> None:
@@ -127,32 +232,32 @@ class Part:
         self._dimension = settings.dimension
         self._blocks = settings.dimension // chunk
         self._chunks = 0
-        self._keys = make_keys(settings, name, count=settings.shuffles + 5)
+        self._keys = make_keys(settings, name, settings.shuffles + 5, settings.shuffles)
         self._shuffles = settings.shuffles
         self._tables: dict[torch.device, _Tables] = {}
         self._memory = WorkingMemory()
 
     def reserve(self, size: int) -> int:
-        """Give a tensor of `size` elements its place behind the others; the index of its first chunk."""
+        """Give a tensor of `size` elements its place behind the others; returns the index of its first chunk."""
         first = self._chunks
         self._chunks += math.ceil(size / self.chunk)
         return first
 
     @property
     def stripes(self) -> int:
-        """m, how many coordinates each bucket gets."""
+        """Number m of coordinates that each bucket gets."""
         return math.ceil(self._chunks / self._blocks)
 
     @property
     def length(self) -> int:
-        """Coordinates with padding, a multiple of K."""
+        """Number of coordinates with padding, a multiple of K."""
         return self.stripes * self._dimension
 
     def places(self, chunks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute where chunks go.
 
         Args:
-            chunks: int64 [n], indices of chunks.
+            chunks: indices of chunks, int64 [n].
 
         Returns:
             block int64 [n] in [0, K/c), shift int64 [n] in [0, c), signs float32 [n, c] of −1 and 1.
@@ -161,7 +266,7 @@ class Part:
         return *self._targets(chunks), torch.where(self._sign_bits(chunks) < 0, -1.0, 1.0).float()
 
     def _targets(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
-        """Block and shift, see `places`."""
+        """Compute block and shift, see `places`."""
         tables = self._tables_on(chunks.device)
         row = chunks & (self._blocks - 1)
         stripe = chunks >> (self._blocks.bit_length() - 1)
@@ -185,7 +290,7 @@ class Part:
         return range(0, self._shuffles, 2 if self.stripes == 1 else 1)
 
     def _moves(self, number: int, index: Tensor) -> Tensor:
-        """How far a round moves rows, by their stripe, or stripes, by their row."""
+        """Compute how far a round moves rows, by their stripe, or stripes, by their row."""
         hashes = hash32(index, self._keys[number])
         # (hash · m) >> 32 spreads a 32-bit hash evenly over [0, m) without a division.
         return hashes * self.stripes >> 32 if number % 2 else hashes & (self._blocks - 1)
@@ -194,7 +299,7 @@ class Part:
         return hash32(stripe, self._keys[self._shuffles]) & (self.chunk - 1)
 
     def _tables_on(self, device: torch.device) -> _Tables | None:
-        """Make the hashes of every row and stripe, once for each device; None where they would be too many."""
+        """Make the hashes of every row and stripe, once for each device; None if they would be too many."""
         sizes = {number: self._blocks if number % 2 else self.stripes for number in self._rounds}
         if sum(sizes.values()) > _MOST_TABULATED:
             return None
@@ -207,7 +312,7 @@ class Part:
         return self._tables[device]
 
     def _sign_bits(self, chunks: Tensor) -> Tensor:
-        """Highest bits, int32 [n, c], of the elements whose sign is −1; all others are 0."""
+        """Compute int32 [n, c] whose highest bit is set where an element's sign is −1; all other bits are 0."""
         low, high = chunks & WORD, chunks >> 32
         width = min(self.chunk, 32)
         places = torch.arange(31, 31 - width, -1, dtype=torch.int32, device=chunks.device)
@@ -222,9 +327,9 @@ class Part:
         """Add the projection of some chunks of each sample's gradient to a sketch.
 
         Args:
-            sketch: float32 [b, K + c] from `ShuffledProjection.new_sketch`; changed in place.
-            chunks: int64 [n], which chunks of the part these are.
-            values: float32 [b, n, c], the coordinates; may be overwritten.
+            sketch: sketch from `ShuffledProjection.new_sketch`, float32 [b, K + c]; changed in place.
+            chunks: indices of the chunks in the part, int64 [n].
+            values: coordinates, float32 [b, n, c]; may be overwritten.
         """
         if sketch.is_cuda:
             self._add_by_element(sketch, chunks, values)
@@ -232,7 +337,7 @@ class Part:
             self._add_by_shift(sketch, chunks, values)
 
     def _add_by_element(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
-        """Add everything at once: few large kernels, none that waits for the host, as a GPU likes it."""
+        """Add everything at once: few large kernels, none of which waits for the host, suit a GPU."""
         block, shift = self._targets(chunks)
         self._apply_signs(chunks, values)
         first = (block * self.chunk + shift).unsqueeze(1)
@@ -241,7 +346,7 @@ class Part:
         sketch.index_add_(1, buckets.flatten(), values.flatten(1))
 
     def _add_by_shift(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
-        """Add chunk by chunk: contiguous rows, as a CPU likes it."""
+        """Add chunk by chunk, because contiguous rows suit a CPU."""
         # [b, K/c, c] for every shift; all in few calls, for there are many blocks.
         shifted = sketch.unfold(1, self._dimension, 1)[:, : self.chunk]
         views = shifted.unflatten(2, (self._blocks, self.chunk)).unbind(1)
@@ -271,7 +376,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a parameter tensor's coordinates are: `part`, and the index of the `first` chunk in it."""
+    """The place of a parameter tensor's coordinates: the part, and the index of the `first` chunk in it."""
 
     part: Part
     first: int
@@ -282,9 +387,9 @@ class _Tables:
     """Hashes of a part's rows and stripes on one device, a small fraction of its coordinates.
 
     Attributes:
-        moves: by the number of a round, how far it moves rows, by their stripe, int32 [m], or stripes, by their
-            row, [A].
-        shifts: of every stripe, int64 [m].
+        moves: number of a round → how far it moves rows, by their stripe, int32 [m], or stripes, by their row,
+            int32 [A].
+        shifts: shift of every stripe, int64 [m].
     """
 
     moves: dict[int, Tensor]

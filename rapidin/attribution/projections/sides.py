@@ -20,9 +20,9 @@ class Permuted:
     """A dimension whose coordinates are shuffled over the buckets, each of which gets equally many.
 
     Args:
-        size: n, of the dimension.
-        length: w, number of buckets.
-        keys: two of `make_keys`.
+        size: size n of the dimension.
+        length: number w of buckets.
+        keys: two keys from `make_keys`.
     """
 
     def __init__(self, size: int, length: int, keys: Sequence[int]) -> None:
@@ -31,7 +31,7 @@ class Permuted:
         order = torch.argsort(hash32(torch.arange(padded), keys[0]), stable=True)
         self._tables = _Tables(
             order=order.clamp_max(size - 1),
-            # What was filled up is taken from anywhere and multiplied by nothing.
+            # Filled-up places take any coordinate and multiply it by zero.
             signs=torch.where(order < size, _signs(order, keys[1]), 0.0),
             place=torch.argsort(order)[:size] % length,
             sign_of=_signs(torch.arange(size), keys[1]),
@@ -57,7 +57,7 @@ class Permuted:
         return _spectrum_of_one(self._tables.on(index.device), index, self._length)
 
     def places(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Bucket int64 [n] and sign float32 [n] of every coordinate."""
+        """Return the bucket, int64 [n], and the sign, float32 [n], of every coordinate."""
         tables = self._tables.on(device)
         return tables.place, tables.sign_of
 
@@ -66,9 +66,9 @@ class Folded:
     """A dimension whose coordinates are laid over the buckets slab by slab, each moved in a circle.
 
     Args:
-        size: n, of the dimension.
-        length: w, number of buckets.
-        keys: two of `make_keys`.
+        size: size n of the dimension.
+        length: number w of buckets.
+        keys: two keys from `make_keys`.
     """
 
     def __init__(self, size: int, length: int, keys: Sequence[int]) -> None:
@@ -102,7 +102,7 @@ class Folded:
         return _spectrum_of_one(self._tables.on(index.device), index, self._length)
 
     def places(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Bucket int64 [n] and sign float32 [n] of every coordinate."""
+        """Return the bucket, int64 [n], and the sign, float32 [n], of every coordinate."""
         tables = self._tables.on(device)
         return tables.place, tables.sign_of
 
@@ -112,15 +112,15 @@ Side: TypeAlias = Permuted | Folded
 
 @dataclass
 class _Tables:
-    """What a side knows of each of its n coordinates, and of each of its P ≥ n places before they are folded.
+    """Tables of a side's n coordinates, and of its P ≥ n places before they are folded.
 
     Attributes:
-        order: int64 [P], which coordinate comes where; empty for a folded side.
-        signs: float32 [P], sign of what comes there, 0 for nothing.
-        place: int64 [n], bucket of a coordinate.
-        sign_of: float32 [n], its sign.
-        roots: complex64 [w], exp(−2πi j/w).
-        copies: the same on other devices.
+        order: coordinate at each place, int64 [P]; empty for a folded side.
+        signs: sign of the coordinate at each place, float32 [P]; 0 for none.
+        place: bucket of each coordinate, int64 [n].
+        sign_of: sign of each coordinate, float32 [n].
+        roots: roots of unity exp(−2πi j/w), complex64 [w].
+        copies: copies of the tables on other devices.
     """
 
     order: Tensor
@@ -131,7 +131,7 @@ class _Tables:
     copies: dict[torch.device, _Tables] = field(default_factory=dict)
 
     def on(self, device: torch.device) -> _Tables:
-        """Give the tables on a device; made there once."""
+        """Return the tables on a device, where they are made once."""
         if self.order.device == device:
             return self
         if device not in self.copies:
@@ -146,7 +146,7 @@ class _Tables:
 
 
 def _signs(index: Tensor, key: int) -> Tensor:
-    """Signs of coordinates, float32 of −1 and 1: the highest bit of a hash."""
+    """Compute the signs of coordinates, float32 of −1 and 1, from the highest bit of a hash."""
     return (hash32(index, key) >> 31).float().mul_(2).sub_(1)
 
 
@@ -156,7 +156,7 @@ def _roots(length: int) -> Tensor:
 
 
 def _spectrum_of_one(tables: _Tables, index: Tensor, length: int) -> Tensor:
-    """Spectrum of s(i) at bucket h(i): s(i)·exp(−2πi·h(i)·frequency/w); of nothing where the index is negative."""
+    """Compute the spectrum of s(i) at bucket h(i): s(i)·exp(−2πi·h(i)·frequency/w); zero for a negative index."""
     wanted = index.clamp_min(0)
     frequency = torch.arange(length // 2 + 1, device=index.device)
     spectrum = tables.roots[(tables.place[wanted].unsqueeze(-1) * frequency) % length]

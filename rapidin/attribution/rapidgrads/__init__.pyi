@@ -1,11 +1,11 @@
-from .batches import (
-    TokenBudget as TokenBudget,
-    compute_block as compute_block,
-    compute_blocks as compute_blocks,
-    compute_in_batches as compute_in_batches,
-    in_batches as in_batches,
+from .batch_runner import (
+    BatchRunner as BatchRunner,
+    too_large_for_memory as too_large_for_memory,
 )
 from .rapidgrad_engine import (
     RapidGradBatch as RapidGradBatch,
     RapidGradEngine as RapidGradEngine,
+)
+from .token_budget import (
+    TokenBudget as TokenBudget,
 )

@@ -1,13 +1,12 @@
 """RapidGrads: per-sample gradients, normalised layer by layer and projected to K numbers.
 
-Shape letters: b batch · r rows · c columns · n chunks · K projection dimension · L layers (parameter tensors).
+Shape letters: b batch · K projection dimension · L layers (parameter tensors).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -25,14 +24,8 @@ from rapidin.attribution.gradients import (
     RecordedNorms,
     TokenSample,
     Unnormalised,
-    as_matrix,
 )
-from rapidin.attribution.projections import (
-    FactoredProjection,
-    FactoredSketches,
-    ShuffledProjection,
-    ShuffledSketches,
-)
+from rapidin.attribution.projections import make_projection
 from rapidin.settings import GradientSettings, Objective, ProjectionSettings, TracedParameter
 from rapidin.support import WorkingMemory
 
@@ -48,7 +41,7 @@ class RapidGradBatch:
     """RapidGrads of some samples.
 
     Attributes:
-        vectors: float32 [b, K]; rows named in `problems` are meaningless.
+        vectors: RapidGrads, float32 [b, K]; rows named in `problems` are meaningless.
         problems: position of a sample → what is wrong with its gradient.
     """
 
@@ -60,8 +53,8 @@ class PendingBatch:
     """RapidGrads that are being computed.
 
     Args:
-        vectors: float32 [b, K], on any device.
-        usable: bool [2, b], whether each is finite, and whether it is not zero.
+        vectors: RapidGrads, float32 [b, K], on any device.
+        usable: whether each is finite, and whether it is not zero, bool [2, b].
         half: whether the model computes in half precision.
     """
 
@@ -101,17 +94,20 @@ class RapidGradEngine:
         parameters: the traced parameter tensors, in the order of the flattened gradient.
         projection: settings of the projection.
         gradient: settings of the objective and of normalisation.
+        gradients: makes the engine that gradients come from, given the model and the parameters' names.
 
     Raises:
-        ModelError: a traced parameter does not exist in the model.
-        SettingError: K is larger than the number of traced parameters.
+        ModelError: A traced parameter does not exist in the model.
+        SettingError: K does not fit the traced parameters.
 
     Attributes:
-        device: where the model's first layer is.
+        device: device of the model's first layer.
+        dimension: projection dimension K.
+        names: names of the traced parameters.
         normalise_layers: whether each layer's gradient is normalised.
-        names: of the traced parameters.
-        shapes: of these.
+        objective: quantity of a target token whose gradient the RapidGrads are.
         precision: the coarsest type of the model's weights.
+        shapes: shapes of the traced parameters.
     """
 
     def __init__(
@@ -120,14 +116,17 @@ class RapidGradEngine:
         parameters: Sequence[TracedParameter],
         projection: ProjectionSettings,
         gradient: GradientSettings = DEFAULT_GRADIENT,
+        gradients: Callable[[nn.Module, Sequence[str]], GradientEngine] = GradientEngine,
     ) -> None:
-        self._projection = make_projection(projection, parameters)
-        self.normalise_layers = gradient.normalise_layers
         self.names = tuple(parameter.name for parameter in parameters)
         self.shapes = tuple(parameter.shape for parameter in parameters)
+        self.normalise_layers = gradient.normalise_layers
+        self.objective: Objective = gradient.objective
+        self._projection = make_projection(projection, self.shapes)
+        self.dimension = self._projection.dimension
         self._layers = len(parameters)
         self._memory = WorkingMemory()
-        self._engine = GradientEngine(model, self.names, gradient.objective)
+        self._engine = gradients(model, self.names)
         self.device = self._engine.device
         self.precision = self._engine.precision
 
@@ -141,20 +140,6 @@ class RapidGradEngine:
         """Let go of the model."""
         self._engine.close()
 
-    @property
-    def objective(self) -> Objective:
-        """What of a target token is differentiated."""
-        return self._engine.objective
-
-    @contextmanager
-    def differentiating(self, objective: Objective) -> Iterator[None]:
-        """Differentiate something else meanwhile, as methods do that ask about losses whatever the store's is."""
-        before, self._engine.objective = self._engine.objective, objective
-        try:
-            yield
-        finally:
-            self._engine.objective = before
-
     def compute(self, samples: Sequence[TokenSample]) -> RapidGradBatch:
         """Compute the RapidGrad of every sample.
 
@@ -165,58 +150,54 @@ class RapidGradEngine:
 
     def begin(self, samples: Sequence[TokenSample]) -> PendingBatch:
         """Begin to compute: on a GPU the kernels, and the copy to main memory behind them, are only queued."""
-        vectors, factors = self.accumulate(
-            samples, self._sketches(OwnNorms() if self.normalise_layers else Unnormalised())
-        )
+        new = self._sketches(OwnNorms() if self.normalise_layers else Unnormalised())
+        vectors, factors = self.accumulate(samples, new, self.objective)
         vectors = vectors / math.sqrt(self._layers) if self.normalise_layers else vectors * factors.unsqueeze(1)
         usable = torch.stack([torch.isfinite(vectors).all(dim=1), (vectors != 0).any(dim=1)])
         return PendingBatch(vectors, usable, self._engine.half)
 
-    def too_large(self, tokens: int) -> RapidGradBatch:
-        """Make the result for a single sample of so many tokens that memory did not suffice for."""
-        problem = (
-            f"its {tokens} tokens do not fit into memory even alone: lower --max-length, or give another --device "
-            "or a smaller --dtype"
-        )
-        return RapidGradBatch(np.zeros((1, self._projection.dimension), dtype=np.float32), {0: problem})
-
     def accumulate(
-        self, samples: Sequence[TokenSample], new: Callable[[int], Accumulator], plainly: bool = False
+        self,
+        samples: Sequence[TokenSample],
+        new: Callable[[int], Accumulator],
+        objective: Objective,
+        plainly: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Accumulate the gradients of samples, in half precision with scaled losses.
 
         There it takes the largest scale of the loss at which a sample's gradient does not overflow. Every batch
-        begins anew at the largest, so that a sample's result does not depend on those before it.
+        begins with the largest, so that a sample's result does not depend on those before it.
 
         Args:
-            samples: b of them.
-            new: makes an empty accumulator for a number of samples.
-            plainly: as of `GradientEngine.accumulate`.
+            samples: the b samples.
+            new: function that makes an empty accumulator for a number of samples.
+            objective: quantity of a target token that is differentiated.
+            plainly: whether to use plain autograd, see `GradientEngine.accumulate`.
 
         Returns:
-            The accumulators' results, one row per sample, and float32 [b], by which the gradients that were
-            accumulated are to be multiplied to be those of the samples' mean losses.
+            The accumulators' results, one row per sample, and factors, float32 [b]. The accumulated gradients
+            times these factors are the gradients of the samples' mean objectives.
         """
         if not self._engine.half:
-            results = self._engine.accumulate(samples, new, plainly=plainly)
+            results = self._engine.accumulate(samples, new, objective, plainly=plainly)
             return results, torch.ones(len(samples), device=results.device)
         first, *others = _TOKEN_WEIGHTS
-        results = self._engine.accumulate(samples, new, first, plainly)
+        results = self._engine.accumulate(samples, new, objective, first, plainly)
         weights = torch.full((len(samples),), first, device=results.device)
         for weight in others:
             overflown = torch.nonzero(~torch.isfinite(results).flatten(1).all(dim=1)).flatten()
             if not len(overflown):
                 break
             again = [samples[position] for position in overflown]
-            results[overflown] = self._engine.accumulate(again, new, weight, plainly)
+            results[overflown] = self._engine.accumulate(again, new, objective, weight, plainly)
             weights[overflown] = weight
         targets = torch.tensor([sum(sample.targets) for sample in samples], device=results.device)
         return results, 1 / (targets * weights)
 
     def norms(self, sample: TokenSample) -> Tensor:
-        """Norms that layer-wise normalisation divides a sample's gradient by, float64 [L], of its mean loss.
+        """Compute the norms that layer-wise normalisation divides a sample's gradient by, float64 [L].
 
-        With the factored projection these are the norms of sketches.
+        They are those of the sample's mean objective; with the factored projection they are the norms of sketches.
         """
         made: list[RecordedNorms] = []
 
@@ -224,49 +205,35 @@ class RapidGradEngine:
             made.append(RecordedNorms(self._layers))
             return self._sketches(made[-1])(batch)
 
-        _, factors = self.accumulate([sample], new)
+        _, factors = self.accumulate([sample], new, self.objective)
         return made[-1].norms * float(factors[0])
 
     def compute_with_norms(self, samples: Sequence[TokenSample], norms: Tensor | None) -> NDArray[np.float32]:
-        """RapidGrads [b, K] of samples, all divided by the same norms of layers.
+        """Compute the RapidGrads [b, K] of samples, all divided by the same norms of layers.
 
         Args:
-            samples: b of them.
-            norms: of `norms`; None where the store has no layer-wise normalisation.
+            samples: the b samples.
+            norms: norms from `norms`; None if the store has no layer-wise normalisation.
         """
         normalisation = Unnormalised() if norms is None else GivenNorms(norms)
-        vectors, factors = self.accumulate(samples, self._sketches(normalisation))
+        vectors, factors = self.accumulate(samples, self._sketches(normalisation), self.objective)
         vectors = vectors * factors.unsqueeze(1)
         return (vectors if norms is None else vectors / math.sqrt(self._layers)).cpu().numpy()
 
     def restored(self, vector: NDArray[np.float32], position: int, shape: Sequence[int]) -> Tensor:
-        """What a RapidGrad [K] says of one tensor's gradient: that tensor's part of Rᵀz, float32 of `shape`.
+        """Give back what a RapidGrad says of one tensor's gradient: the tensor's part of Rᵀz, float32 of `shape`.
 
         Its product with the normalised gradient g_l / (‖g_l‖·√L) of another sample, summed over the tensors, is
         the inner product of the two RapidGrads; without layer-wise normalisation the product with g_l is.
+
+        Args:
+            vector: the RapidGrad z [K].
+            position: position of the tensor among the traced ones.
+            shape: shape of the result.
         """
         given = torch.from_numpy(vector).to(self.device)
         restored = self._projection.restored(given, position, math.prod(shape))
         return restored.view(*shape)
 
     def _sketches(self, normalisation: Normalisation) -> Callable[[int], Accumulator]:
-        def new(batch: int) -> Accumulator:
-            if isinstance(self._projection, FactoredProjection):
-                return FactoredSketches(batch, self._projection, normalisation)
-            return ShuffledSketches(batch, self._projection, normalisation, self._memory)
-
-        return new
-
-
-def make_projection(
-    settings: ProjectionSettings, parameters: Sequence[TracedParameter]
-) -> FactoredProjection | ShuffledProjection:
-    """Make a store's map.
-
-    Raises:
-        SettingError: K does not fit the parameters.
-    """
-    shapes = [parameter.shape for parameter in parameters]
-    if settings.kind == "factored":
-        return FactoredProjection(settings, [as_matrix(shape) for shape in shapes])
-    return ShuffledProjection(settings, shapes)
+        return lambda batch: self._projection.sketches(batch, normalisation, self._memory)

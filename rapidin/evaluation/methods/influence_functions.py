@@ -28,6 +28,10 @@ from rapidin.attribution import (
 )
 from rapidin.evaluation.methods.scorer import AskedQuery, StepProgress, TrainingSet, progress_of_step
 from rapidin.model import ModelParts, StoreModel
+from rapidin.settings import Objective
+
+_OBJECTIVE: Objective = "loss"
+"""The curvature is that of the loss, so the gradients are too, whatever the store differentiates."""
 
 _VECTORS_PER_QUERY = 8
 """Number of vectors of the parameters' size that solving for one query takes."""
@@ -66,7 +70,7 @@ class InfluenceFunction:
         training: TrainingSet,
         on_progress: StepProgress | None,
     ) -> NDArray[np.float32]:
-        products = GradientProducts(parts.engine, parts.budget)
+        products = GradientProducts(parts.engine, parts.budget, _OBJECTIVE)
         curvature = Curvature(parts.module, parts.engine.names)
         scores = np.empty((len(queries), len(training)), dtype=np.float32)
         report_step = progress_of_step(on_progress, self.name)
@@ -76,17 +80,15 @@ class InfluenceFunction:
             return [parts.encoder.encode_stored(training.samples[position]) for position in positions]
 
         def solved(asked: Sequence[AskedQuery]) -> list[WholeGradient]:
-            gradients = [query_gradient(parts.engine, query.encoded)[0] for query in asked]
+            gradients = [query_gradient(parts.engine, query.encoded, _OBJECTIVE)[0] for query in asked]
             wanted = stacked(gradients, curvature.parameters)
             return unstacked(self._inverse.solve(curvature, draw, wanted, report_step))
 
         together = max(1, products.together // _VECTORS_PER_QUERY)
-        with parts.engine.differentiating("loss"):  # of which the curvature is, too
-            for group, report in in_groups(products, len(queries), len(training), report_step):
-                directions: list[WholeGradient] = []
-                for first in range(group.start, group.stop, together):
-                    directions += solved(queries[first : min(first + together, group.stop)])
-                scores[group.start : group.stop] = products.against(
-                    directions, training.encoded(), on_progress=report
-                ).T
+        for group, report in in_groups(products, len(queries), len(training), report_step):
+            directions: list[WholeGradient] = []
+            for first in range(group.start, group.stop, together):
+                directions += solved(queries[first : min(first + together, group.stop)])
+            found = products.against(directions, training.encoded(), on_progress=report)
+            scores[group.start : group.stop] = found.T
         return scores

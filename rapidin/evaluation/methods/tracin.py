@@ -88,7 +88,7 @@ class TracIn:
         """
         if not self._checkpoints:
             with self._model.exclusive() as parts:
-                return self._of_engine(parts.engine, parts.budget, queries, training, on_progress)
+                return self._of_engine(parts.engine, queries, training, on_progress)
         total = np.zeros((len(queries), len(training)), dtype=np.float32)
         for number, checkpoint in enumerate(self._checkpoints):
 
@@ -96,42 +96,41 @@ class TracIn:
                 if on_progress is not None:
                     on_progress(step, number * of + done, len(self._checkpoints) * of)
 
-            with self._opened(checkpoint) as (engine, budget):
-                found = self._of_engine(engine, budget, queries, training, report)
+            with self._opened(checkpoint) as engine:
+                found = self._of_engine(engine, queries, training, report)
             total += np.float32(checkpoint.learning_rate) * found
         return total
 
     @contextmanager
-    def _opened(self, checkpoint: Checkpoint) -> Iterator[tuple[RapidGradEngine, TokenBudget]]:
+    def _opened(self, checkpoint: Checkpoint) -> Iterator[RapidGradEngine]:
         changed = "model" if self._model.settings.adapter is None else "adapter"
         settings = self._model.settings.model_copy(update={changed: checkpoint.place})
         loaded = load_model(settings, self._device, self._model.trust_remote_code)
         engine = RapidGradEngine(loaded.model, self._model.traced, self._model.projection, self._model.gradient)
         with engine:
-            yield engine, TokenBudget(None, self._model.device, self._model.projection.dimension)
+            yield engine
 
     def _of_engine(
         self,
         engine: RapidGradEngine,
-        budget: TokenBudget,
         queries: Sequence[AskedQuery],
         training: TrainingSet,
         on_progress: StepProgress | None,
     ) -> NDArray[np.float32]:
-        products = GradientProducts(engine, budget)
+        budget = TokenBudget.for_device(self._model.tokens_per_batch, engine.device, engine.dimension)
+        products = GradientProducts(engine, budget, self._objective)
         rounding = ROUNDING.get(engine.precision, ROUNDING_LOW)
         scores = np.empty((len(queries), len(training)), dtype=np.float32)
-        with engine.differentiating(self._objective):
-            for group, report in in_groups(
-                products, len(queries), len(training), progress_of_step(on_progress, self.name)
-            ):
-                directions = [self._direction(engine, queries[number], rounding) for number in group]
-                found = products.against(directions, training.encoded(), self._reduce(rounding), report)
-                scores[group.start : group.stop] = found.T
+        for group, report in in_groups(
+            products, len(queries), len(training), progress_of_step(on_progress, self.name)
+        ):
+            directions = [self._direction(engine, queries[number], rounding) for number in group]
+            found = products.against(directions, training.encoded(), self._reduce(rounding), report)
+            scores[group.start : group.stop] = found.T
         return scores
 
     def _direction(self, engine: RapidGradEngine, query: AskedQuery, rounding: float) -> WholeGradient:
-        tensors, norms = query_gradient(engine, query.encoded)
+        tensors, norms = query_gradient(engine, query.encoded, self._objective)
         return direction_of(tensors, norms, self._normalise_layers, rounding).tensors
 
     def _reduce(self, rounding: float) -> Callable[[Tensor, Tensor], Tensor]:

@@ -25,7 +25,7 @@ from torch import nn
 
 from rapidin.attribution import token_losses
 from rapidin.errors import ComputationError, RapidinError, SettingError
-from rapidin.model import Schedule, batch_loss, fit, fresh_model, load_model, save_model
+from rapidin.model import Schedule, batch_loss, fit, load_model, save_model, untrained_model
 from rapidin.settings import ModelSettings
 from rapidin.support import error_line, write_whole
 
@@ -133,7 +133,7 @@ def trained(
         settings = ModelSettings(model=training.initial, dtype="float32")
         model = load_model(settings, "cpu", trust_remote_code).model
     else:
-        model = fresh_model(architecture, training.seed, trust_remote_code)
+        model = untrained_model(architecture, training.seed, trust_remote_code)
     with torch.random.fork_rng():
         torch.manual_seed(training.seed)  # decides dropout
         fit(model, samples, random.Random(training.seed), training.schedule, batch_loss)

@@ -86,7 +86,7 @@ def open_computer(
     """
     devices = worker_devices(device, workers, local_directory(model.model, "config.json"))
     if len(devices) > 1:
-        budget = TokenBudget(tokens_per_batch, torch.device(devices[0].partition(":")[0]), dimension)
+        budget = TokenBudget.for_device(tokens_per_batch, torch.device(devices[0].partition(":")[0]), dimension)
         blocks = math.ceil(max(tokens / budget.tokens, samples / budget.samples))
         if blocks < len(devices):
             logger.info("there is work for %d of %d workers", blocks, len(devices))

@@ -6,17 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
-from rapidin.attribution import RapidGradBatch, RapidGradEngine, TokenBudget, compute_blocks
+from rapidin.attribution import BatchRunner, RapidGradBatch, RapidGradEngine, TokenBudget
 from rapidin.errors import ComputationError
 from rapidin.ingest.blocks import WorkBlock
 from rapidin.ingest.spool import PlannedSample
 from rapidin.model import LoadedModel
 from rapidin.settings import StoreSettings
-
-ComputeBlocks = Callable[
-    [RapidGradEngine, Iterator[tuple[WorkBlock, Sequence[PlannedSample]]], TokenBudget],
-    Iterator[tuple[WorkBlock, RapidGradBatch]],
-]
 
 
 class InProcess:
@@ -24,9 +19,10 @@ class InProcess:
 
     Args:
         loaded: the model.
-        make_engine: class of the engine; its arguments are the model, its traced parameters and the projection.
-        compute_blocks: function that computes one block after the other; it may begin one before it has yielded
-            the one before.
+        make_engine: class of the engine; its arguments are the model, its traced parameters, the projection and
+            the gradient.
+        make_runner: class of what computes one block after the other; it may begin one before it has yielded the
+            one before.
     """
 
     processes = 1
@@ -35,13 +31,13 @@ class InProcess:
         self,
         loaded: LoadedModel,
         make_engine: Callable[..., RapidGradEngine] = RapidGradEngine,
-        compute_blocks: ComputeBlocks = compute_blocks,
+        make_runner: Callable[[RapidGradEngine, TokenBudget], BatchRunner] = BatchRunner,
     ) -> None:
         self._loaded = loaded
         self._make_engine = make_engine
-        self._compute_blocks = compute_blocks
+        self._make_runner = make_runner
         self._engine: RapidGradEngine | None = None
-        self._budget: TokenBudget | None = None
+        self._batches: BatchRunner | None = None
         self.parameters = loaded.parameters
 
     def __enter__(self) -> Self:
@@ -56,14 +52,13 @@ class InProcess:
         self._engine = self._make_engine(
             self._loaded.model, settings.traced, settings.projection, settings.gradient
         )
-        dimension = settings.projection.dimension
-        self._budget = TokenBudget(tokens_per_batch, self._engine.device, dimension)
-        # A second budget, because running out of memory halves the first, which must not change the blocks.
-        return TokenBudget(tokens_per_batch, self._engine.device, dimension)
+        budget = TokenBudget.for_device(tokens_per_batch, self._engine.device, settings.projection.dimension)
+        self._batches = self._make_runner(self._engine, budget)
+        return budget
 
     def compute(self, blocks: Iterator[WorkBlock]) -> Iterator[tuple[WorkBlock, RapidGradBatch]]:
         """See `Computer.compute`."""
-        if self._engine is None or self._budget is None:
+        if self._batches is None:
             raise RuntimeError("start comes before compute")
         under_way: deque[WorkBlock] = deque()
 
@@ -72,7 +67,7 @@ class InProcess:
             return block, block.samples
 
         try:
-            for block, batch in self._compute_blocks(self._engine, map(begun, blocks), self._budget):
+            for block, batch in self._batches.blocks(map(begun, blocks)):
                 under_way.popleft()
                 yield block, batch
         except ComputationError as error:

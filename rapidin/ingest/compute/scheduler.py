@@ -129,7 +129,9 @@ class Scheduler:
         for station in self._stations:
             station.worker.send(self._begin)
         self._answers(Ready, self._stations)
-        return TokenBudget(tokens_per_batch, torch.device(self._device_type), settings.projection.dimension)
+        return TokenBudget.for_device(
+            tokens_per_batch, torch.device(self._device_type), settings.projection.dimension
+        )
 
     def compute(self, blocks: Iterator[WorkBlock]) -> Iterator[tuple[WorkBlock, RapidGradBatch]]:
         """See `Computer.compute`."""

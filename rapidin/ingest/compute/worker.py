@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import torch
 
-from rapidin.attribution import RapidGradEngine, TokenBudget, compute_blocks
+from rapidin.attribution import BatchRunner, RapidGradEngine, TokenBudget
 from rapidin.errors import RapidinError
 from rapidin.ingest.compute.messages import Begin, Computed, Failed, Load, Loaded, Logged, Ready, TokenIds, Work
 from rapidin.model import load_model
@@ -49,9 +49,9 @@ def serve(inbox: SimpleQueue[object], tell: Tell) -> None:
     if not isinstance(begin, Begin):
         raise TypeError(f"the second message is {type(begin).__name__}, not Begin")
     engine = RapidGradEngine(loaded.model, begin.parameters, begin.projection, begin.gradient)
-    budget = TokenBudget(begin.tokens_per_batch, engine.device, begin.projection.dimension)
+    budget = TokenBudget.for_device(begin.tokens_per_batch, engine.device, begin.projection.dimension)
     tell(Ready())
-    for number, batch in compute_blocks(engine, _work(inbox), budget):
+    for number, batch in BatchRunner(engine, budget).blocks(_work(inbox)):
         tell(Computed(number, batch))
 
 

@@ -85,7 +85,7 @@ def batch_gradients(model: nn.Module, samples: list[Tokens], batched: bool | Non
     parameters = dict(model.named_parameters())
     sizes = [parameters[name].numel() for name in names]
     with GradientEngine(model, names) as engine:
-        result = engine.accumulate(samples, lambda batch: Dense(batch, sizes))
+        result = engine.accumulate(samples, lambda batch: Dense(batch, sizes), "loss")
         if batched is not None:
             assert engine.batched == batched
     assert [parameters[name].requires_grad for name in names] == [True] * len(names)
@@ -181,8 +181,8 @@ def test_a_sample_that_is_not_finite_does_not_end_the_watch() -> None:
     clean = [Tokens([7 if token == 50 else token for token in s.ids], s.targets) for s in random_samples(4)]
     sizes = [parameter.numel() for parameter in model.parameters()]
     with GradientEngine(model, traced(model)) as engine:
-        engine.accumulate(spoiled, lambda batch: Dense(batch, sizes))
-        found = engine.accumulate(clean, lambda batch: Dense(batch, sizes))
+        engine.accumulate(spoiled, lambda batch: Dense(batch, sizes), "loss")
+        found = engine.accumulate(clean, lambda batch: Dense(batch, sizes), "loss")
     expected = torch.stack([one_sample_gradient(model, sample) for sample in clean])
     assert relative_error(found, expected) <= TOLERANCE
 
@@ -213,9 +213,8 @@ def test_the_slow_way_is_the_same() -> None:
     names = traced(model)
     sizes = [parameter.numel() for parameter in model.parameters()]
     with GradientEngine(model, names) as engine:
-        fast = engine.accumulate(samples, lambda batch: Dense(batch, sizes))
-        engine.batched = False
-        slow = engine.accumulate(samples, lambda batch: Dense(batch, sizes))
+        fast = engine.accumulate(samples, lambda batch: Dense(batch, sizes), "loss")
+        slow = engine.accumulate(samples, lambda batch: Dense(batch, sizes), "loss", plainly=True)
     assert relative_error(slow, fast) <= TOLERANCE
 
 
@@ -240,6 +239,6 @@ def test_a_model_that_sees_padding_is_found_out(dtype: torch.dtype, lengths: tup
         return Tokens(torch.randint(3, tiny.VOCABULARY, (length,)).tolist(), [False] + [True] * (length - 1))
 
     with GradientEngine(model, traced(model)) as engine:
-        engine.accumulate([tokens(length) for length in lengths], lambda batch: Dense(batch, sizes))
-        engine.accumulate([tokens(60), tokens(9)], lambda batch: Dense(batch, sizes))
+        engine.accumulate([tokens(length) for length in lengths], lambda batch: Dense(batch, sizes), "loss")
+        engine.accumulate([tokens(60), tokens(9)], lambda batch: Dense(batch, sizes), "loss")
         assert not engine.batched

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import rapidin
 from rapidin.attribution.influence.gradient_products import GradientProducts, query_gradient
+from rapidin.attribution.rapidgrads import TokenBudget
 from rapidin.errors import GradientError, ModelError
 from rapidin.evaluation.methods.scorer import AskedQuery, TrainingSet
 from rapidin.evaluation.methods.tracin import Checkpoint, TracIn
@@ -45,8 +46,8 @@ def test_products_and_norms_by_tensor(architecture: str) -> None:
     samples = random_samples(7, seed=3)
     oracle = [gradient(model, sample) for sample in samples]
     with engine_of(model) as engine:
-        products = GradientProducts(engine, budget_of(engine))
-        directions = [query_gradient(engine, sample)[0] for sample in samples[:3]]
+        products = GradientProducts(engine, budget_of(engine), "loss")
+        directions = [query_gradient(engine, sample, "loss")[0] for sample in samples[:3]]
         found = products.against(directions, samples, lambda p, n: torch.cat([p, n[:, :, None]], dim=2))
     for row, of_sample in enumerate(oracle):
         for layer, tensor in enumerate(of_sample):
@@ -62,7 +63,7 @@ def test_query_gradients_know_when_there_is_none() -> None:
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
     with engine_of(model) as engine, pytest.raises(GradientError, match="sample 's'"):
-        query_gradient(engine, sample)
+        query_gradient(engine, sample, "loss")
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,23 @@ def test_checkpoints_are_trusted_as_the_model_is(store: Path, monkeypatch: pytes
                 with pytest.raises(ModelError, match="enough"):
                     scorer.scores([], TrainingSet([], model))
     assert seen == [False, True]
+
+
+def test_checkpoints_are_computed_in_batches_of_the_given_size(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of tokens is the caller's, and the device is the checkpoint's, not the store model's."""
+    seen = []
+    real = TokenBudget.for_device
+
+    def watched(tokens: int | None, device: torch.device, dimension: int) -> TokenBudget:
+        seen.append((tokens, device.type))
+        return real(tokens, device, dimension)
+
+    with rapidin.Store.open(store) as opened, StoreModel(opened, tokens_per_batch=7) as model:
+        monkeypatch.setattr(TokenBudget, "for_device", watched)
+        TracIn(model, checkpoints=[Checkpoint(model.settings.model, 1.0)]).scores([], TrainingSet([], model))
+    assert seen == [(7, "cpu")]
 
 
 def score(query: list[Tensor], sample: list[Tensor], normalise_layers: bool) -> float:

@@ -17,7 +17,7 @@ from rapidin.attribution.gradients.contributions import (
 )
 from rapidin.attribution.gradients.normalisation import OwnNorms, Unnormalised
 from rapidin.attribution.projections import FactoredProjection, TensorSketch
-from rapidin.attribution.projections.factored_sketches import FactoredSketches
+from rapidin.attribution.projections.factored import FactoredSketches
 from rapidin.attribution.rapidgrads import RapidGradEngine
 from rapidin.settings.store_settings import GradientSettings, ProjectionSettings
 from tests import tiny

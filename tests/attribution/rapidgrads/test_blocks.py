@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from rapidin.attribution.rapidgrads import (
+    BatchRunner,
     RapidGradBatch,
     RapidGradEngine,
     TokenBudget,
-    compute_block,
-    compute_blocks,
 )
 from rapidin.errors import ComputationError, DataFileError
 from rapidin.settings.store_settings import ProjectionSettings
@@ -81,7 +80,7 @@ def blocks_of(samples: list[Tokens]) -> list[tuple[int, list[Tokens]]]:
 
 
 def budget() -> TokenBudget:
-    return TokenBudget(1_000, torch.device("cpu"), DIMENSION)
+    return TokenBudget.for_device(1_000, torch.device("cpu"), DIMENSION)
 
 
 def test_on_a_cpu_a_block_is_handed_on_at_once(engine: RapidGradEngine) -> None:
@@ -94,8 +93,10 @@ def test_on_a_cpu_a_block_is_handed_on_at_once(engine: RapidGradEngine) -> None:
             yield block
             yield None
 
-    for number, batch in compute_blocks(engine, given(), budget()):
-        np.testing.assert_array_equal(batch.vectors, compute_block(engine, blocks[number][1], budget()).vectors)
+    for number, batch in BatchRunner(engine, budget()).blocks(given()):
+        np.testing.assert_array_equal(
+            batch.vectors, BatchRunner(engine, budget()).block(blocks[number][1]).vectors
+        )
         seen.append(number)
     assert seen == [0, 1, 2]
 
@@ -103,8 +104,8 @@ def test_on_a_cpu_a_block_is_handed_on_at_once(engine: RapidGradEngine) -> None:
 def test_on_a_gpu_a_block_is_copied_while_the_next_is_computed(engine: RapidGradEngine) -> None:
     gpu = Overlapping(engine)
     blocks = blocks_of(random_samples(6))
-    expected = [compute_block(engine, samples, budget()).vectors for _, samples in blocks]
-    found = list(compute_blocks(gpu, blocks, budget()))  # type: ignore[arg-type]
+    expected = [BatchRunner(engine, budget()).block(samples).vectors for _, samples in blocks]
+    found = list(BatchRunner(gpu, budget()).blocks(blocks))  # type: ignore[arg-type]
     assert [number for number, _ in found] == [0, 1, 2]
     for (_, batch), vectors in zip(found, expected, strict=True):
         np.testing.assert_array_equal(batch.vectors, vectors)
@@ -115,7 +116,7 @@ def test_on_a_gpu_a_block_is_copied_while_the_next_is_computed(engine: RapidGrad
 def test_on_a_gpu_nothing_waits_for_a_block_that_is_not_there(engine: RapidGradEngine) -> None:
     gpu = Overlapping(engine)
     first, second = blocks_of(random_samples(4))
-    list(compute_blocks(gpu, [first, None, second], budget()))  # type: ignore[arg-type]
+    list(BatchRunner(gpu, budget()).blocks([first, None, second]))  # type: ignore[arg-type]
     order = [f"{what} {number - 90}" for what, number in gpu.events]
     assert order == ["begin 0", "finish 0", "begin 1", "finish 1"]
 
@@ -127,7 +128,7 @@ def test_on_a_gpu_too_a_sample_that_the_model_fails_on_is_its_own_problem(engine
         for sample in samples:
             sample.ids[2:] = [token if token != 89 else 5 for token in sample.ids[2:]]
     gpu = Overlapping(engine, forbidden=89)
-    found = list(compute_blocks(gpu, blocks, budget()))  # type: ignore[arg-type]
+    found = list(BatchRunner(gpu, budget()).blocks(blocks))  # type: ignore[arg-type]
     assert [sorted(batch.problems) for _, batch in found] == [[], [1], []]
     assert "IndexError: out of range" in found[1][1].problems[1]
 
@@ -139,7 +140,7 @@ def taken(gpu: Overlapping, blocks: Any) -> tuple[list[int], Exception | None]:
     """Blocks that were handed on, and what was raised after them."""
     found: list[int] = []
     try:
-        for number, batch in compute_blocks(gpu, blocks, budget()):  # type: ignore[arg-type]
+        for number, batch in BatchRunner(gpu, budget()).blocks(blocks):  # type: ignore[arg-type]
             assert not batch.problems
             found.append(number)
     except Exception as error:  # noqa: BLE001 - the tests look at it

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from rapidin.attribution.gradients import normalisation
-from rapidin.attribution.projections import ShuffledProjection, shuffled_sketches
-from rapidin.attribution.rapidgrads import RapidGradEngine, TokenBudget, compute_block, compute_in_batches
+from rapidin.attribution.projections import ShuffledProjection, shuffled
+from rapidin.attribution.rapidgrads import BatchRunner, RapidGradEngine, TokenBudget
 from rapidin.errors import ComputationError
 from rapidin.settings.choices import ProjectionKind
 from rapidin.settings.store_settings import GradientSettings, ProjectionSettings, TracedParameter
@@ -88,7 +88,7 @@ def test_large_layers_in_blocks_give_the_same(architecture: str, monkeypatch: py
     settings = ProjectionSettings(dimension=1024)
     with RapidGradEngine(model, parameters_of(model), settings) as engine:
         whole = engine.compute(samples).vectors
-        monkeypatch.setitem(shuffled_sketches._BLOCK_ELEMENTS, "cpu", 500)
+        monkeypatch.setitem(shuffled._BLOCK_ELEMENTS, "cpu", 500)
         in_blocks = engine.compute(samples).vectors
     np.testing.assert_allclose(in_blocks, whole, atol=1e-6)
 
@@ -179,7 +179,8 @@ def test_budget_halves_when_memory_runs_out_and_nothing_is_lost(
         monkeypatch.setattr(engine, "compute", limited)
         found = np.zeros_like(expected)
         seen: list[int] = []
-        for positions, result in compute_in_batches(engine, samples, TokenBudget(10_000, engine.device, 256)):
+        runner = BatchRunner(engine, TokenBudget.for_device(10_000, engine.device, 256))
+        for positions, result in runner.rapidgrads(samples):
             seen += positions
             found[positions] = result.vectors
     assert max(sizes) == 12
@@ -204,9 +205,9 @@ def test_a_sample_too_large_for_memory_is_a_problem_of_its_own(
             return real(batch)
 
         monkeypatch.setattr(engine, "compute", full)
-        budget = TokenBudget(1000, engine.device, 256)
+        runner = BatchRunner(engine, TokenBudget.for_device(1000, engine.device, 256))
         seen: list[int] = []
-        for positions, result in compute_in_batches(engine, samples, budget):
+        for positions, result in runner.rapidgrads(samples):
             seen += positions
             if result.problems:
                 assert positions == [longest]
@@ -214,7 +215,7 @@ def test_a_sample_too_large_for_memory_is_a_problem_of_its_own(
             else:
                 np.testing.assert_allclose(result.vectors, expected[positions], atol=1e-6)
     assert sorted(seen) == list(range(6))
-    assert budget.tokens == 1000  # the others need no smaller batches
+    assert runner.budget.tokens == 1000  # the others need no smaller batches
 
 
 def longest_first(samples: list[Tokens]) -> list[Tokens]:
@@ -226,8 +227,8 @@ def test_a_block_is_split_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) 
     samples = longest_first(random_samples(7))
     with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
         expected = engine.compute(samples).vectors
-        budget = TokenBudget(10_000, engine.device, 256)
-        whole = compute_block(engine, samples, budget)
+        budget = TokenBudget.for_device(10_000, engine.device, 256)
+        whole = BatchRunner(engine, budget).block(samples)
         np.testing.assert_array_equal(whole.vectors, expected)
         real, sizes = engine.compute, []
 
@@ -238,7 +239,7 @@ def test_a_block_is_split_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) 
             return real(batch)
 
         monkeypatch.setattr(engine, "compute", limited)
-        found = compute_block(engine, samples, budget)
+        found = BatchRunner(engine, budget).block(samples)
     assert set(found.problems) == {2}
     assert "do not fit into memory even alone" in found.problems[2]
     good = [0, 1, 3, 4, 5, 6]
@@ -259,11 +260,11 @@ def test_samples_on_which_the_model_fails_are_problems(monkeypatch: pytest.Monke
             return real(batch)
 
         monkeypatch.setattr(engine, "compute", failing)
-        budget = TokenBudget(10_000, engine.device, 256)
-        found = compute_block(engine, samples, budget)
+        budget = TokenBudget.for_device(10_000, engine.device, 256)
+        found = BatchRunner(engine, budget).block(samples)
         message = "the model failed on it: KeyError: 'no expert\\nfor this token'"
         assert found.problems == {1: message, 5: message}
-        alone = compute_block(engine, [samples[5]], budget)
+        alone = BatchRunner(engine, budget).block([samples[5]])
         assert (alone.problems, alone.vectors.shape) == ({0: message}, (1, 256))
     good = [0, 2, 3, 4, 6]
     np.testing.assert_allclose(found.vectors[good], expected[good], atol=1e-6)
@@ -275,17 +276,17 @@ def test_what_no_sample_is_to_blame_for_ends_a_block(
 ) -> None:
     model = tiny.make("gpt2")
     with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
-        budget = TokenBudget(10_000, engine.device, 256)
+        budget = TokenBudget.for_device(10_000, engine.device, 256)
 
         def failing(batch: list[Tokens]) -> object:
             raise error
 
         monkeypatch.setattr(engine, "compute", failing)
         with pytest.raises(type(error)):
-            compute_block(engine, random_samples(3), budget)
+            BatchRunner(engine, budget).block(random_samples(3))
         error = RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be")
         with pytest.raises(ComputationError, match="the device failed: RuntimeError: CUDA error: device-side"):
-            compute_block(engine, random_samples(3), budget)
+            BatchRunner(engine, budget).block(random_samples(3))
 
 
 def test_a_sparse_embedding_is_formed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +294,7 @@ def test_a_sparse_embedding_is_formed_in_blocks(monkeypatch: pytest.MonkeyPatch)
     from rapidin.attribution.gradients.contributions import ParameterGradient
 
     model = tiny.make("llama-untied")
-    monkeypatch.setitem(shuffled_sketches._BLOCK_ELEMENTS, "cpu", 2_000)
+    monkeypatch.setitem(shuffled._BLOCK_ELEMENTS, "cpu", 2_000)
     largest = 0
     real = ParameterGradient.chosen_rows
 

@@ -9,10 +9,10 @@ import torch
 
 from rapidin.errors import ComputationError
 from rapidin.ingest.compute.in_process import InProcess
-from rapidin.settings import ProjectionSettings
+from rapidin.settings import GradientSettings, ProjectionSettings
 from tests.ingest.planned import single_blocks
 
-SETTINGS = SimpleNamespace(traced=(), projection=ProjectionSettings(dimension=64))
+SETTINGS = SimpleNamespace(traced=(), gradient=GradientSettings(), projection=ProjectionSettings(dimension=64))
 
 
 def engine(*_: object) -> Any:
@@ -21,28 +21,27 @@ def engine(*_: object) -> Any:
 
 @pytest.mark.parametrize(("done", "names"), [(1, "sample '1' and sample '2'"), (2, "sample '2'")])
 def test_all_blocks_under_way_are_named(done: int, names: str) -> None:
-    def fails_in_the_third(_: object, blocks: Iterator[tuple[Any, Any]], __: object) -> Iterator[Any]:
+    def fails_in_the_third(blocks: Iterator[tuple[Any, Any]]) -> Iterator[Any]:
         begun = [next(blocks)[0] for _ in range(3)]
         yield from ((block, None) for block in begun[:done])
         raise ComputationError("the device failed")
 
     loaded: Any = SimpleNamespace(model=None, parameters=())
-    with InProcess(loaded, engine, fails_in_the_third) as computer:
+    with InProcess(loaded, engine, lambda *_: SimpleNamespace(blocks=fails_in_the_third)) as computer:
         computer.start(SETTINGS, 20)  # type: ignore[arg-type]
         with pytest.raises(ComputationError, match=f"^{names}: the device failed$"):
             list(computer.compute(single_blocks(5)))
 
 
-def test_the_blocks_budget_is_not_the_one_that_memory_halves() -> None:
+def test_batches_are_computed_with_the_budget_that_cuts_the_blocks() -> None:
     budgets = []
 
-    def compute(_: object, blocks: Iterator[tuple[Any, Any]], own: Any) -> Iterator[Any]:
-        budgets.append(own)
-        yield from ()
+    def runner(_: object, budget: Any) -> Any:
+        budgets.append(budget)
+        return SimpleNamespace(blocks=iter)
 
     loaded: Any = SimpleNamespace(model=None, parameters=())
-    with InProcess(loaded, engine, compute) as computer:
+    with InProcess(loaded, engine, runner) as computer:
         budget = computer.start(SETTINGS, 20)  # type: ignore[arg-type]
-        list(computer.compute(single_blocks(1)))
-    assert budgets[0] is not budget
-    assert budgets[0].tokens == budget.tokens == 20
+    assert budgets == [budget]
+    assert budget.tokens == 20

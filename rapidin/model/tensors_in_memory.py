@@ -1,7 +1,8 @@
-"""Fingerprints of tensors in memory, to be compared with those of a checkpoint's files.
+"""Comparison of a network in memory with the fingerprint of a checkpoint's files.
 
-A digest does not tell the type that a tensor has in the file. So a tensor is digested as it is, and, where another
-type holds all its values as well, in that type, too: a float32 network may come from a checkpoint in bfloat16.
+`fingerprints` digests the tensors of files, this module those of memory. A digest does not tell the type that a
+tensor has in the file. So a tensor is digested as it is and in every other type that holds all its values: a
+float32 network may come from a checkpoint in bfloat16.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ _TYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""As safetensors names them: https://huggingface.co/docs/safetensors/index#format."""
-_OTHERS = {
+"""Types by the names that safetensors gives them: https://huggingface.co/docs/safetensors/index#format."""
+_OTHER_TYPES = {
     torch.float64: (torch.float32, torch.bfloat16, torch.float16),
     torch.float32: (torch.bfloat16, torch.float16),
     torch.bfloat16: (torch.float32,),
     torch.float16: (torch.float32,),
 }
 _LOSSY = (torch.bfloat16, torch.float16)
-"""Types that a checkpoint in another one may have been rounded to."""
+"""Types to which a checkpoint in another type may have been rounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ class Comparison:
     """What a comparison of a network with a fingerprint has shown.
 
     Attributes:
-        same: weight tensors that are equal.
-        unknown: those of which memory does not tell.
-        difference: what differs, a clause; None: nothing that memory tells of.
+        same: number of weight tensors that are equal.
+        unknown: number of weight tensors that cannot be compared.
+        difference: clause that says what differs; None if no difference was found.
     """
 
     same: int
@@ -56,12 +57,12 @@ class Comparison:
     difference: str | None = None
 
 
-def compared(module: nn.Module, expected: Fingerprint) -> Comparison:
+def compare_with_fingerprint(module: nn.Module, expected: Fingerprint) -> Comparison:
     """Compare a network with the fingerprint of a checkpoint.
 
     Args:
         module: the network, wrapped by PEFT or not.
-        expected: of the model's files, and the adapter's.
+        expected: fingerprint of the files of the model and its adapter.
     """
     adapted = hasattr(module, "peft_config")
     if adapted != bool(expected.adapter):
@@ -74,7 +75,7 @@ def compared(module: nn.Module, expected: Fingerprint) -> Comparison:
     adapter = _comparison(dict(_adapter_tensors(module)), digests, "adapter")
     difference = adapter.difference
     if difference is None and settings is not None and settings != _settings_of(module):
-        difference = "the settings of its adapter say otherwise how its weights act"
+        difference = "the settings of its adapter differ in how its weights act"
     return Comparison(base.same + adapter.same, base.unknown + adapter.unknown, difference)
 
 
@@ -93,7 +94,7 @@ def _comparison(tensors: Mapping[str, Tensor], expected: Mapping[str, str], what
             low = low or form.dtype in _LOSSY
         else:
             (rounded if tensor.dtype in _LOSSY else changed).append(name)
-    if not low:  # then all of them may have been rounded
+    if not low:  # then all of these may have been rounded
         unknown, rounded = unknown + len(rounded), []
     different = sorted([*rounded, *changed])
     if not different:
@@ -106,7 +107,7 @@ def _comparison(tensors: Mapping[str, Tensor], expected: Mapping[str, str], what
 
 
 def _base_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
-    """Tensors of the base model by the names that a checkpoint may have for them."""
+    """Yield the tensors of the base model with the names that a checkpoint may have for them."""
     base = module.get_base_model() if hasattr(module, "peft_config") else module
     prefix = f"{getattr(base, 'base_model_prefix', '')}."
     for name, tensor in base.state_dict().items():
@@ -123,24 +124,24 @@ def _adapter_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _settings_of(module: Any) -> str:
-    """Digest of what the active adapter's configuration says about how its weights act."""
+    """Return the digest of what the active adapter's configuration says about how its weights act."""
     config = module.peft_config[module.active_adapter].to_dict()
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     return digest_of_settings(json.loads(json.dumps(plain, default=str)))
 
 
 def _forms(tensor: Tensor) -> Iterator[Tensor]:
-    """The tensor in every type that holds its values, its own first."""
+    """Yield the tensor in every type that holds its values, its own type first."""
     tensor = tensor.detach()
     yield tensor
-    for other in _OTHERS.get(tensor.dtype, ()):
+    for other in _OTHER_TYPES.get(tensor.dtype, ()):
         form = tensor.to(other)
         if torch.equal(form.to(tensor.dtype), tensor):
             yield form
 
 
 def _digest(tensor: Tensor) -> str:
-    """As `rapidin.model.fingerprints` digests a tensor in a safetensors file."""
+    """Digest a tensor as `rapidin.model.fingerprints` digests one in a safetensors file."""
     data = tensor.contiguous().reshape(-1).view(torch.uint8)
     digest = hashlib.sha256(f"{_TYPES[tensor.dtype]}{list(tensor.shape)} {len(data)}".encode())
     for start, end in window_places(len(data)):

@@ -1,4 +1,4 @@
-"""A model of a checkpoint's architecture with random weights, and saving what became of it."""
+"""Models of a checkpoint's architecture with random weights, and the saving of what they become by training."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import transformers
 from torch import nn
 
 from rapidin.errors import ModelError
-from rapidin.model.loading import attempt
+from rapidin.model.loading import library_call
 
 
-def fresh_model(place: str, seed: int, trust_remote_code: bool = False) -> nn.Module:
+def untrained_model(place: str, seed: int, trust_remote_code: bool = False) -> nn.Module:
     """Make a causal language model of an architecture with random weights in float32.
 
     Args:
-        place: directory or hub id of a checkpoint, of which only the configuration is read.
-        seed: of the weights; the caller's random numbers are left alone.
+        place: directory or hub id of a checkpoint; only its configuration is read.
+        seed: seed of the weights; the caller's random numbers are not changed.
         trust_remote_code: whether the checkpoint's own Python code may run.
 
     Raises:
@@ -31,18 +31,18 @@ def fresh_model(place: str, seed: int, trust_remote_code: bool = False) -> nn.Mo
             torch.manual_seed(seed)
             return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
 
-    model: nn.Module = attempt(f"architecture of {place!r}", make).float()
+    model: nn.Module = library_call(f"architecture of {place!r}", make).float()
     return model
 
 
 def save_model(model: Any, directory: Path) -> None:
-    """Save a model as transformers loads it.
+    """Save a model so that transformers can load it.
 
     Raises:
         ModelError: the directory cannot be written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        attempt(f"model for {str(directory)!r}", lambda: model.save_pretrained(directory))
+        library_call(f"model for {str(directory)!r}", lambda: model.save_pretrained(directory))
     except OSError as error:
         raise ModelError(f"{directory}: the model cannot be saved ({error}); give another place") from error

@@ -1,0 +1,234 @@
+"""Computing samples in batches that fit into memory, whatever happens to single samples.
+
+Shape letters: b batch · K projection dimension.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from rapidin.attribution.gradients import TokenSample
+from rapidin.attribution.rapidgrads.rapidgrad_engine import PendingBatch, RapidGradBatch, RapidGradEngine
+from rapidin.attribution.rapidgrads.token_budget import TokenBudget
+from rapidin.errors import ComputationError, RapidinError
+from rapidin.support import unless_memory_runs_out
+
+logger = logging.getLogger(__name__)
+
+Key = TypeVar("Key")
+Result = TypeVar("Result")
+Sample = TypeVar("Sample", bound=TokenSample)
+
+
+class BatchRunner:
+    """Computes samples in batches, under a budget that it alone keeps.
+
+    It has four policies. `run` computes the longest samples first, so that memory runs out early if it does, and
+    halves the budget when it does. `block` turns the model's failures on single samples into problems of these
+    samples, so that a block's other samples are not lost with them. `blocks` lets a GPU compute a block while the
+    one before is copied to main memory.
+
+    Args:
+        engine: engine that computes RapidGrads.
+        budget: budget to begin with.
+
+    Attributes:
+        budget: budget of the next batch, which is smaller than the first after memory has run out.
+    """
+
+    def __init__(self, engine: RapidGradEngine, budget: TokenBudget) -> None:
+        self._engine = engine
+        self.budget = budget
+
+    def run(
+        self,
+        samples: Sequence[Sample],
+        compute: Callable[[list[Sample]], Result],
+        too_large: Callable[[Sample], Result],
+    ) -> Iterator[tuple[list[int], Result]]:
+        """Compute anything of samples, the longest first, in batches that are halved when memory runs out.
+
+        Args:
+            samples: any number of samples.
+            compute: function that takes the samples of a batch and returns anything but None.
+            too_large: function that gives the result of a single sample that memory did not suffice for.
+
+        Yields:
+            Positions in `samples`, and what `compute` made of these; every position once.
+        """
+        waiting = sorted(range(len(samples)), key=lambda position: len(samples[position].ids), reverse=True)
+        before = self.budget
+        while waiting:
+            longest = len(samples[waiting[0]].ids)
+            count = self.budget.fitting(longest, len(waiting))
+            chosen = waiting[:count]
+            result = unless_memory_runs_out(partial(compute, [samples[position] for position in chosen]))
+            if result is not None:
+                del waiting[:count]
+                before = self.budget
+                yield chosen, result
+            elif count == 1:
+                self.budget = before  # it was this sample's fault, not the batches'
+                del waiting[0]
+                yield chosen, too_large(samples[chosen[0]])
+            else:
+                self.budget = self.budget.halved(count * longest)
+                logger.warning("out of memory: going on with %d tokens per batch", self.budget.tokens)
+
+    def rapidgrads(self, samples: Sequence[TokenSample]) -> Iterator[tuple[list[int], RapidGradBatch]]:
+        """Compute the RapidGrads of samples; errors of the model pass.
+
+        Yields:
+            Positions in `samples`, and their RapidGrads in that order; every position once. A sample that does not
+            fit into memory even alone is one of the batch's problems.
+        """
+
+        def compute(chosen: list[TokenSample]) -> RapidGradBatch:
+            return self._engine.compute(chosen)
+
+        return self.run(samples, compute, self._too_large)
+
+    def block(self, samples: Sequence[TokenSample]) -> RapidGradBatch:
+        """Compute the RapidGrads of samples that were put together beforehand, whatever happens to single ones.
+
+        They are one batch unless memory runs out (then they are split) or the model fails on them (then they are
+        computed one by one, and those that it fails on are problems).
+
+        Args:
+            samples: samples of the block, the longest first.
+
+        Returns:
+            All samples' RapidGrads in their order.
+
+        Raises:
+            RapidinError: The model cannot be used at all.
+            ComputationError: The device itself failed; no sample is to blame, and it computes nothing any more.
+        """
+        try:
+            return self._gathered(self.rapidgrads(samples), len(samples))
+        except RapidinError:
+            raise
+        except Exception as error:
+            _check_device_alive(error)
+            logger.debug("the model failed on a batch of %d", len(samples), exc_info=True)
+            if len(samples) == 1:
+                return self._failed(f"the model failed on it: {_one_line(error)}")
+        # Outside the except block, whose traceback keeps the failed batch's tensors alive.
+        alone = (([position], self.block([sample])) for position, sample in enumerate(samples))
+        return self._gathered(alone, len(samples))
+
+    def blocks(
+        self, blocks: Iterable[tuple[Key, Sequence[TokenSample]] | None]
+    ) -> Iterator[tuple[Key, RapidGradBatch]]:
+        """Compute block after block; on a GPU a block is copied to main memory and handed on during the next one.
+
+        Args:
+            blocks: a key that tells a block from others, and its samples as `block` wants them; None if the next
+                block is not there yet, so that the block that was begun is handed on now.
+
+        Raises:
+            RapidinError: The model cannot be used, see `block`.
+            Exception: Whatever `blocks` raises, after the block that was begun before.
+        """
+        begun: tuple[Key, PendingBatch] | None = None
+        try:
+            for block in blocks:
+                following = None
+                if block is not None:
+                    key, samples = block
+                    pending = self._begun(samples) if self._engine.device.type == "cuda" else None
+                    if pending is None:
+                        result = self.block(samples)
+                    else:
+                        following = key, pending
+                before, begun = begun, None  # if it fails now, it is not tried again below
+                if before is not None:
+                    yield before[0], _finished(before[1])
+                if block is not None and following is None:
+                    yield key, result
+                begun = following
+        except Exception:
+            # The error is the next block's, or that of getting one: this block is computed.
+            if begun is not None:
+                yield begun[0], _finished(begun[1])
+            raise
+        if begun is not None:
+            yield begun[0], _finished(begun[1])
+
+    def _begun(self, samples: Sequence[TokenSample]) -> PendingBatch | None:
+        """Begin to compute a block as one batch; None if it does not fit or the model fails on it."""
+        if self.budget.fitting(len(samples[0].ids), len(samples)) < len(samples):
+            return None
+        try:
+            pending = unless_memory_runs_out(partial(self._engine.begin, samples))
+        except RapidinError:
+            raise
+        except Exception as error:
+            _check_device_alive(error)
+            logger.debug("the model failed on a batch of %d", len(samples), exc_info=True)
+            return None
+        if pending is None:
+            logger.debug("out of memory with a batch of %d: once more, with an empty cache", len(samples))
+        return pending
+
+    def _gathered(self, parts: Iterable[tuple[list[int], RapidGradBatch]], count: int) -> RapidGradBatch:
+        """Put the results of some of a block's samples at a time together, in the block's order."""
+        everything = list(range(count))
+        gathered = RapidGradBatch(self._zeros(0), {})
+        for positions, part in parts:
+            if positions == everything:
+                return part
+            if not len(gathered.vectors):
+                gathered = RapidGradBatch(self._zeros(count), {})
+            gathered.vectors[positions] = part.vectors
+            gathered.problems.update({positions[row]: problem for row, problem in part.problems.items()})
+        return gathered
+
+    def _too_large(self, sample: TokenSample) -> RapidGradBatch:
+        return self._failed(too_large_for_memory(sample))
+
+    def _failed(self, problem: str) -> RapidGradBatch:
+        """Make the result of a single sample that has no RapidGrad."""
+        return RapidGradBatch(self._zeros(1), {0: problem})
+
+    def _zeros(self, count: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        return np.zeros((count, self.budget.dimension), dtype=np.float32)
+
+
+def too_large_for_memory(sample: TokenSample) -> str:
+    """Say that memory does not suffice for a single sample."""
+    return (
+        f"its {len(sample.ids)} tokens do not fit into memory even alone: lower --max-length, or give another "
+        "--device or a smaller --dtype"
+    )
+
+
+def _finished(pending: PendingBatch) -> RapidGradBatch:
+    """Wait for a block that was begun; only here the kernels' own errors are seen."""
+    try:
+        return pending.finish()
+    except RapidinError:
+        raise
+    except Exception as error:
+        _check_device_alive(error)
+        raise
+
+
+def _check_device_alive(error: Exception) -> None:
+    """Tell an error of the device from one of the model: after it every further call fails, too."""
+    if type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error):
+        raise ComputationError(
+            f"the device failed: {_one_line(error)}; run the same command again, and look at a sample's tokens "
+            "with --device cpu if it fails again"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    """Shorten an error to its class and the beginning of its message."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
