@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from rapidin.attribution import TargetBatch, TokenSample, weighted_objective
+from rapidin.attribution import TargetBatch, TokenSample
 
 Samples = TypeVar("Samples", bound=TokenSample)
 StepCallback = Callable[[int, int, float], None]
@@ -118,9 +119,11 @@ def batch_loss(model: nn.Module, samples: Sequence[TokenSample], all_tokens: boo
 
 
 def mean_loss(logits: Tensor, batch: TargetBatch) -> Tensor:
-    """Compute the mean loss over all targets of a batch, given the logits [g, v] that predict them."""
-    weights = torch.full(batch.targets.shape, 1 / len(batch.targets))
-    return weighted_objective(logits, batch.targets, weights)
+    """Compute the mean loss over all targets of a batch, given the logits [g, v] that predict them.
+
+    torch takes the mean, because the demo's model depends on the order in which the losses are added up.
+    """
+    return functional.cross_entropy(logits.float(), batch.targets.to(logits.device))
 
 
 def _learning_rate(step: int, steps: int, schedule: Schedule) -> float:
