@@ -23,6 +23,7 @@ import numpy as np
 
 import rapidin
 from benchmarks.tables import heading, machine, row
+from rapidin.support import processors
 from tests import worlds
 
 _CLIENTS = (1, 8, 32)
@@ -86,7 +87,7 @@ def main() -> None:
             address = server.stdout.readline().strip() if server.stdout else ""
             while httpx.get(f"{address}/ready").status_code != 200:
                 time.sleep(0.1)
-            print(machine(os.cpu_count() or 1))
+            print(machine(processors()))
             heading("Serving", "requests", "clients", "requests/s", "median ms", "95 % ms")
             for kind, asked in _KINDS.items():
                 for clients in _CLIENTS:

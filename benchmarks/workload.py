@@ -16,8 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rapidin.settings import choices
-from rapidin.settings.store_settings import ProjectionSettings, TracedParameter
+from rapidin.settings import ProjectionKind, ProjectionSettings, TracedParameter
 
 VOCABULARY = 4096
 _CONTEXT = 16_384
@@ -26,8 +25,8 @@ _CONTEXT = 16_384
 _SPECIAL = ("<s>", "</s>", "<pad>")
 _BOS, _EOS, _PAD = range(3)
 
-KINDS: tuple[str, ...] = typing.get_args(getattr(choices, "ProjectionKind", None)) or ("shuffled",)
-"""rapidin's projections, the exact path first; a version without the choice has that one only."""
+KINDS: tuple[str, ...] = typing.get_args(ProjectionKind)
+"""rapidin's projections, the exact path first."""
 
 
 @dataclass(frozen=True, slots=True)

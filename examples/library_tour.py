@@ -42,7 +42,7 @@ explained = searcher.search(
     k=5,
     rerank=10,
     opponents=True,
-    tokens=True,
+    by_token=True,
     matrices=True,
 )
 write_report(directory / "tour.html", [explained])

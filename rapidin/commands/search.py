@@ -54,9 +54,9 @@ def search(
             "estimates, which is quickest. Unless given, three times -k, but 0 with --queries.",
         ),
     ] = None,
-    tokens: Annotated[
+    by_token: Annotated[
         bool,
-        typer.Option("--tokens", help="Find what every token of the generation goes back to by itself, too."),
+        typer.Option("--by-token", help="Find what every token of the generation goes back to by itself, too."),
     ] = False,
     span: Annotated[
         list[str] | None,
@@ -71,7 +71,7 @@ def search(
         typer.Option(
             metavar="FILE",
             help="Write an HTML page to look at: words of the generation, the samples behind each, their words "
-            "shaded by influence. It needs nothing else and may be sent to others. Includes --tokens.",
+            "shaded by influence. It needs nothing else and may be sent to others. Includes --by-token.",
         ),
     ] = None,
     index: Annotated[
@@ -131,7 +131,7 @@ def search(
         "index": "exact" if exact else index,
         "nprobe": nprobe,
         "rerank": rerank,
-        "tokens": tokens or report is not None,
+        "by_token": by_token or report is not None,
         "spans": span or [],
         "matrices": report is not None and rerank > 0,
     }
@@ -164,7 +164,7 @@ def search(
             count = stack.enter_context(counting("queries answered"))
             found = searcher.search_file(str(queries), on_progress=count, **options)
         for result in found:
-            view = result if tokens else replace(result, by_token=())  # a report shows them better
+            view = result if by_token else replace(result, by_token=())  # a report shows them better
             output(result, search_view(view), as_json, one_line=True)
             if report is not None:
                 results.append(result)

@@ -147,7 +147,7 @@ def _explained(searcher: Searcher, result: SearchResult) -> SearchResult:
         k=TOP,
         opponents=True,
         rerank=RERANKED_PER_RESULT * TOP,
-        tokens=True,
+        by_token=True,
         matrices=True,
     )
     return replace(explained, query=replace(explained.query, generated=True))

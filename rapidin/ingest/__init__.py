@@ -1,4 +1,4 @@
-"""From data files to RapidGrads in a store: incremental, resumable, and each batch is stored whole or not at all."""
+"""From data files to RapidGrads in a store: incremental, resumable, each batch whole or not at all."""
 
 import lazy_loader
 

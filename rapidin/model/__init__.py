@@ -1,7 +1,7 @@
 """The only home of transformers' model loading and of PEFT: models, tokenizers, fingerprints, generation.
 
-A name of this package is imported when it is first used, because `loading` and `generation` take seconds to import;
-`fingerprints` and `locating` do not.
+A name of this package is imported when it is first used, because `loading` and `generation` take seconds to
+import; `fingerprints` and `locating` do not.
 """
 
 import lazy_loader

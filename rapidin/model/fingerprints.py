@@ -2,8 +2,8 @@
 
 Each tensor's digest covers its type, shape and bytes. If a tensor is larger than a mebibyte, sixteen windows of
 64 KiB that are spread evenly over it stand for its bytes, so that a model of many gigabytes takes about a second;
-fine-tuning changes every window. The digests do not depend on how tensors are spread over files, on where the files
-lie, or on the type and device that tensors are later loaded with.
+fine-tuning changes every window. The digests do not depend on how tensors are spread over files, on where the
+files lie, or on the type and device that tensors are later loaded with.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def digest_of_settings(config: dict[str, Any]) -> str:
 
 
 def window_places(size: int) -> list[tuple[int, int]]:
-    """Return which of a tensor's `size` bytes are digested: the first byte of each window and the one behind its last."""
+    """Return the first byte, and the one behind the last, of each window of a tensor that is digested."""
     if size <= _WINDOW * _WINDOWS:
         return [(0, size)]
     starts = [(size - _WINDOW) * window // (_WINDOWS - 1) for window in range(_WINDOWS)]
@@ -146,7 +146,7 @@ def _digests(name: str, marker: str, what: str) -> dict[str, str] | None:
         if not os.access(directory, os.R_OK | os.X_OK):
             raise ModelError(f"{what} {name!r} cannot be read: check its permissions")
         raise ModelError(
-            f"{what} {name!r} holds no weights, neither *.safetensors nor *.bin: give the directory of a complete one"
+            f"{what} {name!r} holds no weights, neither *.safetensors nor *.bin: give a complete directory"
         )
     return {file.name: _digest(file, 0, file.stat().st_size, file.name) for file in files}
 

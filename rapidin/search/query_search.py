@@ -48,7 +48,7 @@ class QuerySearch:
         with self._store.snapshot(self._scan) as snapshot:
             found = _ends(snapshot, vectors, options, options.candidates)
             by_token = [
-                self._by_token(snapshot, encoded, options) if options.tokens else () for _, encoded in prepared
+                self._by_token(snapshot, encoded, options) if options.by_token else () for _, encoded in prepared
             ]
         for (query, encoded), (best, worst), tokens in zip(
             prepared, zip(*found.ends, strict=True), by_token, strict=True

@@ -61,7 +61,7 @@ class SearchRequest(BaseModel):
         "one behind the last.",
         examples=[["elixir"], [[4, 10]]],
     )
-    tokens: bool = Field(
+    by_token: bool = Field(
         default=False, description="Find what every token of the generation goes back to by itself, too."
     )
     matrices: bool = Field(
@@ -113,8 +113,8 @@ def options_of(asked: SearchRequest, limits: Limits, regular_expressions: bool) 
     Raises:
         SettingError: something asked for contradicts something else, or goes beyond a limit.
     """
-    if asked.tokens and asked.k > limits.token_k:
-        raise SettingError(f"k: with tokens each of them has k samples; ask for at most {limits.token_k}")
+    if asked.by_token and asked.k > limits.token_k:
+        raise SettingError(f"k: with by_token each of them has k samples; ask for at most {limits.token_k}")
     if not regular_expressions:
         for expression in asked.where:
             check_bounded(expression)
@@ -124,7 +124,7 @@ def options_of(asked: SearchRequest, limits: Limits, regular_expressions: bool) 
         "opponents": asked.opponents,
         "where": asked.where,
         "spans": [_part(span) for span in asked.spans],
-        "tokens": asked.tokens,
+        "by_token": asked.by_token,
         "matrices": asked.matrices,
         "rerank": limits.default_rerank(asked.k) if asked.rerank is None else asked.rerank,
         "index": asked.index,

@@ -27,7 +27,7 @@ class Options(TypedDict, total=False):
         rerank: of so many samples at each end the exact influence is computed, which orders them, and of the best
             the influences of their tokens; 0: none. `RERANKED_PER_RESULT` times k is a good
             number. Each takes some three training steps' time.
-        tokens: find what every target token of the generation goes back to by itself.
+        by_token: find what every target token of the generation goes back to by itself.
         spans: parts of the generation that alone are asked about: texts, or offsets of their first character and
             of the one behind the last. A text stands for every place where it occurs.
         matrices: of the best, also the influence of each token on each of the generation; goes with `rerank`.
@@ -40,7 +40,7 @@ class Options(TypedDict, total=False):
     index: IndexChoice
     nprobe: int | None
     rerank: int
-    tokens: bool
+    by_token: bool
     spans: Sequence[Part]
     matrices: bool
 
@@ -60,7 +60,7 @@ class SearchOptions:
     index: IndexChoice = "auto"
     nprobe: int | None = None
     rerank: int = 0
-    tokens: bool = False
+    by_token: bool = False
     spans: Sequence[Part] = ()
     matrices: bool = False
 

@@ -20,12 +20,8 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [README, ROOT / "CONTRIBUTING.md", *DOCS]
-OTHERS = {"--by-token", "--help", "--version", "--debug", "--no-deps", "--resolution", "--strict"}
-"""Options of `rapidin` itself and of other programs that the documents show.
-
-`--by-token` is here only until `rapidin search` has its new name for `--tokens`; the documents use the new one
-already.
-"""
+OTHERS = {"--help", "--version", "--debug", "--no-deps", "--resolution", "--strict"}
+"""Options of `rapidin` itself and of other programs that the documents show."""
 
 
 def text_of(page: Path) -> str:

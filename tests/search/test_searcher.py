@@ -94,7 +94,7 @@ def test_many_threads_find_what_one_finds(bits: int, tmp_path: Path, data: Path,
     kinds: list[dict[str, object]] = [
         {},
         {"where": ["even=true"]},
-        {"tokens": True},
+        {"by_token": True},
         {"rerank": 6},
         {"spans": ["red"]},
     ]
@@ -329,7 +329,9 @@ def test_the_event_loop_goes_on_while_searches_run(store: Path, tmp_path: Path) 
             ticking = asyncio.create_task(tick())
             found = await asyncio.gather(
                 *(
-                    searcher.asearch("Name a colour.", f"It is {n}", k=3, rerank=8, tokens=True, on_progress=tell)
+                    searcher.asearch(
+                        "Name a colour.", f"It is {n}", k=3, rerank=8, by_token=True, on_progress=tell
+                    )
                     for n in range(4)
                 )
             )
@@ -341,7 +343,7 @@ def test_the_event_loop_goes_on_while_searches_run(store: Path, tmp_path: Path) 
     assert len(waited) >= 4
     assert all(waited)
     with rapidin.Searcher(store) as searcher:
-        alone = [searcher.search("Name a colour.", f"It is {n}", k=3, rerank=8, tokens=True) for n in range(4)]
+        alone = [searcher.search("Name a colour.", f"It is {n}", k=3, rerank=8, by_token=True) for n in range(4)]
         assert [summary(one) for one in of_file] == [summary(one) for one in searcher.search_file(data, k=1)]
     assert [[id for id, _ in summary(one)] for one in found] == [[id for id, _ in summary(one)] for one in alone]
 

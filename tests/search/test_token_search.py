@@ -36,7 +36,7 @@ def exact(model_directory: Path, data: Path) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def explained(store: Path) -> SearchResult:
     with rapidin.Searcher(store) as searcher:
-        return searcher.search(*QUESTION, k=5, rerank=60, opponents=True, tokens=True, matrices=True)
+        return searcher.search(*QUESTION, k=5, rerank=60, opponents=True, by_token=True, matrices=True)
 
 
 def test_hits_are_ordered_by_their_exact_influence(explained: SearchResult, exact: dict[str, float]) -> None:
@@ -72,7 +72,7 @@ def test_tokens_words_and_matrices_add_up(explained: SearchResult) -> None:
 def test_tokens_of_the_generation_add_up_to_its_scores(store: Path, explained: SearchResult) -> None:
     """Every sample's scores by token, over all of the store, add up to its score."""
     with rapidin.Searcher(store) as searcher:
-        result = searcher.search(*QUESTION, k=60, tokens=True)
+        result = searcher.search(*QUESTION, k=60, by_token=True)
     assert [token.token for token in result.by_token] == [token.token for token in explained.generation_tokens]
     sums = dict.fromkeys((hit.id for hit in result.proponents), 0.0)
     for token in result.by_token:
@@ -181,7 +181,7 @@ def test_a_file_of_queries_is_answered_quickly_unless_asked(store: Path, tmp_pat
     queries = worlds.write_rows(tmp_path / "queries.jsonl", worlds.rows(2, first=100))
     plain = [json.loads(line) for line in run("search", store, "--queries", queries, "--json").splitlines()]
     assert all("token_influences" not in hit for result in plain for hit in result["proponents"])
-    lines = run("search", store, "--queries", queries, "--json", "--rerank", 12, "--tokens").splitlines()
+    lines = run("search", store, "--queries", queries, "--json", "--rerank", 12, "--by-token").splitlines()
     for result in map(json.loads, lines):
         assert all(hit["token_influences"] for hit in result["proponents"])
         assert len(result["by_token"]) == result["query"]["targets"]
@@ -208,7 +208,7 @@ def test_a_report_is_written(store: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["id=row-3", "id=none"])
 def test_few_or_no_samples(store: Path, where: str) -> None:
     with rapidin.Searcher(store) as searcher:
-        result = searcher.search(*QUESTION, k=5, rerank=15, tokens=True, where=[where])
+        result = searcher.search(*QUESTION, k=5, rerank=15, by_token=True, where=[where])
     assert len(result.proponents) == (where != "id=none")
     assert len(result.by_token) == result.query.targets
 
@@ -291,9 +291,9 @@ def test_threads_take_turns(store: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with rapidin.Searcher(store) as searcher:
-        alone = searcher.search(*QUESTION, k=3, rerank=6, tokens=True)
+        alone = searcher.search(*QUESTION, k=3, rerank=6, by_token=True)
         with ThreadPoolExecutor(3) as pool:
-            together = list(pool.map(lambda _: searcher.search(*QUESTION, k=3, rerank=6, tokens=True), range(6)))
+            together = list(pool.map(lambda _: searcher.search(*QUESTION, k=3, rerank=6, by_token=True), range(6)))
     assert all(result == alone for result in together)
 
 

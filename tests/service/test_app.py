@@ -28,7 +28,7 @@ def posted(client: httpx.Client, **asked: object) -> httpx.Response:
     [
         {},
         {"rerank": 0, "opponents": True, "index": "exact"},
-        {"where": ["source=red", "number<20"], "tokens": True},
+        {"where": ["source=red", "number<20"], "by_token": True},
         {"spans": ["blue", [0, 2]], "matrices": True},
         {"generation": None, "max_new_tokens": 5},
     ],
@@ -96,7 +96,7 @@ def test_new_samples_are_found_without_a_new_start(client: httpx.Client, store: 
         ({"generation": ""}, "generation"),
         ({"k": 0}, "k"),
         ({"k": 101}, "k"),
-        ({"k": 21, "tokens": True}, "k"),
+        ({"k": 21, "by_token": True}, "k"),
         ({"k": "3"}, "k"),
         ({"k": True}, "k"),
         ({"k": None}, "k"),
@@ -209,7 +209,7 @@ def test_more_tokens_than_allowed(store: Path) -> None:
 
 
 def test_the_report_comes_line_by_line(client: httpx.Client) -> None:
-    with client.stream("POST", "/v1/report", json={**QUESTION, "tokens": True}) as found:
+    with client.stream("POST", "/v1/report", json={**QUESTION, "by_token": True}) as found:
         lines = [json.loads(line) for line in found.iter_lines()]
     assert found.headers["content-type"].startswith("application/x-ndjson")
     assert {line["event"] for line in lines[:-1]} == {"progress"}

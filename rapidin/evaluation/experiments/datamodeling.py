@@ -8,7 +8,6 @@ causal check, because only retraining shows what a sample really did.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -40,6 +39,7 @@ from rapidin.model import StoreModel
 from rapidin.records import LdsReport, MethodLds
 from rapidin.search import read_queries
 from rapidin.storage import Store
+from rapidin.support import processors
 from rapidin.text import recognise
 
 MINIMUM_SUBSETS = 5
@@ -74,7 +74,7 @@ class Retraining:
         """Number of processes that train at a time."""
         if self.jobs is not None:
             return self.jobs
-        return 1 if self.training.command is not None else os.cpu_count() or 1
+        return 1 if self.training.command is not None else processors()
 
     def check(self) -> None:
         """Refuse what cannot be used before anything is computed.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from rapidin.errors import ComputationError, SettingError
 from rapidin.evaluation.retraining.trainer import DATA, LOG, LOSSES, OUTPUT, Job, last_lines
-from rapidin.support import FreshInterpreter
+from rapidin.support import FreshInterpreter, processors
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +102,7 @@ class _Pool:
     def __init__(self, job: Job, size: int, trainer: str) -> None:
         self._job = job
         self._trainer = trainer
-        self._threads = max(1, (os.cpu_count() or 1) // size)
+        self._threads = max(1, processors() // size)
         self._executor = ThreadPoolExecutor(size)
         self._of_thread = threading.local()
         self._lock = threading.Lock()

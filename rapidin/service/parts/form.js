@@ -10,7 +10,7 @@ function readForm() {
     generation: byId("ask-generation").value.trim() === "" ? null : byId("ask-generation").value,
     k: numberIn("ask-k") ?? DEFAULT_K,
     opponents: byId("ask-opponents").checked,
-    tokens: byId("ask-tokens").checked,
+    by_token: byId("ask-tokens").checked,
     matrices: byId("ask-matrices").checked,
     where: linesIn("ask-where"),
     spans: linesIn("ask-spans"),
@@ -26,7 +26,7 @@ function fillForm(asked) {
   byId("ask-generation").value = asked.generation;
   byId("ask-k").value = asked.k;
   byId("ask-opponents").checked = asked.opponents;
-  byId("ask-tokens").checked = asked.tokens;
+  byId("ask-tokens").checked = asked.by_token;
   byId("ask-matrices").checked = asked.matrices;
   byId("ask-where").value = asked.where.join("\n");
   byId("ask-spans").value = asked.spans.join("\n");

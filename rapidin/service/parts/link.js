@@ -8,7 +8,7 @@ function fragmentOf(asked) {
   if (asked.generation) values.set("generation", asked.generation);
   values.set("k", asked.k);
   if (!asked.opponents) values.set("opponents", "no");
-  if (!asked.tokens) values.set("tokens", "no");
+  if (!asked.by_token) values.set("by_token", "no");
   for (const condition of asked.where) values.append("where", condition);
   for (const span of asked.spans) values.append("span", span);
   if (asked.matrices) values.set("matrices", "yes");
@@ -28,7 +28,7 @@ function requestOf(fragment) {
     generation: values.get("generation") ?? "",
     k: number("k") ?? DEFAULT_K,
     opponents: values.get("opponents") !== "no",
-    tokens: values.get("tokens") !== "no",
+    by_token: values.get("by_token") !== "no",
     matrices: values.get("matrices") === "yes",
     where: values.getAll("where"),
     spans: values.getAll("span"),
