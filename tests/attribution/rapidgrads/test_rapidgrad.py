@@ -179,10 +179,13 @@ def test_budget_halves_when_memory_runs_out_and_nothing_is_lost(
         monkeypatch.setattr(engine, "compute", limited)
         found = np.zeros_like(expected)
         seen: list[int] = []
-        runner = BatchRunner(engine, TokenBudget.for_device(10_000, engine.device, 256))
+        budget = TokenBudget.for_device(10_000, engine.device, 256)
+        runner = BatchRunner(engine, budget)
         for positions, result in runner.rapidgrads(samples):
             seen += positions
             found[positions] = result.vectors
+    assert budget == TokenBudget.for_device(10_000, engine.device, 256)  # the caller's stays as it was
+    assert runner.budget.tokens < budget.tokens
     assert max(sizes) == 12
     assert sorted(seen) == list(range(12))
     np.testing.assert_allclose(found, expected, atol=1e-6)
