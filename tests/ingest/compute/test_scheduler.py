@@ -11,7 +11,7 @@ from rapidin.errors import ComputationError, DataFileError, ModelError
 from rapidin.ingest.blocks import WorkBlock
 from rapidin.ingest.compute.messages import Failed, Load, Logged
 from rapidin.ingest.compute.scheduler import Scheduler
-from rapidin.settings import ModelSettings, ProjectionSettings
+from rapidin.settings import GradientSettings, ModelSettings, ProjectionSettings
 from tests.ingest.compute.stub_workers import DIMENSION, Died, ThreadWorkers
 from tests.ingest.planned import single_blocks
 
@@ -35,7 +35,9 @@ class Run:
             raise self._error
 
     def __call__(self, transport: ThreadWorkers, **options: int) -> None:
-        settings = SimpleNamespace(traced=(), projection=ProjectionSettings(dimension=DIMENSION))
+        settings = SimpleNamespace(
+            traced=(), gradient=GradientSettings(), projection=ProjectionSettings(dimension=DIMENSION)
+        )
         loads = [Load(ModelSettings(model="m"), "cpu", False, 1, logging.WARNING)] * self._devices
         with Scheduler(transport, loads, **options) as scheduler:
             scheduler.start(settings, 20)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import pytest
 
 from rapidin.ingest.compute.messages import Begin, Computed, Failed, Load, Loaded, Ready, TokenIds, Work
 from rapidin.ingest.compute.transport import Transport, Worker
-from rapidin.settings import ModelSettings, ProjectionSettings
+from rapidin.settings import GradientSettings, ModelSettings, ProjectionSettings
 from tests.ingest.compute import stub_workers, traps
 
 pytestmark = pytest.mark.timeout(120)
@@ -18,7 +18,7 @@ TRANSPORTS: dict[str, Callable[[], Transport]] = {
     "local": stub_workers.local_stubs,
 }
 LOAD = Load(ModelSettings(model="m"), "cpu", False, 1, 30)
-BEGIN = Begin((), ProjectionSettings(dimension=stub_workers.DIMENSION), 20)
+BEGIN = Begin((), GradientSettings(), ProjectionSettings(dimension=stub_workers.DIMENSION), 20)
 
 
 @pytest.fixture(params=list(TRANSPORTS))
