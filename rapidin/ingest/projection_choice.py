@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Sequence
 
-from rapidin.attribution import suiting_kind
 from rapidin.settings import MINIMUM_PROJECTION_DIM, ProjectionSettings, TracedParameter
 
 logger = logging.getLogger(__name__)
@@ -40,6 +39,9 @@ def choose_projection(
         changes["dimension"] = dimension
         logger.info("%d parameters are traced, so the projection dimension is %d", total, dimension)
     if not kind_given:
+        # Imported here, because an ingest that adds nothing does without torch.
+        from rapidin.attribution import suiting_kind
+
         chosen = projection.model_copy(update=changes)
         shapes = [parameter.shape for parameter in parameters]
         changes["kind"] = suiting_kind(chosen, shapes, normalise_layers)
