@@ -63,7 +63,7 @@ _UNUSABLE = (SettingError, RowError, GradientError, NoIndexError, StoreMismatchE
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _LONGEST_MESSAGE = 1_000
 # Of the command line that are fields of a request by the same names.
-_FLAGS = re.compile(r"--(prompt|generation|where|tokens|rerank|index|nprobe|max-new-tokens)\b")
+_FLAGS = re.compile(r"--(prompt|generation|where|by-token|rerank|index|nprobe|max-new-tokens)\b")
 
 
 class Problem(Exception):
