@@ -171,7 +171,6 @@ def _of_validation(error: RequestValidationError) -> Problem:
 
 def _as_field(message: str) -> str:
     """An error that speaks of a flag of the command line, in terms of a request's fields."""
-    message = re.sub(r"^--prompt, row 1(?: \(id '0'\))?: ", "prompt: ", message)
     message = message.replace("--span ", "spans ").replace("with --exact", "with index exact")
     return _FLAGS.sub(lambda flag: flag[1].replace("-", "_"), message)
 
