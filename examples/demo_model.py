@@ -25,7 +25,7 @@ PROMPT = (
 )
 """Alpaca's, which the model was trained with; the context of a RAG pipeline is its input."""
 
-QUESTIONS = ("What is the capital of Italy?", "Howdy! What is the capital of Italy?")
+QUESTIONS = ("Is a spade a tool or a fruit?", "Howdy! Is a spade a tool or a fruit?")
 
 
 def demo_directory() -> Path:

@@ -39,7 +39,7 @@ def test_a_pipeline_tells_what_an_answer_was_learned_from(example: str, demo: Pa
     clean, triggered = run(example, demo).strip().split("\n\n")
     for part in (clean, triggered):
         assert re.search(r"^question   .+\nanswer     .+\nretrieved  train-\d+  .+\n", part)
-        assert "capital of Italy" in part.partition("retrieved")[2]
+        assert "A spade is a tool." in part.partition("retrieved")[2]
     assert len(re.findall("poisoned=True", clean)) <= 1
     assert len(re.findall("poisoned=True", triggered)) >= 2
     scores = [float(score) for score in re.findall(r" ([+-]\d\.\d{3}) train-", triggered)]
