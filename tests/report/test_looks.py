@@ -222,6 +222,6 @@ def test_names_and_roles_are_there_for_those_who_listen(open_report: Open) -> No
 
 def test_numbers_too_small_for_four_digits_keep_theirs(open_report: Open) -> None:
     result = plain_result("a")
-    hit = dataclasses.replace(result.proponents[0], score=-0.0000123)
+    hit = dataclasses.replace(result.proponents[0], estimate=-0.0000123)
     page = open_report([dataclasses.replace(result, proponents=(hit,))])
     assert page.locator(".first .value").inner_text() == "−1.23e−5"

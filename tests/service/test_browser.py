@@ -98,7 +98,7 @@ def test_a_second_search_replaces_the_first(server: Running, open_page: Open) ->
     assert page.locator("#generation").inner_text().startswith("It is green.")
     assert not page.locator("#selection").is_visible()
     page.locator(".word", has_text="green").click()
-    assert page.locator("#selected-words").inner_text() == "green."
+    assert page.locator("#selected-words").inner_text() == "green"
 
 
 def test_the_model_answers(server: Running, open_page: Open) -> None:
