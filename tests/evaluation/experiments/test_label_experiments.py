@@ -111,8 +111,8 @@ def test_what_decides_scores_decides_their_key(setting: LabelExperiment) -> None
     other = settings.model_copy(update={"codec": settings.codec.model_copy(update={"bits": 1})})
     assert data_digest(other, training) != data
     traced = settings.model_copy(update={"traced": settings.traced[1:]})
-    other_objective = settings.projection.model_copy(update={"objective": "log-odds"})
-    odds = settings.model_copy(update={"projection": other_objective})
+    other_objective = settings.gradient.model_copy(update={"objective": "log-odds"})
+    odds = settings.model_copy(update={"gradient": other_objective})
     assert len({data, data_digest(traced, training), data_digest(odds, training)}) == 3
     training.samples = [replace(training.samples[0], content_hash="other"), *training.samples[1:]]
     assert data_digest(settings, training) != data
