@@ -27,9 +27,8 @@ from rapidin.attribution.gradients.agreement import TensorDigests, disagreement
 from rapidin.attribution.gradients.capture import NotBatchedError
 from rapidin.attribution.gradients.contributions import ParameterGradient
 from rapidin.attribution.gradients.gradient_sources import AutogradGradients, GradientSource, HookedGradients
-from rapidin.attribution.gradients.objectives import TokenSample
+from rapidin.attribution.gradients.objectives import Differentiated, TokenSample
 from rapidin.errors import ModelError
-from rapidin.settings import Objective
 from rapidin.support import is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -141,7 +140,7 @@ class GradientEngine:
         self,
         samples: Sequence[TokenSample],
         new: Callable[[int], Accumulator],
-        objective: Objective,
+        objective: Differentiated,
         token_weight: float | None = None,
         plainly: bool = False,
     ) -> Tensor:
@@ -171,7 +170,7 @@ class GradientEngine:
         self,
         samples: Sequence[TokenSample],
         new: Callable[[int], Accumulator],
-        objective: Objective,
+        objective: Differentiated,
         token_weight: float | None,
     ) -> Tensor:
         """Accumulate a batch by the fast source; the first batch is watched."""
@@ -190,7 +189,7 @@ class GradientEngine:
         return accumulator.result()
 
     def _warn_of_disagreement(
-        self, sample: TokenSample, fast: Tensor, objective: Objective, token_weight: float | None
+        self, sample: TokenSample, fast: Tensor, objective: Differentiated, token_weight: float | None
     ) -> None:
         """Compare a real sample of the first batch with plain autograd.
 
@@ -265,7 +264,7 @@ def _accumulated(
     source: GradientSource,
     samples: Sequence[TokenSample],
     new: Callable[[int], Accumulator],
-    objective: Objective,
+    objective: Differentiated,
     token_weight: float | None,
 ) -> Tensor:
     """Accumulate what a source emits for samples."""
