@@ -8,6 +8,7 @@ from .curvature import (
     unstacked as unstacked,
 )
 from .gradients import (
+    FisherDraw as FisherDraw,
     NamedSample as NamedSample,
     TargetBatch as TargetBatch,
     TokenSample as TokenSample,

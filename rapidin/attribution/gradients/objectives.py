@@ -152,9 +152,9 @@ class FisherDraw:
     Where the model predicts the distribution p over the vocabulary, let z be v independent random signs and
     u = √p∘z − p·(√pᵀz), a constant. The quantity is ⟨u, logits⟩, so its gradient by the logits is u, and
     E[uuᵀ] = diag(p) − ppᵀ, the Hessian of the cross-entropy by the logits. The gradient ψ of the quantities' *sum*
-    over a sample's targets then has E[ψψᵀ] = Σ JᵀHJ, the Gauss–Newton matrix of the sample's summed loss, because the
-    signs of different targets are independent. It is also the Fisher information under the model's own predictions
-    (Martens 2020, arXiv 1412.1193, section 9.2); the tokens that stand in the sample do not enter it.
+    over a sample's targets then has E[ψψᵀ] = Σ JᵀHJ, the Gauss–Newton matrix of the sample's summed loss, because
+    the signs of different targets are independent. It is also the Fisher information under the model's own
+    predictions (Martens 2020, arXiv 1412.1193, section 9.2); the targets that stand in the sample do not enter it.
 
     The signs are hashes of the sample's token ids, the place of the target, and these two numbers, so a sample's
     draw is the same in any batch, on any device and in any process.

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from rapidin.attribution.gradients import TokenSample
+from rapidin.attribution.gradients import FisherDraw, TokenSample
 from rapidin.attribution.rapidgrads.rapidgrad_engine import PendingBatch, RapidGradBatch, RapidGradEngine
 from rapidin.attribution.rapidgrads.token_budget import TokenBudget
 from rapidin.errors import ComputationError, RapidinError
@@ -80,8 +80,10 @@ class BatchRunner:
                 self.budget = self.budget.halved(count * longest)
                 logger.warning("out of memory: going on with %d tokens per batch", self.budget.tokens)
 
-    def rapidgrads(self, samples: Sequence[TokenSample]) -> Iterator[tuple[list[int], RapidGradBatch]]:
-        """Compute the RapidGrads of samples; errors of the model pass.
+    def rapidgrads(
+        self, samples: Sequence[TokenSample], draw: FisherDraw | None = None
+    ) -> Iterator[tuple[list[int], RapidGradBatch]]:
+        """Compute the RapidGrads of samples, or their probes of a draw; errors of the model pass.
 
         Yields:
             Positions in `samples`, and their RapidGrads in that order; every position once. A sample that does not
@@ -89,11 +91,11 @@ class BatchRunner:
         """
 
         def compute(chosen: list[TokenSample]) -> RapidGradBatch:
-            return self._engine.compute(chosen)
+            return self._engine.compute(chosen, draw)
 
         return self.run(samples, compute, self._too_large)
 
-    def block(self, samples: Sequence[TokenSample]) -> RapidGradBatch:
+    def block(self, samples: Sequence[TokenSample], draw: FisherDraw | None = None) -> RapidGradBatch:
         """Compute the RapidGrads of samples that were put together beforehand, whatever happens to single ones.
 
         They are one batch unless memory runs out (then they are split) or the model fails on them (then they are
@@ -101,6 +103,7 @@ class BatchRunner:
 
         Args:
             samples: samples of the block, the longest first.
+            draw: draw whose probes are computed instead of RapidGrads.
 
         Returns:
             All samples' RapidGrads in their order.
@@ -110,7 +113,7 @@ class BatchRunner:
             ComputationError: The device itself failed; no sample is to blame, and it computes nothing any more.
         """
         try:
-            return self._gathered(self.rapidgrads(samples), len(samples))
+            return self._gathered(self.rapidgrads(samples, draw), len(samples))
         except RapidinError:
             raise
         except Exception as error:
@@ -119,17 +122,17 @@ class BatchRunner:
             if len(samples) == 1:
                 return self._failed(f"the model failed on it: {_one_line(error)}")
         # Outside the except block, whose traceback keeps the failed batch's tensors alive.
-        alone = (([position], self.block([sample])) for position, sample in enumerate(samples))
+        alone = (([position], self.block([sample], draw)) for position, sample in enumerate(samples))
         return self._gathered(alone, len(samples))
 
     def blocks(
-        self, blocks: Iterable[tuple[Key, Sequence[TokenSample]] | None]
+        self, blocks: Iterable[tuple[Key, Sequence[TokenSample], FisherDraw | None] | None]
     ) -> Iterator[tuple[Key, RapidGradBatch]]:
         """Compute block after block; on a GPU a block is copied to main memory and handed on during the next one.
 
         Args:
-            blocks: a key that tells a block from others, and its samples as `block` wants them; None if the next
-                block is not there yet, so that the block that was begun is handed on now.
+            blocks: a key that tells a block from others, and its samples and draw as `block` wants them; None if
+                the next block is not there yet, so that the block that was begun is handed on now.
 
         Raises:
             RapidinError: The model cannot be used, see `block`.
@@ -140,10 +143,10 @@ class BatchRunner:
             for block in blocks:
                 following = None
                 if block is not None:
-                    key, samples = block
-                    pending = self._begun(samples) if self._engine.device.type == "cuda" else None
+                    key, samples, draw = block
+                    pending = self._begun(samples, draw) if self._engine.device.type == "cuda" else None
                     if pending is None:
-                        result = self.block(samples)
+                        result = self.block(samples, draw)
                     else:
                         following = key, pending
                 before, begun = begun, None  # if it fails now, it is not tried again below
@@ -160,12 +163,12 @@ class BatchRunner:
         if begun is not None:
             yield begun[0], _finished(begun[1])
 
-    def _begun(self, samples: Sequence[TokenSample]) -> PendingBatch | None:
+    def _begun(self, samples: Sequence[TokenSample], draw: FisherDraw | None) -> PendingBatch | None:
         """Begin to compute a block as one batch; None if it does not fit or the model fails on it."""
         if self.budget.fitting(len(samples[0].ids), len(samples)) < len(samples):
             return None
         try:
-            pending = unless_memory_runs_out(partial(self._engine.begin, samples))
+            pending = unless_memory_runs_out(partial(self._engine.begin, samples, draw))
         except RapidinError:
             raise
         except Exception as error:

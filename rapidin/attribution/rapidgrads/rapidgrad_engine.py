@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from rapidin.attribution.gradients import (
     Accumulator,
+    Differentiated,
+    FisherDraw,
     GivenNorms,
     GradientEngine,
     Normalisation,
@@ -140,19 +142,46 @@ class RapidGradEngine:
         """Let go of the model."""
         self._engine.close()
 
-    def compute(self, samples: Sequence[TokenSample]) -> RapidGradBatch:
+    def compute(self, samples: Sequence[TokenSample], draw: FisherDraw | None = None) -> RapidGradBatch:
         """Compute the RapidGrad of every sample.
 
         With layer-wise normalisation each is scaled by 1/√L, so that the inner product of two of them estimates
         the mean over layers of the cosine between the two gradients.
-        """
-        return self.begin(samples).finish()
 
-    def begin(self, samples: Sequence[TokenSample]) -> PendingBatch:
+        Args:
+            samples: the b samples.
+            draw: draw whose probes are computed instead: projected gradients of sums over targets, which are never
+                normalised, see `FisherDraw`.
+        """
+        return self.begin(samples, draw).finish()
+
+    def begin(self, samples: Sequence[TokenSample], draw: FisherDraw | None = None) -> PendingBatch:
         """Begin to compute: on a GPU the kernels, and the copy to main memory behind them, are only queued."""
-        new = self._sketches(OwnNorms() if self.normalise_layers else Unnormalised())
-        vectors, factors = self.accumulate(samples, new, self.objective)
-        vectors = vectors / math.sqrt(self._layers) if self.normalise_layers else vectors * factors.unsqueeze(1)
+        if draw is not None:
+            return self._raw(samples, draw, summed=True)
+        if not self.normalise_layers:
+            return self._raw(samples, self.objective)
+        vectors, _ = self.accumulate(samples, self._sketches(OwnNorms()), self.objective)
+        return self._pending(vectors / math.sqrt(self._layers))
+
+    def compute_raw(self, samples: Sequence[TokenSample], objective: Objective) -> RapidGradBatch:
+        """Project the gradient of every sample's mean objective, without layer-wise normalisation.
+
+        Args:
+            samples: the b samples.
+            objective: quantity of a target token that is differentiated.
+        """
+        return self._raw(samples, objective).finish()
+
+    def _raw(
+        self, samples: Sequence[TokenSample], objective: Differentiated, summed: bool = False
+    ) -> PendingBatch:
+        vectors, factors = self.accumulate(samples, self._sketches(Unnormalised()), objective)
+        if summed:
+            factors = factors * torch.tensor([sum(sample.targets) for sample in samples], device=factors.device)
+        return self._pending(vectors * factors.unsqueeze(1))
+
+    def _pending(self, vectors: Tensor) -> PendingBatch:
         usable = torch.stack([torch.isfinite(vectors).all(dim=1), (vectors != 0).any(dim=1)])
         return PendingBatch(vectors, usable, self._engine.half)
 
@@ -160,7 +189,7 @@ class RapidGradEngine:
         self,
         samples: Sequence[TokenSample],
         new: Callable[[int], Accumulator],
-        objective: Objective,
+        objective: Differentiated,
         plainly: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Accumulate the gradients of samples, in half precision with scaled losses.

@@ -61,7 +61,8 @@ class _Station:
     def give(self, block: WorkBlock) -> None:
         """Let the worker compute a block after those that it has at hand."""
         self.at_hand.append(block)
-        self.worker.send(Work(block.number, tuple(TokenIds(one.ids, one.targets) for one in block.samples)))
+        ids = tuple(TokenIds(one.ids, one.targets) for one in block.samples)
+        self.worker.send(Work(block.number, ids, block.draw))
 
     def take_back(self, number: int) -> WorkBlock:
         """Take the block that the worker has answered from what it has at hand."""
