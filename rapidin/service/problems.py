@@ -27,6 +27,7 @@ from rapidin.errors import (
     StoreMismatchError,
     StoreSpaceError,
 )
+from rapidin.settings import SEARCH_OPTIONS
 from rapidin.support import one_line
 
 logger = logging.getLogger("rapidin.service")
@@ -62,8 +63,11 @@ CLIENT_GONE = 499
 _UNUSABLE = (SettingError, RowError, GradientError, NoIndexError, StoreMismatchError)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _LONGEST_MESSAGE = 1_000
-# Of the command line that are fields of a request by the same names.
-_FLAGS = re.compile(r"--(prompt|generation|where|by-token|rerank|index|nprobe|max-new-tokens)\b")
+_FIELDS = {"--prompt": "prompt", "--generation": "generation"} | {
+    option.flag.name: name for name, option in SEARCH_OPTIONS.items()
+}
+"""Names of a request's fields, by the names of the command line's options."""
+_FLAGS = re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, _FIELDS)) + r")(?![\w-])")
 
 
 class Problem(Exception):
