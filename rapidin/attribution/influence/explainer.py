@@ -106,8 +106,8 @@ class Explainer:
             if direction is not None:
                 return direction
         logger.warning(
-            "the query's gradient does not fit into memory: its RapidGrad stands for it, which takes longer and "
-            "explains the estimates"
+            "the query's gradient does not fit into memory: its RapidGrad takes its place, which takes longer and "
+            "explains the estimates instead of the exact influence"
         )
         direction = unless_memory_runs_out(lambda: self._restored_direction(query))
         if direction is None:
