@@ -40,7 +40,8 @@ def generate(model: nn.Module, tokenizer: Tokenizer, prompt: Sequence[int], max_
     """
     inner = inner_model(model)
     checkpoint = inner.generation_config
-    ends = {tokenizer.eos_token_id, *_as_list(checkpoint.eos_token_id)} - {None}
+    given = (tokenizer.eos_token_id, *_as_list(checkpoint.eos_token_id))
+    ends = {token for token in given if token is not None}
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     ids = torch.tensor([list(prompt)], device=inner.get_input_embeddings().weight.device)
     # `generate` would take every setting that it is not given from the checkpoint, so these replace its settings.
