@@ -13,7 +13,7 @@ from rapidin.attribution import TokenBudget
 from rapidin.ingest.spool import PlannedSample, SampleSpool
 from rapidin.support import shortened
 
-_WINDOW_TOKENS = 2**20
+WINDOW_TOKENS = 2**20
 """Number of tokens at which a window of very long samples ends.
 
 A window is computed in the order of its samples' lengths, not in the order of the data, so it should not be a
@@ -52,7 +52,9 @@ class WorkBlock:
         )
 
 
-def make_blocks(spool: SampleSpool, window: int, budget: TokenBudget) -> Iterator[WorkBlock]:
+def make_blocks(
+    spool: SampleSpool, window: int, budget: TokenBudget, window_tokens: int = WINDOW_TOKENS
+) -> Iterator[WorkBlock]:
     """Take the samples in windows, sort each window by length and divide it into blocks.
 
     A block's samples are read from the spool when the block is asked for.
@@ -61,17 +63,18 @@ def make_blocks(spool: SampleSpool, window: int, budget: TokenBudget) -> Iterato
         spool: the samples.
         window: number of samples that are sorted together, unless they are very long.
         budget: limits of one block.
+        window_tokens: number of tokens at which a window of very long samples ends.
 
     Raises:
         StoreError: the spool cannot be read.
     """
-    for number, positions in enumerate(_cut(spool.lengths, window, budget)):
+    for number, positions in enumerate(_cut(spool.lengths, window, budget, window_tokens)):
         yield WorkBlock(number, spool.read(positions))
 
 
-def _cut(lengths: Sequence[int], window: int, budget: TokenBudget) -> Iterator[list[int]]:
+def _cut(lengths: Sequence[int], window: int, budget: TokenBudget, window_tokens: int) -> Iterator[list[int]]:
     """Yield the positions of each block's samples."""
-    for chosen in _windows(lengths, window):
+    for chosen in _windows(lengths, window, window_tokens):
         # The longest come first, so that memory runs out early if it runs out at all, and the last blocks are
         # short.
         chosen.sort(key=lambda position: lengths[position], reverse=True)
@@ -82,14 +85,14 @@ def _cut(lengths: Sequence[int], window: int, budget: TokenBudget) -> Iterator[l
             first += count
 
 
-def _windows(lengths: Sequence[int], window: int) -> Iterator[list[int]]:
+def _windows(lengths: Sequence[int], window: int, window_tokens: int) -> Iterator[list[int]]:
     """Yield the positions of each window's samples."""
     chosen: list[int] = []
     tokens = 0
     for position, length in enumerate(lengths):
         chosen.append(position)
         tokens += length
-        if len(chosen) == window or tokens >= _WINDOW_TOKENS:
+        if len(chosen) == window or tokens >= window_tokens:
             yield chosen
             chosen, tokens = [], 0
     if chosen:

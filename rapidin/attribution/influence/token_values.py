@@ -57,13 +57,20 @@ class TokenValues:
         aligner: products of the engine's gradients with directions.
         budget: budget that the batches begin with.
         most: maximum size, in bytes, of the part of a direction that a sample is differentiated along at a time.
+        way: first way to try.
 
     Attributes:
         way: the first of `FORWARD`, `DIFFERENCES` and `BACKWARD` that was not given up.
     """
 
     def __init__(
-        self, model: nn.Module, engine: RapidGradEngine, aligner: Aligner, budget: TokenBudget, most: float
+        self,
+        model: nn.Module,
+        engine: RapidGradEngine,
+        aligner: Aligner,
+        budget: TokenBudget,
+        most: float,
+        way: str = FORWARD,
     ) -> None:
         self._model = model
         self._engine = engine
@@ -76,7 +83,7 @@ class TokenValues:
         self._step = STEPS[0]
         self._apart = False
         self._failures = 0
-        self.way = FORWARD
+        self.way = way
 
     def of(
         self,

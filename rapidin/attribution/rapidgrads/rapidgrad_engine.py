@@ -29,7 +29,7 @@ from rapidin.attribution.projections import make_projection
 from rapidin.settings import GradientSettings, Objective, ProjectionSettings, TracedParameter
 from rapidin.support import WorkingMemory
 
-_TOKEN_WEIGHTS = (64.0, 1.0, 1 / 1024)
+TOKEN_WEIGHTS = (64.0, 1.0, 1 / 1024)
 """Weights of a token's loss in half precision, whose numbers lie between 6e-8 and 65,504; tried in this order.
 
 With the first weight the gradient of a logit is at most 64, and 1e-9 of that is still above zero.
@@ -95,6 +95,7 @@ class RapidGradEngine:
         projection: settings of the projection.
         gradient: settings of the objective and of normalisation.
         gradients: function that makes the engine of the gradients, given the model and the parameters' names.
+        token_weights: weights of a token's loss that are tried in half precision, in this order.
 
     Raises:
         ModelError: A traced parameter does not exist in the model.
@@ -117,7 +118,9 @@ class RapidGradEngine:
         projection: ProjectionSettings,
         gradient: GradientSettings = DEFAULT_GRADIENT,
         gradients: Callable[[nn.Module, Sequence[str]], GradientEngine] = GradientEngine,
+        token_weights: Sequence[float] = TOKEN_WEIGHTS,
     ) -> None:
+        self._token_weights = token_weights
         self.names = tuple(parameter.name for parameter in parameters)
         self.shapes = tuple(parameter.shape for parameter in parameters)
         self.normalise_layers = gradient.normalise_layers
@@ -181,7 +184,7 @@ class RapidGradEngine:
         if not self._engine.half:
             results = self._engine.accumulate(samples, new, objective, plainly=plainly)
             return results, torch.ones(len(samples), device=results.device)
-        first, *others = _TOKEN_WEIGHTS
+        first, *others = self._token_weights
         results = self._engine.accumulate(samples, new, objective, first, plainly)
         weights = torch.full((len(samples),), first, device=results.device)
         for weight in others:
