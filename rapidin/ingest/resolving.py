@@ -39,6 +39,10 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
         return _fitted(given, existing, store)
     if "model" not in given["model"]:
         raise SettingError("a new store needs --model: the directory or hub id of the fine-tuned model")
+    if "kind" in projection:
+        _validated(
+            "projection", {"kind": projection["kind"]}
+        )  # an unknown kind is told before what does not fit it
     # Only one projection shuffles, so a number of shuffles without a projection means this one.
     if "shuffles" in projection and projection.setdefault("kind", "shuffled") != "shuffled":
         raise SettingError(

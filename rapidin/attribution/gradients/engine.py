@@ -103,7 +103,7 @@ class GradientEngine:
             parameter.requires_grad_(False)
         embeddings: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
         self.device: torch.device = embeddings.device
-        self._vocabulary = embeddings.shape[0]
+        self._vocabulary = _vocabulary(model, embeddings)
         self._context = _context_length(model)
         # An adapter is often in float32 and its base in low precision; then the base's activations are the coarse
         # ones.
@@ -275,6 +275,12 @@ def _accumulated(
     accumulator = new(len(samples))
     source.emit(samples, accumulator.consume, objective, token_weight)
     return accumulator.result()
+
+
+def _vocabulary(model: nn.Module, embeddings: Tensor) -> int:
+    """Find the number of token ids that the model both takes and predicts; some embed more than they predict."""
+    head = getattr(model.get_output_embeddings(), "weight", None)  # type: ignore[operator]
+    return int(embeddings.shape[0] if head is None else min(embeddings.shape[0], head.shape[0]))
 
 
 def _context_length(model: nn.Module) -> int:

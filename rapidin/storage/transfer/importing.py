@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 2**27
 """Of the vectors of a commit, before they are coded."""
-_COMPARED = ("projection", "traced", "fingerprint", "text")
+_COMPARED = ("gradient", "projection", "traced", "fingerprint", "text")
+"""Parts of the settings that vectors depend on."""
 
 
 def import_vectors(
