@@ -26,10 +26,11 @@ from rapidin.commands.evaluate.evaluate_options import (
     Work,
     checkpoints_of,
     directory_of,
+    evaluated,
 )
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode, Where
-from rapidin.commands.output import output, progress, stderr, when_interrupted
+from rapidin.commands.output import stderr, when_interrupted
 from rapidin.errors import SettingError
 from rapidin.support import package
 
@@ -103,8 +104,9 @@ def backdoor(
         checkpoints=checkpoints_of(checkpoint),
         more=method_settings(setting or ()),
     )
-    with progress("asking") as show:
-        report = evaluate_backdoor(
+    report = evaluated(
+        "asking",
+        lambda show: evaluate_backdoor(
             store,
             queries,
             label,
@@ -124,8 +126,10 @@ def backdoor(
             max_new_tokens=max_new_tokens,
             trust_remote_code=trust_remote_code,
             on_progress=show,
-        )
-    output(report, backdoor_view(report), as_json)
+        ),
+        backdoor_view,
+        as_json,
+    )
     if plot is not None:
         plot_precision(report, plot)
         stderr().print(f"plot: {plot}", highlight=False, soft_wrap=True)

@@ -1,14 +1,18 @@
-"""Options that the commands of ``rapidin evaluate`` have in common, and how their texts are read."""
+"""Options that the commands of ``rapidin evaluate`` share, how their texts are read, and how a command ends."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+from rapidin.commands.output import output, progress
 from rapidin.errors import SettingError
+
+Report = TypeVar("Report")
 
 Queries = Annotated[
     Path,
@@ -103,7 +107,9 @@ def directory_of(path: Path | None) -> str | None:
     if path is None:
         return None
     if not path.is_dir():
-        raise SettingError(f"--embedding-model {path} is no directory: give that of a sentence-transformers model")
+        raise SettingError(
+            f"--embedding-model {path} is not a directory: give the directory of a sentence-transformers model"
+        )
     return str(path.absolute())
 
 
@@ -123,7 +129,29 @@ def checkpoints_of(given: list[str] | None) -> tuple[tuple[str, float], ...]:
         if not separator or not place:
             raise SettingError(f"--checkpoint {one!r} cannot be read: write DIRECTORY=LEARNING_RATE")
         if not Path(place).is_dir():
-            raise SettingError(f"--checkpoint {one!r}: {place} is no directory")
+            raise SettingError(
+                f"--checkpoint {one!r}: {place} is not a directory; give the directory of a checkpoint"
+            )
         if not 0 < found[-1][1] < math.inf:
-            raise SettingError(f"--checkpoint {one!r}: {rate} is no learning rate; give a number above 0")
+            raise SettingError(f"--checkpoint {one!r}: {rate} is not a learning rate; give a number above 0")
     return tuple(found)
+
+
+def evaluated(
+    step: str, evaluate: Callable[[Callable[..., None]], Report], view: Callable[[Report], Any], as_json: bool
+) -> Report:
+    """Evaluate with a bar on stderr, and print the report on stdout.
+
+    Args:
+        step: name of the first step, which the bar shows.
+        evaluate: function that evaluates; it gets a function that takes the progress.
+        view: function that makes what a person sees of the report.
+        as_json: whether JSON is printed instead.
+
+    Raises:
+        RapidinError: the evaluation failed.
+    """
+    with progress(step) as show:
+        report = evaluate(show)
+    output(report, view(report), as_json)
+    return report

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from rapidin.commands.evaluate.evaluate_options import Adapter, Device, Model, Seed
+from rapidin.commands.evaluate.evaluate_options import Adapter, Device, Model, Seed, evaluated
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode
-from rapidin.commands.output import output, progress, when_interrupted
+from rapidin.commands.output import when_interrupted
 
 
 @when_interrupted("nothing was changed, and the same command starts again")
@@ -35,8 +35,9 @@ def fidelity(
     with importing():
         from rapidin.commands.views.evaluate_view import fidelity_view
         from rapidin.evaluation import evaluate_fidelity
-    with progress("comparing") as show:
-        report = evaluate_fidelity(
+    evaluated(
+        "comparing",
+        lambda show: evaluate_fidelity(
             store,
             samples=sample,
             seed=seed,
@@ -46,5 +47,7 @@ def fidelity(
             tokens_per_batch=tokens_per_batch,
             trust_remote_code=trust_remote_code,
             on_progress=show,
-        )
-    output(report, fidelity_view(report), as_json)
+        ),
+        fidelity_view,
+        as_json,
+    )

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from rapidin.commands.evaluate.evaluate_options import Adapter, Model, Settings
+from rapidin.commands.evaluate.evaluate_options import Adapter, Model, Settings, evaluated
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode
-from rapidin.commands.output import output, progress, when_interrupted
+from rapidin.commands.output import when_interrupted
 
 
 @when_interrupted("finished subsets are kept, and the same command goes on")
@@ -106,8 +106,9 @@ def lds(
         epochs_all=epochs_all, epochs_response=epochs, batch=batch_size, learning_rate=learning_rate
     )
     training = Training(command, None if initial is None else str(initial.absolute()), schedule, seed)
-    with progress("asking") as show:
-        report = evaluate_lds(
+    evaluated(
+        "asking",
+        lambda show: evaluate_lds(
             store,
             queries,
             methods=method or ("rapidin", *QUICK_METHODS),
@@ -121,5 +122,7 @@ def lds(
             max_new_tokens=max_new_tokens,
             trust_remote_code=trust_remote_code,
             on_progress=show,
-        )
-    output(report, lds_view(report), as_json)
+        ),
+        lds_view,
+        as_json,
+    )

@@ -20,10 +20,11 @@ from rapidin.commands.evaluate.evaluate_options import (
     Settings,
     Work,
     checkpoints_of,
+    evaluated,
 )
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode, Where
-from rapidin.commands.output import output, progress, when_interrupted
+from rapidin.commands.output import when_interrupted
 
 
 @when_interrupted("what was finished is kept, and the same command goes on")
@@ -72,8 +73,9 @@ def trace(
     options = MethodOptions(
         rerank=rerank, checkpoints=checkpoints_of(checkpoint), more=method_settings(setting or ())
     )
-    with progress("asking") as show:
-        report = evaluate_trace(
+    evaluated(
+        "asking",
+        lambda show: evaluate_trace(
             store,
             queries,
             label,
@@ -92,5 +94,7 @@ def trace(
             max_new_tokens=max_new_tokens,
             trust_remote_code=trust_remote_code,
             on_progress=show,
-        )
-    output(report, trace_view(report), as_json)
+        ),
+        trace_view,
+        as_json,
+    )
