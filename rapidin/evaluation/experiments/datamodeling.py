@@ -90,8 +90,8 @@ class Retraining:
             raise SettingError(f"--fraction {self.fraction:g} cannot be used: give one between 0 and 1")
         if self.training.command is None and self.data:
             raise SettingError(
-                "--data goes with --command, because the built-in training takes the samples from the store: leave "
-                "out --data, or give --command"
+                "--data goes with --command, because the built-in training takes the samples from the store: "
+                "leave out --data, or give --command"
             )
         if self.training.command is not None and self.training.initial is not None:
             raise SettingError("--initial belongs to the built-in training: leave out --initial or --command")

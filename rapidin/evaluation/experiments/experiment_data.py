@@ -91,8 +91,8 @@ def read_query_rows(
             kept.append(_unanswered(sample) if answers == "model" else sample)
     if not kept:
         raise DataFileError(
-            f"{file}: every row has another value than {label.expression}, so no query is left: give other queries "
-            "or another --label"
+            f"{file}: every row has another value than {label.expression}, so no query is left: give "
+            "other queries or another --label"
         )
     return QueryRows(tuple(kept), tuple(span_of(sample) for sample in kept), left_out)
 

@@ -2,8 +2,8 @@
 
 A file's name is a digest of everything that decides the scores in it: the store's settings with the fingerprint of
 the model, the training samples' ids and texts, the queries' tokens and targets, the method and its settings. So
-scores are never used for other data by mistake, and nothing has to be deleted by hand. The scores of a damaged file
-are computed again.
+scores are never used for other data by mistake, and nothing has to be deleted by hand. The scores of a damaged
+file are computed again.
 
 Shape letters: q queries · n samples.
 """

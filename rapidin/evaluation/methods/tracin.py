@@ -1,8 +1,8 @@
 """TracIn with exact, uncompressed gradients (Pruthi et al. 2020), with and without layer-wise normalisation.
 
-The score is the inner product of whole gradients (Eq. 5 of Lin et al. 2024), summed over checkpoints of the training
-and weighted by the learning rate at each. RapidIn approximates it. TracIn differentiates the loss, while a store may
-differentiate the log-odds.
+The score is the inner product of whole gradients (Eq. 5 of Lin et al. 2024), summed over checkpoints of the
+training and weighted by the learning rate at each. RapidIn approximates it. TracIn differentiates the loss, while
+a store may differentiate the log-odds.
 
 Shape letters: q queries · n samples · b batch · L parameter tensors.
 """

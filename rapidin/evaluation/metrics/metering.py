@@ -65,7 +65,8 @@ def _allocated(reset: bool) -> int | None:
     """Bytes that tensors take on all GPUs; None if no GPU is used.
 
     Args:
-        reset: whether a measurement begins, and the bytes of now are wanted; if not, the maximum since it began is.
+        reset: whether a measurement begins, and the bytes of now are wanted; if not, the maximum since it began
+            is.
     """
     import torch
 

@@ -1,9 +1,9 @@
 """Measures of how well rankings find the relevant samples, and of how much two rankings agree.
 
 Every measure is computed from one total order of the samples: they are ordered by score, the largest first, and
-samples of equal score by a digest of seed and id. So ties (BM25 gives thousands of zeros) do not depend on the order
-in which samples are stored, and favour no sample. Every measure is a number even if no sample, or every sample, is
-relevant; each function says which number.
+samples of equal score by a digest of seed and id. So ties (BM25 gives thousands of zeros) do not depend on the
+order in which samples are stored, and favour no sample. Every measure is a number even if no sample, or every
+sample, is relevant; each function says which number.
 
 Average precision and auROC are scikit-learn's, computed on positions in that order, so that there are no ties.
 
@@ -53,12 +53,12 @@ def ends_measures(ranked: NDArray[np.bool_], k: int) -> EndsMeasures:
     """Compute the measures of Table 4's protocol, which takes the k best and the k worst samples of a ranking.
 
     auPRC is the average precision of the 2k samples in their order. It is step-wise, because interpolation would
-    give too large a value. auROC is the share of pairs of a relevant and an irrelevant sample that are in the right
-    order.
+    give too large a value. auROC is the share of pairs of a relevant and an irrelevant sample that are in the
+    right order.
 
     If none of the 2k samples is relevant, nothing was found, and both measures are 0. The paper does the same: its
-    auPRC of a random order at k = 5 is .297, where a third of the queries have no relevant sample. If all 2k samples
-    are relevant, auPRC is 1 and auROC is 0.5, because there is no pair to judge.
+    auPRC of a random order at k = 5 is .297, where a third of the queries have no relevant sample. If all 2k
+    samples are relevant, auPRC is 1 and auROC is 0.5, because there is no pair to judge.
 
     Args:
         ranked: whether each sample is relevant, from the best down, [n].
