@@ -1,4 +1,4 @@
-"""What a store holds, and what work on a whole store did."""
+"""Records of what a store holds, and of what work on a whole store did."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class SegmentInfo:
 
     Attributes:
         name: name of the file under ``segments/``.
-        rows: vectors in it, deleted ones included.
-        live: vectors of samples that were not deleted or replaced.
+        rows: number of vectors in the file, including those of deleted samples.
+        live: number of vectors of samples that were not deleted or replaced.
         bytes: size of the file.
         checksum: XXH3-128 of the file, hexadecimal.
     """
@@ -32,15 +32,15 @@ class SegmentInfo:
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """A way of searching a store, ``exact``, which needs nothing, or an index; or other data derived from it.
+    """A way to search a store, which is ``exact`` or an index, or other data derived from the store.
 
     Attributes:
         name: ``exact``, or the kind of the index.
-        covered: number of live samples that it knows.
-        uncovered: number of live samples that a search compares exactly besides.
-        bytes: size of its files.
-        parameters: what it was built with, and what was measured then.
-        advice: what should be done about it; None: nothing.
+        covered: number of live samples that the index knows.
+        uncovered: number of other live samples, which a search compares exactly.
+        bytes: size of the index's files.
+        parameters: settings that the index was built with, and figures that were measured then.
+        advice: what the user should do about the index; None if nothing needs to be done.
     """
 
     name: str
@@ -61,7 +61,7 @@ class IndexReport:
         added: number of live samples that this run covered.
         covered, uncovered, bytes, parameters, advice: see `IndexInfo`.
         seconds: duration of the run.
-        repaired: number of its files and database rows that were missing, damaged or altered, and were
+        repaired: number of the index's files and database rows that were missing, damaged or altered, and were
             written again.
     """
 
@@ -93,7 +93,8 @@ class StoreInfo(StatedSettings):
             that may need them deletes them.
         format_version: version of the store's format.
         created: time of creation.
-        indexes: ways to search, the exact one first.
+        indexes: ways to search the store, the exact one first.
+        derived: other data that was derived from the store.
         segments: files of vectors.
         metadata_fields: names of the metadata fields.
     """
@@ -139,7 +140,7 @@ class CompactReport:
 
     Attributes:
         segments_before, segments_after: number of files of vectors.
-        removed: number of deleted or replaced samples that left the files.
+        removed: number of deleted or replaced samples whose vectors were removed from the files.
         bytes_before, bytes_after: size of vectors and database, as the store counts them; files that a reader
             still uses are removed later.
         seconds: duration of the work.
@@ -181,10 +182,10 @@ class ImportReport:
     """What an import did.
 
     Attributes:
-        added: new samples.
-        replaced: samples whose content differed; their old vectors are gone.
-        skipped: samples that were in the store already; their metadata was brought up to date.
-        samples_total: live samples in the store afterwards.
+        added: number of new samples.
+        replaced: number of samples whose content differed; their old vectors are gone.
+        skipped: number of samples that were in the store already; their metadata was brought up to date.
+        samples_total: number of live samples in the store afterwards.
     """
 
     added: int
@@ -195,11 +196,11 @@ class ImportReport:
 
 @dataclass(frozen=True, slots=True)
 class RecodeReport:
-    """What recoding a store made.
+    """What recoding a store did.
 
     Attributes:
         samples: number of samples in the new store.
-        bits: bits that hold a number of its vectors.
+        bits: number of bits of each number in the new store's vectors.
         bytes_before, bytes_after: size of the vectors, in the old store and in the new one.
         seconds: duration of the work.
         notes: sentences about derived data of the old store that the new one does not have.
