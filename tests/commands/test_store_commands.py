@@ -380,7 +380,7 @@ INTERRUPTED = {
     "import": ("rapidin.storage.import_vectors", "what was added stays, and the same command goes on"),
     "recode": ("rapidin.storage.recode", "there is no copy"),
     "search": ("rapidin.storage.Store.snapshot", "nothing was changed"),
-    "verify": ("rapidin.storage.Store.verify", "not all was checked"),
+    "verify": ("rapidin.storage.Store.verify", "not everything was checked"),
 }
 
 
@@ -405,7 +405,7 @@ class TestList:
     def test_without_a_match(self, rapidin: CommandLine, store: Path, empty: Path, json: tuple) -> None:
         for arguments, expected in (
             ((store, "--where", "third=7"), "no sample meets the filter\n"),
-            ((store, "--where", "third=1", "--offset", 200), "there are only 200 samples, so none behind"),
+            ((store, "--where", "third=1", "--offset", 200), "there are only 200 samples, and --offset 200 skips"),
             ((empty,), "the store holds no samples\n"),
         ):
             outcome = rapidin("list", *arguments, *json)

@@ -17,7 +17,11 @@ def fidelity(
     store: StorePath,
     sample: Annotated[
         int,
-        typer.Option(min=4, metavar="N", help="Stored samples that stand for queries, and others to be ranked."),
+        typer.Option(
+            min=4,
+            metavar="N",
+            help="Number of stored samples that stand for queries, and number of others that are ranked.",
+        ),
     ] = 64,
     model: Model = None,
     adapter: Adapter = None,
@@ -27,10 +31,13 @@ def fidelity(
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """Compare stored scores with those of exact gradients, and say whether K and bits suffice.
+    """Compare stored scores with exact ones.
 
-    N stored samples, drawn at random, are asked about as if they were queries, and N others are ranked, once by
-    their stored vectors and once by whole gradients. This takes about 3 N training steps.
+    Example: rapidin evaluate fidelity my-store
+
+    The result says whether K and the bits suffice. N stored samples, drawn at random, are asked about as if they
+    were queries, and N others are ranked, once by their stored vectors and once by whole gradients. This takes
+    about as long as 3 N training steps.
     """
     with importing():
         from rapidin.commands.views.evaluate_view import fidelity_view

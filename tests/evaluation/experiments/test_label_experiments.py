@@ -187,7 +187,7 @@ def test_labels_that_tell_nothing(setting: LabelExperiment, tmp_path: Path) -> N
         backdoor(replace(setting, label=Label("source=violet")), [], KS, 1.0)
     with pytest.raises(SettingError, match="every sample of 12 meets"):
         backdoor(replace(setting, where=["source=blue"]), [], KS, 1.0)
-    with pytest.raises(StoreEmptyError, match="no sample meets the filters"):
+    with pytest.raises(StoreEmptyError, match="no sample meets --where"):
         backdoor(replace(setting, where=["number>1000"]), [], KS, 1.0)
     with pytest.raises(SettingError, match="FIELD=VALUE"):
         Label("number<3")
