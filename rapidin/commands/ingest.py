@@ -91,9 +91,9 @@ def ingest(
     device: Annotated[
         str,
         typer.Option(
-            help="Device that computes: auto, cpu, cuda, cuda:0, or cuda:0,1 for several GPUs, each with the whole "
-            "model. With fewer --workers than GPUs, each worker spreads the model's layers over its share of the "
-            "GPUs. auto takes all GPUs, or the CPU if there is none."
+            help="Device that computes: auto, cpu, cuda, cuda:0, or cuda:0,1 for several GPUs, each with the "
+            "whole model. With fewer --workers than GPUs, each worker spreads the model's layers over its share "
+            "of the GPUs. auto takes all GPUs, or the CPU if there is none."
         ),
     ] = "auto",
     workers: Annotated[
@@ -122,11 +122,11 @@ def ingest(
 
     Example: rapidin ingest my-store --data train.jsonl --model my-model
 
-    If there is no store, it is created. It remembers the model and all other settings, so later runs need only --data.
-    Running the command again adds new samples, replaces changed ones, and continues an interrupted run.
+    If there is no store, it is created. It remembers the model and all other settings, so later runs need only
+    --data. Running the command again adds new samples, replaces changed ones, and continues an interrupted run.
 
-    Rows are recognised by their fields: instruction, input, output; prompt, completion; messages; or text. The field
-    'id' names the sample; all other fields become metadata, by which --where filters.
+    Rows are recognised by their fields: instruction, input, output; prompt, completion; messages; or text. The
+    field 'id' names the sample; all other fields become metadata, by which --where filters.
     """
     with importing():
         from rapidin.commands.views.store_view import ProgressListener, ingest_summary

@@ -12,9 +12,10 @@ Where = Annotated[
     list[str] | None,
     typer.Option(
         metavar="EXPR",
-        help="Take only samples that meet this filter, for example 'source=gsm8k', 'tokens<100' or 'poisoned=true'. "
-        "Operators: = != < <= > >=, ~ (matches a regular expression) and !~. Fields: those of the data, and id, "
-        "prompt, response, text, file, row, tokens, targets, truncated, segment. Repeat it to combine filters.",
+        help="Take only samples that meet this filter, for example 'source=gsm8k', 'tokens<100' or "
+        "'poisoned=true'. Operators: = != < <= > >=, ~ (matches a regular expression) and !~. Fields: those of "
+        "the data, and id, prompt, response, text, file, row, tokens, targets, truncated, segment. Repeat it to "
+        "combine filters.",
     ),
 ]
 TokensPerBatch = Annotated[

@@ -83,7 +83,8 @@ class ModelSettings(Frozen):
                 re.compile(parameters)
             except re.error as error:
                 raise SettingError(
-                    f"--parameters {parameters!r} is not a regular expression: {error}; write one like 'mlp|lm_head'"
+                    f"--parameters {parameters!r} is not a regular expression: {error}; write one like "
+                    "'mlp|lm_head'"
                 ) from error
         return parameters
 
@@ -186,16 +187,16 @@ class ProjectionSettings(Frozen):
         Flag(
             "--projection",
             "How gradients are compressed. factored: computed from the layers' inputs and outputs, faster than a "
-            "training step. shuffled: computed from the gradients themselves, as in the paper. Default: the faster "
-            "one for this K and model.",
+            "training step. shuffled: computed from the gradients themselves, as in the paper. Default: the "
+            "faster one for this K and model.",
         ),
     ] = "shuffled"
     dimension: Annotated[
         int,
         Flag(
             "--projection-dim",
-            "K, how many numbers a RapidGrad has: a power of two. A larger K means less noise and more disk space. "
-            "Default: 65536, or less for a small adapter.",
+            "K, how many numbers a RapidGrad has: a power of two. A larger K means less noise and more disk "
+            "space. Default: 65536, or less for a small adapter.",
         ),
     ] = 65536
     shuffles: Annotated[
@@ -233,8 +234,8 @@ class CodecSettings(Frozen):
 
     Attributes:
         bits: bits of a number, which follow from the codec and are kept beside its name for comparisons.
-        name: name of the codec, see `rapidin.storage.vectors.codecs`; it is taken from `CODEC_OF_BITS` if it is not
-            given.
+        name: name of the codec, see `rapidin.storage.vectors.codecs`; it is taken from `CODEC_OF_BITS` if it is
+            not given.
     """
 
     bits: Annotated[
@@ -242,8 +243,8 @@ class CodecSettings(Frozen):
         Flag(
             "--bits",
             "Bits of each number of a RapidGrad on disk: 16, 4 or 1. Default: 4. With 1 bit and four times the "
-            "--projection-dim a store is as large as with 4 bits, less noisy and faster to search, but takes longer "
-            "to make.",
+            "--projection-dim a store is as large as with 4 bits, less noisy and faster to search, but takes "
+            "longer to make.",
             takes=int,
         ),
     ] = _BITS
@@ -296,8 +297,8 @@ class StoreSettings(Frozen):
 class RequestedSettings(TypedDict, total=False):
     """Settings that a caller asks a store to have, by the names of the command line's options.
 
-    A setting that is missing or None is taken from the store, or has its default if the store is new. `template` is
-    a file. The fields of this module's models say what each setting means.
+    A setting that is missing or None is taken from the store, or has its default if the store is new. `template`
+    is a file. The fields of this module's models say what each setting means.
     """
 
     model: str | None

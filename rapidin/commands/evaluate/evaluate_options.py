@@ -40,8 +40,8 @@ Baselines = Annotated[
 Answers = Annotated[
     Literal["file", "model"],
     typer.Option(
-        help="Source of the generations. file: a row's response, if it has one, else the model's. model: always the "
-        "model's own, written now, greedily. Take model if the file's responses are not what the model says, "
+        help="Source of the generations. file: a row's response, if it has one, else the model's. model: always "
+        "the model's own, written now, greedily. Take model if the file's responses are not what the model says, "
         "because no sample made the model say them."
     ),
 ]
@@ -82,8 +82,8 @@ Together = Annotated[
     bool,
     typer.Option(
         "--together",
-        help="Ask all queries at once. Methods that pass over all samples for each group of queries then take half "
-        "as long, but the time of a single query stays unknown.",
+        help="Ask all queries at once. Methods that pass over all samples for each group of queries then take "
+        "half as long, but the time of a single query stays unknown.",
     ),
 ]
 Work = Annotated[
@@ -99,8 +99,8 @@ Adapter = Annotated[str | None, typer.Option(help="Directory of the adapter, if 
 Device = Annotated[
     str,
     typer.Option(
-        help="Device that computes: auto, cpu, cuda, cuda:0, or cuda:0,1 to spread the model's layers over several "
-        "GPUs."
+        help="Device that computes: auto, cpu, cuda, cuda:0, or cuda:0,1 to spread the model's layers over "
+        "several GPUs."
     ),
 ]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum number of tokens that the model may answer.")]

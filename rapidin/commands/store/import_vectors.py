@@ -20,8 +20,8 @@ def import_samples(
     bits: Annotated[
         int | None,
         typer.Option(
-            help="Bits of each number on disk in a new store: 16, 4 or 1. Default: those of the export. An existing "
-            "store keeps its own."
+            help="Bits of each number on disk in a new store: 16, 4 or 1. Default: those of the export. An "
+            "existing store keeps its own."
         ),
     ] = None,
     as_json: Json = False,
@@ -30,9 +30,9 @@ def import_samples(
 
     Example: rapidin import other-store exported
 
-    Vectors that were computed elsewhere can be imported, too, if they are written in the form of an export. If there
-    is no store, it is created; an existing one must have been made with the same model and projection. Samples that
-    the store already has stay as they are, and samples whose text has changed are replaced.
+    Vectors that were computed elsewhere can be imported, too, if they are written in the form of an export. If
+    there is no store, it is created; an existing one must have been made with the same model and projection.
+    Samples that the store already has stay as they are, and samples whose text has changed are replaced.
     """
     from rapidin.storage import import_vectors
 

@@ -20,10 +20,10 @@ def index(
     type: Annotated[
         IndexKind,
         typer.Option(
-            help="Kind of the index. ivf sorts the vectors into lists of similar ones, and a search reads only the "
-            "lists that are most like the query; it suits data with clusters, and very large stores. rabitq compares "
-            "one bit of each number first, and then the best few hundred samples exactly; it is for stores of --bits "
-            "4 or 16."
+            help="Kind of the index. ivf sorts the vectors into lists of similar ones, and a search reads only "
+            "the lists that are most like the query; it suits data with clusters, and very large stores. rabitq "
+            "compares one bit of each number first, and then the best few hundred samples exactly; it is for "
+            "stores of --bits 4 or 16."
         ),
     ] = "ivf",
     nlist: Annotated[
@@ -37,9 +37,9 @@ def index(
     recall: Annotated[
         float | None,
         typer.Option(
-            help="Share of the true ten best samples that ivf should find, measured with stored vectors as queries. "
-            "Default: 0.95. If an index finds less, because --nprobe is too small, only searches that name it use "
-            "it."
+            help="Share of the true ten best samples that ivf should find, measured with stored vectors as "
+            "queries. Default: 0.95. If an index finds less, because --nprobe is too small, only searches that "
+            "name it use it."
         ),
     ] = None,
     train_sample: Annotated[
@@ -62,16 +62,16 @@ def index(
     Example: rapidin index my-store --type rabitq
 
     An existing index is checked, repaired, and extended by the samples that were ingested since. Searches use the
-    index by themselves (--index auto). They compare samples that it does not cover exactly, so they find new samples
-    even before the index is extended.
+    index by themselves (--index auto). They compare samples that it does not cover exactly, so they find new
+    samples even before the index is extended.
     """
     from rapidin.commands.views.store_view import index_summary
     from rapidin.storage import Store
 
     if drop and (retrain or (nlist, nprobe, recall, train_sample) != (None, None, None, None)):
         raise SettingError(
-            "--drop deletes an index: leave out --retrain, --nlist, --nprobe, --recall and --train-sample, or leave "
-            "out --drop"
+            "--drop deletes an index: leave out --retrain, --nlist, --nprobe, --recall and --train-sample, or "
+            "leave out --drop"
         )
     with Store.open(store) as opened:
         if drop:
