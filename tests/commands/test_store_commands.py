@@ -424,7 +424,9 @@ def test_deleting_those_of_some_ids_that_meet_a_filter(
     assert "Delete those of the 2 given that meet third=1?" in rapidin(*asked).stderr
     assert rapidin(*asked, "--yes", "--json").json == {"deleted": 1}
     assert rapidin("show", store, "s0000").code == 0
-    assert "given both, those of the ids that meet it" in " ".join(rapidin("delete", "--help").stdout.split())
+    assert "only those of the ids that meet the filters are deleted" in " ".join(
+        rapidin("delete", "--help").stdout.split()
+    )
 
 
 def test_one_bit_is_one(rapidin: CommandLine, tmp_path: Path) -> None:

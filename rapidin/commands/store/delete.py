@@ -19,7 +19,9 @@ def delete(
 ) -> None:
     """Delete samples by id or by filter.
 
-    Examples: rapidin delete my-store sample-17 sample-18; rapidin delete my-store --where 'source=forum'
+    Example: rapidin delete my-store sample-17 sample-18
+
+    Example: rapidin delete my-store --where 'source=forum'
 
     If both ids and filters are given, only those of the ids that meet the filters are deleted. Searches no longer
     find deleted samples. Their vectors stay on disk until 'rapidin compact' is run.
