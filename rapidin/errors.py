@@ -20,7 +20,8 @@ RapidinError
       ├── StoreMismatchError    the request contradicts what the store was created with
       ├── StoreSpaceError       the disk is full, or would be
       ├── StoreEmptyError       the store holds no samples, and the request needs some
-      ├── IndexNotFoundError    the store has no such index
+      ├── DerivedNotFoundError  the store has no derived data of that kind
+      │    └── IndexNotFoundError    the store has no such index
       └── SampleNotFoundError   no live sample has that id
 
 A message is one line. It names the file, row or id, and says what is wrong and what to do about it.
@@ -147,7 +148,11 @@ class StoreEmptyError(StoreError):
     """The store holds no samples, and the request needs some."""
 
 
-class IndexNotFoundError(StoreError):
+class DerivedNotFoundError(StoreError):
+    """The store has no derived data of the kind that was asked for."""
+
+
+class IndexNotFoundError(DerivedNotFoundError):
     """The store has no index of the kind that was asked for."""
 
 

@@ -32,10 +32,10 @@ from rapidin.evaluation.methods import (
     require_packages,
 )
 from rapidin.evaluation.metrics import PAPER_KS
-from rapidin.model import StoreModel, Tokenizer
+from rapidin.model import StoreModel
 from rapidin.records import BackdoorReport, FidelityReport, LdsReport, TraceReport
 from rapidin.storage import Store
-from rapidin.text import TextSample
+from rapidin.text import TextSample, Tokenizer
 
 Read = TypeVar("Read")
 

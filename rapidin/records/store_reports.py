@@ -31,16 +31,16 @@ class SegmentInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexInfo:
-    """A way to search a store, which is ``exact`` or an index, or other data derived from the store.
+class DerivedInfo:
+    """Derived data of a store, such as an index, or the way of searching ``exact``, which needs no data.
 
     Attributes:
-        name: ``exact``, or the kind of the index.
-        covered: number of live samples that the index knows.
-        uncovered: number of other live samples, which a search compares exactly.
-        bytes: size of the index's files.
-        parameters: settings that the index was built with, and figures that were measured then.
-        advice: what the user should do about the index; None if nothing needs to be done.
+        name: name of the kind of derived data, or ``exact``.
+        covered: number of live samples that the derived data knows.
+        uncovered: number of live samples that it does not know; a search by an index compares them exactly.
+        bytes: size of the files of the derived data.
+        parameters: settings that it was built with, and figures that were measured then.
+        advice: what the user should do about it; None if nothing needs to be done.
     """
 
     name: str
@@ -52,16 +52,16 @@ class IndexInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexReport:
-    """What building an index did.
+class DerivedReport:
+    """What building derived data, such as an index, did.
 
     Attributes:
-        name: kind of the index.
+        name: name of the kind.
         trained: whether it was built from scratch; if not, the existing one was extended.
         added: number of live samples that this run covered.
-        covered, uncovered, bytes, parameters, advice: see `IndexInfo`.
+        covered, uncovered, bytes, parameters, advice: see `DerivedInfo`.
         seconds: duration of the run.
-        repaired: number of the index's files and database rows that were missing, damaged or altered, and were
+        repaired: number of files and database rows of the derived data that were missing, damaged or altered, and were
             written again.
     """
 
@@ -94,7 +94,7 @@ class StoreInfo(StatedSettings):
         format_version: version of the store's format.
         created: time of creation.
         indexes: ways to search the store, the exact one first.
-        derived: other data that was derived from the store.
+        derived: derived data that is no index.
         segments: files of vectors.
         metadata_fields: names of the metadata fields.
     """
@@ -109,8 +109,8 @@ class StoreInfo(StatedSettings):
     bytes_unnamed: int
     format_version: int
     created: str
-    indexes: tuple[IndexInfo, ...]
-    derived: tuple[IndexInfo, ...]
+    indexes: tuple[DerivedInfo, ...]
+    derived: tuple[DerivedInfo, ...]
     segments: tuple[SegmentInfo, ...]
     metadata_fields: tuple[str, ...]
 
@@ -144,7 +144,8 @@ class CompactReport:
         bytes_before, bytes_after: size of vectors and database, as the store counts them; files that a reader
             still uses are removed later.
         seconds: duration of the work.
-        uncovered: number of live samples that each index covered before and does not cover any more, by index.
+        uncovered: number of live samples that derived data covered before and does not cover any more, by kind.
+        notes: sentences that say how to extend that derived data.
     """
 
     segments_before: int
@@ -154,6 +155,7 @@ class CompactReport:
     bytes_after: int
     seconds: float
     uncovered: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

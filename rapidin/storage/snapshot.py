@@ -21,7 +21,7 @@ from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreMis
 from rapidin.records import Hit, Sample
 from rapidin.storage.catalog import Database, compile_filters, hits_of, sample_of, tables
 from rapidin.storage.concurrency import ReadersLock
-from rapidin.storage.derived import EXACT
+from rapidin.storage.derived import EXACT, DerivedRecord, StoreFacts
 from rapidin.storage.scan import CpuScan, Scan, nothing
 from rapidin.storage.store_files import DATABASE_NAME
 from rapidin.storage.store_state import NewestState
@@ -78,6 +78,7 @@ class Snapshot:
         except StoreError:
             self.close()
             raise
+        self._state = state
         self._records, self._rows, self._indexes = state.records, state.rows, state.indexes
         self.samples = len(self._rows)
 
@@ -154,6 +155,20 @@ class Snapshot:
         if index == "auto" and nprobe is None and self._scan.outruns_indexes:
             return EXACT  # the CPU compares the candidates of indexes, which takes longer
         return self._indexes.chosen_index(index, bool(where), nprobe, queries)
+
+    def derived(self, kind: str) -> tuple[StoreFacts, DerivedRecord] | None:
+        """What a kind of derived data needs to read its files, which stay until this snapshot is closed.
+
+        Args:
+            kind: name of the kind.
+
+        Returns:
+            The store and the record of the data, with which `DerivedKind.check` checks it; None if the store has
+            no data of that kind.
+        """
+        self._check_open()
+        record = self._state.derived.get(kind)
+        return None if record is None else (self._state.facts, record)
 
     def scores(
         self, queries: NDArray[np.float32], where: Sequence[str] = ()

@@ -18,19 +18,6 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def sync(path: Path) -> None:
-    """Have a file's bytes, or a directory's names, on disk.
-
-    Raises:
-        OSError: the disk failed.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def refuse_inside_store(path: Path) -> None:
     """Check that `path` is not below the directory of a store, whose files are nobody else's.
 

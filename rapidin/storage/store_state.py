@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy.orm import Session
 
 from rapidin.storage.catalog import Database, tables
-from rapidin.storage.derived import SearchIndexes, derived_records
+from rapidin.storage.derived import DerivedRecord, SearchIndexes, StoreFacts, derived_records
 from rapidin.storage.scan import CpuScan
 from rapidin.storage.vectors import Codec, OpenedSegments, Rows, SegmentRecord
 
@@ -20,13 +21,17 @@ class StoreState:
 
     Attributes:
         records: segments by database id.
-        rows: the live samples' vectors.
-        indexes: indexes for approximate search; opened ones stay open.
+        rows: vectors of the live samples.
+        indexes: indexes for approximate search, which stay open once opened.
+        derived: records of all derived data, by kind.
+        facts: what kinds of derived data are told about the store.
     """
 
     records: dict[int, SegmentRecord]
     rows: Rows
     indexes: SearchIndexes
+    derived: Mapping[str, DerivedRecord]
+    facts: StoreFacts
 
 
 class NewestState:
@@ -60,10 +65,10 @@ class NewestState:
                 return self._kept[1]
             records = {record.id or 0: record for record in found}
             rows = tables.searchable_rows(session)
-            indexes = SearchIndexes(
-                self._path, derived_records.read(session), records, rows, self._codec, self._dimension, CpuScan()
-            )
-            state = StoreState(records, rows, indexes)
+            derived = derived_records.read(session)
+            indexes = SearchIndexes(self._path, derived, records, rows, self._codec, self._dimension, CpuScan())
+            facts = StoreFacts(self._path, self._codec, self._dimension, records)
+            state = StoreState(records, rows, indexes, derived, facts)
             if steady:
                 self._kept = (before, state)
                 self.segments.keep_only(records.values())

@@ -21,7 +21,7 @@ INDEX_KEYS = {
 }
 COMPACT_KEYS = {
     *("segments_before", "segments_after", "removed", "bytes_before", "bytes_after", "seconds"),
-    "uncovered",
+    *("uncovered", "notes"),
 }
 EXPORT_KEYS = {"path", "format", "samples", "bytes", "seconds", "notes"}
 IMPORT_KEYS = {"added", "replaced", "skipped", "samples_total"}
@@ -216,10 +216,8 @@ class TestCompact:
         assert rapidin("delete", store, "s0000", "s0300").code == 0
         outcome = rapidin("compact", store)
         for kind in ("ivf", "rabitq"):
-            line = (
-                f"index {kind} no longer covers 598 samples: extend it with 'rapidin index {store} --type {kind}'"
-            )
-            said(outcome, line)
+            command = f"rapidin index {store} --type {kind}"
+            said(outcome, f"index {kind!r} no longer covers 598 samples: extend it with '{command}'")
         described = rapidin("info", store).stdout
         assert "recall" not in described and "0 B" not in described
         assert described.count("it covers 0 of 598 samples") == 2

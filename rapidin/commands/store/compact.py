@@ -36,8 +36,4 @@ def compact(
         f"{report.segments_before:,} → {report.segments_after:,} files, {size(report.bytes_before)} → "
         f"{size(report.bytes_after)}; {report.removed:,} deleted samples are gone ({report.seconds:,.1f} s)"
     ]
-    lines += [
-        f"index {kind} no longer covers {count:,} samples: extend it with 'rapidin index {store} --type {kind}'"
-        for kind, count in report.uncovered.items()
-    ]
-    output(report, "\n".join(lines), as_json)
+    output(report, "\n".join([*lines, *report.notes]), as_json)

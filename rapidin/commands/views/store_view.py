@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rapidin import support
-from rapidin.records import IndexInfo, IndexReport, IngestListener, IngestReport, Preflight, Sample, StoreInfo
+from rapidin.records import DerivedInfo, DerivedReport, IngestListener, IngestReport, Preflight, Sample, StoreInfo
 from rapidin.settings import STORE_SETTINGS
 
 _LONGEST_TEXT = 600
@@ -169,6 +169,7 @@ def info_table(info: StoreInfo) -> RenderableType:
             else {}
         ),
         "searched": "\n".join(_index_line(index) for index in info.indexes),
+        **({"derived": "\n".join(_derived_line(derived) for derived in info.derived)} if info.derived else {}),
         "created": f"{info.created}, format {info.format_version}",
     }
     for name, value in facts.items():
@@ -185,7 +186,7 @@ def _setting(value: Any) -> str:
     return "not given" if value is None else str(value)
 
 
-def index_summary(report: IndexReport) -> str:
+def index_summary(report: DerivedReport) -> str:
     """Write what building an index did."""
     done = "built" if report.trained else "extended"
     line = f"index {report.name} {done}: {report.added:,} samples added, {report.covered:,} covered, "
@@ -197,7 +198,7 @@ def index_summary(report: IndexReport) -> str:
     return line + (f"\n{report.advice}" if report.advice else "")
 
 
-def _index_line(index: IndexInfo) -> str:
+def _index_line(index: DerivedInfo) -> str:
     if index.name == "exact":
         return "exactly"
     if not index.covered:  # figures that were measured before do not hold for an empty index
@@ -209,6 +210,13 @@ def _index_line(index: IndexInfo) -> str:
         if measured := _measured(index.parameters):
             parts.append(measured)
     return "; ".join([*parts, *([index.advice] if index.advice else [])])
+
+
+def _derived_line(derived: DerivedInfo) -> str:
+    """Describe derived data that is no index."""
+    samples = derived.covered + derived.uncovered
+    line = f"{derived.name}, {size(derived.bytes)}, {derived.covered:,} of {samples:,} samples"
+    return f"{line}; {derived.advice}" if derived.advice else line
 
 
 def _measured(parameters: Mapping[str, Any]) -> str:
