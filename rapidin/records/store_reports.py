@@ -61,8 +61,8 @@ class DerivedReport:
         added: number of live samples that this run covered.
         covered, uncovered, bytes, parameters, advice: see `DerivedInfo`.
         seconds: duration of the run.
-        repaired: number of files and database rows of the derived data that were missing, damaged or altered, and were
-            written again.
+        repaired: number of files and database rows of the derived data that were missing, damaged or altered, and
+            were written again.
     """
 
     name: str
