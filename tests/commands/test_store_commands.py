@@ -378,7 +378,7 @@ INTERRUPTED = {
     "import": ("rapidin.storage.import_vectors", "what was added stays, and the same command goes on"),
     "recode": ("rapidin.storage.recode", "there is no copy"),
     "search": ("rapidin.storage.Store.snapshot", "nothing was changed"),
-    "verify": ("rapidin.storage.Store.verify", "not all was checked"),
+    "verify": ("rapidin.storage.Store.verify", "not everything was checked"),
 }
 
 
@@ -403,7 +403,7 @@ class TestList:
     def test_without_a_match(self, rapidin: CommandLine, store: Path, empty: Path, json: tuple) -> None:
         for arguments, expected in (
             ((store, "--where", "third=7"), "no sample meets the filter\n"),
-            ((store, "--where", "third=1", "--offset", 200), "there are only 200 samples, so none behind"),
+            ((store, "--where", "third=1", "--offset", 200), "there are only 200 samples, and --offset 200 skips"),
             ((empty,), "the store holds no samples\n"),
         ):
             outcome = rapidin("list", *arguments, *json)
@@ -422,7 +422,9 @@ def test_deleting_those_of_some_ids_that_meet_a_filter(
     assert "Delete those of the 2 given that meet third=1?" in rapidin(*asked).stderr
     assert rapidin(*asked, "--yes", "--json").json == {"deleted": 1}
     assert rapidin("show", store, "s0000").code == 0
-    assert "given both, those of the ids that meet it" in " ".join(rapidin("delete", "--help").stdout.split())
+    assert "only those of the ids that meet the filters are deleted" in " ".join(
+        rapidin("delete", "--help").stdout.split()
+    )
 
 
 def test_one_bit_is_one(rapidin: CommandLine, tmp_path: Path) -> None:
