@@ -30,7 +30,7 @@ from rapidin.storage.vectors import DecodedSamples, Rows, Segment, decoded_vecto
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search in a snapshot found.
+    """The result of a search in a snapshot.
 
     Attributes:
         index: ``exact``, or the kind of the index that the search used.
@@ -192,7 +192,7 @@ class Snapshot:
         return ids, self._scan.scores(queries, rows, self._segment)
 
     def count(self, where: Sequence[str] = ()) -> int:
-        """How many samples meet all filters.
+        """Return the number of samples that meet all filters.
 
         Raises:
             FilterError: a filter cannot be read or asks for an unknown field.

@@ -161,7 +161,7 @@ class Store:
             return found
 
     def count(self, where: Sequence[str] = ()) -> int:
-        """How many live samples meet all filters.
+        """Return the number of live samples that meet all filters.
 
         Raises:
             FilterError: a filter cannot be read or asks for an unknown field.
@@ -301,7 +301,7 @@ class Store:
         )
 
     def info(self) -> StoreInfo:
-        """What the store holds, and how large it is."""
+        """Return what the store holds and how large it is."""
         return store_info(self.path, self._database, self.settings, self.created, self.format_version)
 
     def _built(

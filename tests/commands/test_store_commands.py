@@ -357,7 +357,7 @@ class TestRecode:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=vectors + 20_000))
         monkeypatch.setattr(snapshot, "decoded_vectors", None)
         new = tmp_path / "new"
-        rapidin("recode", store, new, "--bits", 4).error(FAILED, "bytes are needed and 96,800 are free")
+        rapidin("recode", store, new, "--bits", 4).error(FAILED, "bytes are needed and 96,800 bytes are free")
         assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
     def test_a_target_that_is_taken(self, rapidin: CommandLine, store: Path, tmp_path: Path) -> None:

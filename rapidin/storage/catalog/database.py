@@ -100,7 +100,7 @@ class Database:
         with self.translated_errors(), self._watcher_lock:
             if self._watcher is None:
                 self._watcher = self._connect()
-            # Of a connection that itself never writes: SQLite does not count a connection's own commits.
+            # This connection never writes, because SQLite does not count a connection's own commits.
             ((version,),) = self._watcher.execute("PRAGMA data_version")
             return int(version)
 

@@ -93,7 +93,7 @@ def live(*columns: Any) -> Select[Any]:
 
 
 def live_count(session: Session, condition: ColumnElement[bool]) -> int:
-    """How many live samples meet `condition`."""
+    """Return the number of live samples that meet `condition`."""
     return session.scalar(live(func.count()).select_from(SampleRow).where(condition)) or 0
 
 
@@ -258,7 +258,7 @@ def insert_samples(
 
 def insert_metadata(session: Session, metadata: Mapping[int, str], field_ids: Mapping[str, int]) -> None:
     """Insert the metadata, JSON by the sample's key, as filters compare it."""
-    # By the driver's own statement: SQLAlchemy would spend more time on the five columns than SQLite does.
+    # This is the driver's own statement: SQLAlchemy would spend more time on the five columns than SQLite does.
     statement = (
         f"INSERT INTO {SampleMetadataRow.__tablename__} (sample_key, field_id, kind, number, text) "
         "VALUES (?, ?, ?, ?, ?)"

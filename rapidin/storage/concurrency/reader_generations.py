@@ -171,7 +171,7 @@ def _make(store: Path, number: int, unnamed: Mapping[str, int]) -> None:
 
 
 def _record(store: Path, number: int) -> dict[str, object]:
-    """What a generation's file records; nothing where it cannot be read."""
+    """Return what a generation's file records, or nothing if the file cannot be read."""
     if number == 0:
         return {}
     try:

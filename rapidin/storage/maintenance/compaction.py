@@ -35,7 +35,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a compaction is to do.
+    """The work of one compaction.
 
     Attributes:
         empty: database ids of segments of which nothing is left.

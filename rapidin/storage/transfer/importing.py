@@ -150,7 +150,7 @@ def _check_all(exported: Exported, codec: Codec) -> None:
 def _write(
     exported: Exported, store: Store, writer: StoreWriter, on_progress: Progress | None
 ) -> tuple[int, int, int]:
-    """How many samples were added, replaced and skipped."""
+    """The numbers of samples that were added, replaced and skipped."""
     added = replaced = skipped = 0
     for start, samples in _batches(exported):
         known = store.content_hashes(sample.id for sample in samples)

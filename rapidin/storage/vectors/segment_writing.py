@@ -35,7 +35,7 @@ _HEADER_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class SegmentRecord:
-    """What the database says about a segment; `id` is the id of its row, None before there is one."""
+    """The record of a segment in the database; `id` is the id of its row, None before there is one."""
 
     id: int | None
     name: str
@@ -51,7 +51,7 @@ def new_name() -> str:
 
 
 def temporary_path(store: Path, name: str, folder: str = SEGMENTS_NAME) -> Path:
-    """Where the file `name` of a folder of the store is written before it counts."""
+    """Return the path where the file `name` of a folder of the store is written before it counts."""
     return store / folder / f".{name}.tmp"
 
 
@@ -66,8 +66,8 @@ def check_space(store: Path, rows: int, row_bytes: int, more: int = 0) -> None:
     needed = rows * row_bytes + _HEADER_BYTES + more
     if needed > free:
         raise StoreSpaceError(
-            f"{store}: {needed:,} bytes are needed and {free:,} are free; free some space and run the same "
-            "command again"
+            f"{store}: {needed:,} bytes are needed and {free:,} bytes are free on its disk: make room and run the "
+            "same command again"
         )
 
 

@@ -476,7 +476,7 @@ def test_an_export_is_there_wholly_or_not_at_all(filled: Store, tmp_path: Path, 
     assert not target.exists() and not partial.exists()
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
-    with pytest.raises(StoreSpaceError, match="100 are free"):
+    with pytest.raises(StoreSpaceError, match="100 bytes are free"):
         export_vectors(filled, target)
     monkeypatch.undo()
     with built_aside(target), pytest.raises(StoreLockedError, match="another process"):

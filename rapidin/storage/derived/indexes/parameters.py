@@ -26,7 +26,7 @@ MOST_SCANNED = 0.5
 
 @dataclass(frozen=True, slots=True)
 class RabitqParameters:
-    """Of an index of kind ``rabitq``.
+    """The parameters of an index of kind ``rabitq``.
 
     Attributes:
         build: name of this index, of which its files' names are made.
@@ -37,7 +37,9 @@ class RabitqParameters:
 
 @dataclass(frozen=True, slots=True)
 class IvfParameters:
-    """Of an index of kind ``ivf``; recall and shares are means over stored vectors that served as queries.
+    """The parameters of an index of kind ``ivf``.
+
+    recall and shares are means over stored vectors that served as queries.
 
     Attributes:
         build: name of this index, of which its files' names are made.
