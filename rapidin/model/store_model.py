@@ -37,6 +37,7 @@ class ModelParts:
         budget: limit of the tokens that are computed together, to begin with.
         batches: runner that computes RapidGrads in batches that fit into memory.
         explainer: explainer that computes exact influences.
+        token_queries: queries of single target tokens, which remember how much fitted into memory before.
     """
 
     module: nn.Module
@@ -45,6 +46,7 @@ class ModelParts:
     budget: TokenBudget
     batches: BatchRunner
     explainer: Explainer
+    token_queries: TokenQueries
 
 
 class StoreModel:
@@ -131,7 +133,13 @@ class StoreModel:
         self.tokens_per_batch = tokens_per_batch
         budget = TokenBudget.for_device(tokens_per_batch, engine.device, self.projection.dimension)
         self._parts = ModelParts(
-            module, encoder, engine, budget, BatchRunner(engine, budget), Explainer(module, engine, budget)
+            module,
+            encoder,
+            engine,
+            budget,
+            BatchRunner(engine, budget),
+            Explainer(module, engine, budget),
+            TokenQueries(engine, budget),
         )
 
     def __enter__(self) -> Self:
@@ -262,7 +270,7 @@ class StoreModel:
             GradientError: a token's gradient is not finite.
         """
         with self.exclusive() as parts:
-            return TokenQueries(parts.engine, parts.budget).vectors(query)
+            return parts.token_queries.vectors(query)
 
     def _check_fingerprint(self, store: Store) -> None:
         """Make sure that the model on disk is the one that the store was built with."""

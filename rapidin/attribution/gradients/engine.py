@@ -4,10 +4,10 @@ The engine composes two sources of gradients (`gradient_sources`): a fast one, w
 autograd, which takes one sample and is always right. It hands each traced parameter's `ParameterGradient` to an
 accumulator as soon as it is complete, and knows nothing of projections or stores.
 
-Before the first gradient of the fast source is used, the engine *probes* that source: both sources compute made-up
+Before the first gradient of the fast source is used, the engine *tries* that source: both sources compute made-up
 samples (a long and a short one together, and the long one alone), and the results are compared, parameter tensor
 by parameter tensor. If the two disagree, the engine uses autograd only. So an architecture that uses its
-parameters in a way that the hooks cannot see costs time, never correctness. The probe depends on the model alone.
+parameters in a way that the hooks cannot see costs time, never correctness. The trial depends on the model alone.
 Therefore which source computes a sample, and with it the last bits of its gradient, does not depend on the samples
 before it.
 
@@ -35,12 +35,12 @@ from rapidin.support import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
-_PROBE_TOKENS = 32
-"""Number of tokens of the probe's long sample; the short one has a quarter, so that it gets much padding."""
-_PROBES = 3
+_TRIAL_TOKENS = 32
+"""Number of tokens of the trial's long sample; the short one has a quarter, so that it gets much padding."""
+_TRIALS = 3
 """Number of pairs of made-up samples that are tried; if none has finite gradients, autograd is used."""
-_PROBE_WEIGHTS = (1.0, 1 / 1024, 64.0)
-"""Weights of a token's loss at which a model in half precision is probed, until one gives finite gradients."""
+_TRIAL_WEIGHTS = (1.0, 1 / 1024, 64.0)
+"""Weights of a token's loss at which a model in half precision is tried, until one gives finite gradients."""
 
 
 class Accumulator(Protocol):
@@ -54,7 +54,7 @@ class Accumulator(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _ProbeSample:
+class _TrialSample:
     """A made-up sample; every token but the first is a target."""
 
     ids: Sequence[int]
@@ -73,7 +73,7 @@ class GradientEngine:
     Args:
         model: a causal language model of transformers, or one wrapped by PEFT.
         names: names of the traced parameters, in the order of the flattened gradient.
-        fast: function that makes the source that is used if the probe finds it right.
+        fast: function that makes the source that is used if the trial finds it right.
         plain: function that makes the source that is always right and takes one sample at a time.
 
     Raises:
@@ -131,7 +131,7 @@ class GradientEngine:
 
     @property
     def batched(self) -> bool:
-        """Whether the fast source is used; the probe decides it when this is first read."""
+        """Whether the fast source is used; the trial decides it when this is first read."""
         if self._fast_is_right is None:
             reason = self._objection()
             self._fast_is_right = reason is None
@@ -196,7 +196,7 @@ class GradientEngine:
     ) -> None:
         """Compare a real sample of the first batch with plain autograd, and log a warning if the two disagree.
 
-        The probe is short, so it cannot see an error that occurs only from a certain length on. The warning
+        The trial is short, so it cannot see an error that occurs only from a certain length on. The warning
         changes nothing, because results must not depend on which batch came first.
         """
         try:
@@ -218,7 +218,7 @@ class GradientEngine:
         """Find out why the fast source must not be used; None if it may."""
         if self._fast.unsupported:
             return f"no fast way to the gradients of {', '.join(self._fast.unsupported[:3])}"
-        for samples, token_weight in self._probes():
+        for samples, token_weight in self._trials():
             try:
                 slow = torch.cat(
                     [_accumulated(self._plain, [one], self._digests, "loss", token_weight) for one in samples]
@@ -247,17 +247,17 @@ class GradientEngine:
             return None
         return "the gradients of made-up tokens are zero or not finite"
 
-    def _probes(self) -> Iterator[tuple[list[_ProbeSample], float | None]]:
+    def _trials(self) -> Iterator[tuple[list[_TrialSample], float | None]]:
         """Make up pairs of a long and a short sample, with weights of tokens; they depend on the model alone."""
-        long = max(2, min(_PROBE_TOKENS, self._context))
+        long = max(2, min(_TRIAL_TOKENS, self._context))
         lengths = (long, max(2, long // 4))
-        for seed in range(_PROBES):
+        for seed in range(_TRIALS):
             generator = torch.Generator().manual_seed(seed)
             samples = [
-                _ProbeSample(torch.randint(self._vocabulary, (length,), generator=generator).tolist())
+                _TrialSample(torch.randint(self._vocabulary, (length,), generator=generator).tolist())
                 for length in lengths
             ]
-            for weight in _PROBE_WEIGHTS if self.half else (None,):
+            for weight in _TRIAL_WEIGHTS if self.half else (None,):
                 yield samples, weight
 
     def _digests(self, batch: int) -> TensorDigests:
@@ -284,6 +284,6 @@ def _vocabulary(model: nn.Module, embeddings: Tensor) -> int:
 
 
 def _context_length(model: nn.Module) -> int:
-    """Find the number of tokens that the model can take; if its configuration does not say, the probe's length."""
+    """Find the number of tokens that the model can take; if its configuration does not say, the trial's length."""
     given = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    return given if isinstance(given, int) and given > 0 else _PROBE_TOKENS
+    return given if isinstance(given, int) and given > 0 else _TRIAL_TOKENS

@@ -66,7 +66,7 @@ class HookedGradients:
 
     Padding is on the right, where a causal model's real tokens cannot see it. So the model gets no mask: with a
     mask, attention could not use its fastest implementation and would need t² numbers of memory. If this is wrong
-    for a model, the engine's probe detects it, because `AutogradGradients` passes a mask.
+    for a model, the engine's trial detects it, because `AutogradGradients` passes a mask.
 
     Args:
         model: a causal language model of transformers, or one wrapped by PEFT.
