@@ -15,7 +15,7 @@ from rapidin.text import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model wrote.
+    """The text that a model wrote.
 
     Attributes:
         ids: token ids, with the one that ended the answer if there was one.

@@ -86,7 +86,7 @@ class MethodCost:
 
 @dataclass(frozen=True, slots=True)
 class MethodQuality:
-    """What a method found in `rapidin evaluate backdoor`.
+    """The result of a method in `rapidin evaluate backdoor`.
 
     Attributes:
         name: name of the method.
@@ -124,7 +124,7 @@ class CachingCost:
 
 @dataclass(frozen=True, slots=True)
 class BackdoorReport:
-    """What `rapidin evaluate backdoor` found.
+    """The result of `rapidin evaluate backdoor`.
 
     Attributes:
         store: path of the store.
@@ -170,7 +170,7 @@ class TracedAt:
 
 @dataclass(frozen=True, slots=True)
 class MethodTracing:
-    """What a method found in `rapidin evaluate trace`.
+    """The result of a method in `rapidin evaluate trace`.
 
     Attributes:
         name: name of the method.
@@ -189,7 +189,7 @@ class MethodTracing:
 
 @dataclass(frozen=True, slots=True)
 class TraceReport:
-    """What `rapidin evaluate trace` found; its attributes mean what those of `BackdoorReport` mean."""
+    """The result of `rapidin evaluate trace`; its attributes mean what those of `BackdoorReport` mean."""
 
     store: str
     label: str
@@ -203,7 +203,7 @@ class TraceReport:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What another projection dimension would give.
+    """The fidelity that another projection dimension would give.
 
     Attributes:
         dimension: projection dimension K.
@@ -287,7 +287,7 @@ class MethodLds:
 
 @dataclass(frozen=True, slots=True)
 class LdsReport:
-    """What `rapidin evaluate lds` found: linear datamodeling scores of some methods.
+    """The result of `rapidin evaluate lds`: linear datamodeling scores of some methods.
 
     Attributes:
         store: path of the store.

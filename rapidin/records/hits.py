@@ -118,7 +118,7 @@ class TokenResult:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What one query found.
+    """The samples that one query found.
 
     Attributes:
         query: the query that was asked.

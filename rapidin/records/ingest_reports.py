@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What an ingest is about to do.
+    """The work that an ingest is about to do.
 
     Attributes:
         samples: number of samples whose gradients will be computed.
@@ -45,7 +45,7 @@ class RowFailure:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What an ingest did.
+    """The result of an ingest.
 
     Attributes:
         added: number of new samples.

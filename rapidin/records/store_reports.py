@@ -53,7 +53,7 @@ class DerivedInfo:
 
 @dataclass(frozen=True, slots=True)
 class DerivedReport:
-    """What building derived data, such as an index, did.
+    """The result of building derived data, such as an index.
 
     Attributes:
         name: name of the kind.
@@ -79,7 +79,7 @@ class DerivedReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreInfo(StatedSettings):
-    """What a store holds, with the settings that it was created with.
+    """The contents of a store, with the settings that it was created with.
 
     Attributes:
         path: directory of the store.
@@ -117,7 +117,7 @@ class StoreInfo(StatedSettings):
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What checking a store found.
+    """The result of checking a store.
 
     Attributes:
         samples: number of live samples.
@@ -136,7 +136,7 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """What a compaction did.
+    """The result of a compaction.
 
     Attributes:
         segments_before, segments_after: number of files of vectors.
@@ -160,7 +160,7 @@ class CompactReport:
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What an export wrote.
+    """The result of an export.
 
     Attributes:
         path: directory of the export.
@@ -181,7 +181,7 @@ class ExportReport:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did.
+    """The result of an import.
 
     Attributes:
         added: number of new samples.
@@ -198,7 +198,7 @@ class ImportReport:
 
 @dataclass(frozen=True, slots=True)
 class RecodeReport:
-    """What recoding a store did.
+    """The result of recoding a store.
 
     Attributes:
         samples: number of samples in the new store.

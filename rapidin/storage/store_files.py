@@ -43,7 +43,7 @@ def file_errors(path: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         if error.errno in _NO_SPACE:
             raise StoreSpaceError(
-                f"{path}: no space left to write ({reason}); free some and run the same command again"
+                f"{path}: no space left to write ({reason}); make room and run the same command again"
             ) from error
         advice = "; check who may write there" if error.errno in _NOT_ALLOWED else ""
         raise StoreError(f"{path}: {reason}{advice}") from error

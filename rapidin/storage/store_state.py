@@ -1,4 +1,4 @@
-"""What a snapshot reads of the database when it opens, kept until somebody commits something."""
+"""The part of the database that a snapshot reads when it opens, which is kept until the next commit."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from rapidin.support import WorkingMemory
 
 
 class Contribution(Protocol):
-    """What one use of a parameter adds to its per-sample gradient."""
+    """The part that one use of a parameter adds to its per-sample gradient."""
 
     def add_to(self, block: Tensor, first_row: int) -> None:
         """Add some rows of the contribution to a block.

@@ -1,4 +1,4 @@
-"""How many samples and padded tokens one batch may hold."""
+"""The numbers of samples and padded tokens that one batch may hold."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def writer_lock(store: Path) -> Iterator[None]:
         except Timeout as error:  # an OSError, so it has to be told apart first
             if NoWriter.is_kept_here(store):
                 raise StoreSpaceError(
-                    f"{store}: no space left to write; free some and run the same command again"
+                    f"{store}: no space left to write; make room and run the same command again"
                 ) from error
             raise StoreLockedError(
                 f"{store}: {_holder(store)} is writing to this store; wait until it has finished, or stop it"
@@ -61,7 +61,7 @@ def writer_lock(store: Path) -> Iterator[None]:
 
 
 class NoWriter:
-    """A share of the writer's lock: nobody writes from its making until `close`."""
+    """A share of the writer's lock; no process can write to the store until `close`."""
 
     _kept: ClassVar[Counter[Path]] = Counter()
     _kept_lock = threading.Lock()

@@ -20,7 +20,7 @@ from rapidin.storage.derived.kinds import KINDS, unknown
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was found of derived data.
+    """The state in which derived data was found.
 
     Attributes:
         sound: the record with the parts that are as they were written; None: all of it has to be made again.
@@ -79,7 +79,7 @@ def checks(store: StoreFacts, record: DerivedRecord) -> Iterator[Callable[[], ob
 
 
 def derived_info(store: StoreFacts, record: DerivedRecord, live: Mapping[int, int]) -> DerivedInfo:
-    """What derived data is and covers, from the database and the sizes of files.
+    """Describe derived data and what it covers, from the database and the sizes of files.
 
     Args:
         store: store that it belongs to.

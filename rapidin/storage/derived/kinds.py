@@ -21,7 +21,7 @@ def folders() -> dict[str, frozenset[str]]:
 
 
 def unknown(store: Path, name: str) -> str:
-    """What to say about data of a kind that this rapidin does not know."""
+    """Return the message about data of a kind that this rapidin does not know."""
     return f"{store}/store.db: derived data {name!r} is unknown here and was left alone; upgrade rapidin"
 
 
@@ -42,7 +42,7 @@ def uncovered_notes(uncovered: Mapping[str, int], store: Path) -> tuple[str, ...
 
 
 def left_out(names: Iterable[str], target: Path) -> tuple[str, ...]:
-    """What to tell somebody whose export or copy at `target` does not contain the derived data of these kinds."""
+    """Return notes that say that the export or copy at `target` does not contain derived data of these kinds."""
     return tuple(
         KINDS[name].left_behind(target) if name in KINDS else f"derived data {name!r} is not in {target}"
         for name in names

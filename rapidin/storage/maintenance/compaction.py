@@ -28,7 +28,7 @@ from rapidin.storage.store_files import file_errors
 from rapidin.storage.vectors import Codec, Rows, Segment, SegmentRecord, open_segment, segment_writing
 
 SEGMENT_BYTES = 2**27
-"""Of codes in a new segment at most; one of less than half is small."""
+"""Maximum number of bytes of codes in a new segment; a segment of less than half is small."""
 _COPIED_BYTES = 2**24
 _logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What a store holds, and how large it is, from the database and the sizes of files."""
+"""The contents and size of a store, from the database and the sizes of files."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rapidin.storage.transfer.export_reading import Exported
 
 BATCH_BYTES = 2**27
-"""Of the vectors of a commit, before they are coded."""
+"""Number of bytes of a commit's vectors, before they are coded."""
 _COMPARED = ("gradient", "projection", "traced", "fingerprint", "text")
 """Parts of the settings that vectors depend on."""
 
