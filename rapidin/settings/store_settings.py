@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -256,13 +256,6 @@ class CodecSettings(Frozen):
         if isinstance(values, dict) and "name" not in values and values.get("bits") in CODEC_OF_BITS:
             return {**values, "name": CODEC_OF_BITS[values["bits"]]}
         return values
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        of_name = {name: bits for bits, name in CODEC_OF_BITS.items()}.get(self.name, self.bits)
-        if of_name != self.bits:
-            raise SettingError(f"codec {self.name!r} keeps {of_name} bits, not {self.bits}: leave the name out")
-        return self
 
 
 class Fingerprint(Frozen):
