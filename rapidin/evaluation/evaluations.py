@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TypedDict, TypeVar, Unpack
+from typing import TypedDict, Unpack
 
 from torch import nn
 
@@ -14,7 +14,6 @@ from rapidin.evaluation.experiments import (
     Answers,
     Label,
     LabelExperiment,
-    QueryRows,
     Retraining,
     backdoor,
     fidelity,
@@ -36,8 +35,6 @@ from rapidin.model import StoreModel
 from rapidin.records import BackdoorReport, FidelityReport, LdsReport, TraceReport
 from rapidin.storage import Store
 from rapidin.text import TextSample, Tokenizer
-
-Read = TypeVar("Read")
 
 
 def evaluate_backdoor(
@@ -229,16 +226,18 @@ def evaluate_fidelity(
         RapidinError: something else cannot be used or computed.
     """
     require_packages((), MethodOptions())
-    with _opened(
-        store,
-        lambda _: None,
-        model=model,
-        tokenizer=tokenizer,
-        adapter=adapter,
-        device=device,
-        tokens_per_batch=tokens_per_batch,
-        trust_remote_code=trust_remote_code,
-    ) as (opened, loaded, _):
+    with (
+        _opened(store) as opened,
+        StoreModel(
+            opened,
+            model=model,
+            tokenizer=tokenizer,
+            adapter=adapter,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+            trust_remote_code=trust_remote_code,
+        ) as loaded,
+    ):
         return fidelity(opened, loaded, samples, seed, on_progress)
 
 
@@ -288,16 +287,18 @@ def evaluate_lds(
     options, retraining = options or MethodOptions(), retraining or Retraining()
     retraining.check()
     require_packages(methods, options)
-    with _opened(
-        store,
-        lambda _: None,
-        model=model,
-        tokenizer=tokenizer,
-        adapter=adapter,
-        device=device,
-        tokens_per_batch=tokens_per_batch,
-        trust_remote_code=trust_remote_code,
-    ) as (opened, loaded, _):
+    with (
+        _opened(store) as opened,
+        StoreModel(
+            opened,
+            model=model,
+            tokenizer=tokenizer,
+            adapter=adapter,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+            trust_remote_code=trust_remote_code,
+        ) as loaded,
+    ):
         return linear_datamodeling(
             opened,
             loaded,
@@ -324,18 +325,9 @@ class _ModelPlace(TypedDict):
     trust_remote_code: bool
 
 
-@contextmanager
-def _opened(
-    store: Store | str | Path, read: Callable[[Store], Read], **place: Unpack[_ModelPlace]
-) -> Iterator[tuple[Store, StoreModel, Read]]:
-    """Open a store, read what an evaluation needs, and load the model; close what was opened here at the end.
-
-    `read` is called before the model is loaded, so that an error in a file is reported at once.
-    """
-    with ExitStack() as stack:
-        opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
-        found = read(opened)
-        yield opened, stack.enter_context(StoreModel(opened, **place)), found
+def _opened(store: Store | str | Path) -> AbstractContextManager[Store]:
+    """Open a store for a ``with``, at whose end it is closed; a store that is open already stays open."""
+    return nullcontext(store) if isinstance(store, Store) else Store.open(store)
 
 
 @contextmanager
@@ -356,23 +348,22 @@ def _experiment(
 ) -> Iterator[LabelExperiment]:
     """Open a store and its model for an experiment with labelled samples."""
     marks = Label(label)
-
-    def read(opened: Store) -> QueryRows:
-        return read_query_rows(Path(queries), opened, marks, answers, limit_queries, span_of)
-
-    with _opened(store, read, **place) as (opened, loaded, query_rows):
-        yield LabelExperiment(
-            store=opened,
-            model=loaded,
-            label=marks,
-            query_rows=query_rows,
-            where=where,
-            device=place["device"],
-            options=options,
-            max_new_tokens=max_new_tokens,
-            work=_work(opened, work),
-            alone=alone,
-        )
+    with _opened(store) as opened:
+        # Before the model is loaded, so that an error in the file is reported at once.
+        query_rows = read_query_rows(Path(queries), opened, marks, answers, limit_queries, span_of)
+        with StoreModel(opened, **place) as loaded:
+            yield LabelExperiment(
+                store=opened,
+                model=loaded,
+                label=marks,
+                query_rows=query_rows,
+                where=where,
+                device=place["device"],
+                options=options,
+                max_new_tokens=max_new_tokens,
+                work=_work(opened, work),
+                alone=alone,
+            )
 
 
 def _work(store: Store, given: str | Path | None) -> Path:

@@ -39,17 +39,16 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
         return _fitted(given, existing, store)
     if "model" not in given["model"]:
         raise SettingError("a new store needs --model: the directory or hub id of the fine-tuned model")
-    if "kind" in projection:
-        _validated(
-            "projection", {"kind": projection["kind"]}
-        )  # an unknown kind is told before what does not fit it
-    # Only one projection shuffles, so a number of shuffles without a projection means this one.
-    if "shuffles" in projection and projection.setdefault("kind", "shuffled") != "shuffled":
+    if "shuffles" in projection:
+        # Only one projection shuffles, so a number of shuffles without a projection means this one.
+        projection.setdefault("kind", "shuffled")
+    validated = {part: _validated(part, values) for part, values in given.items()}
+    if "shuffles" in projection and projection["kind"] != "shuffled":
         raise SettingError(
             f"--shuffles belongs to --projection shuffled; the {projection['kind']} one does not shuffle"
         )
     return ResolvedSettings(
-        **{part: _validated(part, values) for part, values in given.items()},
+        **validated,
         kind_given="kind" in projection,
         dimension_given="dimension" in projection,
     )

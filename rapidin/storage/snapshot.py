@@ -78,8 +78,8 @@ class Snapshot:
         except StoreError:
             self.close()
             raise
-        self._state = state
-        self._records, self._rows, self._indexes = state.records, state.rows, state.indexes
+        self._rows, self._indexes = state.rows, state.indexes
+        self._derived, self._facts = state.derived, state.facts
         self.samples = len(self._rows)
 
     def search(
@@ -167,8 +167,8 @@ class Snapshot:
             no data of that kind.
         """
         self._check_open()
-        record = self._state.derived.get(kind)
-        return None if record is None else (self._state.facts, record)
+        record = self._derived.get(kind)
+        return None if record is None else (self._facts, record)
 
     def scores(
         self, queries: NDArray[np.float32], where: Sequence[str] = ()
@@ -304,7 +304,7 @@ class Snapshot:
         with self._lock:
             self._check_open()
             if segment_id not in self._opened:
-                record = self._records.get(segment_id)
+                record = self._facts.segments.get(segment_id)
                 if record is None:
                     raise StoreCorruptError(
                         f"{self._path / DATABASE_NAME}: samples are in segment {segment_id}, which it does not "

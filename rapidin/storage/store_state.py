@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from rapidin.storage.catalog import Database, tables
 from rapidin.storage.derived import DerivedRecord, SearchIndexes, StoreFacts, derived_records
 from rapidin.storage.scan import CpuScan
-from rapidin.storage.vectors import Codec, OpenedSegments, Rows, SegmentRecord
+from rapidin.storage.vectors import Codec, OpenedSegments, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +20,12 @@ class StoreState:
     """One state of a store.
 
     Attributes:
-        records: segments by database id.
         rows: vectors of the live samples.
         indexes: indexes for approximate search, which stay open once opened.
         derived: records of all derived data, by kind.
-        facts: what kinds of derived data are told about the store.
+        facts: facts of the store that derived data needs, the segments among them.
     """
 
-    records: dict[int, SegmentRecord]
     rows: Rows
     indexes: SearchIndexes
     derived: Mapping[str, DerivedRecord]
@@ -68,7 +66,7 @@ class NewestState:
             derived = derived_records.read(session)
             indexes = SearchIndexes(self._path, derived, records, rows, self._codec, self._dimension, CpuScan())
             facts = StoreFacts(self._path, self._codec, self._dimension, records)
-            state = StoreState(records, rows, indexes, derived, facts)
+            state = StoreState(rows, indexes, derived, facts)
             if steady:
                 self._kept = (before, state)
                 self.segments.keep_only(records.values())
