@@ -23,7 +23,7 @@ from rapidin.storage import Store, scan_on
 if TYPE_CHECKING:
     from torch import nn
 
-    from rapidin.model import Tokenizer
+    from rapidin.text import Tokenizer
 
 Result = TypeVar("Result")
 

@@ -21,7 +21,7 @@ from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreMis
 from rapidin.records import Hit, Sample
 from rapidin.storage.catalog import Database, compile_filters, hits_of, sample_of, tables
 from rapidin.storage.concurrency import ReadersLock
-from rapidin.storage.derived import EXACT
+from rapidin.storage.derived import EXACT, DerivedRecord, StoreFacts
 from rapidin.storage.scan import CpuScan, Scan, nothing
 from rapidin.storage.store_files import DATABASE_NAME
 from rapidin.storage.store_state import NewestState
@@ -30,7 +30,7 @@ from rapidin.storage.vectors import DecodedSamples, Rows, Segment, decoded_vecto
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search in a snapshot found.
+    """The result of a search in a snapshot.
 
     Attributes:
         index: ``exact``, or the kind of the index that the search used.
@@ -78,7 +78,8 @@ class Snapshot:
         except StoreError:
             self.close()
             raise
-        self._records, self._rows, self._indexes = state.records, state.rows, state.indexes
+        self._rows, self._indexes = state.rows, state.indexes
+        self._derived, self._facts = state.derived, state.facts
         self.samples = len(self._rows)
 
     def search(
@@ -155,6 +156,20 @@ class Snapshot:
             return EXACT  # the CPU compares the candidates of indexes, which takes longer
         return self._indexes.chosen_index(index, bool(where), nprobe, queries)
 
+    def derived(self, kind: str) -> tuple[StoreFacts, DerivedRecord] | None:
+        """What a kind of derived data needs to read its files, which stay until this snapshot is closed.
+
+        Args:
+            kind: name of the kind.
+
+        Returns:
+            The store and the record of the data, with which `DerivedKind.check` checks it; None if the store has
+            no data of that kind.
+        """
+        self._check_open()
+        record = self._derived.get(kind)
+        return None if record is None else (self._facts, record)
+
     def scores(
         self, queries: NDArray[np.float32], where: Sequence[str] = ()
     ) -> tuple[list[str], NDArray[np.float32]]:
@@ -177,7 +192,7 @@ class Snapshot:
         return ids, self._scan.scores(queries, rows, self._segment)
 
     def count(self, where: Sequence[str] = ()) -> int:
-        """How many samples meet all filters.
+        """Return the number of samples that meet all filters.
 
         Raises:
             FilterError: a filter cannot be read or asks for an unknown field.
@@ -289,7 +304,7 @@ class Snapshot:
         with self._lock:
             self._check_open()
             if segment_id not in self._opened:
-                record = self._records.get(segment_id)
+                record = self._facts.segments.get(segment_id)
                 if record is None:
                     raise StoreCorruptError(
                         f"{self._path / DATABASE_NAME}: samples are in segment {segment_id}, which it does not "

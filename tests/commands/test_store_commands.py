@@ -21,7 +21,7 @@ INDEX_KEYS = {
 }
 COMPACT_KEYS = {
     *("segments_before", "segments_after", "removed", "bytes_before", "bytes_after", "seconds"),
-    "uncovered",
+    *("uncovered", "notes"),
 }
 EXPORT_KEYS = {"path", "format", "samples", "bytes", "seconds", "notes"}
 IMPORT_KEYS = {"added", "replaced", "skipped", "samples_total"}
@@ -216,10 +216,8 @@ class TestCompact:
         assert rapidin("delete", store, "s0000", "s0300").code == 0
         outcome = rapidin("compact", store)
         for kind in ("ivf", "rabitq"):
-            line = (
-                f"index {kind} no longer covers 598 samples: extend it with 'rapidin index {store} --type {kind}'"
-            )
-            said(outcome, line)
+            command = f"rapidin index {store} --type {kind}"
+            said(outcome, f"index {kind!r} no longer covers 598 samples: extend it with '{command}'")
         described = rapidin("info", store).stdout
         assert "recall" not in described and "0 B" not in described
         assert described.count("it covers 0 of 598 samples") == 2
@@ -359,7 +357,7 @@ class TestRecode:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=vectors + 20_000))
         monkeypatch.setattr(snapshot, "decoded_vectors", None)
         new = tmp_path / "new"
-        rapidin("recode", store, new, "--bits", 4).error(FAILED, "bytes are needed and 96,800 are free")
+        rapidin("recode", store, new, "--bits", 4).error(FAILED, "bytes are needed and 96,800 bytes are free")
         assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
     def test_a_target_that_is_taken(self, rapidin: CommandLine, store: Path, tmp_path: Path) -> None:
@@ -380,7 +378,7 @@ INTERRUPTED = {
     "import": ("rapidin.storage.import_vectors", "what was added stays, and the same command goes on"),
     "recode": ("rapidin.storage.recode", "there is no copy"),
     "search": ("rapidin.storage.Store.snapshot", "nothing was changed"),
-    "verify": ("rapidin.storage.Store.verify", "not all was checked"),
+    "verify": ("rapidin.storage.Store.verify", "not everything was checked"),
 }
 
 
@@ -405,7 +403,7 @@ class TestList:
     def test_without_a_match(self, rapidin: CommandLine, store: Path, empty: Path, json: tuple) -> None:
         for arguments, expected in (
             ((store, "--where", "third=7"), "no sample meets the filter\n"),
-            ((store, "--where", "third=1", "--offset", 200), "there are only 200 samples, so none behind"),
+            ((store, "--where", "third=1", "--offset", 200), "there are only 200 samples, and --offset 200 skips"),
             ((empty,), "the store holds no samples\n"),
         ):
             outcome = rapidin("list", *arguments, *json)
@@ -424,7 +422,9 @@ def test_deleting_those_of_some_ids_that_meet_a_filter(
     assert "Delete those of the 2 given that meet third=1?" in rapidin(*asked).stderr
     assert rapidin(*asked, "--yes", "--json").json == {"deleted": 1}
     assert rapidin("show", store, "s0000").code == 0
-    assert "given both, those of the ids that meet it" in " ".join(rapidin("delete", "--help").stdout.split())
+    assert "only those of the ids that meet the filters are deleted" in " ".join(
+        rapidin("delete", "--help").stdout.split()
+    )
 
 
 def test_one_bit_is_one(rapidin: CommandLine, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ def make_keys(settings: ProjectionSettings, part: str, count: int, *own: int) ->
 
     Args:
         settings: settings with version, seed and K.
-        part: name of what the keys are for.
+        part: name of the part of the map that the keys are for.
         count: number of keys.
-        own: settings of the projection's own that the keys depend on, such as λ.
+        own: settings of this kind of projection that the keys depend on, such as λ.
     """
     numbers = " ".join(map(str, (settings.version, settings.seed, settings.dimension, *own)))
     prefix = f"rapidin projection {numbers} {part}"
@@ -31,8 +31,8 @@ def make_keys(settings: ProjectionSettings, part: str, count: int, *own: int) ->
 def hash32(values: Tensor, key: int) -> Tensor:
     """Hash int64 values below 2^32 to [0, 2^32): MurmurHash3's 32-bit finaliser over the keyed values.
 
-    The constants are those of Austin Appleby's ``fmix32``. Products stay below 2^64 and wrap in int64 the same
-    way on every device; only their low 32 bits are used.
+    The constants are those of Austin Appleby's ``fmix32``. Products stay below 2^64 and wrap in int64 alike on
+    every device; only their low 32 bits are used.
     """
     mixed = (values + key) & WORD
     mixed ^= mixed >> 16
@@ -42,5 +42,5 @@ def hash32(values: Tensor, key: int) -> Tensor:
     mixed *= 0xC2B2AE35
     mixed &= WORD
     mixed ^= mixed >> 16
-    # Without the second key, hashes under different keys would be one sequence, shifted.
+    # Without the second key, hashes under different keys would be one sequence at different offsets.
     return mixed ^ (key * 0x9E3779B1 & WORD)
