@@ -35,33 +35,32 @@ _THREADS = 4
 class Searcher:
     """A store and its model, loaded once for any number of searches, from any number of threads.
 
-    The model serves one search at a time; comparing vectors, filters and reading samples need not wait for it.
-    Every search sees the store as it is at that time, so it need not be reopened after others ingested, deleted or
-    compacted.
-    Close it, or use it in a ``with`` or an ``async with``.
+    The model serves one search at a time; comparing vectors, filtering and reading samples need not wait for it.
+    Every search sees the store as it is at that time, so you need not reopen it after another process ingested,
+    deleted or compacted. Close the searcher, or use it in a ``with`` or an ``async with``.
 
     Args:
         store: the store, or its path.
         model: where the model is now, if it has moved since the store was built; or the network, if the
-            application has it in memory already: a causal language model of transformers, or a PEFT model where
+            application has it in memory already: a causal language model of transformers, or a PEFT model if
             the store has an adapter. Names and shapes of the traced parameters are compared with the store's, and
             so is the content of all tensors whose type in memory allows it, see `rapidin.model.borrowed`;
-            a warning tells how many could not be. Until `close` the network is in evaluation mode, and its
-            parameters need no gradients; then modes, flags and gradients are what they were. Between searches the
-            application may use it as it likes, except for training; in other threads only while it holds `lock`.
+            a warning tells how many could not be compared. Until `close` the network is in evaluation mode, and
+            its parameters need no gradients; then modes, flags and gradients are restored. Between searches
+            the application may use the network, but not train it; other threads must hold `lock` meanwhile.
         tokenizer: tokenizer of the network that is given; None: the one beside the store's model is loaded. A check
             tells whether it encodes a stored sample as at ingest.
         adapter: where the adapter is now, if it has moved.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``; a network that is given stays where it is.
-        tokens_per_batch: padded tokens computed together; halves itself when memory runs out.
-        trust_remote_code: whether the checkpoint's own Python code may run; never remembered.
+        tokens_per_batch: number of padded tokens computed together; it is halved when memory runs out.
+        trust_remote_code: whether the checkpoint's own Python code may run; a store does not remember this.
 
     Raises:
         StoreError: the store cannot be opened.
-        StoreMismatchError: the tokenizer is another one.
+        StoreMismatchError: the tokenizer differs from the store's.
         ModelError: the model cannot be loaded.
-        FingerprintMismatchError: it is not the model that the store was built with.
-        SettingError: a tokenizer without a network, or an adapter's place with one.
+        FingerprintMismatchError: the model is not the one that the store was built with.
+        SettingError: a tokenizer is given without a network, or an adapter's place with one.
 
     Attributes:
         store: the open store.
@@ -115,9 +114,9 @@ class Searcher:
         await self.aclose()
 
     def close(self) -> None:
-        """Let go of the model, and of the store if it was opened here; a second time does nothing.
+        """Let go of the model, and of the store if it was opened here; a second call does nothing.
 
-        Searches under way are waited for; those that begin meanwhile or later, also the next step of a
+        The call waits for searches under way. Searches that begin meanwhile or later, also the next step of a
         `search_file`, raise `ClosedError`.
 
         Raises:
@@ -130,12 +129,12 @@ class Searcher:
                 self.store.close()
 
     async def aclose(self) -> None:
-        """`close`, without keeping the event loop waiting."""
+        """Close as `close` does, without blocking the event loop."""
         await asyncio.to_thread(self.close)
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether the searcher was closed."""
         return self._latch.closed
 
     @property
@@ -147,17 +146,17 @@ class Searcher:
         return self._model.lock
 
     def sample(self, id: str) -> Sample:
-        """The stored sample with that id.
+        """Return the stored sample with that id.
 
         Raises:
-            SampleNotFoundError: there is none.
+            SampleNotFoundError: no sample has the id.
             ClosedError: the searcher was closed.
         """
         with self._latch.inside():
             return self.store.get(id)
 
     def info(self) -> StoreInfo:
-        """What the store holds now.
+        """Say what the store holds now.
 
         Raises:
             ClosedError: the searcher was closed.
@@ -166,7 +165,7 @@ class Searcher:
             return self.store.info()
 
     def count_tokens(self, prompt: str | None, generation: str | None = None) -> int:
-        """Tokens of a query as the model sees it, after it was cut to the store's maximum length.
+        """Count the tokens of a query as the model sees it, after it was cut to the store's maximum length.
 
         Raises:
             RapidinError: the same errors as `search` raises.
@@ -213,10 +212,10 @@ class Searcher:
         on_progress: Tell | None = None,
         **changes: Unpack[SearchKeywords],
     ) -> SearchResult:
-        """`search` in a thread of its own, while the event loop goes on.
+        """Search as `search` does, in a thread of its own, while the event loop goes on.
 
-        A task that is cancelled stops waiting at once. If its search has begun, it goes on in its thread and the
-        result is dropped; if not, it never begins. The searcher stays usable.
+        A task that is cancelled stops waiting at once. If its search has begun, the search goes on in its thread
+        and its result is dropped; if not, it never begins. The searcher stays usable.
 
         Raises:
             RapidinError: one of its kinds, see `rapidin.errors`.
@@ -262,7 +261,7 @@ class Searcher:
     async def asearch_file(
         self, file: str | Path, *, options: SearchOptions | None = None, **changes: Unpack[SearchKeywords]
     ) -> AsyncIterator[SearchResult]:
-        """`search_file`, each of its steps in a thread, while the event loop goes on.
+        """Search as `search_file` does, with each step in a thread, while the event loop goes on.
 
         Raises:
             RapidinError: one of its kinds, see `rapidin.errors`.

@@ -175,8 +175,8 @@ def _of_validation(error: RequestValidationError) -> Problem:
 
 def _as_field(message: str) -> str:
     """An error that speaks of a flag of the command line, in terms of a request's fields."""
-    message = message.replace("--span ", "spans ").replace("with --exact", "with index exact")
-    return _FLAGS.sub(lambda flag: flag[1].replace("-", "_"), message)
+    message = message.replace("with --exact", "with index exact")
+    return _FLAGS.sub(lambda flag: _FIELDS[flag[1]], message)
 
 
 def _clipped(message: str) -> str:

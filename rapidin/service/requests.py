@@ -62,7 +62,10 @@ def limited_request(limits: Limits) -> type[SearchRequest]:
         longest = Field(max_length=limits.characters, description=field.description, examples=field.examples)
         fields[name] = (Annotated[field.annotation, longest], ... if field.is_required() else None)
     return create_model(
-        "SearchRequest", __base__=SearchRequest, __doc__="A generation, and what is wanted of the samples behind it.", **fields
+        "SearchRequest",
+        __base__=SearchRequest,
+        __doc__="A generation, and what is wanted of the samples behind it.",
+        **fields,
     )
 
 

@@ -24,6 +24,7 @@ from .search_options import (
     SearchKeywords as SearchKeywords,
     SearchOption as SearchOption,
     SearchOptions as SearchOptions,
+    options_as_keywords as options_as_keywords,
     options_with as options_with,
 )
 from .setting_table import (

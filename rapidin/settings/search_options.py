@@ -1,8 +1,8 @@
 """The options of a search, each declared once: at its field of `SearchOptions`.
 
-A field has its type, its default, and a `Flag` with its help, its smallest number, and its name on the command line.
-From these fields (`SEARCH_OPTIONS`) come the options of ``rapidin search``, the request of the HTTP service, the
-arguments of the MCP tool and the keywords of the retrievers. So a new option is a field here, its name in
+A field has its type, its default, and a `Flag` with its help, its smallest number, and its name on the command
+line. From these fields (`SEARCH_OPTIONS`) come the options of ``rapidin search``, the request of the HTTP service,
+the arguments of the MCP tool and the keywords of the retrievers. So a new option is a field here, its name in
 `SearchKeywords`, through which type checkers know the keywords of `rapidin.Searcher.search`, and the code that
 acts on it.
 """
@@ -19,7 +19,7 @@ from rapidin.settings.choices import IndexChoice
 from rapidin.settings.flags import Flag
 
 Part = str | tuple[int, int]
-"""A part of a generation: its text, or the offsets of its first character and of the one behind its last."""
+"""Part of a generation: a text, or the offsets of its first character and of the character behind its last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +38,9 @@ class SearchOptions:
         Sequence[str],
         Flag(
             "--where",
-            "Take only samples that meet this: FIELD OP VALUE with = != < <= > >= ~ (regular expression) !~, "
-            "for example 'source=gsm8k', 'tokens<100' or 'poisoned=true'. Fields: the data's own, and id, prompt, "
-            "response, text, file, row, tokens, targets, truncated, segment.",
+            "Take only samples that meet this filter, for example 'source=gsm8k', 'tokens<100' or "
+            "'poisoned=true'. Operators: = != < <= > >=, ~ (matches a regular expression) and !~. Fields: those "
+            "of the data, and id, prompt, response, text, file, row, tokens, targets, truncated, segment.",
             "EXPR",
         ),
     ] = ()
@@ -48,9 +48,9 @@ class SearchOptions:
         int,
         Flag(
             "--rerank",
-            "Compute the exact influence of the N best at each end, order them by it, and tell which of their words "
-            "it comes from; each takes about three training steps' time. 0: only the stored estimates, which is "
-            "quickest.",
+            "Compute the exact influence of the N best at each end, order them by it, and tell which of their "
+            "words it comes from; each takes about as long as three training steps. 0: only the stored estimates, "
+            "which is quickest.",
             "N",
             least=0,
         ),
@@ -71,16 +71,17 @@ class SearchOptions:
         bool,
         Flag(
             "--matrices",
-            "Tell the influence of each token of the best samples on each token of the generation, too. This needs "
-            "rerank, and takes a step of computing for each sample and token.",
+            "Compute the influence of each token of the best samples on each token of the generation, too. This "
+            "needs rerank, and takes one pass for each sample and token.",
         ),
     ] = False
     index: Annotated[
         IndexChoice,
         Flag(
             "--index",
-            "exact: compare with every vector. ivf, rabitq: that index, which 'rapidin index' builds. auto: an index "
-            "if the store has one that saves time and finds enough, else exact. With filters every search is exact.",
+            "exact: compare with every vector. ivf, rabitq: that index, which 'rapidin index' builds. auto: an "
+            "index if the store has one that saves time and finds enough, else exact. With filters every search "
+            "is exact.",
         ),
     ] = "auto"
     nprobe: Annotated[
@@ -178,6 +179,11 @@ def options_with(options: SearchOptions | None, changes: SearchKeywords) -> Sear
     if options is None:
         return SearchOptions(**changes)
     return replace(options, **changes) if changes else options
+
+
+def options_as_keywords(options: SearchOptions | None) -> dict[str, Any]:
+    """Return the options by name; None: none, so that the defaults hold."""
+    return {} if options is None else {name: getattr(options, name) for name in SEARCH_OPTIONS}
 
 
 def _check_part(part: Any) -> None:

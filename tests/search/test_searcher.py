@@ -12,6 +12,7 @@ import numpy as np
 import peft
 import pytest
 import torch
+from rapidin.search.closing import Gate
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import rapidin
@@ -24,7 +25,6 @@ from rapidin.errors import (
     StoreMismatchError,
 )
 from rapidin.records.hits import SearchResult
-from rapidin.search.closing import Gate
 from tests import worlds
 
 OPTIONS = {"k": 5, "opponents": True}
