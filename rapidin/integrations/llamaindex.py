@@ -9,7 +9,7 @@ Needs ``rapidin[llamaindex]``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Unpack
 
 from rapidin.integrations.retrieval import QueryIs, ends, fields_of, missing, question, retriever_options
@@ -37,10 +37,10 @@ class RapidinQuery(QueryBundle):
         changes: options by name, such as ``k=5``, in place of those of the retriever.
     """
 
-    generation: str | None
-    prompt: str | None
-    query_is: QueryIs | None
-    changes: SearchKeywords
+    generation: str | None = None
+    prompt: str | None = None
+    query_is: QueryIs | None = None
+    changes: SearchKeywords = field(default_factory=SearchKeywords)
 
     def __init__(
         self,

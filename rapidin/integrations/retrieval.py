@@ -70,7 +70,7 @@ def retriever_options(options: SearchOptions | None, changes: Mapping[str, Any])
     unknown = sorted(changes.keys() - SEARCH_OPTIONS.keys())
     if unknown:
         raise SettingError(f"a retriever takes no {unknown[0]!r}: give some of {', '.join(RETRIEVER_OPTIONS)}")
-    values = options_as_keywords(options) | changes
+    values = {**options_as_keywords(options), **changes}
     for name, reason in NOT_FOR_RETRIEVERS.items():
         if values.get(name):
             raise SettingError(f"a retriever cannot take {name}, because {reason}: call Searcher.search instead")

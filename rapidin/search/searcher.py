@@ -48,8 +48,8 @@ class Searcher:
             a warning tells how many could not be compared. Until `close` the network is in evaluation mode, and
             its parameters need no gradients; then modes, flags and gradients are restored. Between searches
             the application may use the network, but not train it; other threads must hold `lock` meanwhile.
-        tokenizer: tokenizer of the network that is given; None: the one beside the store's model is loaded. A check
-            tells whether it encodes a stored sample as at ingest.
+        tokenizer: tokenizer of the network that is given; None: the one beside the store's model is loaded. A
+            check tells whether it encodes a stored sample as at ingest.
         adapter: where the adapter is now, if it has moved.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``; a network that is given stays where it is.
         tokens_per_batch: number of padded tokens computed together; it is halved when memory runs out.

@@ -76,7 +76,7 @@ class Problem(Exception):
     Args:
         status: one of `STATUSES`.
         message: what is wrong and what to do.
-        headers: to send with it.
+        headers: headers to send with the answer.
     """
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:

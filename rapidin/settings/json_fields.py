@@ -11,7 +11,8 @@ from rapidin.settings.search_options import SEARCH_OPTIONS, Part
 
 _ITEMS = 20
 _CHARACTERS = 1_000
-_LARGEST = 1 << 31
+_LARGEST = 1_000_000
+"""Largest number of an option, and largest offset in a text."""
 
 _Text = Annotated[str, Field(min_length=1, max_length=_CHARACTERS)]
 _Offsets = Annotated[
@@ -39,7 +40,7 @@ def json_options(
 
     Args:
         without: names of options that are left out.
-        most: largest numbers, by names of options; others may be as large as 2^31.
+        most: largest numbers, by names of options; others may be as large as 1,000,000.
         unless_given: defaults that differ from those of `SearchOptions`; None: the caller chooses the value.
         more_help: sentences to add to the help of options.
 
