@@ -20,7 +20,9 @@ def exported(rapidin: CommandLine, store: Path, tmp_path: Path) -> Path:
     return tmp_path / "exported"
 
 
-def test_a_new_store_holds_what_was_exported(rapidin: CommandLine, store: Path, exported: Path, tmp_path: Path) -> None:
+def test_a_new_store_holds_what_was_exported(
+    rapidin: CommandLine, store: Path, exported: Path, tmp_path: Path
+) -> None:
     new = tmp_path / "new"
     done = report(rapidin("import", new, exported, "--json"), IMPORT_KEYS)
     assert done == {"added": COUNT, "replaced": 0, "skipped": 0, "samples_total": COUNT}
@@ -37,7 +39,9 @@ def test_an_existing_store_gets_what_it_lacks(rapidin: CommandLine, store: Path,
 
 
 @pytest.mark.parametrize("bits", [16, 4, 1])
-def test_a_new_store_gets_the_bits_asked_for(rapidin: CommandLine, exported: Path, tmp_path: Path, bits: int) -> None:
+def test_a_new_store_gets_the_bits_asked_for(
+    rapidin: CommandLine, exported: Path, tmp_path: Path, bits: int
+) -> None:
     new = tmp_path / "new"
     assert rapidin("import", new, exported, "--bits", bits).code == 0
     assert rapidin("info", new, "--json").json["bits"] == bits
