@@ -108,7 +108,9 @@ from .settings import (
     TracedParameter as TracedParameter,
 )
 from .storage import (
+    Found as Found,
     Store as Store,
+    VectorSource as VectorSource,
     export_vectors as export_vectors,
     import_vectors as import_vectors,
     recode as recode,

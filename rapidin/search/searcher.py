@@ -18,7 +18,7 @@ from rapidin.search.explaining import Tell
 from rapidin.search.queries import query_of_prompt, read_queries
 from rapidin.search.query_search import QuerySearch
 from rapidin.settings import SearchKeywords, SearchOptions, options_with
-from rapidin.storage import Store, scan_on
+from rapidin.storage import OpenSource, Store, scan_on
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,6 +54,9 @@ class Searcher:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``; a network that is given stays where it is.
         tokens_per_batch: number of padded tokens computed together; it is halved when memory runs out.
         trust_remote_code: whether the checkpoint's own Python code may run; a store does not remember this.
+        source: function that opens what answers searches, see `VectorSource`, for example a search over several
+            machines, or ``lambda: store.snapshot(scan)``; None: a snapshot of the store, whose vectors `device`
+            compares.
 
     Raises:
         StoreError: the store cannot be opened.
@@ -76,6 +79,7 @@ class Searcher:
         device: str = "auto",
         tokens_per_batch: int | None = None,
         trust_remote_code: bool = False,
+        source: OpenSource | None = None,
     ) -> None:
         self._owns_store = not isinstance(store, Store)
         self.store = store if isinstance(store, Store) else Store.open(store)
@@ -92,7 +96,9 @@ class Searcher:
                 trust_remote_code=trust_remote_code,
             )
             try:
-                self._search = QuerySearch(self.store, self._model, scan_on(device))
+                self._search = QuerySearch(
+                    partial(self.store.snapshot, scan_on(device)) if source is None else source, self._model
+                )
             except BaseException:
                 self._model.close()
                 raise
