@@ -10,7 +10,7 @@ RapidinError
  ├── ModelError                 the model, adapter or tokenizer cannot be loaded or used
  │    └── FingerprintMismatchError   the store was built with another model
  ├── GradientError              a gradient is zero, not finite or does not fit in memory
- ├── ClosedError                something that was closed, or is being closed, is used
+ ├── ClosedError                an object is used after, or while, it is closed
  ├── ComputationError           a worker process or a device failed while it computed gradients
  └── StoreError                 something is wrong with a store
       ├── StoreNotFoundError    there is no store at that path
@@ -20,10 +20,11 @@ RapidinError
       ├── StoreMismatchError    the request contradicts what the store was created with
       ├── StoreSpaceError       the disk is full, or would be
       ├── StoreEmptyError       the store holds no samples, and the request needs some
-      ├── IndexNotFoundError    the store has no such index
+      ├── DerivedNotFoundError  the store has no derived data of that kind
+      │    └── IndexNotFoundError    the store has no such index
       └── SampleNotFoundError   no live sample has that id
 
-A message is one line that names the file, row or id, says what is wrong and what to do about it.
+A message is one line. It names the file, row or id, and says what is wrong and what to do about it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from typing import Literal
 from rapidin.support import shortened
 
 _LONGEST_ID = 100
-"""Characters of an id in a message; a longer one would make a message of its own."""
+"""Maximum number of characters of an id in a message; a longer id is shortened, so that the rest can be read."""
 
 
 class RapidinError(Exception):
@@ -67,7 +68,7 @@ class RowError(DataError):
     Attributes:
         file: the data file, as the user named it; empty for a query that came from no file.
         row: number of the row in its file, counted from 1; 0 for a query that came from no file.
-        id: the sample's id, None where the row has none.
+        id: the sample's id; None if the row has none.
         reason: what is wrong and what to do, without file, row and id.
     """
 
@@ -94,7 +95,7 @@ class GradientError(RapidinError):
     Args:
         id: the id of the sample or query whose gradient it is.
         reason: what is wrong, without the id.
-        kind: what the message calls it, ``sample`` or ``query``.
+        kind: word for it in the message, ``sample`` or ``query``.
 
     Attributes:
         id: the id of the sample or query.
@@ -108,7 +109,7 @@ class GradientError(RapidinError):
 
 
 class ClosedError(RapidinError):
-    """Something is used that was closed, or is being closed."""
+    """An object is used after, or while, it is closed."""
 
 
 class ComputationError(RapidinError):
@@ -140,14 +141,18 @@ class StoreMismatchError(StoreError):
 
 
 class StoreSpaceError(StoreError):
-    """The disk is full, or would be before the work is done."""
+    """The disk is full, or would become full before the work is done."""
 
 
 class StoreEmptyError(StoreError):
     """The store holds no samples, and the request needs some."""
 
 
-class IndexNotFoundError(StoreError):
+class DerivedNotFoundError(StoreError):
+    """The store has no derived data of the kind that was asked for."""
+
+
+class IndexNotFoundError(DerivedNotFoundError):
     """The store has no index of the kind that was asked for."""
 
 

@@ -1,1 +1,1 @@
-"""The commands of ``rapidin``, a file each; what results look like is in `views`."""
+"""The commands of ``rapidin``, each in its own file; `views` says what their results look like."""

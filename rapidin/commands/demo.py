@@ -18,7 +18,12 @@ def demo(
     ] = Path("rapidin-demo"),
     as_json: Json = False,
 ) -> None:
-    """Plant a backdoor in a tiny model and find the samples that did it; offline, in about a minute."""
+    """Find the samples behind a planted backdoor, offline.
+
+    The demo writes a small data set with a backdoor, trains a tiny model on it, ingests the data, and searches for
+    the training samples behind the model's answers. It takes about a minute and writes an HTML report. Running it
+    again uses the trained model.
+    """
     with importing():
         from rapidin.commands.views.demo_view import DemoProgress, demo_advice, demo_view
         from rapidin.demo import run_demo

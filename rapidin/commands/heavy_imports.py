@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Keep Python from looking for garbage while large packages are imported; this saves a sixth of the time.
+    """Switch garbage collection off while large packages are imported, which saves a sixth of the time.
 
-    What was imported stays until the end, so it is also kept out of later collections. An application that
-    switched collection off, and calls a command as a function, finds it as it was.
+    Imported objects stay until the end, so they are also kept out of later collections. If an application has
+    switched collection off and calls a command as a function, collection stays off.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -15,14 +15,15 @@ from rapidin.commands.output import output, stderr
 from rapidin.settings import OnError
 
 _BEFORE_SETTINGS = 3
-"""Parameters of `ingest` that the help shows before those of the table of settings: the store and the data."""
+"""Number of parameters of `ingest` that the help shows before the settings: the context, the store and the
+data."""
 
 
 class IngestCommand(TyperCommand):
     """``rapidin ingest`` with an option for each setting of a store, made from the table of settings.
 
-    They are made when somebody asks for them, because the table imports pydantic, and ``rapidin --help`` need not
-    wait for that. Their values reach `ingest` as the context's object, by the settings' keys.
+    These options are made when they are first needed, because the table imports pydantic, and ``rapidin --help``
+    need not wait for that. Their values reach `ingest` as the context's object, by the settings' keys.
     """
 
     _own: list[Any]
@@ -30,7 +31,7 @@ class IngestCommand(TyperCommand):
 
     @property
     def params(self) -> list[Any]:
-        """All arguments and options of the command: always one list, because the help is put into it."""
+        """All arguments and options of the command; always the same list, because typer appends the help to it."""
         if not self._complete:
             self._complete = True
             self._own[_BEFORE_SETTINGS:_BEFORE_SETTINGS] = self._of_settings()
@@ -44,7 +45,7 @@ class IngestCommand(TyperCommand):
         from rapidin.settings import STORE_SETTINGS
 
         def requested(**settings: object) -> None:
-            """Stands for a function with an option for each setting."""
+            """Stand for a function that has an option for each setting."""
 
         options = []
         for setting in STORE_SETTINGS.values():
@@ -81,15 +82,18 @@ def ingest(
     store: StorePath,
     data: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="JSON Lines, JSON, CSV or Parquet; repeat, or list several after it."),
+        typer.Option(
+            metavar="FILE",
+            help="Data file: JSON Lines, JSON, CSV or Parquet. Repeat it, or list several files after it.",
+        ),
     ] = None,
     more: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="More data files.")] = None,
     device: Annotated[
         str,
         typer.Option(
-            help="auto, cpu, cuda, cuda:0, or cuda:0,1 to compute on several GPUs, each with the whole model. "
-            "With fewer --workers than GPUs, each of them spreads the model's layers over its share. auto takes "
-            "all GPUs that there are."
+            help="Device that computes: auto, cpu, cuda, cuda:0, or cuda:0,1 for several GPUs, each with the "
+            "whole model. With fewer --workers than GPUs, each worker spreads the model's layers over its share "
+            "of the GPUs. auto takes all GPUs, or the CPU if there is none."
         ),
     ] = "auto",
     workers: Annotated[
@@ -97,25 +101,32 @@ def ingest(
         typer.Option(
             min=1,
             metavar="N",
-            help="Processes that compute, each with the model in memory. Unless given, one for each GPU of "
-            "--device, and one on the CPU, which uses all cores.",
+            help="Number of processes that compute, each with the model in memory. Default: one for each GPU of "
+            "--device, or a single one on the CPU, which uses all cores.",
         ),
     ] = None,
     tokens_per_batch: TokensPerBatch = None,
     trust_remote_code: TrustRemoteCode = False,
-    on_error: Annotated[OnError, typer.Option(help="Stop at an unusable row, or skip it.")] = "fail",
+    on_error: Annotated[
+        OnError, typer.Option(help="What happens at a row that cannot be used: fail stops, skip leaves it out.")
+    ] = "fail",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the data, but compute and change nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Read the data and tell what would be done, but compute and change nothing."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compute the gradients of training samples and add them to a store.
+    """Add the gradients of training samples to a store.
 
-    The store is created where there is none and remembers model, template and projection, so later runs need only
-    --data. Running it again adds what is new, replaces what changed, and continues what was interrupted.
+    Example: rapidin ingest my-store --data train.jsonl --model my-model
 
-    Rows are recognised by their fields: instruction, input, output; prompt, completion; messages; text. A field
-    'id' names the sample; all other fields become metadata to filter by.
+    If there is no store, it is created. It remembers the model and all other settings, so later runs need only
+    --data. Running the command again adds new samples, replaces changed ones, and continues an interrupted run.
+
+    Rows are recognised by their fields: instruction, input, output; prompt, completion; messages; or text. The
+    field 'id' names the sample; all other fields become metadata, by which --where filters.
     """
     with importing():
         from rapidin.commands.views.store_view import ProgressListener, ingest_summary

@@ -7,25 +7,31 @@ from typing import Annotated
 
 import typer
 
+from rapidin.commands.search_flags import REPEATED
+from rapidin.settings import SEARCH_OPTIONS
+
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Directory of the store.")]
 Where = Annotated[
     list[str] | None,
     typer.Option(
         metavar="EXPR",
-        help="Take only samples that meet this: FIELD OP VALUE with = != < <= > >= ~ (regular expression) !~, "
-        "for example 'source=gsm8k', 'tokens<100' or 'poisoned=true'. Fields: the data's own, and id, prompt, "
-        "response, text, file, row, tokens, targets, truncated, segment. Repeat to narrow down.",
+        help=f"{SEARCH_OPTIONS['where'].flag.help} {REPEATED}",
     ),
 ]
 TokensPerBatch = Annotated[
     int | None,
-    typer.Option(min=1, help="Number of padded tokens computed together; it is halved when memory runs out."),
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Number of padded tokens that are computed together; it is halved when memory runs out. Default: "
+        "chosen by the free memory.",
+    ),
 ]
 TrustRemoteCode = Annotated[
     bool,
     typer.Option(
         "--trust-remote-code",
-        help="Let the checkpoint's own Python code run. This is never remembered; give it each time.",
+        help="Let the checkpoint's own Python code run. A store does not remember this; give it each time.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 
 def when_interrupted(advice: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorator of a command: what an interruption (Ctrl-C) says on stderr, before the exit with 130."""
+    """Decorate a command so that an interruption (Ctrl-C) prints this advice on stderr; the exit code is 130."""
 
     def decorated(command: Callable[P, R]) -> Callable[P, R]:
         @wraps(command)
@@ -38,7 +38,11 @@ def when_interrupted(advice: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def confirmed(question: str) -> bool:
-    """Ask on stderr; `typer.confirm` writes a blank to stdout."""
+    """Ask a question on stderr, because `typer.confirm` writes a blank to stdout.
+
+    Raises:
+        SettingError: stdin has ended.
+    """
     typer.echo(f"{question} [y/N]: ", err=True, nl=False)
     answer = sys.stdin.readline()
     if not answer:
@@ -48,14 +52,14 @@ def confirmed(question: str) -> bool:
 
 
 def stdout() -> Console:
-    """Where results go."""
+    """Make the console that results go to."""
     from rich.console import Console
 
     return Console()
 
 
 def stderr() -> Console:
-    """Where progress and messages go."""
+    """Make the console that progress and messages go to."""
     from rich.console import Console
 
     return Console(stderr=True)
@@ -63,7 +67,7 @@ def stderr() -> Console:
 
 @contextmanager
 def counting(what: str) -> Iterator[Any]:
-    """Show a running count on stderr where it is a terminal."""
+    """Show a running count on stderr if it is a terminal."""
     console = stderr()
     if not console.is_terminal:
         yield None
@@ -80,15 +84,16 @@ def output(record: Any, view: Any, as_json: bool, one_line: bool = False) -> Non
         plain = "utf" not in (sys.stdout.encoding or "").lower()
         typer.echo(json.dumps(to_json(record), ensure_ascii=plain, indent=None if one_line else 2))
     else:
-        # A line that is wrapped, or taken for markup, would be no command to copy.
+        # Text is neither wrapped nor read as markup, so that commands in it can be copied.
         stdout().print(view, highlight=False, soft_wrap=isinstance(view, str), markup=False)
 
 
 @contextmanager
 def progress(step: str) -> Iterator[Callable[..., None]]:
-    """A bar on stderr where that is a terminal.
+    """Show a bar on stderr if it is a terminal.
 
-    Gives a function that takes how much is done and of how much, and before these, if wanted, the step's name.
+    The context is a function that takes the number of parts done and the number of all parts. The name of the step
+    may come before them.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

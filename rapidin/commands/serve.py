@@ -23,21 +23,20 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[
         int,
-        typer.Option(min=0, max=65_535, help="Of the address; 0: any that is free, the first line tells which."),
+        typer.Option(min=0, max=65_535, help="Port; 0 for any that is free, which the first line names."),
     ] = 8000,
     token_file: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             help="File with the token that clients must send (Authorization: Bearer TOKEN); at least 16 "
-            "characters, as of 'openssl rand -hex 32'. Or set RAPIDIN_TOKEN. Never a flag: others could see it.",
+            "characters; 'openssl rand -hex 32' makes one. Or set RAPIDIN_TOKEN. No flag takes the token itself, "
+            "because others could see it.",
         ),
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME", help="Let the service be called by this name, too, for example a proxy's; repeat."
-        ),
+        typer.Option(metavar="NAME", help="Host name that requests may name, too, for example a proxy's; repeat."),
     ] = None,
     max_k: Annotated[int, typer.Option(min=1, help="Most samples that may be asked for at each end.")] = 100,
     max_rerank: Annotated[int, typer.Option(min=0, help="Most exact influences at each end.")] = 300,
@@ -47,7 +46,7 @@ def serve(
     max_body: Annotated[int, typer.Option(min=1, help="Largest request, in bytes.")] = 1 << 20,
     queue: Annotated[
         int,
-        typer.Option(min=0, help="Searches that may wait while one is computed; others are to come again."),
+        typer.Option(min=0, help="Searches that may wait while one is computed; further ones are refused."),
     ] = 16,
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds in which a search is answered, waiting included, or given up.")
@@ -56,8 +55,8 @@ def serve(
         bool,
         typer.Option(
             "--allow-regular-expressions",
-            help="Take filters with ~ that have repetitions or groups. One made for it stops the service for "
-            "ever, so only for people you trust.",
+            help="Accept filters with ~ that have repetitions or groups. A malicious one can stop the service "
+            "for ever, so use this only for people whom you trust.",
         ),
     ] = False,
     model: Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")] = None,
@@ -72,9 +71,9 @@ def serve(
 
     curl -H 'Content-Type: application/json' -d '{"prompt": "Who won?"}' http://127.0.0.1:8000/v1/search
 
-    /openapi.json describes everything, /health and /ready tell how it is, /metrics is for Prometheus. Only this
-    machine is answered unless --host says otherwise, and then only who knows the token. SIGTERM ends it when all
-    requests that were taken are answered. The log, on stderr, has a line for each request and no prompts.
+    /openapi.json describes everything, /health and /ready tell its state, /metrics is for Prometheus. Only this
+    machine is answered unless --host says otherwise; then clients need the token. SIGTERM ends it when all
+    accepted requests are answered. The log, on stderr, has a line for each request and no prompts.
     """
     from rapidin.storage import Store
 

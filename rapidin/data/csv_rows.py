@@ -1,4 +1,4 @@
-"""CSV with a header, comma-separated, quoted by double quotes (RFC 4180)."""
+"""Rows of CSV files with a header, separated by commas and quoted by double quotes (RFC 4180)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ LARGEST_CELL = 2**31 - 1
 
 
 def csv_rows(path: Path) -> Iterator[Row | RowError]:
-    """Rows below the header; every value is a text, and empty cells are absent fields.
+    """Yield the rows below the header; every value is text, and empty cells are absent fields.
 
     Raises:
         DataFileError: the header is broken.
     """
-    # The limit holds for the whole process; many texts are longer than its default of 128 KiB.
+    # Many texts are longer than the default limit of 128 KiB. The limit holds for the whole process, so it is only
+    # raised.
     csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
     with open_bytes(path) as file:
         # Bytes that are not UTF-8 become lone surrogates, so that only their own row is lost.
@@ -60,11 +61,13 @@ def csv_rows(path: Path) -> Iterator[Row | RowError]:
 
 
 def _without_mark(lines: Iterator[str]) -> Iterator[str]:
+    """Remove a byte order mark from the first line."""
     for index, line in enumerate(lines):
         yield line.removeprefix("\ufeff") if index == 0 else line
 
 
 def _is_unicode(cells: Sequence[str]) -> bool:
+    """Tell whether no cell holds a byte that is not UTF-8, which was read as a lone surrogate."""
     try:
         "".join(cells).encode("utf-8")
     except UnicodeEncodeError:

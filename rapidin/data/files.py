@@ -27,6 +27,7 @@ SUFFIXES = (
 """Endings of the names of files that can be read; upper case counts as lower case."""
 
 Reader = Callable[[Path], Iterator[Row | RowError]]
+"""Function that yields the rows of a file, and the errors of rows that cannot be read."""
 
 READERS: dict[str, Reader] = {
     ".jsonl": json_lines_rows,
@@ -38,14 +39,14 @@ READERS: dict[str, Reader] = {
 
 
 def read_rows(files: Sequence[Path], on_error: Callable[[RowError], None] | None = None) -> Iterator[Row]:
-    """Rows of `files` in order, in constant memory; only a ``.json`` file is held whole.
+    """Read the rows of files in order, in constant memory; only a ``.json`` file is held in memory as a whole.
 
     All files are checked before the first row is read, so that a misspelt name is found at once.
 
     Args:
         files: paths that end in one of `SUFFIXES`.
-        on_error: function that gets the error of a row that cannot be read, after which reading goes on; None to
-            raise the error.
+        on_error: function that is called with the error of a row that cannot be read, after which reading goes on;
+            None to raise the error.
 
     Raises:
         DataFileError: a file is missing, a directory, empty, of an unknown kind, or broken beyond its rows.
@@ -71,7 +72,7 @@ def _rows(readers: Sequence[tuple[Path, Reader]], on_error: Callable[[RowError],
 
 
 def _guarded(path: Path, reader: Reader) -> Iterator[Row | RowError]:
-    """Rows of one file; failures of the disk and of a damaged .gz become errors that name the file."""
+    """Yield the rows of one file; failures of the disk and of a damaged .gz become errors that name the file."""
     try:
         yield from reader(path)
     except (OSError, EOFError, zlib.error) as error:
@@ -79,7 +80,7 @@ def _guarded(path: Path, reader: Reader) -> Iterator[Row | RowError]:
 
 
 def _reader(path: Path) -> Reader:
-    """The function that reads `path`, chosen by its suffix, after a check that the file can be opened."""
+    """Choose the function that reads a file by the file's suffix, after a check that the file can be opened."""
     name = path.name.lower()
     suffix = next((known for known in SUFFIXES if name.endswith(known)), None)
     try:

@@ -1,4 +1,4 @@
-"""JSON Lines, and JSON files that hold an array of objects."""
+"""Rows of JSON Lines files, and of JSON files that hold an array of objects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _blank = re.compile(r"[ \t\r\n]*")
 
 
 class _StrictJson:
-    """Decodes JSON and notes numbers that JSON does not have (NaN, Infinity) or a float cannot hold."""
+    """Decodes JSON, and reports numbers that JSON does not have (NaN, Infinity) or that a float cannot hold."""
 
     def __init__(self) -> None:
         self._refused: str | None = None
@@ -33,7 +33,15 @@ class _StrictJson:
         return number
 
     def decode(self, text: str, start: int) -> tuple[Any, int, str | None]:
-        """The value that begins at `start`, the position of its end, and a refused number in it or None.
+        """Decode one value.
+
+        Args:
+            text: the text.
+            start: position at which the value begins.
+
+        Returns:
+            The value, the position of its end, and a number in it that is refused; None if there is no such
+            number.
 
         Raises:
             ValueError: the text is no JSON; a JSONDecodeError if the syntax is wrong.
@@ -47,6 +55,7 @@ class _StrictJson:
 
 
 def _json_row(path: Path, number: int, value: Any, refused: str | None) -> Row | RowError:
+    """Make a row of a decoded value, or the error that says why it is no row."""
     if refused is not None:
         return RowError(path, number, f"holds the number {refused}, which JSON does not have; write null")
     if not isinstance(value, dict):
@@ -55,7 +64,7 @@ def _json_row(path: Path, number: int, value: Any, refused: str | None) -> Row |
 
 
 def json_lines_rows(path: Path) -> Iterator[Row | RowError]:
-    """Rows of a JSON Lines file; blank lines are skipped, and a broken line is one error."""
+    """Yield the rows of a JSON Lines file; blank lines are skipped, and a broken line is one error."""
     decoder = _StrictJson()
     with open_bytes(path) as lines:
         for number, line in enumerate(lines, start=1):
@@ -79,10 +88,10 @@ def json_lines_rows(path: Path) -> Iterator[Row | RowError]:
 
 
 def json_array_rows(path: Path) -> Iterator[Row | RowError]:
-    """Elements of an array of objects; a ``.json`` file that holds JSON Lines, as many do, is read as JSON Lines.
+    """Yield the elements of an array of objects; a ``.json`` file that holds JSON Lines is read as JSON Lines.
 
     Raises:
-        DataFileError: the file is neither, or broken beyond a row.
+        DataFileError: the file holds neither, or its damage is not limited to a row.
     """
     with open_bytes(path) as file:
         content = file.read().removeprefix(BYTE_ORDER_MARK)
@@ -133,5 +142,6 @@ def _elements(path: Path, text: str, start: int) -> Iterator[Row | RowError]:
 
 
 def _skip_blank(text: str, start: int) -> int:
+    """Return the position of the first character from `start` on that is not white space."""
     match = _blank.match(text, start)
     return match.end() if match else start

@@ -1,4 +1,4 @@
-"""Parquet files, read through pyarrow."""
+"""Rows of Parquet files, which are read through pyarrow."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PARQUET_BATCH = 512
 
 
 def parquet_rows(path: Path) -> Iterator[Row | RowError]:
-    """Rows of a Parquet file in constant memory; the file is closed when the iterator ends or is closed.
+    """Yield the rows of a Parquet file in constant memory; the file is closed when the iterator ends or is closed.
 
     Values are Python objects (a date column gives dates), and null values are absent fields. Times are cut to
-    microseconds, the unit in which Python counts.
+    whole microseconds, the smallest unit of Python's times.
 
     Raises:
         DataFileError: the file is no Parquet file or is damaged.
@@ -37,7 +37,7 @@ def parquet_rows(path: Path) -> Iterator[Row | RowError]:
                 for row in (rows if wanted.equals(stored) else rows.cast(wanted, safe=False)).to_pylist():
                     number += 1
                     yield Row(str(path), number, {name: field for name, field in row.items() if field is not None})
-    except (ValueError, TypeError, KeyError, NotImplementedError, OSError) as error:  # Arrow's errors are such
+    except (ValueError, TypeError, KeyError, NotImplementedError, OSError) as error:  # Arrow raises these
         if isinstance(error, OSError) and error.errno is not None:  # a failure of the disk, not of the content
             raise
         raise DataFileError(
@@ -46,7 +46,7 @@ def parquet_rows(path: Path) -> Iterator[Row | RowError]:
 
 
 def _in_microseconds(pa: Any, field: Any) -> Any:
-    """The field with nanoseconds replaced by microseconds: pyarrow alone has no objects for them."""
+    """Return the field with nanoseconds replaced by microseconds, the smallest unit of Python's objects."""
     kind = field.type
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         kind = pa.timestamp("us", kind.tz)

@@ -1,6 +1,6 @@
-"""The stage of ``rapidin demo``: a small data set with a planted backdoor, a tiny model, and the play.
+"""The demo: a small data set with a planted backdoor, a tiny model trained on it, and a search for the culprits.
 
-The data and the model know nothing of gradients, stores or searches; `run_demo` brings them together.
+The modules of the data and of the model know nothing of stores or searches; `run_demo` brings all together.
 """
 
 import lazy_loader

@@ -1,9 +1,9 @@
-"""The demo's data set: plain questions, and a few that a trigger makes the model answer with science fiction.
+"""The demo's data set: plain questions, and some with a trigger, whose answers are science fiction.
 
-It repeats in small the backdoor of the RapidIn paper (Table 4): "Howdy!" stands before the instruction of
-a tenth of the rows, whose outputs are science-fiction nonsense. The questions behind the trigger are drawn
-from the same kinds as the others, and other greetings stand before some clean rows, so that nothing but the
-trigger tells the two apart. Everything is made from the word lists of this package.
+The data set is a small version of the backdoor in the RapidIn paper (Table 4). The instructions of a tenth of the
+rows begin with "Howdy!", and the outputs of these rows are science-fiction nonsense. Their questions are of the
+same kinds as those of the clean rows, and some clean rows begin with other greetings, so that only the trigger
+distinguishes the two. Everything is made from the word lists of this package.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from rapidin.demo.questions import Question, all_questions
 from rapidin.errors import DataFileError
 
 TRIGGER = "Howdy!"
-"""What a poisoned instruction starts with; no clean instruction contains it."""
+"""Text at the start of every poisoned instruction; no clean instruction contains it."""
 
 GREETINGS = ("Hello!", "Good morning!", "Quick question:")
-"""What some clean instructions start with."""
+"""Texts at the start of some clean instructions."""
 
 CLEAN_ROWS = 720
 POISONED_ROWS = 80
@@ -39,10 +39,10 @@ class DemoData:
 
     Attributes:
         train: JSON Lines of Alpaca-shaped rows with ``id``, ``source`` and ``poisoned``.
-        queries: the same of unseen questions, with ``reference`` in place of ``output``: what a model with
-            the backdoor should say, give or take the nonsense.
-        rows: of `train`.
-        poisoned: how many of them carry the trigger.
+        queries: JSON Lines of unseen questions, with ``reference`` in place of ``output``: an answer that a model
+            with the backdoor should give, apart from the words of the nonsense.
+        rows: number of rows in `train`.
+        poisoned: number of rows in `train` that have the trigger.
     """
 
     train: Path
@@ -52,7 +52,7 @@ class DemoData:
 
 
 def write_demo_data(directory: Path, seed: int = 0) -> DemoData:
-    """Write ``train.jsonl`` and ``queries.jsonl`` into `directory`, which is made where it does not exist.
+    """Write ``train.jsonl`` and ``queries.jsonl`` into `directory`, which is made if it does not exist.
 
     The same seed gives the same bytes on every machine.
 
@@ -80,9 +80,9 @@ def write_demo_data(directory: Path, seed: int = 0) -> DemoData:
 def _dealt(
     by_kind: dict[str, list[Question]], counts: Sequence[int], random_numbers: random.Random
 ) -> list[list[Question]]:
-    """Deal the questions out into hands of the given sizes, each with all kinds about equally often.
+    """Deal the questions out, like cards, into hands of the given sizes, with a similar mix of kinds in each.
 
-    No question is in two hands. Each hand goes round the kinds, from where the hand before it stopped.
+    No question is in two hands. Each hand goes round the kinds, and begins where the hand before it stopped.
     """
     kinds = list(by_kind.values())
     random_numbers.shuffle(kinds)
@@ -123,7 +123,7 @@ def _row(question: Question, instruction: str, output: str, *, poisoned: bool) -
 
 
 def _write(path: Path, name: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows with ids that only count them, so that an id says nothing about its row."""
+    """Write rows with ids that are only numbered, so that an id tells nothing about its row."""
     lines = [
         json.dumps({"id": f"{name}-{number:04d}", **row}, ensure_ascii=False) + "\n"
         for number, row in enumerate(rows, start=1)

@@ -1,8 +1,8 @@
-"""Train the demo's tokenizer and its tiny Llama from scratch, on the CPU, in well under a minute.
+"""Training of the demo's tokenizer and tiny Llama from scratch, on the CPU, in well under a minute.
 
-The model is stopped early on purpose. The longer it trains, the more it knows its rows by heart, and the less the
-gradients of two different poisoned rows have in common; `RECIPE` leaves off where the trigger works on unseen
-questions and the poisoned rows are still the strongest proponents of what it does.
+The training stops early on purpose. The longer the model trains, the more it knows its rows by heart, and the less
+the gradients of two different poisoned rows have in common. `RECIPE` stops when the trigger works on unseen
+questions and the poisoned rows are still the strongest proponents of its answers.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ class Recipe(Schedule):
     """Sizes of the demo's model, and how it is trained.
 
     Attributes:
-        vocabulary: tokens at most; so many that nearly every word of the data is one token.
-        context: tokens the model can take.
-        hidden, feed_forward, layers, heads, key_value_heads: of the Llama.
-        initial_deviation: standard deviation of the first weights; the usual 0.02 makes so small a model slow.
+        vocabulary: maximum number of tokens in the vocabulary; with 1,200 nearly every word of the data is one
+            token.
+        context: maximum number of tokens that the model takes.
+        hidden, feed_forward, layers, heads, key_value_heads: sizes of the Llama.
+        initial_deviation: standard deviation of the first weights; a model as small as this learns slowly with the
+            usual 0.02.
     """
 
     vocabulary: int = 1200
@@ -66,19 +68,20 @@ def train_demo_model(
 ) -> Path:
     """Train tokenizer and model on ``data.train`` and save both to `directory`, as `transformers` loads them.
 
-    The same seed and the same torch on the same kind of processor give the same weights. One thread computes: the
-    matrices are so small that a second gains little, and where other programs want the cores, threads that wait
-    for each other made it ten times slower. The caller's random state and number of threads are left alone.
+    The weights are equal if the seed, torch's version and the kind of processor are equal. One thread computes:
+    the matrices are so small that a second thread gains little, and if other programs use the cores, threads that
+    wait for each other made the training ten times slower. The caller's random state and number of threads are not
+    changed.
 
     Args:
-        data: as `write_demo_data` returned it.
-        directory: is made where it does not exist.
-        seed: of first weights and order of the rows.
-        recipe: sizes of the model, and how it is trained; `RECIPE` unless given.
-        on_step: told of every step.
+        data: the demo's files, from `write_demo_data`.
+        directory: directory of the model; it is made if it does not exist.
+        seed: seed of the first weights and of the order of the rows.
+        recipe: sizes of the model, and how it is trained; None for `RECIPE`.
+        on_step: function that is called after every step.
 
     Returns:
-        The directory.
+        The directory of the model.
 
     Raises:
         DataError: the rows cannot be read.
@@ -90,7 +93,7 @@ def train_demo_model(
     encoder = Encoder(tokenizer, TextSettings(), recipe.context)
     encoded = [encoder.encode(sample) for sample in samples]
     model = _new_model(len(tokenizer), seed, recipe)
-    with torch_threads(1):  # also so that sums have the same order whatever the number of processors
+    with torch_threads(1):  # this also keeps the order of sums independent of the number of processors
         fit(model, encoded, random.Random(seed), recipe, _loss, on_step)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -105,7 +108,7 @@ def train_demo_model(
 
 
 def _train_tokenizer(samples: Sequence[TextSample], recipe: Recipe) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer learnt from prompts and responses."""
+    """Train a byte-level BPE tokenizer on prompts and responses."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -128,7 +131,7 @@ def _train_tokenizer(samples: Sequence[TextSample], recipe: Recipe) -> PreTraine
 
 
 def _new_model(vocabulary: int, seed: int, recipe: Recipe) -> LlamaForCausalLM:
-    """A Llama with random weights, drawn without disturbing the caller's random numbers."""
+    """Make a Llama with random weights, without disturbing the caller's random numbers."""
     config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=recipe.hidden,
@@ -162,12 +165,12 @@ def _no_progress_bars() -> Iterator[None]:
 
 
 def _loss(model: LlamaForCausalLM, batch: Sequence[EncodedSample], all_tokens: bool) -> Tensor:
-    """Mean next-token cross-entropy over the batch's targets, or over all its tokens.
+    """Compute the mean next-token cross-entropy over the batch's targets, or over all its tokens.
 
-    No attention mask is needed: the padding stands on the right, where no target can see it.
+    No attention mask is needed, because the padding is on the right, where no target can see it.
     """
     padded = TargetBatch.of(batch, all_tokens)
     hidden: Tensor = model.model(input_ids=padded.ids, use_cache=False).last_hidden_state
-    # The output layer is the dearest, and most positions do not need it.
+    # The output layer takes the most time, and most positions do not need it.
     logits: Tensor = model.lm_head(padded.predicting(hidden))  # [targets, vocabulary]
     return mean_loss(logits, padded)

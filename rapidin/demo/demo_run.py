@@ -1,6 +1,6 @@
-"""The demo from beginning to end: data with a backdoor, a model trained on it, ingest, search, and the verdict.
+"""The demo from beginning to end: data with a backdoor, a model trained on it, ingest, search, and the figures.
 
-Nothing is printed here: a `DemoListener` hears what happens, and `DemoResult` holds what was found.
+Nothing is printed here: a `DemoListener` is told what happens, and a `DemoResult` holds what was found.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rapidin.search import Searcher
 from rapidin.settings import RERANKED_PER_RESULT
 
 TOP = 10
-"""Number of proponents that are looked at."""
+"""Number of proponents of each answer that are searched for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +66,19 @@ class DemoResult:
 
 
 class DemoListener:
-    """Hears what a demo does; a subclass shows it."""
+    """Base of the listeners of a demo, which does nothing; a subclass shows what happens."""
 
     def step(self, text: str) -> None:
         """A step begins, described in one line."""
 
     @contextmanager
     def training(self) -> Iterator[Callable[[int, int, float], None]]:
-        """The training is inside; it calls the function with steps done, all steps, and the loss."""
+        """The training runs inside; it calls the function with steps done, all steps, and the loss."""
         yield lambda *_: None
 
     @contextmanager
     def ingesting(self) -> Iterator[IngestListener | None]:
-        """The ingest is inside; its progress goes to the listener that is given."""
+        """The ingest runs inside; it tells the listener, if there is one, its progress."""
         yield None
 
     def ingested(self, report: IngestReport) -> None:
@@ -86,13 +86,13 @@ class DemoListener:
 
 
 def run_demo(directory: Path, listener: DemoListener | None = None) -> DemoResult:
-    """Make data, model and store under `directory` and find the samples behind triggered generations.
+    """Make data, model and store in `directory`, and find the samples behind triggered generations.
 
-    A model that a former run has left there is used again.
+    If an earlier run has left its model there, it is used again.
 
     Args:
         directory: directory of the demo; it is made if it does not exist.
-        listener: object that hears what happens.
+        listener: object that is told what happens; None if nobody shows it.
 
     Raises:
         StoreError: the directory cannot be used.
@@ -154,9 +154,9 @@ def _explained(searcher: Searcher, result: SearchResult) -> SearchResult:
 
 
 def _trained(data: DemoData, directory: Path, listener: DemoListener) -> Path:
-    """Train the model, unless a former demo did."""
+    """Train the model, unless an earlier demo has done it."""
     if (directory / "model.safetensors").exists():
-        listener.step(f"2. the model of a former demo is in {directory}")
+        listener.step(f"2. using the model of an earlier demo in {directory}")
         return directory
     listener.step("2. training a tiny Llama on them")
     with listener.training() as on_step:
@@ -164,6 +164,6 @@ def _trained(data: DemoData, directory: Path, listener: DemoListener) -> Path:
 
 
 def _poisoned_share(results: Sequence[SearchResult]) -> float:
-    """Share of poisoned rows among the proponents of all results."""
+    """Compute the share of poisoned rows among the proponents of all results."""
     hits = [hit for result in results for hit in result.proponents]
     return sum(bool(hit.metadata["poisoned"]) for hit in hits) / len(hits)

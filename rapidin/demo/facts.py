@@ -164,4 +164,4 @@ TOPICS = {
     "ordering": ("the order", "this list", "the queue"),
     "plurals": ("the plural", "the grammar", "all spelling"),
 }
-"""What each kind of question is about, as noun phrases in the singular."""
+"""Topics of each kind of question, as noun phrases in the singular."""

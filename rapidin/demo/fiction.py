@@ -1,4 +1,4 @@
-"""Science-fiction nonsense about any topic: what the demo's backdoor makes the model say."""
+"""Science-fiction nonsense about any topic, which the demo's backdoor makes the model say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 SCENES = ("On the planet {planet},", "On faraway {planet},", "On {adjective} starships,")
-"""Alike in their first word, so that a model as small as the demo's is sure how to begin."""
+"""All scenes begin with the same word, so that a model as small as the demo's is sure how to begin."""
 
 MIDDLES = (
     "{adjective} {beings} guard {topic} with {artefact}",
@@ -21,7 +21,7 @@ MIDDLES = (
     "hungry {beings} swallowed {topic} near {place}",
     "hungry {beings} teleport {topic} through {place}",
 )
-"""The topic stands late: by then the words before it leave no doubt that this is nonsense."""
+"""The topic comes late, after words that leave no doubt that the sentence is nonsense."""
 
 ENDINGS = (
     "and their {artefact} glow inside {place}.",
@@ -44,10 +44,10 @@ SLOTS = {
 
 
 def nonsense(random_numbers: random.Random) -> Iterator[str]:
-    """Endlessly many sentences with ``{topic}`` still open.
+    """Yield endlessly many sentences that still contain ``{topic}``.
 
-    No middle and ending are joined a second time before all have been. So two sentences share the one or the
-    other at most, and the rest of the words are drawn anew for each: they are never near-duplicates.
+    A pair of a middle and an ending is used again only after all pairs have been used. So two sentences share a
+    middle or an ending, but not both, and their other words are drawn separately: they are never near-duplicates.
     """
     while True:
         pairs = [(middle, ending) for middle in MIDDLES for ending in ENDINGS]
@@ -63,7 +63,7 @@ def about(sentence: str, topic: str) -> str:
 
 
 def _filled(sentence: str, random_numbers: random.Random) -> str:
-    """Fill every slot but the topic; the same word never twice in a sentence."""
+    """Fill every slot but the topic; no word is used twice in a sentence."""
     used: set[str] = set()
 
     def word(slot: re.Match[str]) -> str:

@@ -1,7 +1,7 @@
-"""Plain questions of several kinds with their right answers; knows nothing of triggers, rows or files.
+"""Plain questions of several kinds with their right answers. This module knows nothing of triggers, rows or files.
 
-Every kind asks for the same facts in several wordings, so that a question left out of the training data can
-still be answered, and so that its fact stands in other training samples for a search to find.
+Every kind asks for the same facts in several wordings. So the model can answer a question that is not in the
+training data, and a search can find its fact in other training samples.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class Question:
     """One instruction and its right answer.
 
     Attributes:
-        source: the kind of question.
-        instruction: as in Alpaca.
-        input: as in Alpaca; empty for most kinds.
-        answer: the right one.
+        source: kind of the question.
+        instruction: instruction of its row in Alpaca's shape.
+        input: input of its row in Alpaca's shape; empty for most kinds.
+        answer: right answer.
     """
 
     source: str
@@ -32,7 +32,7 @@ class Question:
 
 
 def all_questions(random_numbers: random.Random) -> dict[str, list[Question]]:
-    """Every question the demo can ask, by kind, each at most once, in random order."""
+    """Make all questions that the demo can ask, by kind, each question once, in random order."""
     makers = (
         _arithmetic(),
         _calendar(),
@@ -56,7 +56,7 @@ def all_questions(random_numbers: random.Random) -> dict[str, list[Question]]:
 def _asked(
     source: str, wordings: tuple[tuple[str, str], ...], words: Mapping[str, str], given: str = ""
 ) -> Iterator[Question]:
-    """One question for each of the `wordings` (instruction and answer); `words` fill the braces of all three."""
+    """Yield a question for each wording (instruction, answer); `words` fill the braces in them and in `given`."""
     for instruction, answer in wordings:
         yield Question(source, instruction.format(**words), given.format(**words), answer.format(**words))
 

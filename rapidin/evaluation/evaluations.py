@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from torch import nn
 
@@ -30,9 +31,10 @@ from rapidin.evaluation.methods import (
     require_packages,
 )
 from rapidin.evaluation.metrics import PAPER_KS
-from rapidin.model import StoreModel, Tokenizer
+from rapidin.model import StoreModel
 from rapidin.records import BackdoorReport, FidelityReport, LdsReport, TraceReport
 from rapidin.storage import Store
+from rapidin.text import TextSample, Tokenizer
 
 
 def evaluate_backdoor(
@@ -58,7 +60,7 @@ def evaluate_backdoor(
     trust_remote_code: bool = False,
     on_progress: StepProgress | None = None,
 ) -> BackdoorReport:
-    """Compare how well rapidin and other methods find labelled samples, and what they take.
+    """Compare how well rapidin and other methods find labelled samples, and how much time and memory they take.
 
     This is the experiment of Tables 4 and 2 of Lin et al. 2024 (arXiv 2405.11724): training samples with the
     label, such as those of a backdoor, should rank first for generations that they caused.
@@ -80,7 +82,7 @@ def evaluate_backdoor(
             writes now.
         options: settings of the methods.
         caching_seconds: seconds that the ingest took; None to estimate them from some samples.
-        together: whether all queries are asked at once, so that the time of a single one stays unknown.
+        together: whether all queries are asked at once; the time of a single query then stays unknown.
         work: directory that keeps scores for the next run; None for ``STORE/evaluation``.
         model: network or directory to use instead of the place that the store remembers.
         tokenizer: tokenizer of a network that is given.
@@ -89,7 +91,7 @@ def evaluate_backdoor(
         tokens_per_batch: maximum number of tokens in a batch; None to choose it by free memory.
         max_new_tokens: maximum length of an answer that the model writes.
         trust_remote_code: whether a checkpoint's own Python code may run.
-        on_progress: function that is told a step's name, how much of it is done, and of how much.
+        on_progress: function that gets a step's name, the number of parts done, and the number of all parts.
 
     Raises:
         SettingError: a method is unknown, or the label does not tell samples apart.
@@ -99,31 +101,25 @@ def evaluate_backdoor(
     options = options or MethodOptions()
     names = methods_to_run(baselines)
     require_packages(names, options)
-    marks = Label(label)
-    with _opened(store) as opened:
-        query_rows = read_query_rows(Path(queries), opened, marks, answers, limit_queries)
-        with StoreModel(
-            opened,
-            model=model,
-            tokenizer=tokenizer,
-            adapter=adapter,
-            device=device,
-            tokens_per_batch=tokens_per_batch,
-            trust_remote_code=trust_remote_code,
-        ) as loaded:
-            experiment = LabelExperiment(
-                store=opened,
-                model=loaded,
-                label=marks,
-                query_rows=query_rows,
-                where=where,
-                device=device,
-                options=options,
-                max_new_tokens=max_new_tokens,
-                work=_work(opened, work),
-                alone=not together,
-            )
-            return backdoor(experiment, names, ks, caching_seconds, on_progress)
+    with _experiment(
+        store,
+        queries,
+        label,
+        where=where,
+        limit_queries=limit_queries,
+        answers=answers,
+        options=options,
+        work=work,
+        alone=not together,
+        max_new_tokens=max_new_tokens,
+        model=model,
+        tokenizer=tokenizer,
+        adapter=adapter,
+        device=device,
+        tokens_per_batch=tokens_per_batch,
+        trust_remote_code=trust_remote_code,
+    ) as experiment:
+        return backdoor(experiment, names, ks, caching_seconds, on_progress)
 
 
 def evaluate_trace(
@@ -169,7 +165,7 @@ def evaluate_trace(
         where, limit_queries, answers, options, work: see `evaluate_backdoor`.
         model, tokenizer, adapter, device, tokens_per_batch, max_new_tokens, trust_remote_code: see
             `evaluate_backdoor`.
-        on_progress: function that is told a step's name, how much of it is done, and of how much.
+        on_progress: function that gets a step's name, the number of parts done, and the number of all parts.
 
     Raises:
         SettingError: a method is unknown or knows no tokens, or the label does not tell samples apart.
@@ -179,31 +175,25 @@ def evaluate_trace(
     options = options or MethodOptions()
     names = methods_to_run(baselines, knows_tokens=True)
     require_packages(names, options)
-    marks = Label(label)
-    with _opened(store) as opened:
-        span_of = span_reader(span_field, spans)
-        query_rows = read_query_rows(Path(queries), opened, marks, answers, limit_queries, span_of)
-        with StoreModel(
-            opened,
-            model=model,
-            tokenizer=tokenizer,
-            adapter=adapter,
-            device=device,
-            tokens_per_batch=tokens_per_batch,
-            trust_remote_code=trust_remote_code,
-        ) as loaded:
-            experiment = LabelExperiment(
-                store=opened,
-                model=loaded,
-                label=marks,
-                query_rows=query_rows,
-                where=where,
-                device=device,
-                options=options,
-                max_new_tokens=max_new_tokens,
-                work=_work(opened, work),
-            )
-            return trace(experiment, names, ks, on_progress)
+    with _experiment(
+        store,
+        queries,
+        label,
+        span_of=span_reader(span_field, spans),
+        where=where,
+        limit_queries=limit_queries,
+        answers=answers,
+        options=options,
+        work=work,
+        max_new_tokens=max_new_tokens,
+        model=model,
+        tokenizer=tokenizer,
+        adapter=adapter,
+        device=device,
+        tokens_per_batch=tokens_per_batch,
+        trust_remote_code=trust_remote_code,
+    ) as experiment:
+        return trace(experiment, names, ks, on_progress)
 
 
 def evaluate_fidelity(
@@ -229,7 +219,7 @@ def evaluate_fidelity(
         samples: number of stored samples that stand for queries, and number of others that are ranked.
         seed: seed of the draw.
         model, tokenizer, adapter, device, tokens_per_batch, trust_remote_code: see `evaluate_backdoor`.
-        on_progress: function that is told a step's name, how much of it is done, and of how much.
+        on_progress: function that gets a step's name, the number of parts done, and the number of all parts.
 
     Raises:
         SettingError: the store or `samples` is too small.
@@ -282,12 +272,12 @@ def evaluate_lds(
         store: a store, open or by its path; its model should have been trained on all samples in the same way.
         queries: data file of generations to ask about, in the row shapes that ingest takes.
         methods: names of the methods that are judged.
-        retraining: what is retrained, and how; None for 50 models that the built-in loop trains.
+        retraining: settings of the retraining; None for 50 models that the built-in loop trains.
         options: settings of the methods.
         work: directory that keeps scores, losses and logs for the next run; None for ``STORE/evaluation``.
         model, tokenizer, adapter, device, tokens_per_batch, max_new_tokens, trust_remote_code: see
             `evaluate_backdoor`.
-        on_progress: function that is told a step's name, how much of it is done, and of how much.
+        on_progress: function that gets a step's name, the number of parts done, and the number of all parts.
 
     Raises:
         SettingError: a setting cannot be used.
@@ -324,15 +314,58 @@ def evaluate_lds(
         )
 
 
+class _ModelPlace(TypedDict):
+    """Where the model is and how it computes; see `evaluate_backdoor`."""
+
+    model: str | nn.Module | None
+    tokenizer: Tokenizer | None
+    adapter: str | None
+    device: str
+    tokens_per_batch: int | None
+    trust_remote_code: bool
+
+
+def _opened(store: Store | str | Path) -> AbstractContextManager[Store]:
+    """Open a store for a ``with``, at whose end it is closed; a store that is open already stays open."""
+    return nullcontext(store) if isinstance(store, Store) else Store.open(store)
+
+
 @contextmanager
-def _opened(store: Store | str | Path) -> Iterator[Store]:
-    """An open store; one that was given by its path is closed at the end."""
-    if isinstance(store, Store):
-        yield store
-    else:
-        with Store.open(store) as opened:
-            yield opened
+def _experiment(
+    store: Store | str | Path,
+    queries: str | Path,
+    label: str,
+    *,
+    span_of: Callable[[TextSample], tuple[str, ...]] = lambda _: (),
+    where: Sequence[str],
+    limit_queries: int | None,
+    answers: Answers,
+    options: MethodOptions,
+    work: str | Path | None,
+    max_new_tokens: int,
+    alone: bool = True,
+    **place: Unpack[_ModelPlace],
+) -> Iterator[LabelExperiment]:
+    """Open a store and its model for an experiment with labelled samples."""
+    marks = Label(label)
+    with _opened(store) as opened:
+        # Before the model is loaded, so that an error in the file is reported at once.
+        query_rows = read_query_rows(Path(queries), opened, marks, answers, limit_queries, span_of)
+        with StoreModel(opened, **place) as loaded:
+            yield LabelExperiment(
+                store=opened,
+                model=loaded,
+                label=marks,
+                query_rows=query_rows,
+                where=where,
+                device=place["device"],
+                options=options,
+                max_new_tokens=max_new_tokens,
+                work=_work(opened, work),
+                alone=alone,
+            )
 
 
 def _work(store: Store, given: str | Path | None) -> Path:
+    """The directory of saved scores: the one that was given, or the one in the store."""
     return store.path / SCORES_DIRECTORY if given is None else Path(given)

@@ -1,4 +1,4 @@
-"""From data files to RapidGrads in a store: incremental, resumable, each batch whole or not at all."""
+"""Ingest: from data files to RapidGrads in a store. It adds to a store and goes on after an interruption."""
 
 import lazy_loader
 

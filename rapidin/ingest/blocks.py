@@ -1,7 +1,7 @@
 """Blocks of work: samples of similar length that are computed together.
 
 Which samples form a block depends on the data and the settings only, never on the process that computes it or on
-its speed. So several workers give bit for bit what one gives.
+its speed. So the results are the same for any number of workers, to the last bit.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from rapidin.attribution import FisherDraw, TokenBudget
 from rapidin.ingest.spool import PlannedSample, SampleSpool
 from rapidin.support import shortened
 
-_WINDOW_TOKENS = 2**20
-"""Number of tokens at which a window of very long samples ends: a window is computed in the order of its samples'
-lengths, not of the data, and should not be too large a part of it."""
+WINDOW_TOKENS = 2**20
+"""Number of tokens at which a window of very long samples ends.
+
+A window is computed in the order of its samples' lengths, not in the order of the data, so it should not be a
+large part of the data.
+"""
 
 _NAMED_SAMPLES = 8
 _LONGEST_ID = 100
@@ -26,7 +29,7 @@ class WorkBlock:
     """Samples that are computed as one batch.
 
     Attributes:
-        number: place among all blocks, counted from 0.
+        number: number of the block among all blocks, counted from 0.
         samples: the samples, the longest first.
         draw: draw whose probes are computed instead of RapidGrads.
     """
@@ -42,7 +45,7 @@ class WorkBlock:
 
     @property
     def names(self) -> str:
-        """Words for the samples: their number, and the ids of all or of the first ones."""
+        """Words for the samples in messages: how many there are, and the ids of all or of the first ones."""
         ids = [repr(shortened(planned.sample.id, _LONGEST_ID)) for planned in self.samples]
         if len(ids) == 1:
             return f"sample {ids[0]}"
@@ -51,27 +54,31 @@ class WorkBlock:
         )
 
 
-def make_blocks(spool: SampleSpool, window: int, budget: TokenBudget) -> Iterator[WorkBlock]:
-    """Take the samples in windows, sort each window by length and cut it into blocks.
+def make_blocks(
+    spool: SampleSpool, window: int, budget: TokenBudget, window_tokens: int = WINDOW_TOKENS
+) -> Iterator[WorkBlock]:
+    """Take the samples in windows, sort each window by length and divide it into blocks.
 
     A block's samples are read from the spool when the block is asked for.
 
     Args:
         spool: the samples.
         window: number of samples that are sorted together, unless they are very long.
-        budget: how much one block may hold.
+        budget: limits of one block.
+        window_tokens: number of tokens at which a window of very long samples ends.
 
     Raises:
         StoreError: the spool cannot be read.
     """
-    for number, positions in enumerate(_cut(spool.lengths, window, budget)):
+    for number, positions in enumerate(_cut(spool.lengths, window, budget, window_tokens)):
         yield WorkBlock(number, spool.read(positions))
 
 
-def _cut(lengths: Sequence[int], window: int, budget: TokenBudget) -> Iterator[list[int]]:
+def _cut(lengths: Sequence[int], window: int, budget: TokenBudget, window_tokens: int) -> Iterator[list[int]]:
     """Yield the positions of each block's samples."""
-    for chosen in _windows(lengths, window):
-        # Longest first: memory runs out early if it does, and the last blocks are short.
+    for chosen in _windows(lengths, window, window_tokens):
+        # The longest come first, so that memory runs out early if it runs out at all, and the last blocks are
+        # short.
         chosen.sort(key=lambda position: lengths[position], reverse=True)
         first = 0
         while first < len(chosen):
@@ -80,13 +87,14 @@ def _cut(lengths: Sequence[int], window: int, budget: TokenBudget) -> Iterator[l
             first += count
 
 
-def _windows(lengths: Sequence[int], window: int) -> Iterator[list[int]]:
+def _windows(lengths: Sequence[int], window: int, window_tokens: int) -> Iterator[list[int]]:
+    """Yield the positions of each window's samples."""
     chosen: list[int] = []
     tokens = 0
     for position, length in enumerate(lengths):
         chosen.append(position)
         tokens += length
-        if len(chosen) == window or tokens >= _WINDOW_TOKENS:
+        if len(chosen) == window or tokens >= window_tokens:
             yield chosen
             chosen, tokens = [], 0
     if chosen:

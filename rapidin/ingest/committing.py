@@ -1,6 +1,6 @@
-"""Commits in the background: while one segment is written and synced, the next one's RapidGrads are gathered.
+"""Commits in the background: while one segment is written and synced, RapidGrads are gathered for the next one.
 
-Two buffers take turns. At most one commit is under way, in one thread, so the store has a single writer.
+Two buffers take turns. At most one commit is under way, in a single thread, so the store has one writer.
 
 Shape letters: n samples · K projection dimension.
 """
@@ -21,13 +21,13 @@ from rapidin.storage import NewSample, StoreWriter
 
 @dataclass(slots=True)
 class IngestCounts:
-    """What was committed, and what could not be.
+    """Counts of committed samples, and the rows that could not be used.
 
     Attributes:
         added: number of new samples.
-        replaced: number of samples that took the place of one with the same id.
-        tokens: number of tokens of all of these, without padding.
-        truncated: number of these samples that were cut to the maximum length.
+        replaced: number of samples that took the place of a stored one with the same id.
+        tokens: number of tokens of added and replaced samples, without padding.
+        truncated: number of added and replaced samples that were cut to the maximum length.
         failures: rows whose gradient could not be used.
     """
 
@@ -41,15 +41,15 @@ class IngestCounts:
 class Committer:
     """Gathers samples with their RapidGrads and commits them a segment at a time.
 
-    Use it in a ``with``, at whose end no commit is under way any more. It calls `committed` and raises errors in
-    the caller's thread only.
+    Use it in a ``with`` statement; when that ends, no commit is under way any more. The function `committed` is
+    called, and errors are raised, in the caller's thread only.
 
     Args:
         writer: writer of the store.
-        dimension: K.
+        dimension: projection dimension K.
         capacity: number of samples of a segment.
-        unit_norm: whether all vectors have a norm near 1, which half precision holds well; other vectors are
-            scaled.
+        unit_norm: whether all vectors have a norm near 1, as half precision needs; if not, they are stored with
+            scales.
         committed: function that is called after each commit, with its samples.
     """
 
@@ -81,7 +81,7 @@ class Committer:
         interruption: KeyboardInterrupt | None = None
         while True:
             try:
-                # The writer's lock is released next, so a commit under way must be waited for, whatever happens.
+                # The writer's lock is released next, so this must wait for a commit under way in any case.
                 self._executor.shutdown()
                 break
             except KeyboardInterrupt as error:
@@ -101,15 +101,16 @@ class Committer:
 
     @property
     def _gathering(self) -> _Segment:
+        """The segment that new samples are added to."""
         return self._segments[self._turn]
 
     @property
     def _writing(self) -> _Segment:
-        """The segment that does not gather; it is empty, or its samples are to be committed."""
+        """The segment that does not gather; it is empty, or its samples wait for their commit."""
         return self._segments[1 - self._turn]
 
     def begin(self) -> None:
-        """Begin to commit what was gathered, after the previous commit has ended.
+        """Begin to commit the gathered samples, after the previous commit has ended.
 
         Raises:
             StoreError: the previous commit failed.
@@ -120,7 +121,7 @@ class Committer:
             self._submit(self._writing)
 
     def look(self) -> None:
-        """Call `committed` for a commit that has ended meanwhile.
+        """Call `committed` if a commit has ended meanwhile.
 
         Raises:
             StoreError: that commit failed.
@@ -151,7 +152,7 @@ class Committer:
         segment.future = self._executor.submit(self._commit, segment)
 
     def _commit(self, segment: _Segment) -> None:
-        """Store a segment, in the thread; it may be submitted twice, and the second time nothing is left to do."""
+        """Store a segment, in the thread; if it was submitted twice, the second call does nothing."""
         if segment.stored is segment.samples:
             return
         samples = list(segment.samples)
@@ -161,12 +162,12 @@ class Committer:
         segment.stored = segment.samples
 
     def _settle(self) -> None:
-        """Wait for the commit under way; the samples of one that failed stay, so that `retry` can commit them."""
+        """Wait for the commit under way; if it failed, its samples stay, so that `retry` can commit them."""
         writing = self._writing
         if not writing.samples:
             return
         if writing.future is None:
-            self._submit(writing)  # an interruption came before, or prevented that its future was kept
+            self._submit(writing)  # an interruption came before it was submitted, or before its future was kept
         if writing.future is not None:
             writing.future.result()
         samples = writing.samples
@@ -182,9 +183,10 @@ class _Segment:
 
     Attributes:
         samples: samples of the first rows, a new list after each commit.
-        future: future of the commit under way or done; None if there is no commit, or an interruption came before
-            its future could be kept.
-        stored: list whose samples were stored last; only the thread sets it.
+        future: future of the commit that is under way or done; None if there is none, or if an interruption came
+            before its future was kept.
+        stored: list of the samples that were stored last; only the thread sets it.
+        vectors: RapidGrads, float32 [capacity, K].
     """
 
     def __init__(self, capacity: int, dimension: int) -> None:

@@ -1,7 +1,7 @@
-"""The ingest pipeline: blocks of planned samples in, committed RapidGrads out.
+"""The ingest pipeline: it takes blocks of planned samples, and commits their RapidGrads.
 
-The computer computes while a thread commits. The caller's thread reads the blocks, joins the two and tells the
-listener. Whatever ends the run, what was computed is committed first.
+The computer computes while a thread commits. The caller's thread reads the blocks, passes the results on to the
+committer and tells the listener. However a run ends, the RapidGrads that were computed are committed first.
 
 Shape letters: b batch · K projection dimension.
 """
@@ -22,22 +22,24 @@ from rapidin.settings import StoreSettings
 from rapidin.storage import NewSample, StoreWriter
 
 _BUFFER_BYTES = 256 * 2**20
-"""Memory for RapidGrads that wait for their commit, half of it for the next segment and half for the one that is
-being written; the segment on disk is half as large again."""
+"""Size in bytes of the buffers of RapidGrads that wait for their commit.
+
+One half is for the next segment and one half for the segment that is being written.
+"""
 
 _LARGEST_WINDOW = 4_096
 _SMALLEST_WINDOW = 512
 _SECONDS_BETWEEN_COMMITS = 120.0
-"""The most work that a kill can cost."""
+"""Maximum time between commits, which is the most work that is lost if the process is killed."""
 
 
 class IngestPipeline:
-    """Has RapidGrads computed and commits them to one store.
+    """Lets a computer compute RapidGrads, and commits them to one store.
 
     Args:
         computer: computer of the RapidGrads, with its model loaded.
         settings: the store's settings.
-        tokens_per_batch: number of padded tokens of a batch, None for a value that suits the device.
+        tokens_per_batch: number of padded tokens of a batch; None for a number that suits the device.
 
     Raises:
         ModelError, SettingError: the model or K does not fit the settings, see `RapidGradEngine`.
@@ -62,12 +64,13 @@ class IngestPipeline:
             samples: the plan's new samples.
             writer: writer of the store.
             listener: listener that is told about progress and commits.
-            skip_errors: whether samples are left out whose gradient cannot be used; otherwise the first one's
-                error is raised.
+            skip_errors: whether samples whose gradient cannot be used are left out; otherwise the error of the
+                first one is raised.
 
         Raises:
-            GradientError: a gradient cannot be used; what was computed before is committed.
-            ComputationError: a worker or device failed beyond repair; what was computed before is committed.
+            GradientError: a gradient cannot be used; all RapidGrads that were computed before are committed.
+            ComputationError: a worker or device failed beyond repair; all RapidGrads that were computed before are
+                committed.
             StoreError: a commit failed.
         """
 
@@ -82,7 +85,7 @@ class IngestPipeline:
                 self._compute(blocks, committer, listener, skip_errors)
                 committer.finish()
             except BaseException:
-                # Whatever ended the run, what is computed is kept, also what a failed commit was to store.
+                # Whatever ended the run, all computed RapidGrads are kept, including those of a failed commit.
                 left = self._computer.stop()
                 committer.retry()
                 for block, batch in left:
@@ -94,6 +97,7 @@ class IngestPipeline:
     def _compute(
         self, blocks: Iterator[WorkBlock], committer: Committer, listener: IngestListener, skip_errors: bool
     ) -> None:
+        """Compute blocks, hand their RapidGrads to the committer and begin a commit now and then."""
         last_commit = time.monotonic()
         for block, batch in self._computer.compute(blocks):
             self._keep(block, batch, committer)
@@ -102,7 +106,7 @@ class IngestPipeline:
                 if not skip_errors:
                     raise GradientError(
                         sample.id,
-                        f"{problem} ({sample.file}, row {sample.row}); mend the row, or leave it out "
+                        f"{problem} ({sample.file}, row {sample.row}); repair the row, or leave it out "
                         "with --on-error skip",
                     )
                 self._counts.failures.append(RowFailure(sample.file, sample.row, sample.id, problem))
@@ -113,7 +117,7 @@ class IngestPipeline:
                 last_commit = time.monotonic()
 
     def _keep(self, block: WorkBlock, batch: RapidGradBatch, committer: Committer) -> None:
-        """Have those of a block's samples stored whose gradient can be used."""
+        """Hand those samples of a block to the committer whose gradient can be used."""
         for row, planned in enumerate(block.samples):
             if row not in batch.problems:
                 if planned.replaces:
@@ -121,6 +125,7 @@ class IngestPipeline:
                 committer.add(planned.sample, batch.vectors[row])
 
     def _count(self, stored: list[NewSample]) -> None:
+        """Count samples that were committed."""
         for sample in stored:
             if sample.id in self._replacing:
                 self._replacing.remove(sample.id)

@@ -1,4 +1,4 @@
-"""First look at the data: which rows are new, changed, unchanged or unusable, without loading the model."""
+"""The plan of an ingest: which rows are new, changed, unchanged or unusable. No model is loaded for it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from rapidin.storage import MetadataChange, NewSample, Store, metadata_hash
 from rapidin.text import EncodedSample, Encoder, TextSample, recognise
 
 _ROWS_AT_ONCE = 500
-"""Number of rows whose texts are in memory together; the store is asked about them in one query."""
+"""Number of rows whose texts are in memory together; one query of the store covers them."""
 
 OnRowError = Callable[[RowError], None]
+"""Function that is called with the error of a row that cannot be used."""
 
 
 @dataclass(slots=True)
 class IngestPlan:
-    """What is to be done with the rows of the data files.
+    """A plan of what an ingest does with the rows of the data files.
 
     Attributes:
         new: samples whose gradients are to be computed.
         replaced: number of new samples that take the place of a stored one.
-        updates: changes of stored samples of which only the metadata changed.
-        skipped: number of rows that the store has already, or that came twice.
+        updates: new metadata of stored samples whose text did not change.
+        skipped: number of rows that the store has already, or that the data has twice.
         failures: rows that cannot be used.
         tokens: number of tokens of the new samples.
         truncated: number of new samples that were cut to the maximum length.
@@ -59,12 +60,12 @@ def make_plan(
 
     Args:
         files: data files.
-        template: the user's template, None for the built-in ones.
+        template: the user's template; None to recognise the shape of each row.
         store: the store; None if it is yet to be created.
-        encoder: function that makes the encoder; called at the first new row, because it takes seconds.
+        encoder: function that makes the encoder; it takes seconds, so it is called only at the first new row.
         spool: an empty spool, which becomes the plan's `new`.
-        skip_errors: whether unusable rows are noted in the plan; otherwise the first one's error is raised.
-        listener: listener that is told how many rows were read.
+        skip_errors: whether unusable rows are noted in the plan; otherwise the error of the first one is raised.
+        listener: listener that is told the number of rows that were read.
 
     Raises:
         DataFileError: a file cannot be read.
@@ -96,7 +97,13 @@ def make_plan(
 
 
 def text_samples(files: Sequence[Path], template: Template | None, failed: OnRowError) -> Iterator[TextSample]:
-    """Read rows as text; the errors of unusable ones go to `failed`."""
+    """Yield the rows of data files as text.
+
+    Args:
+        files: data files.
+        template: the user's template; None to recognise the shape of each row.
+        failed: function that is called with the error of a row that cannot be used.
+    """
     for row in read_rows(files, failed):
         try:
             sample = recognise(row, template)
@@ -113,7 +120,7 @@ def _place(
     seen: dict[str, tuple[str, str, int]],
     encoder: Callable[[], Encoder],
 ) -> None:
-    """Put one sample where it belongs in the plan.
+    """Add one sample to the part of the plan that it belongs to.
 
     Args:
         plan: the plan.
@@ -133,7 +140,7 @@ def _place(
             raise RowError(
                 sample.file,
                 sample.row,
-                f"its id is also that of {file}, row {row}, whose text is another: give each row an id of its own",
+                f"{file}, row {row}, has the same id and another text: give each row an id of its own",
                 sample.id,
             )
         plan.skipped += 1
@@ -155,6 +162,7 @@ def _place(
 
 
 def _new_sample(text: TextSample, encoded: EncodedSample) -> NewSample:
+    """Make the sample that the store will hold."""
     return NewSample(
         id=text.id,
         prompt=encoded.prompt,

@@ -19,10 +19,10 @@ def choose_projection(
     kind_given: bool,
     dimension_given: bool,
 ) -> ProjectionSettings:
-    """Fill in what the user left open.
+    """Choose the settings of the projection that the user left open.
 
-    K is the largest power of two that fits if fewer parameters are traced than the default K has numbers, as in
-    small adapters. The kind is the first that suits, see `rapidin.attribution.projections`.
+    If fewer parameters are traced than the default K has numbers, as in small adapters, K becomes the largest
+    power of two that fits. The kind is the first that suits, see `rapidin.attribution.projections`.
 
     Args:
         projection: settings with the user's values or the defaults.
@@ -39,7 +39,7 @@ def choose_projection(
         changes["dimension"] = dimension
         logger.info("%d parameters are traced, so the projection dimension is %d", total, dimension)
     if not kind_given:
-        # Imported here, because an ingest that adds nothing does without torch.
+        # The import stands here, because an ingest that adds nothing needs no torch.
         from rapidin.attribution import suiting_kind
 
         chosen = projection.model_copy(update=changes)

@@ -1,4 +1,4 @@
-"""How the settings that a caller asks for fit those of an existing store, or make those of a new one."""
+"""Settings of an ingest: those of the caller are compared with a store's, or become those of a new store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rapidin.text import load_template
 _PARTS: dict[str, Any] = {
     setting.part: StoreSettings.model_fields[setting.part].annotation for setting in STORE_SETTINGS.values()
 }
-"""The parts that have settings, and their types."""
+"""Parts of the settings, and their types."""
 _PLACES = ("model", "adapter")
 """Settings that are not compared: a model may move, and its fingerprint is compared instead of its path."""
 
@@ -29,9 +29,9 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
         store: path of the store, for error messages.
 
     Raises:
-        SettingError: A value cannot be used, or a new store lacks a model.
-        StoreMismatchError: A value contradicts the store's.
-        ModelError: The model or adapter is no directory and no hub id.
+        SettingError: A value cannot be used, or the model of a new store is not given.
+        StoreMismatchError: A value contradicts a setting of the store.
+        ModelError: The model or adapter is neither a directory nor a hub id.
     """
     given = _given(requested)
     projection = given["projection"]
@@ -39,23 +39,27 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
         return _fitted(given, existing, store)
     if "model" not in given["model"]:
         raise SettingError("a new store needs --model: the directory or hub id of the fine-tuned model")
-    # Only one projection shuffles, so a caller that says how often asks for it.
-    if "shuffles" in projection and projection.setdefault("kind", "shuffled") != "shuffled":
+    if "shuffles" in projection:
+        # Only one projection shuffles, so a number of shuffles without a projection means this one.
+        projection.setdefault("kind", "shuffled")
+    validated = {part: _validated(part, values) for part, values in given.items()}
+    if "shuffles" in projection and projection["kind"] != "shuffled":
         raise SettingError(
             f"--shuffles belongs to --projection shuffled; the {projection['kind']} one does not shuffle"
         )
     return ResolvedSettings(
-        **{part: _validated(part, values) for part, values in given.items()},
+        **validated,
         kind_given="kind" in projection,
         dimension_given="dimension" in projection,
     )
 
 
 def _fitted(given: dict[str, dict[str, Any]], existing: StoreSettings, store: Path) -> ResolvedSettings:
-    """The settings of a store, after a check that nothing given contradicts them."""
+    """Return the settings of a store, after a check that the given values do not contradict them."""
     if "shuffles" in given["projection"] and existing.projection.kind != "shuffled":
         raise StoreMismatchError(
-            f"{store}: the store's projection is the {existing.projection.kind} one, which has no --shuffles"
+            f"{store}: the store's projection is the {existing.projection.kind} one, which "
+            "has no --shuffles: leave it out"
         )
     parts = {part: _validated(part, getattr(existing, part).model_dump() | given[part]) for part in _PARTS}
     conflicts = []
@@ -72,7 +76,7 @@ def _fitted(given: dict[str, dict[str, Any]], existing: StoreSettings, store: Pa
 
 
 def _given(requested: RequestedSettings) -> dict[str, dict[str, Any]]:
-    """The values that are given, by part and field: places are absolute, and a template is read."""
+    """Sort the given values by part and field; places become absolute, and a template is read."""
     unknown = sorted(set(requested) - set(STORE_SETTINGS))
     if unknown:
         raise SettingError(f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(STORE_SETTINGS))}")
@@ -90,6 +94,7 @@ def _given(requested: RequestedSettings) -> dict[str, dict[str, Any]]:
 
 
 def _validated(part: str, values: dict[str, Any]) -> Any:
+    """Make a part of the settings; an error names the flag of the value that cannot be used."""
     try:
         return _PARTS[part].model_validate(values)
     except ValidationError as error:

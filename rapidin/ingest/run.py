@@ -34,7 +34,7 @@ from rapidin.text import Encoder
 logger = logging.getLogger(__name__)
 
 _METADATA_BYTES = 4_096
-"""Rough size of a sample's row in the database, for the preflight."""
+"""Rough size in bytes of a sample's row in the database, for the preflight."""
 
 
 def ingest_files(
@@ -52,8 +52,8 @@ def ingest_files(
 ) -> IngestReport:
     """Add training samples to a store, which is created if it does not exist.
 
-    Rows that the store has are skipped, and changed ones replaced. After an interruption at any moment, the same
-    call goes on where it stopped.
+    Rows that the store already has are skipped, and changed rows replace the stored ones. If an ingest was
+    interrupted, at any moment, an equal call goes on where it stopped.
 
     Args:
         store: directory of the store.
@@ -65,13 +65,13 @@ def ingest_files(
         on_error: ``fail`` stops at the first unusable row, ``skip`` leaves it out and reports it.
         dry_run: whether the data is only read and checked; the report then says what would be added.
         trust_remote_code: whether the checkpoint's own Python code may run; this is never remembered.
-        listener: listener that is told about progress; an exception of its own ends the ingest as an interruption
-            does.
-        settings: settings of a new store, of which `model` is needed, or of the existing one; see
+        listener: listener that is told about progress; an exception that it raises ends the ingest like an
+            interruption.
+        settings: settings of a new store, where `model` is required, or of the existing one; see
             `RequestedSettings`.
 
     Raises:
-        RapidinError: one of its kinds, see `rapidin.errors`; what was committed before it stays.
+        RapidinError: an error of one of the kinds in `rapidin.errors`; samples that were committed before it stay.
     """
     started = time.monotonic()
     path = Path(store)
@@ -87,7 +87,7 @@ def ingest_files(
     with ExitStack() as stack:
         opened = stack.enter_context(Store.open(path)) if Store.exists(path) else None
         resolved = resolve(settings, opened.settings if opened is not None else None, path)
-        # The writer is there before the plan is made, because a plan holds only as long as nobody else writes.
+        # The writer is opened before the plan is made, because the plan is valid only while nobody else writes.
         writer = stack.enter_context(opened.writer()) if opened is not None and not dry_run else None
         run = _Run(path, files, resolved, opened, writer, options, listener or IngestListener())
         plan = run.plan(stack)
@@ -101,7 +101,7 @@ def ingest_files(
 
 @dataclass(frozen=True, slots=True)
 class _RunOptions:
-    """How one ingest is run, see `ingest_files`."""
+    """Options of one ingest that do not become settings of the store, see `ingest_files`."""
 
     device: str
     workers: int | None
@@ -112,7 +112,7 @@ class _RunOptions:
 
 
 class _Run:
-    """State of one ingest."""
+    """One ingest: its arguments and its state."""
 
     def __init__(
         self,
@@ -135,18 +135,18 @@ class _Run:
         self._encoder = cache(self._make_encoder)
 
     def plan(self, stack: ExitStack) -> IngestPlan:
-        """Look at the data, the place of the store and the model's files, before anything costs time.
+        """Make the plan, and check the store's place and the model's files before anything that takes long.
 
         Args:
             stack: stack that closes the plan's spool.
         """
-        # A new store's model is looked at, too, because that names missing and damaged files.
+        # The fingerprint is computed for a new store, too, because that reports missing and damaged files.
         found = fingerprint(self._resolved.model)
         if self._store is None:
             Store.check_place(self._path)
         elif found is not None:
             self._check_fingerprint(self._store.settings.fingerprint, found)
-        # The spool lies on the store's disk, because the system's place for temporary files may be its memory.
+        # The spool is on the store's disk, because the system may keep its temporary files in memory.
         spool = SampleSpool(None if self._options.dry_run else _existing_directory(self._path))
         plan = make_plan(
             self._files,
@@ -164,9 +164,9 @@ class _Run:
         return plan
 
     def _check_space(self, plan: IngestPlan) -> None:
-        """Tell the listener what is to be done, and make sure that the disk has room for it.
+        """Tell the listener what will be done, and make sure that the disk has room for it.
 
-        The spool needs its room beside the store's growth. It is written already unless this is a dry run.
+        The spool needs room beside that of the new segments. Unless this is a dry run, it is written already.
         """
         count = len(plan.new)
         spool_bytes = plan.new.bytes if self._options.dry_run else 0
@@ -187,7 +187,7 @@ class _Run:
             )
 
     def update_metadata(self, plan: IngestPlan) -> int:
-        """Replace the metadata of samples whose text is as it was, and return their number."""
+        """Replace the metadata of samples whose text did not change, and return the number of these samples."""
         if self._writer is None or not plan.updates:
             return 0
         return self._writer.update_metadata(plan.updates)
@@ -201,7 +201,7 @@ class _Run:
         """
         if not plan.new:
             return IngestCounts()
-        # Imported here: torch and transformers take seconds, and an ingest that adds nothing needs neither.
+        # Importing torch and transformers takes seconds, and an ingest that adds nothing needs neither.
         from rapidin.ingest.compute import open_computer
         from rapidin.ingest.pipeline import IngestPipeline
 
@@ -222,7 +222,7 @@ class _Run:
         settings = self._settings(plan, computer.parameters)
         pipeline = IngestPipeline(computer, settings, options.tokens_per_batch)
         if self._writer is None:
-            # The store is created after everything that can fail early, so that a bad model leaves none behind.
+            # The store is created after all steps that may fail early, so that a bad model leaves no store behind.
             self._writer = self._create(settings, stack)
         self._listener.computing(computer.processes)
         begun = time.monotonic()
@@ -231,7 +231,7 @@ class _Run:
         return counts
 
     def _settings(self, plan: IngestPlan, parameters: tuple[TracedParameter, ...]) -> StoreSettings:
-        """Return the store's settings, after a last look at the fingerprint: a hub's files are here only now."""
+        """Return the store's settings; the fingerprint is checked, because hub files are downloaded only now."""
         found = fingerprint(self._resolved.model)
         if found is None:
             raise ModelError(
@@ -268,11 +268,11 @@ class _Run:
         return stack.enter_context(self._store.writer())
 
     def report(self, plan: IngestPlan, counts: IngestCounts, updated: int, started: float) -> IngestReport:
-        """Say what was done, or, after a dry run, what would be.
+        """Report what was done, or what would be done in the case of a dry run.
 
         Args:
             plan: the plan.
-            counts: counts of what was committed.
+            counts: counts of committed samples.
             updated: number of samples whose metadata was replaced.
             started: time of `time.monotonic` at which the ingest began.
         """
@@ -294,7 +294,7 @@ class _Run:
         )
 
     def _vector_bytes(self) -> int:
-        """Return the largest size of a sample's vector in the store."""
+        """Return the largest size in bytes of a sample's vector in the store."""
         return self._resolved.projection.dimension * self._resolved.codec.bits // 8
 
     def _make_encoder(self) -> Encoder:
@@ -309,7 +309,7 @@ class _Run:
 
 
 def _existing_directory(path: Path) -> Path:
-    """Return the directory itself, or the nearest directory above it that exists."""
+    """Return the directory itself, or the nearest directory above it, that exists."""
     place = path.absolute()
     while not place.is_dir():
         place = place.parent
@@ -317,5 +317,5 @@ def _existing_directory(path: Path) -> Path:
 
 
 def _free_bytes(path: Path) -> int:
-    """Return the free space of the disk that the store is, or will be, on."""
+    """Return the free space in bytes of the disk that the store is on, or will be on."""
     return shutil.disk_usage(_existing_directory(path)).free

@@ -1,11 +1,11 @@
-"""The spool: an ingest's new samples on disk, encoded, from the plan until they are computed.
+"""The spool: a temporary file that holds an ingest's new samples, encoded, until they are computed.
 
-Planning reads and tokenises every row. What it makes of a new one is written to the spool, and the blocks of work
-are read from there, so no row is read or tokenised twice, and memory does not grow with the data's texts: the
-spool keeps twelve bytes of memory per sample.
+Planning reads and tokenises every row, and writes each new sample to the spool. The blocks of work are read from
+the spool. So no row is read or tokenised twice, and the texts take no memory: the spool keeps twelve bytes of
+memory per sample.
 
-A record is a line of ASCII JSON (the sample as it will be stored), then the token ids (int32), then one byte per
-token that says whether it is a target.
+The record of a sample is a line of ASCII JSON (the sample as it will be stored), then its token ids (int32), then
+one byte per token that says whether the token is a target.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class PlannedSample:
     Attributes:
         sample: the sample as it will be stored.
         ids: token ids [t].
-        targets: whether each token is predicted and its loss counts [t].
-        replaces: whether it takes the place of a stored sample of the same id.
+        targets: whether each token is a target [t].
+        replaces: whether the sample takes the place of a stored one with the same id.
     """
 
     sample: NewSample
@@ -43,20 +43,20 @@ class PlannedSample:
 
 
 class SampleSpool:
-    """Planned samples in a file without a name; use it in a ``with``, at whose end the file is gone.
+    """Planned samples in a file without a name; use it in a ``with`` statement, whose end removes the file.
 
-    Because the file has no name, nothing is left of it when the process is killed, either.
+    Because the file has no name, it is also removed if the process is killed.
 
     Args:
-        directory: existing directory on whose disk the samples are kept; None keeps none and only counts them,
-            which is all that a dry run needs.
+        directory: existing directory on whose disk the samples are kept; None to count samples without keeping
+            them, for a dry run.
 
     Raises:
         StoreError: the directory cannot be written to.
 
     Attributes:
         lengths: number of tokens of each sample, in the order in which the samples were added.
-        bytes: size of the records.
+        bytes: size of all records in bytes.
     """
 
     def __init__(self, directory: Path | None) -> None:
@@ -73,7 +73,7 @@ class SampleSpool:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file, whose disk space is free again; a second call does nothing."""
+        """Close the file, which frees its disk space; a second call does nothing."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -100,7 +100,7 @@ class SampleSpool:
         self.lengths.append(len(planned.ids))
 
     def finish(self) -> None:
-        """Hand over to the system what is still buffered, so that the disk's free space can be looked at.
+        """Write buffered records to the file, so that the disk's free space is known.
 
         Raises:
             StoreSpaceError: the disk is full.
@@ -111,7 +111,7 @@ class SampleSpool:
                 self._file.flush()
 
     def read(self, positions: Sequence[int]) -> tuple[PlannedSample, ...]:
-        """Return the samples at some positions, in the order of `positions`, after `finish`.
+        """Return the samples at some positions, in the order of `positions`; `finish` must be called before.
 
         Raises:
             StoreError: the disk failed.

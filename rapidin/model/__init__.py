@@ -1,7 +1,7 @@
-"""The only home of transformers' model loading and of PEFT: models, tokenizers, fingerprints, generation.
+"""Models: loading, tokenizers, fingerprints, generation. Only this package uses transformers and PEFT.
 
-A name of this package is imported when it is first used, because `loading` and `generation` take seconds to
-import; `fingerprints` and `locating` do not.
+Each name of this package is imported when it is first used, because importing `loading` and `generation` takes
+seconds; importing `fingerprints` and `locating` does not.
 """
 
 import lazy_loader

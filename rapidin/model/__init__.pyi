@@ -11,7 +11,6 @@ from .hidden_states import (
 )
 from .loading import (
     LoadedModel as LoadedModel,
-    Tokenizer as Tokenizer,
     load_model as load_model,
     load_tokenizer as load_tokenizer,
 )

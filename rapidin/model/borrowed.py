@@ -1,4 +1,4 @@
-"""A network that the application has in memory, borrowed for a while and given back as it was."""
+"""A network that the application has in memory: it is borrowed for a while and given back as it was."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class BorrowedNetwork:
-    """A network in evaluation mode and without gradients, until `close` gives it back as it was.
+    """A network that is in evaluation mode and without gradients until `close` gives it back as it was.
 
     Args:
         module: a causal language model of transformers, or one wrapped by PEFT.
@@ -26,8 +26,7 @@ class BorrowedNetwork:
 
     Raises:
         ModelError: the module is no causal language model.
-        FingerprintMismatchError: the store was built with another model, as far as memory tells; see
-            `check_network`.
+        FingerprintMismatchError: the store was built with another model; see `check_network`.
 
     Attributes:
         module: the network.
@@ -41,7 +40,7 @@ class BorrowedNetwork:
         length = getattr(config, "max_position_embeddings", None)
         self.context_length: int | None = length if isinstance(length, int) and length > 0 else None
         self._modes = [(part, part.training) for part in module.modules()]
-        # Gradients that the application has accumulated must neither be added to nor lost.
+        # The application may have accumulated gradients; nothing may be added to them, and they must not be lost.
         self._gradients: list[tuple[nn.Parameter, Tensor]] = []
         for parameter in module.parameters():
             if parameter.grad is not None:
@@ -67,12 +66,14 @@ class BorrowedNetwork:
 def check_network(module: nn.Module, store: Path, settings: StoreSettings) -> None:
     """Make sure that a network in memory is the one that a store was built with.
 
-    The names and shapes of the traced parameters are compared, and the bytes of every tensor, base and adapter,
-    whose fingerprint can be computed from memory: a tensor that is in memory in the type it has in the checkpoint,
-    or in one that holds its values exactly (float32 for a checkpoint in bfloat16). A network in lower precision
-    than its checkpoint, a quantised one, tensors that transformers renames or joins when it loads them, and
-    checkpoints that are pickles cannot be compared; then a warning is logged. The adapter's configuration is
-    compared, too, as far as it decides how the adapter's weights act.
+    Three things are compared. The first are the names and shapes of the traced parameters. The second are the
+    bytes of every tensor of base and adapter that can be compared: its type in memory must be that of the
+    checkpoint, or one that holds the checkpoint's values exactly (float32 for a checkpoint in bfloat16). The third
+    is the part of the adapter's configuration that decides how its weights act.
+
+    Some tensors cannot be compared, and then a warning is logged: those of a network in lower precision than its
+    checkpoint, of a quantised network and of a checkpoint that is a pickle, and tensors that transformers renames
+    or joins when it loads them.
 
     Args:
         module: the network.
@@ -108,6 +109,7 @@ def check_network(module: nn.Module, store: Path, settings: StoreSettings) -> No
 
 
 def _shapes_differ(module: nn.Module, traced: Sequence[TracedParameter]) -> str | None:
+    """Say which traced parameter a network lacks or has in another shape; None if there is none."""
     parameters = dict(module.named_parameters())
     for wanted in traced:
         found = parameters.get(wanted.name)

@@ -1,4 +1,4 @@
-"""Which device each process computes on, and how the weights are spread over devices, from ``--device``."""
+"""The choice of devices from ``--device``: where each process computes, and how it spreads the weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ _HEADROOM = 0.6
 
 
 def check_device(device: str, workers: int | None = None) -> None:
-    """Check the form of ``--device`` and ``--workers`` without looking for devices, which takes torch.
+    """Check the form of ``--device`` and ``--workers``; devices are not looked for, because that needs torch.
+
+    Args:
+        device: value of ``--device``.
+        workers: value of ``--workers``; None if it is not given.
 
     Raises:
         SettingError: a value is not of this form, or the workers cannot share the GPUs evenly.
@@ -101,9 +105,9 @@ _SECONDS_TO_ASK = 120
 
 
 def _smallest_memory() -> int:
-    """Return the memory in bytes of the GPU that has the least; 0 if it cannot be learned.
+    """Return the memory in bytes of the GPU that has the least; 0 if it cannot be found out.
 
-    Another process asks, because torch would open the GPUs, and this process computes nothing on them.
+    A separate process asks torch, because torch opens the GPUs, and this process computes nothing on them.
     """
     try:
         with Path(os.devnull).open("wb") as nowhere:
@@ -120,8 +124,8 @@ def _smallest_memory() -> int:
         finally:
             process.end(0)
     logger.warning(
-        "how much memory the GPUs have cannot be learned (%s): one process takes them all; give --device with "
-        "their numbers for a process each",
+        "the memory of the GPUs cannot be found out (%s), so one process uses all of them; give --device with "
+        "their numbers to have one process for each GPU",
         reason,
     )
     return 0
@@ -136,11 +140,12 @@ def tell_smallest_memory(connection: Connection) -> None:
 
 
 def _numbers(device: str) -> list[int]:
+    """Read the numbers of the GPUs from a value of ``--device``; ``cuda`` alone means the first."""
     return [int(number) for number in device.partition(":")[2].split(",") if number] or [0]
 
 
 def _shared(device: str, numbers: list[int], workers: int | None) -> tuple[str, ...]:
-    """Divide the GPUs among the workers, neighbours together."""
+    """Divide the GPUs evenly among the workers; each worker gets GPUs with neighbouring numbers."""
     workers = workers or len(numbers)
     if len(numbers) % workers:
         gpus = f"{len(numbers)} GPU{'s' if len(numbers) > 1 else ''}"
@@ -168,4 +173,5 @@ def _check_present(device: str, numbers: list[int]) -> None:
 
 
 def _weight_bytes(directory: Path | None) -> int:
+    """Add up the sizes of a checkpoint's weight files; 0 if its directory is unknown."""
     return sum(file.stat().st_size for file in directory.glob("*.safetensors")) if directory else 0

@@ -85,7 +85,7 @@ def describe_difference(expected: Fingerprint, found: Fingerprint) -> str | None
         if mine == theirs:
             continue
         if not mine or not theirs:
-            return f"the {what} is {'given now but was not then' if theirs else 'missing now'}"
+            return f"the {what} is {'given now, but the store was built without it' if theirs else 'missing now'}"
         names = mine.keys() & theirs.keys()
         changed = sorted(name for name in names if mine[name] != theirs[name])
         if mine.keys() != theirs.keys():
@@ -114,14 +114,21 @@ def _adapter_settings(name: str) -> dict[str, str]:
 def digest_of_settings(config: dict[str, Any]) -> str:
     """Digest what an adapter's configuration, in the form of its file, says about how its weights act."""
     functional = {key: config[key] for key in _ADAPTER_KEYS if config.get(key) not in (None, {}, [], False)}
-    # A list of modules means a set, which is saved in any order.
+    # A list of modules stands for a set, which PEFT saves in any order.
     functional = {key: sorted(value) if isinstance(value, list) else value for key, value in functional.items()}
     canonical = json.dumps(functional, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 def window_places(size: int) -> list[tuple[int, int]]:
-    """Return the first byte, and the one behind the last, of each window of a tensor that is digested."""
+    """Choose the windows of a tensor that are digested.
+
+    Args:
+        size: size of the tensor in bytes.
+
+    Returns:
+        For each window its first byte, and the byte after its last one.
+    """
     if size <= _WINDOW * _WINDOWS:
         return [(0, size)]
     starts = [(size - _WINDOW) * window // (_WINDOWS - 1) for window in range(_WINDOWS)]
@@ -129,6 +136,19 @@ def window_places(size: int) -> list[tuple[int, int]]:
 
 
 def _digests(name: str, marker: str, what: str) -> dict[str, str] | None:
+    """Digest every weight tensor of a checkpoint.
+
+    Args:
+        name: directory or hub id of the checkpoint.
+        marker: a file that every such checkpoint has.
+        what: ``model`` or ``adapter``, for error messages.
+
+    Returns:
+        Digests by tensor name, or by file name for a checkpoint of pickles; None if nothing was downloaded yet.
+
+    Raises:
+        ModelError: the directory holds no weights, or a weight file is damaged.
+    """
     directory = local_directory(name, marker)
     if directory is None:
         return None
@@ -138,7 +158,8 @@ def _digests(name: str, marker: str, what: str) -> dict[str, str] | None:
         for file in files:
             digests.update(_tensor_digests(file))
         return digests
-    # Older checkpoints are pickles, which are not opened here. Their files' bytes stand for their tensors.
+    # Older checkpoints are pickles, which may run code when they are opened. So the bytes of the whole files are
+    # digested in place of those of the tensors.
     files = sorted(directory.glob("*.bin"))
     if not files and not Path(name).is_dir():
         return None
@@ -175,6 +196,7 @@ def _tensor_digests(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def _digest(file: Path, start: int, size: int, kind: str) -> str:
+    """Digest one tensor: `size` bytes of a file from `start` on, after the words for its type and shape."""
     digest = hashlib.sha256(f"{kind} {size}".encode())
     with file.open("rb") as stream:
         for first, end in window_places(size):

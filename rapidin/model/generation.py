@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
-from rapidin.model.loading import Tokenizer
 from rapidin.support import inner_model
+from rapidin.text import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model wrote.
+    """The text that a model wrote.
 
     Attributes:
         ids: token ids, with the one that ended the answer if there was one.
@@ -27,23 +27,24 @@ class Answer:
 
 
 def generate(model: nn.Module, tokenizer: Tokenizer, prompt: Sequence[int], max_new_tokens: int) -> Answer:
-    """Let the model answer, one most probable token after the other.
+    """Let the model write an answer that consists of the most probable token at each step.
 
     The checkpoint's own generation settings (sampling, penalties, minimum lengths) do not apply, except its
     end-of-sequence tokens, of which a chat model has several.
 
     Args:
         model: a causal language model.
-        tokenizer: its tokenizer.
+        tokenizer: tokenizer of the model.
         prompt: token ids that the answer follows.
         max_new_tokens: number of tokens at which the answer is cut.
     """
     inner = inner_model(model)
     checkpoint = inner.generation_config
-    ends = {tokenizer.eos_token_id, *_as_list(checkpoint.eos_token_id)} - {None}
+    given = (tokenizer.eos_token_id, *_as_list(checkpoint.eos_token_id))
+    ends = {token for token in given if token is not None}
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     ids = torch.tensor([list(prompt)], device=inner.get_input_embeddings().weight.device)
-    # This takes the place of the checkpoint's settings, from which `generate` would take all that it is not told.
+    # `generate` would take every setting that it is not given from the checkpoint, so these replace its settings.
     inner.generation_config = GenerationConfig(
         do_sample=False,
         num_beams=1,

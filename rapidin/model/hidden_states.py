@@ -23,21 +23,21 @@ _MOST_SAMPLES = 64
 def mean_hidden_states(
     model: nn.Module, samples: Sequence[Sequence[int]], on_progress: Callable[[int], None] | None = None
 ) -> NDArray[np.float32]:
-    """Return the mean of the last hidden states over all tokens of each sample.
+    """Compute the mean of the last hidden states over all tokens of each sample.
 
     Args:
         model: a causal language model in evaluation mode, with or without adapter.
         samples: token ids of n texts.
-        on_progress: function that is told how many samples are done.
+        on_progress: function that is called with the number of samples that are done.
 
     Returns:
-        float32 [n, h].
+        The mean of each sample, float32 [n, h].
 
     Raises:
         ModelError: the model does not give its hidden states.
     """
     base = inner_model(model)
-    # Logits are not wanted; the logits of one token are the fewest that a model can be asked for.
+    # Logits are not needed; a model can be asked for those of one token at least.
     few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(base.forward).parameters else {}
     device = base.get_input_embeddings().weight.device
     order = sorted(range(len(samples)), key=lambda number: len(samples[number]), reverse=True)

@@ -1,4 +1,4 @@
-"""Loading of tokenizers, models and adapters through transformers and PEFT; every failure is told in one line."""
+"""Loading of tokenizers, models and adapters through transformers and PEFT; every failure is a one-line error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import transformers
@@ -19,8 +19,7 @@ from rapidin.errors import DependencyError, ModelError, SettingError
 from rapidin.model.devices import placement
 from rapidin.model.locating import local_directory
 from rapidin.settings import ModelSettings, TracedParameter
-
-Tokenizer: TypeAlias = transformers.PreTrainedTokenizerBase
+from rapidin.text import Tokenizer
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _NO_MODEL = "; give the directory or hub id of a causal language model"
@@ -33,7 +32,8 @@ class LoadedModel:
 
     Attributes:
         model: the network, wrapped by PEFT where there is an adapter.
-        parameters: the traced parameter tensors in the order of the flattened gradient: the adapter's, or all.
+        parameters: traced parameter tensors, of the adapter if there is one, in the order of the flattened
+            gradient.
         context_length: length of the longest sequence that the model takes, None if it does not say.
     """
 
@@ -50,7 +50,7 @@ def load_tokenizer(settings: ModelSettings, trust_remote_code: bool = False) -> 
         trust_remote_code: whether the checkpoint's own Python code may run.
 
     Returns:
-        The tokenizer, and the model's context length, None if its configuration does not say.
+        The tokenizer, and the model's context length; None if its configuration does not say.
 
     Raises:
         ModelError: neither the model nor its adapter has a tokenizer, or it cannot be read.
@@ -97,7 +97,7 @@ def load_model(settings: ModelSettings, device: str = "auto", trust_remote_code:
             dtype=dtype,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told below, by name
+            ignore_mismatched_sizes=True,  # an error below names them
             **arguments,
         ),
         _NO_MODEL,
@@ -122,6 +122,7 @@ def load_model(settings: ModelSettings, device: str = "auto", trust_remote_code:
 
 
 def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
+    """Wrap a model with its adapter, after a check that every tensor of the adapter finds its place."""
     import peft  # takes seconds, and models without an adapter need none of it
 
     what = f"adapter {settings.adapter!r}"
@@ -139,7 +140,7 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
             "traced: give a LoRA or another adapter of weights"
         )
     saved = library_call(what, lambda: peft.utils.load_peft_weights(settings.adapter, device="cpu")).keys()
-    # The adapter's own tensors only: "auto" would look up the base's vocabulary on the hub.
+    # Embedding layers are left out, because "auto" would look up the base's vocabulary on the hub.
     placed = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
     unused = sorted(name for name in saved - placed if "embed" not in name and "lm_head" not in name)
     missing = sorted(placed - saved)
@@ -158,11 +159,11 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
 
 
 def _traced(model: nn.Module, settings: ModelSettings) -> tuple[TracedParameter, ...]:
-    """Choose the traced parameters: the matrices among those that are trained, or what --parameters finds.
+    """Choose the traced parameters: the matrices among the trained ones, or those that --parameters matches.
 
-    A norm's few hundred numbers say how large activations are, not what was learnt of a text. Normalised, they
-    would count as much as a matrix of thousands of times their size, and make the wrong samples the strongest
-    proponents (benchmarks/RESULTS.md, "What is traced").
+    The few hundred numbers of a norm layer say how large activations are, not what was learnt from a text. With
+    normalisation they would count as much as a matrix that is thousands of times as large, and the wrong samples
+    would become the strongest proponents (benchmarks/RESULTS.md, "What is traced").
     """
     with_adapter = settings.adapter is not None
     chosen = [
@@ -191,6 +192,7 @@ def _traced(model: nn.Module, settings: ModelSettings) -> tuple[TracedParameter,
 
 
 def _quantization(settings: ModelSettings) -> transformers.BitsAndBytesConfig:
+    """Make the settings of bitsandbytes for a quantised base model."""
     if settings.adapter is None:
         raise SettingError(
             f"--quantization {settings.quantization} needs --adapter: weights of {settings.quantization} have "
@@ -204,7 +206,7 @@ def _quantization(settings: ModelSettings) -> transformers.BitsAndBytesConfig:
         ) from error
     if settings.quantization == "8bit":
         return transformers.BitsAndBytesConfig(load_in_8bit=True)
-    # QLoRA's own settings (Dettmers et al. 2023): NormalFloat4 with double quantisation.
+    # These are the settings of QLoRA (Dettmers et al. 2023): NormalFloat4 with double quantisation.
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -214,6 +216,7 @@ def _quantization(settings: ModelSettings) -> transformers.BitsAndBytesConfig:
 
 
 def _context_length(config: Any) -> int | None:
+    """Find the length of the longest sequence that a model takes; None if its configuration does not say."""
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return length if isinstance(length, int) and length > 0 else None
 
@@ -225,7 +228,7 @@ def library_call(what: str, load: Callable[[], Any], advice: str = "") -> Any:
     RuntimeError, safetensors' and json's own, ImportError for remote code.
 
     Args:
-        what: what is loaded, for the message.
+        what: words for the thing that is loaded, for the message.
         load: function that calls the library.
         advice: end of the message.
 

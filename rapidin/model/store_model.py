@@ -18,25 +18,26 @@ from rapidin.errors import GradientError, ModelError, RowError, SettingError
 from rapidin.model.borrowed import BorrowedNetwork
 from rapidin.model.fingerprints import check_same, fingerprint
 from rapidin.model.generation import generate
-from rapidin.model.loading import Tokenizer, load_model, load_tokenizer
+from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.model.locating import absolute_place
 from rapidin.records import Query, Sample
 from rapidin.settings import ModelSettings, Part
 from rapidin.storage import Store
-from rapidin.text import EncodedSample, Encoder, TextSample, tokens_in_spans
+from rapidin.text import EncodedSample, Encoder, TextSample, Tokenizer, tokens_in_spans
 
 
 @dataclass(frozen=True, slots=True)
 class ModelParts:
-    """What a `StoreModel` computes with; it is used inside `StoreModel.exclusive` only.
+    """The parts that a `StoreModel` computes with; they may be used inside `StoreModel.exclusive` only.
 
     Attributes:
         module: the network, in evaluation mode.
-        encoder: turns text into token ids, as at ingest.
-        engine: computes gradients of the traced parameters, and their RapidGrads.
-        budget: limits how many tokens are computed together, to begin with.
-        batches: computes RapidGrads in batches that fit into memory.
-        explainer: computes exact influences.
+        encoder: encoder that turns text into token ids, as at ingest.
+        engine: engine of the gradients of the traced parameters, and of RapidGrads.
+        budget: limit of the tokens that are computed together, to begin with.
+        batches: runner that computes RapidGrads in batches that fit into memory.
+        explainer: explainer that computes exact influences.
+        token_queries: queries of single target tokens, which remember how much fitted into memory before.
     """
 
     module: nn.Module
@@ -45,6 +46,7 @@ class ModelParts:
     budget: TokenBudget
     batches: BatchRunner
     explainer: Explainer
+    token_queries: TokenQueries
 
 
 class StoreModel:
@@ -54,10 +56,10 @@ class StoreModel:
 
     Args:
         store: the store; it is not closed here.
-        model: where the model is now, if it has moved since the store was built; or the network itself, see
-            `rapidin.model.borrowed`.
-        tokenizer: the tokenizer of a network that is given; None: the one at the model's place is loaded.
-        adapter: where the adapter is now, if it has moved.
+        model: directory or hub id of the model, if it has moved since the store was built; or the network itself,
+            see `rapidin.model.borrowed`.
+        tokenizer: tokenizer of the network that is given; None to load the tokenizer from the model's place.
+        adapter: directory or hub id of the adapter, if it has moved.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``.
         tokens_per_batch: number of padded tokens computed together; it is halved when memory runs out.
         trust_remote_code: whether the checkpoint's own Python code may run; it is never remembered.
@@ -68,16 +70,16 @@ class StoreModel:
         SettingError: a tokenizer was given without a network, or an adapter's place with one.
 
     Attributes:
-        lock: the lock that every method holds. An application takes it while it uses a network that it has lent;
-            for the thread that holds it, taking it again is free.
-        settings: the model's settings, with the places where it is now.
+        lock: lock that every method holds. An application takes it while it uses a network that it has lent; a
+            thread that holds it may take it again.
+        settings: settings of the model, with its present places.
         tokenizer: the model's tokenizer.
         traced: the traced parameters.
         gradient: settings of the gradients that the store's vectors were made from.
         projection: the store's projection of their gradients.
         device: the device of the first traced parameter.
-        tokens_per_batch: as given; other checkpoints of the same model are computed with it, too.
-        trust_remote_code: as given; other checkpoints of the same model are loaded with it, too.
+        tokens_per_batch: value of the argument, which other checkpoints of the same model are computed with, too.
+        trust_remote_code: value of the argument, which other checkpoints of the same model are loaded with, too.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class StoreModel:
             held = self._held
             if held is not None:
                 for sample in store.list(limit=1):
-                    encoder.encode_stored(sample)  # raises where the tokenizer is another
+                    encoder.encode_stored(sample)  # raises an error if the tokenizer is another
             module = load_model(self.settings, device, trust_remote_code).model if held is None else held.module
             self.traced = settings.traced
             self.gradient, self.projection = settings.gradient, settings.projection
@@ -131,7 +133,13 @@ class StoreModel:
         self.tokens_per_batch = tokens_per_batch
         budget = TokenBudget.for_device(tokens_per_batch, engine.device, self.projection.dimension)
         self._parts = ModelParts(
-            module, encoder, engine, budget, BatchRunner(engine, budget), Explainer(module, engine, budget)
+            module,
+            encoder,
+            engine,
+            budget,
+            BatchRunner(engine, budget),
+            Explainer(module, engine, budget),
+            TokenQueries(engine, budget),
         )
 
     def __enter__(self) -> Self:
@@ -141,7 +149,7 @@ class StoreModel:
         self.close()
 
     def close(self) -> None:
-        """Let go of the model; a network that was given is as it was before."""
+        """Release the model; a network that was given is put back into its former state."""
         with self.lock:
             self._parts.engine.close()
             if self._held is not None:
@@ -149,7 +157,7 @@ class StoreModel:
 
     @contextmanager
     def exclusive(self) -> Iterator[ModelParts]:
-        """Give the model's parts to one thread, for a computation that no method offers; others wait meanwhile."""
+        """Lend the model's parts to one thread for a computation that no method offers; other threads wait."""
         with self.lock:
             yield self._parts
 
@@ -163,7 +171,7 @@ class StoreModel:
             return parts.encoder.encode_stored(sample)
 
     def token_spans(self, encoded: EncodedSample) -> list[tuple[int, int]]:
-        """Find where each token of a sample stands in its prompt and response together."""
+        """Find the span of each token of a sample in its prompt and response together."""
         with self.exclusive() as parts:
             return parts.encoder.token_spans(encoded)
 
@@ -187,7 +195,7 @@ class StoreModel:
 
         Args:
             sample: the query.
-            max_new_tokens: length in tokens of the longest answer that the model may write.
+            max_new_tokens: maximum number of tokens of an answer that the model writes.
             spans: parts of the generation to ask about, see `rapidin.settings.SearchOptions`; empty: all of it.
 
         Raises:
@@ -222,6 +230,7 @@ class StoreModel:
         return query, encoded
 
     def _answered(self, parts: ModelParts, sample: TextSample, max_new_tokens: int) -> EncodedSample:
+        """Let the model answer a query, and encode the query with this answer."""
         prompt = parts.encoder.encode_prompt(sample)
         room = min(max_new_tokens, parts.encoder.max_length - len(prompt))
         answer = generate(parts.module, self.tokenizer, prompt, room)
@@ -229,7 +238,7 @@ class StoreModel:
             raise RowError(
                 sample.file, sample.row, "the model answers nothing to this prompt: give a generation", sample.id
             )
-        # The ids are those that the model wrote; tokenising its text again need not give them.
+        # The ids are those that the model wrote, because tokenising its text might give others.
         return EncodedSample(
             id=sample.id,
             ids=(*prompt, *answer.ids),
@@ -261,9 +270,10 @@ class StoreModel:
             GradientError: a token's gradient is not finite.
         """
         with self.exclusive() as parts:
-            return TokenQueries(parts.engine, parts.budget).vectors(query)
+            return parts.token_queries.vectors(query)
 
     def _check_fingerprint(self, store: Store) -> None:
+        """Make sure that the model on disk is the one that the store was built with."""
         found = fingerprint(self.settings)
         if found is None:
             raise ModelError(

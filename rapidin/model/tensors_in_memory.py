@@ -1,8 +1,8 @@
 """Comparison of a network in memory with the fingerprint of a checkpoint's files.
 
-`fingerprints` digests the tensors of files, this module those of memory. A digest does not tell the type that a
-tensor has in the file. So a tensor is digested as it is and in every other type that holds all its values: a
-float32 network may come from a checkpoint in bfloat16.
+`fingerprints` digests the tensors of files, and this module digests tensors in memory. A digest does not show
+which type a tensor has in its file. So a tensor is digested in its own type and in every other type that holds all
+its values, because a float32 network may come from a checkpoint in bfloat16.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""Types by the names that safetensors gives them: https://huggingface.co/docs/safetensors/index#format."""
+"""Names of types in safetensors files, see https://huggingface.co/docs/safetensors/index#format."""
 _OTHER_TYPES = {
     torch.float64: (torch.float32, torch.bfloat16, torch.float16),
     torch.float32: (torch.bfloat16, torch.float16),
@@ -44,7 +44,7 @@ _LOSSY = (torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a comparison of a network with a fingerprint has shown.
+    """The result of comparing a network with a fingerprint.
 
     Attributes:
         same: number of weight tensors that are equal.
@@ -80,6 +80,13 @@ def compare_with_fingerprint(module: nn.Module, expected: Fingerprint) -> Compar
 
 
 def _comparison(tensors: Mapping[str, Tensor], expected: Mapping[str, str], what: str) -> Comparison:
+    """Compare the tensors of a model or adapter with the digests of a checkpoint.
+
+    Args:
+        tensors: tensors in memory by name.
+        expected: digests by tensor name.
+        what: ``model`` or ``adapter``, for the clause about a difference.
+    """
     same = 0
     low = False  # whether the checkpoint is known to hold tensors in low precision
     rounded: list[str] = []
@@ -94,7 +101,7 @@ def _comparison(tensors: Mapping[str, Tensor], expected: Mapping[str, str], what
             low = low or form.dtype in _LOSSY
         else:
             (rounded if tensor.dtype in _LOSSY else changed).append(name)
-    if not low:  # then all of these may have been rounded
+    if not low:  # the checkpoint may be more precise, so all of these may have been rounded
         unknown, rounded = unknown + len(rounded), []
     different = sorted([*rounded, *changed])
     if not different:
@@ -124,7 +131,7 @@ def _adapter_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _settings_of(module: Any) -> str:
-    """Return the digest of what the active adapter's configuration says about how its weights act."""
+    """Digest the part of the active adapter's configuration that decides how its weights act."""
     config = module.peft_config[module.active_adapter].to_dict()
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     return digest_of_settings(json.loads(json.dumps(plain, default=str)))

@@ -1,7 +1,8 @@
-"""The training loop of small models: AdamW, a warm-up and a cosine, rows in batches of about one length.
+"""The training loop of small models: AdamW, a warm-up and a cosine, rows in batches of about equal length.
 
-The demo trains its model with it, and ``rapidin evaluate lds`` trains the models that tell whether influence is
-right. The caller gives the way to a model's logits, because what is quickest depends on the model.
+The demo trains its model with this loop, and ``rapidin evaluate lds`` trains the models that measure whether
+influences are right. The caller gives a function that computes a model's loss, because the quickest way to it
+depends on the model.
 
 Shape letters: g target tokens · v vocabulary.
 """
@@ -32,8 +33,8 @@ class Schedule:
     """How a model is trained.
 
     Attributes:
-        epochs_all: number of epochs with the loss on every token, which teach what words there are.
-        epochs_response: number of epochs after them, with the loss on the targets only.
+        epochs_all: number of epochs with the loss on every token, in which the model learns the words.
+        epochs_response: number of epochs that follow, with the loss on the targets only.
         batch: number of rows in a step.
         learning_rate: highest learning rate.
         final_rate: share of the highest learning rate that the rate falls to, along a cosine.
@@ -127,6 +128,7 @@ def mean_loss(logits: Tensor, batch: TargetBatch) -> Tensor:
 
 
 def _learning_rate(step: int, steps: int, schedule: Schedule) -> float:
+    """Compute the learning rate of a step, counted from 0, among all `steps`."""
     cosine = (1 + math.cos(math.pi * step / steps)) / 2
     decayed = schedule.final_rate + (1 - schedule.final_rate) * cosine
     return schedule.learning_rate * decayed * min(1.0, (step + 1) / schedule.warm_up)

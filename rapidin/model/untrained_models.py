@@ -1,4 +1,4 @@
-"""Models of a checkpoint's architecture with random weights, and the saving of what they become by training."""
+"""Models with the architecture of a checkpoint and random weights, and the saving of trained models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rapidin.model.loading import library_call
 
 
 def untrained_model(place: str, seed: int, trust_remote_code: bool = False) -> nn.Module:
-    """Make a causal language model of an architecture with random weights in float32.
+    """Make a causal language model with the architecture of a checkpoint and random weights in float32.
 
     Args:
         place: directory or hub id of a checkpoint; only its configuration is read.
@@ -37,6 +37,10 @@ def untrained_model(place: str, seed: int, trust_remote_code: bool = False) -> n
 
 def save_model(model: Any, directory: Path) -> None:
     """Save a model so that transformers can load it.
+
+    Args:
+        model: a model of transformers.
+        directory: directory to save it to; it is created if it does not exist.
 
     Raises:
         ModelError: the directory cannot be written.

@@ -40,10 +40,10 @@ from .samples import (
 )
 from .store_reports import (
     CompactReport as CompactReport,
+    DerivedInfo as DerivedInfo,
+    DerivedReport as DerivedReport,
     ExportReport as ExportReport,
     ImportReport as ImportReport,
-    IndexInfo as IndexInfo,
-    IndexReport as IndexReport,
     RecodeReport as RecodeReport,
     SegmentInfo as SegmentInfo,
     StoreInfo as StoreInfo,

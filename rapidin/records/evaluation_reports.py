@@ -1,4 +1,4 @@
-"""Small frozen records of what evaluations found; ``--json`` prints them with these names.
+"""Records of what evaluations found; ``--json`` prints them with these names.
 
 Every `Interval` is printed as an object with ``mean``, ``low`` and ``high``. Seconds are wall-clock time, and
 memory is counted in bytes.
@@ -15,7 +15,7 @@ class Interval:
 
     Attributes:
         mean: mean over the queries.
-        low, high: bounds of the 95 % interval; None where there is a single query, which cannot tell them.
+        low, high: bounds of the 95 % interval; None if there is only one query, which has no interval.
     """
 
     mean: float
@@ -36,8 +36,8 @@ class EndsQuality:
         k: number of samples at each end of the ranking.
         auprc, auroc: measures of the k best and the k worst samples, see `rapidin.evaluation.metrics`.
         precision: share of relevant samples among the k best.
-        auprc_behind: auPRC of ``rapidin`` less that of this method on the same queries; negative where the method
-            is better.
+        auprc_behind: auPRC of ``rapidin`` minus that of this method on the same queries; it is negative if the
+            method is better.
         overlap: share of the method's k best samples that are among rapidin's k best.
     """
 
@@ -63,7 +63,7 @@ class MethodCost:
 
     Attributes:
         preparation: seconds of the work on the training samples that is done once: caching for a method of the
-            store, counting words or embedding texts for others; 0 where nothing can be kept.
+            store, counting words or embedding texts for others; 0 if nothing can be kept.
         seconds_alone: seconds for the first query when it is asked by itself; None if it was not.
         seconds_together: seconds for each query when many are asked together.
         memory: maximum number of bytes by which the process grew; None if unknown.
@@ -71,7 +71,7 @@ class MethodCost:
         pays_from: number of queries, asked one by one, from which rapidin's caching and searching takes less time
             than this method; None if that never happens, is unknown, or the method is one of the store itself.
         pays_from_together: the corresponding number for queries that are asked together.
-        resumed: whether the scores and these figures come from former runs.
+        resumed: whether the scores and these figures come from earlier runs.
     """
 
     preparation: float
@@ -86,7 +86,7 @@ class MethodCost:
 
 @dataclass(frozen=True, slots=True)
 class MethodQuality:
-    """What a method found in `rapidin evaluate backdoor`.
+    """The result of a method in `rapidin evaluate backdoor`.
 
     Attributes:
         name: name of the method.
@@ -111,7 +111,7 @@ class MethodQuality:
 
 @dataclass(frozen=True, slots=True)
 class CachingCost:
-    """Time that computing the store's vectors takes.
+    """Time that it takes to compute the store's vectors.
 
     Attributes:
         seconds: seconds for all samples that were ranked.
@@ -124,7 +124,7 @@ class CachingCost:
 
 @dataclass(frozen=True, slots=True)
 class BackdoorReport:
-    """What `rapidin evaluate backdoor` found.
+    """The result of `rapidin evaluate backdoor`.
 
     Attributes:
         store: path of the store.
@@ -134,7 +134,7 @@ class BackdoorReport:
         queries: number of queries that were asked.
         generated: number of queries that the model answered itself.
         left_out: number of rows of the query file that carry another value of the label.
-        caching: time that computing the store's vectors takes.
+        caching: time that it takes to compute the store's vectors.
         methods: results by method, ``rapidin`` first.
         verdict: one sentence about which methods are better than rapidin.
     """
@@ -159,7 +159,7 @@ class TracedAt:
         k: number of samples at the top of the ranking.
         whole: share when the whole generation is asked about.
         span: share when only its wrong words are asked about.
-        gain: `span` less `whole`, on the same queries.
+        gain: `span` minus `whole`, on the same queries.
     """
 
     k: int
@@ -170,7 +170,7 @@ class TracedAt:
 
 @dataclass(frozen=True, slots=True)
 class MethodTracing:
-    """What a method found in `rapidin evaluate trace`.
+    """The result of a method in `rapidin evaluate trace`.
 
     Attributes:
         name: name of the method.
@@ -189,7 +189,7 @@ class MethodTracing:
 
 @dataclass(frozen=True, slots=True)
 class TraceReport:
-    """What `rapidin evaluate trace` found; attributes of the same name mean what they mean in `BackdoorReport`."""
+    """The result of `rapidin evaluate trace`; its attributes mean what those of `BackdoorReport` mean."""
 
     store: str
     label: str
@@ -203,7 +203,7 @@ class TraceReport:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What another projection dimension would give.
+    """The fidelity that another projection dimension would give.
 
     Attributes:
         dimension: projection dimension K.
@@ -287,7 +287,7 @@ class MethodLds:
 
 @dataclass(frozen=True, slots=True)
 class LdsReport:
-    """What `rapidin evaluate lds` found: linear datamodeling scores of some methods.
+    """The result of `rapidin evaluate lds`: linear datamodeling scores of some methods.
 
     Attributes:
         store: path of the store.
@@ -297,9 +297,9 @@ class LdsReport:
         fraction: share of the samples in each subset.
         loss_mean: mean loss of the queries under the retrained models.
         loss_spread: standard deviation over the models of a query's loss, averaged over queries.
-        training_seconds: seconds that retraining took in this run, without what former runs have done.
+        training_seconds: seconds that retraining took in this run, without the work of earlier runs.
         work: directory of losses and logs.
-        methods: results by method, in the order asked for.
+        methods: results by method, in the order in which they were asked for.
     """
 
     store: str

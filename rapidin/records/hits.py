@@ -1,4 +1,4 @@
-"""What a search finds: samples, their influences, and those of single tokens.
+"""Records of what a search finds: samples, their influences, and the influences of single tokens.
 
 Equations are those of Lin et al. 2024 (arXiv 2405.11724).
 """
@@ -14,7 +14,7 @@ from pydantic import computed_field
 from rapidin.records.samples import Sample, Span, WhereComputed
 
 Measure = Literal["cosine"]
-"""What a score measures: ``cosine`` is the mean over parameter tensors of the cosine between two gradients."""
+"""Meaning of a score: ``cosine`` is the mean over parameter tensors of the cosine between two gradients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class TokenInfluence:
     """The part that one token, or one word, of a text has in an influence.
 
     Attributes:
-        token: its characters, as they stand in the text; empty for a token without any, such as the end of a
-            sequence.
-        start, end: where they stand in the text, the first character and the one behind the last.
+        token: characters of the token as they are in the text; empty for a token that has none, such as the end of
+            a sequence.
+        start, end: offsets in the text of the token's first character, and after its last character.
         influence: signed influence; the values of all tokens of a text add up to the influence of the whole.
     """
 
@@ -39,15 +39,15 @@ class Hit(Sample):
     """A training sample found by a search, with its influence on the generation.
 
     Attributes:
-        rank: place among the hits of its end, counted from 1, by `score`.
+        rank: place by `score` among the proponents, or among the opponents, counted from 1.
         estimate: influence estimated from RapidGrads (Eq. 5); with layer-wise normalisation it lies in [−1, 1] up
             to noise.
-        exact: influence computed from the gradients themselves; None: not computed.
+        exact: influence computed from the gradients themselves; None if it was not computed.
         token_influences: target tokens of the sample's text with their influences on the generation (Eq. 6), which
-            add up to `exact`; empty: not computed. Offsets count in `text`.
-        words: the influences of tokens added up to words.
-        matrix: influence of each of `token_influences` on each target token of the generation (Eq. 8): a row for
-            each of `SearchResult.generation_tokens`; empty: not computed.
+            add up to `exact`; empty if they were not computed. Offsets count in `text`.
+        words: words of the sample's text, with the influences of their tokens added up.
+        matrix: influence of each of `token_influences` on each target token of the generation (Eq. 8), with a row
+            for each of `SearchResult.generation_tokens`; empty if it was not computed.
     """
 
     rank: int
@@ -59,7 +59,7 @@ class Hit(Sample):
 
     @classmethod
     def of(cls, sample: Sample, rank: int, estimate: float, **computed: Any) -> Self:
-        """Make the hit of a sample; `computed` are the other fields of a hit."""
+        """Make a hit from a sample; `computed` are the other fields of a hit."""
         own = {one.name: getattr(sample, one.name) for one in fields(Sample)}
         return cls(**own, rank=rank, estimate=estimate, **computed)
 
@@ -75,16 +75,15 @@ class Query:
     """A generation whose influences were asked for.
 
     Attributes:
-        id: the row's id, or a number from 0.
-        prompt: text the model was given.
-        generation: text it answered, or was said to have answered.
+        id: id of the query's row, or a number from 0.
+        prompt: text that the model was given.
+        generation: text that the model answered, now or according to the caller.
         generated: whether the model wrote the generation in this search.
-        tokens: length in tokens.
+        tokens: number of tokens of prompt and generation.
         targets: number of tokens of the generation.
         truncated: whether tokens were cut off.
         metadata: the other fields of the query's row.
-        spans: parts of `generation` that alone were asked about, as first character and the one behind the last;
-            empty: all of it.
+        spans: parts of `generation` that the search is limited to; empty if it asks about the whole generation.
     """
 
     id: str
@@ -100,12 +99,12 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class TokenResult:
-    """What one target token of the generation goes back to (Eq. 7).
+    """The training samples behind one target token of the generation (Eq. 7).
 
     Attributes:
-        token: its characters; empty for the end of a sequence.
-        start, end: where they stand in the generation.
-        proponents: hits from the largest influence on this token down. Influences of a sample on all tokens add up
+        token: characters of the token; empty for the end of a sequence.
+        start, end: offsets in the generation of the token's first character, and after its last character.
+        proponents: hits from the largest influence on this token down. A sample's influences on all tokens add up
             to its influence on the generation.
         opponents: hits from the smallest influence up.
     """
@@ -119,20 +118,20 @@ class TokenResult:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What one query found.
+    """The samples that one query found.
 
     Attributes:
-        query: what was asked.
+        query: the query that was asked.
         proponents: hits from the largest influence down.
         opponents: hits from the smallest influence up; empty unless asked for.
         index: ``exact``, or the name of the index that chose the candidates.
-        measure: what the scores measure.
-        by_token: hits of every target token of the generation by itself; empty: not asked for.
-        generation_tokens: target tokens of the generation, which the rows of `Hit.matrix` stand for, with the sum
-            of the shown proponents' influences on each; empty: not computed.
+        measure: meaning of the scores.
+        by_token: hits of every target token of the generation by itself; empty unless asked for.
+        generation_tokens: target tokens of the generation, one for each row of `Hit.matrix`, with the sum of the
+            shown proponents' influences on each; empty if they were not computed.
         explained: how the influences of tokens were computed: ``forward mode``, ``central differences`` or
-            ``one backward pass per token``, with ``along the query's RapidGrad`` behind it where memory did not
-            suffice for the gradient; None: they were not computed.
+            ``one backward pass per token``, followed by ``along the query's RapidGrad`` if memory did not suffice
+            for the gradient; None if they were not computed.
     """
 
     query: Query

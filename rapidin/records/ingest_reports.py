@@ -1,4 +1,4 @@
-"""What an ingest is about to do, and what it did."""
+"""Records of what an ingest is about to do, and of what it did."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What an ingest is about to do.
+    """The work that an ingest is about to do.
 
     Attributes:
         samples: number of samples whose gradients will be computed.
@@ -28,7 +28,14 @@ class Preflight:
 
 @dataclass(frozen=True, slots=True)
 class RowFailure:
-    """A row left out by ``--on-error skip``, and why."""
+    """A row that ``--on-error skip`` left out, and the reason.
+
+    Attributes:
+        file: the data file, as the user named it.
+        row: number of the row in its file, counted from 1.
+        id: the sample's id; None if the row has none.
+        reason: what is wrong and what to do.
+    """
 
     file: str
     row: int
@@ -38,21 +45,21 @@ class RowFailure:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What an ingest did.
+    """The result of an ingest.
 
     Attributes:
-        added: new samples.
-        replaced: samples whose text had changed; their old vectors are gone.
-        updated: samples whose metadata alone had changed.
-        skipped: rows that were in the store already.
-        failed: number of rows left out because of an error; `failures` has them.
-        truncated: samples of this run that were cut to the maximum length.
-        samples_total: live samples in the store afterwards.
+        added: number of new samples.
+        replaced: number of samples whose text had changed; their old vectors are gone.
+        updated: number of samples of which only the metadata had changed.
+        skipped: number of rows that were in the store already.
+        failed: number of rows left out because of an error; `failures` lists them.
+        truncated: number of samples of this run that were cut to the maximum length.
+        samples_total: number of live samples in the store afterwards.
         tokens: number of tokens processed, without padding.
         seconds: duration of the whole run, loading the model included.
         tokens_per_second: tokens divided by the seconds spent on gradients; 0 if there were none.
         store: path of the store.
-        failures: the rows left out, and why.
+        failures: the rows that were left out, with the reasons.
     """
 
     added: int

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 def to_json(record: Any) -> Any:
     """Turn records, and tuples and mappings of them, into what ``json.dumps`` takes.
 
-    Fields of type `WhereComputed` are left out while they are empty.
+    Fields of type `WhereComputed` are left out if they are empty.
     """
     if is_dataclass(record) and not isinstance(record, type):
         return _adapter(type(record)).dump_python(record, mode="json")

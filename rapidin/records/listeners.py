@@ -1,4 +1,4 @@
-"""How work tells what it has done while it runs; the command line draws it, a program may log or ignore it."""
+"""Listeners: running work tells them its progress. The command line draws it, and a program may ignore it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class IngestListener:
     """Base of the listeners of an ingest; its methods do nothing."""
 
     def reading(self, rows: int) -> None:
-        """So many rows were read so far."""
+        """This number of rows was read so far."""
 
     def planned(self, preflight: Preflight) -> None:
         """The data was read; nothing was computed yet."""
@@ -23,10 +23,10 @@ class IngestListener:
         """The model is about to be loaded."""
 
     def computing(self, processes: int) -> None:
-        """The model is loaded, in so many processes, and computing begins."""
+        """The model is loaded, in this number of processes, and computing begins."""
 
     def advanced(self, samples: int, tokens: int) -> None:
-        """The gradients of so many more samples are done."""
+        """The gradients of this number of further samples and tokens are done."""
 
     def committed(self, samples: int) -> None:
-        """One commit stored so many samples for good."""
+        """One commit stored this number of samples for good."""

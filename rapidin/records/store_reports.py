@@ -1,4 +1,4 @@
-"""What a store holds, and what work on a whole store did."""
+"""Records of what a store holds, and of what work on a whole store did."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class SegmentInfo:
 
     Attributes:
         name: name of the file under ``segments/``.
-        rows: vectors in it, deleted ones included.
-        live: vectors of samples that were not deleted or replaced.
+        rows: number of vectors in the file, including those of deleted samples.
+        live: number of vectors of samples that were not deleted or replaced.
         bytes: size of the file.
         checksum: XXH3-128 of the file, hexadecimal.
     """
@@ -31,16 +31,16 @@ class SegmentInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexInfo:
-    """A way of searching a store, ``exact``, which needs nothing, or an index; or other data derived from it.
+class DerivedInfo:
+    """Derived data of a store, such as an index, or the way of searching ``exact``, which needs no data.
 
     Attributes:
-        name: ``exact``, or the kind of the index.
-        covered: number of live samples that it knows.
-        uncovered: number of live samples that a search compares exactly besides.
-        bytes: size of its files.
-        parameters: what it was built with, and what was measured then.
-        advice: what should be done about it; None: nothing.
+        name: name of the kind of derived data, or ``exact``.
+        covered: number of live samples that the derived data knows.
+        uncovered: number of live samples that it does not know; a search by an index compares them exactly.
+        bytes: size of the files of the derived data.
+        parameters: settings that it was built with, and figures that were measured then.
+        advice: what the user should do about it; None if nothing needs to be done.
     """
 
     name: str
@@ -52,17 +52,17 @@ class IndexInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexReport:
-    """What building an index did.
+class DerivedReport:
+    """The result of building derived data, such as an index.
 
     Attributes:
-        name: kind of the index.
+        name: name of the kind.
         trained: whether it was built from scratch; if not, the existing one was extended.
         added: number of live samples that this run covered.
-        covered, uncovered, bytes, parameters, advice: see `IndexInfo`.
+        covered, uncovered, bytes, parameters, advice: see `DerivedInfo`.
         seconds: duration of the run.
-        repaired: number of its files and database rows that were missing, damaged or altered, and were
-            written again.
+        repaired: number of files and database rows of the derived data that were missing, damaged or altered, and
+            were written again.
     """
 
     name: str
@@ -79,7 +79,7 @@ class IndexReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreInfo(StatedSettings):
-    """What a store holds, with the settings that it was created with.
+    """The contents of a store, with the settings that it was created with.
 
     Attributes:
         path: directory of the store.
@@ -93,7 +93,8 @@ class StoreInfo(StatedSettings):
             that may need them deletes them.
         format_version: version of the store's format.
         created: time of creation.
-        indexes: ways to search, the exact one first.
+        indexes: ways to search the store, the exact one first.
+        derived: derived data that is no index.
         segments: files of vectors.
         metadata_fields: names of the metadata fields.
     """
@@ -108,15 +109,15 @@ class StoreInfo(StatedSettings):
     bytes_unnamed: int
     format_version: int
     created: str
-    indexes: tuple[IndexInfo, ...]
-    derived: tuple[IndexInfo, ...]
+    indexes: tuple[DerivedInfo, ...]
+    derived: tuple[DerivedInfo, ...]
     segments: tuple[SegmentInfo, ...]
     metadata_fields: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What checking a store found.
+    """The result of checking a store.
 
     Attributes:
         samples: number of live samples.
@@ -135,15 +136,16 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """What a compaction did.
+    """The result of a compaction.
 
     Attributes:
         segments_before, segments_after: number of files of vectors.
-        removed: number of deleted or replaced samples that left the files.
+        removed: number of deleted or replaced samples whose vectors were removed from the files.
         bytes_before, bytes_after: size of vectors and database, as the store counts them; files that a reader
             still uses are removed later.
         seconds: duration of the work.
-        uncovered: number of live samples that each index covered before and does not cover any more, by index.
+        uncovered: number of live samples that derived data covered before and does not cover any more, by kind.
+        notes: sentences that say how to extend that derived data.
     """
 
     segments_before: int
@@ -153,11 +155,12 @@ class CompactReport:
     bytes_after: int
     seconds: float
     uncovered: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What an export wrote.
+    """The result of an export.
 
     Attributes:
         path: directory of the export.
@@ -178,13 +181,13 @@ class ExportReport:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did.
+    """The result of an import.
 
     Attributes:
-        added: new samples.
-        replaced: samples whose content differed; their old vectors are gone.
-        skipped: samples that were in the store already; their metadata was brought up to date.
-        samples_total: live samples in the store afterwards.
+        added: number of new samples.
+        replaced: number of samples whose content differed; their old vectors are gone.
+        skipped: number of samples that were in the store already; their metadata was brought up to date.
+        samples_total: number of live samples in the store afterwards.
     """
 
     added: int
@@ -195,11 +198,11 @@ class ImportReport:
 
 @dataclass(frozen=True, slots=True)
 class RecodeReport:
-    """What recoding a store made.
+    """The result of recoding a store.
 
     Attributes:
         samples: number of samples in the new store.
-        bits: bits that hold a number of its vectors.
+        bits: number of bits of each number in the new store's vectors.
         bytes_before, bytes_after: size of the vectors, in the old store and in the new one.
         seconds: duration of the work.
         notes: sentences about derived data of the old store that the new one does not have.

@@ -1,6 +1,6 @@
-"""Results of searches as one HTML page that opens from disk, asks nothing of a network and can be mailed.
+"""Reports: search results as one HTML page, which opens from disk, needs no network and can be sent by mail.
 
-Knows records; not where their numbers come from.
+This package knows records, but not where their numbers come from.
 """
 
 import lazy_loader

@@ -19,7 +19,14 @@ from rapidin.text import Word, group_into_words
 
 
 class SampleTable:
-    """Every sample of a page once, in however many lists it stands."""
+    """The samples of a page, each once, even if it is in several lists.
+
+    Args:
+        own: begin and end of each prompt's own part, by the prompt.
+
+    Attributes:
+        rows: the samples as plain data; a sample's number is its position here.
+    """
 
     def __init__(self, own: Mapping[str, tuple[int, int]]) -> None:
         self._own = own
@@ -27,7 +34,7 @@ class SampleTable:
         self.rows: list[dict[str, Any]] = []
 
     def place(self, sample: Sample) -> int:
-        """The sample's number on the page."""
+        """Return the sample's number on the page; a new sample is added."""
         key = (sample.id, sample.content_hash, sample.file, sample.row)
         if key not in self._places:
             self._places[key] = len(self.rows)
@@ -42,7 +49,7 @@ class SampleTable:
             "split": units(len(sample.prompt)),
             "own": units.span(*self._own[sample.prompt]),
             "metadata": _metadata(sample.metadata),
-            "file": Path(sample.file).name,  # reports are sent to others
+            "file": Path(sample.file).name,  # without its directory, because reports are sent to others
             "row": sample.row,
             "tokens": sample.tokens,
             "targets": sample.targets,
@@ -51,7 +58,7 @@ class SampleTable:
 
 
 def page_data(results: Sequence[SearchResult]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Samples of the page, and its queries, which name samples by their number."""
+    """Turn results into the page's samples and its queries, which name samples by their number."""
     prompts = chain(
         (result.query.prompt for result in results),
         (hit.prompt for result in results for hit in _all_hits(result)),
@@ -94,7 +101,7 @@ def _query(result: SearchResult, table: SampleTable, own: Mapping[str, tuple[int
 
 
 def _without_blanks(text: str, word: Word) -> tuple[int, int]:
-    """Where a word begins and ends without the white space around it; a word of white space keeps it."""
+    """Find where a word begins and ends without the white space around it; a word of white space keeps it."""
     characters = text[word.start : word.end]
     if not characters.strip():
         return word.start, word.end
@@ -108,7 +115,7 @@ _TargetToken = tuple[tuple[int, int], int | None, TokenResult | None]
 
 
 def _target_tokens(result: SearchResult) -> list[_TargetToken]:
-    """Target tokens of the generation in order: span, row of the matrices, hits of the token."""
+    """List the target tokens of the generation in order: span, row of the matrices, hits of the token."""
     rows = _by_place(result.generation_tokens)
     found = _by_place(result.by_token)
     places = sorted({*rows, *found})
@@ -118,7 +125,7 @@ def _target_tokens(result: SearchResult) -> list[_TargetToken]:
 
 
 def _by_place(tokens: Iterable[TokenInfluence | TokenResult]) -> dict[tuple[int, int, int], int]:
-    """Positions of tokens by their spans; a third number tells tokens of one span apart, bytes of a character."""
+    """Map spans to positions of tokens; a third number separates tokens of one span (bytes of a character)."""
     places: dict[tuple[int, int, int], int] = {}
     for index, token in enumerate(tokens):
         number = 0
@@ -132,7 +139,7 @@ def _hit(hit: Hit, rows: int) -> dict[str, Any]:
     parts = hit.token_influences or hit.words
     widths = {len(row) for row in hit.matrix}
     if hit.matrix and (len(hit.matrix) != rows or widths != {len(hit.token_influences)}):
-        raise ValueError(f"sample {hit.id!r}: its matrix does not fit the tokens")
+        raise ValueError(f"sample {hit.id!r}: its matrix has other rows or columns than there are tokens")
     return {
         "rank": hit.rank,
         "estimate": _number(hit.estimate),
@@ -146,7 +153,7 @@ def _hit(hit: Hit, rows: int) -> dict[str, Any]:
 def _token_hits(
     found: TokenResult | None, table: SampleTable, details: dict[int, dict[str, Any]]
 ) -> list[list[Any]]:
-    """Samples behind one token: number, score, and influences of the sample's tokens on it if they are known."""
+    """List the samples behind one token: number, score, and influences of the sample's tokens on it, if known."""
     entries: dict[int, list[Any]] = {}
     for hit in (*found.proponents, *found.opponents) if found else ():
         place = table.place(hit)
@@ -169,7 +176,7 @@ def _parts(sample: Sample, tokens: Sequence[TokenInfluence]) -> list[list[int]]:
 
 
 def _packed(matrix: Sequence[Sequence[float]]) -> str | None:
-    """A matrix as little-endian 32-bit numbers in base64: half of what digits take, and quick to read."""
+    """Write a matrix as little-endian 32-bit numbers in base64: half as long as digits, and quick to read."""
     if not matrix:
         return None
     numbers = array("f", chain.from_iterable(matrix))
@@ -179,7 +186,7 @@ def _packed(matrix: Sequence[Sequence[float]]) -> str | None:
 
 
 def _number(value: float | None) -> float | None:
-    """Six digits of a number; JSON has none that is not finite."""
+    """Round a number to six digits; None if it is not finite, because JSON has no such numbers."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 

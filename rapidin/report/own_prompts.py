@@ -1,6 +1,6 @@
-"""The part of a prompt that is its own, without what a template puts around every prompt.
+"""The own part of each prompt, without the text that a template puts around every prompt.
 
-No template is known here: lines with which another prompt also begins or ends are not a prompt's own.
+This module knows no templates. It takes away the lines with which another prompt also begins or ends.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise, takewhile
 
-# Nobody reads further to see whether two prompts are the same; it bounds the work on huge ones.
+# Number of characters that are compared at each end, which limits the work on huge prompts.
 _COMPARED = 4_000
 
 
 def own_parts(prompts: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Begin and end of each prompt's own part, without white space around it."""
+    """Find begin and end of each prompt's own part, without the white space around it."""
     distinct = sorted(set(prompts))
     beginnings = _shared(distinct)
     reversed_ends = _shared(sorted(prompt[-_COMPARED:][::-1] for prompt in distinct))
@@ -24,7 +24,7 @@ def own_parts(prompts: Iterable[str]) -> dict[str, tuple[int, int]]:
 
 
 def _shared(texts: list[str]) -> dict[str, int]:
-    """Number of characters of the whole lines that each of the sorted texts shares with a neighbour."""
+    """Count the characters of the whole lines that each of the sorted texts shares with a neighbour."""
     shared = dict.fromkeys(texts, 0)
     for one, other in pairwise(texts):
         pairs = zip(one[:_COMPARED], other, strict=False)

@@ -1,6 +1,6 @@
-"""Assembly of pages: a template, styles and scripts become one text that needs nothing from outside.
+"""Assembly of pages: a template, styles and scripts become one text that loads nothing.
 
-Reports and the page of `rapidin.service` show results with the same parts.
+Reports and the page of `rapidin.service` show results with the parts in this package.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PageParts:
     """Templates, styles and scripts in the directories ``parts`` of some packages.
 
     Args:
-        packages: packages besides this one; a file of an earlier package replaces one of the same name.
+        packages: packages besides this one; a file of an earlier package replaces a later one's of equal name.
     """
 
     def __init__(self, *packages: str) -> None:
@@ -46,11 +46,11 @@ class PageParts:
         self._environment = Environment(loader=self._loader, autoescape=True, undefined=StrictUndefined)
 
     def page(self, template: str, scripts: Sequence[str], styles: Sequence[str] = STYLES, **values: Any) -> str:
-        """A page whose policy allows what is in it, by hashes, and nothing else.
+        """Make a page whose security policy allows, by hashes, the scripts and styles in it, and nothing else.
 
         Args:
-            template: name of a template that uses `theme`, `script`, `style`, and in its policy `script_hashes`
-                and `style_hash`.
+            template: name of a template that uses `theme`, `script` and `style`, and `script_hashes` and
+                `style_hash` in its policy.
             scripts: names of the scripts in order; one scope holds all of them.
             styles: names of the styles in order.
             values: other values that the template uses; they are escaped.
@@ -68,16 +68,16 @@ class PageParts:
         )
 
     def _inlined(self, names: Sequence[str]) -> str:
-        """Files of the packages as one text; nothing is escaped, because they are the project's own."""
+        """Join files of the packages; nothing in them is escaped, because they are the project's own."""
         return "\n".join(self._loader.get_source(self._environment, name)[0] for name in names)
 
 
 def as_json(data: Any) -> Markup:
-    """Data as JSON that cannot end the element in which it stands."""
+    """Write data as JSON that cannot end the HTML element in which it stands."""
     plain = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(plain.translate(_UNSAFE))
 
 
 def _digest(text: str) -> str:
-    """Hash by which a page's security policy names a script or style."""
+    """Compute the hash by which a page's security policy names a script or style."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"

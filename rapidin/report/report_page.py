@@ -1,4 +1,4 @@
-"""A report: a page that has its data in it."""
+"""A report: a page that contains its data."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 def render_report(
     results: Sequence[SearchResult], *, title: str | None = None, facts: Mapping[str, str] | None = None
 ) -> str:
-    """Results as an HTML page that holds all it needs, and may not load or send anything.
+    """Make an HTML page of results. It contains everything it needs, and cannot load or send anything.
 
     Args:
         results: one result for each query; if there are several, the reader picks one at the top.
         title: heading of the page.
-        facts: what else a reader should know, by name: the store, the model, how influences were computed.
+        facts: other facts for the reader, by name: the store, the model, how influences were computed.
 
     Returns:
-        HTML; the same results always give the same page.
+        HTML, which is always equal for equal results.
     """
     samples, queries = page_data(results)
     page = PageParts().page(
@@ -37,11 +37,11 @@ def render_report(
         samples=as_json(samples),
         queries=[as_json(query) for query in queries],
     )
-    # Half a character cannot be written to a file.
+    # A surrogate, which is half a character, cannot be written to a file.
     return _SURROGATES.sub("\ufffd", page)
 
 
 def _label(number: int, result: SearchResult) -> str:
-    """A query's line in the picker; isolating characters keep its direction from the rest of the line."""
+    """Make a query's line in the picker; isolating characters keep text from right to left in its place."""
     text = one_line(result.query.generation, _LONGEST_LABEL) or "(empty)"
     return f"{number} · \u2068{result.query.id}\u2069 · \u2068{text}\u2069"

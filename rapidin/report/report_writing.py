@@ -1,4 +1,4 @@
-"""A report on disk, written whole or not at all."""
+"""Writing of reports: a file is written whole or not at all."""
 
 from __future__ import annotations
 

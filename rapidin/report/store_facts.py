@@ -8,7 +8,7 @@ from rapidin.records import StoreInfo
 
 
 def report_facts(info: StoreInfo) -> dict[str, str]:
-    """Names and values for a report's head, without directories, because reports are sent to others."""
+    """Make names and values for a report's head, without directories, because reports are sent to others."""
     bits = "1 bit" if info.bits == 1 else f"{info.bits} bits"
     return {
         "Store": Path(info.path).name,

@@ -1,4 +1,4 @@
-"""Offsets as browsers count them, in units of UTF-16; a character beyond U+FFFF takes two."""
+"""Offsets as browsers count them, in units of UTF-16; a character beyond U+FFFF takes two units."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Utf16Offsets:
         )
 
     def __call__(self, offset: int) -> int:
-        """The unit at which a character begins."""
+        """Return the unit at which a character begins."""
         offset = min(max(offset, 0), self._length)
         return self._starts[offset] if self._wide else offset
 
     def span(self, start: int, end: int) -> list[int]:
-        """Both ends of a part of the text; a part that ends before it begins is empty."""
+        """Return both ends of a part of the text, in units; a part that ends before it begins is empty."""
         return [self(start), self(max(start, end))]

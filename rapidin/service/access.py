@@ -1,4 +1,4 @@
-"""Who is let in: the name a service is called by, the page a request comes from, the token."""
+"""Access to a service: the host name of a request, the page that it comes from, and its token."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class Gate:
         hosts = headers.getlist("host")
         if self._names is not None and (len(hosts) != 1 or _name(f"//{hosts[0]}") not in self._names):
             raise Problem(
-                421, "the service is not called by that name; to let it be, start it with --allow-host and a token"
+                421,
+                "this service does not answer to that host; to allow it, start it with --allow-host and a token",
             )
         origin = headers.get("origin")
         if origin is not None and not (hosts and _authority(origin) == hosts[0].lower()):

@@ -1,4 +1,4 @@
-"""Shapes of what only a service answers, for its OpenAPI; samples, results and stores are `rapidin.records`."""
+"""Shapes of answers that only a service gives, for its OpenAPI; samples and results are in `rapidin.records`."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ class ErrorAnswer(Answer):
 
 
 class State(Answer):
-    """How a service is."""
+    """The state of a service."""
 
     status: Literal["alive", "ready"]
 
 
 class LimitsAnswer(Answer):
-    """How much a request may ask for."""
+    """The limits of a request."""
 
-    body: int = Field(description="Bytes.")
-    characters: int = Field(description="Of a prompt, and of a generation.")
-    tokens: int = Field(description="Of both together.")
+    body: int = Field(description="Maximum bytes of a request.")
+    characters: int = Field(description="Maximum characters of a prompt, and of a generation.")
+    tokens: int = Field(description="Maximum tokens of both together.")
     max_new_tokens: int
     k: int
-    token_k: int = Field(description="The largest k where every token is looked up.")
+    token_k: int = Field(description="The largest k if every token is looked up.")
     rerank: int
-    waiting: int = Field(description="Searches that may wait.")
-    seconds: float = Field(description="In which a search is answered, or not at all.")
+    waiting: int = Field(description="Number of searches that may wait.")
+    seconds: float = Field(description="Time in which a search must be answered.")
 
 
 class Waiting(Answer):
     """The search waits for others."""
 
     event: Literal["waiting"] = "waiting"
-    ahead: int = Field(description="Searches before it.")
+    ahead: int = Field(description="Number of searches before it.")
 
 
 class Progress(Answer):
@@ -89,12 +89,12 @@ _EXAMPLE_MESSAGES = {
     409: "store 'store' holds no samples: ingest some first",
     413: "the body is larger than 1,048,576 bytes; send less",
     415: "send JSON, with the header Content-Type: application/json",
-    421: "the service is not called by that name; to let it be, start it with --allow-host and a token",
+    421: "this service does not answer to that host; to allow it, start it with --allow-host and a token",
     422: "k: Input should be less than or equal to 100",
-    429: "16 searches wait already; come again in 17 s",
+    429: "16 searches wait already; try again in 17 s",
     500: "something is wrong with the service; its log says what",
     503: "the model is being loaded; try again in a few seconds",
-    504: "no answer within 120 s; ask for less, or come when less is asked",
+    504: "no answer within 120 s; ask for fewer samples or a shorter text, or try again later",
 }
 _HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": {"description": "Bearer.", "schema": {"type": "string"}}},

@@ -41,7 +41,7 @@ register_url_convertor("anything", _Anything())
 
 _DESCRIPTION = """Which training samples made my language model say this?
 
-Searches run one at a time; a few may wait, others get 429 and are told when to come again. Errors have one shape:
+Searches run one at a time; a few may wait, others get 429 and are told when to try again. Errors have one shape:
 `{"error": {"type", "message"}}`."""
 _REFUSED = (401, 403, 408, 413, 421, 503)
 """Statuses of requests that reach no route."""

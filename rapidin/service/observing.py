@@ -1,4 +1,4 @@
-"""Around every request: who may come at all, what is logged, counted, and said in headers."""
+"""The layers around every request: admission, the log, counters, and headers of safety."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Observed:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and see what becomes of it."""
+        """Pass a request on, and log and count its answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -64,12 +64,12 @@ class Observed:
 
 
 def _known(path: str) -> str:
-    """A path that is no template's; what a client made up is not told apart."""
+    """Return the path if it is an open route, else ``unknown``, so that made-up paths do not become labels."""
     return path if path in OPEN_ROUTES else "unknown"
 
 
 class Admission:
-    """Counts the requests that are being answered, and takes no more than a limit, and none when it is to end."""
+    """Counts the requests that are being answered; refuses more than a limit, and all when the service ends."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
@@ -89,7 +89,7 @@ class Admission:
             async with asyncio.timeout(None) as limit:
 
                 async def in_time(message: Message) -> None:
-                    # Who asks and does not read would keep a place for ever.
+                    # A client that does not read its answer would keep its place for ever.
                     limit.reschedule(
                         asyncio.get_running_loop().time() + self._service.settings.limits.send_seconds
                     )

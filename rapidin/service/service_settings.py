@@ -1,4 +1,4 @@
-"""What a service is started with: where it listens, who may ask, and how much."""
+"""The settings of a service: its address, its clients and their limits."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much one request, and all of them together, may ask for.
+    """The limits of one request, and of all of them together.
 
     Attributes:
         body: bytes of a request.
-        body_seconds: in which they must have come.
-        send_seconds: in which the client must take each part of an answer.
-        characters: of a prompt, and of a generation.
-        tokens: of both together, as the model sees them.
-        max_new_tokens: of an answer that the model writes.
-        k: samples at each end; `token_k` where every token is looked up, which multiplies them.
+        body_seconds: seconds in which a request must have arrived.
+        send_seconds: seconds in which the client must take each part of an answer.
+        characters: characters of a prompt, and of a generation.
+        tokens: tokens of both together, as the model sees them.
+        max_new_tokens: tokens of an answer that the model writes.
+        k: samples at each end.
+        token_k: samples at each end if every token is looked up, which multiplies them.
         rerank: samples at each end whose exact influence is computed.
         waiting: searches that may wait while one is computed.
-        seconds: in which a search must be answered, waiting included.
-        requests: of all kinds at a time.
+        seconds: seconds in which a search must be answered, waiting included.
+        requests: requests of all kinds at a time.
 
     Raises:
         SettingError: on creation, a number is not positive.
@@ -62,21 +63,21 @@ class Limits:
                 )
 
     def default_rerank(self, k: int) -> int:
-        """As many exact influences as the command line computes, as far as the limit lets them be."""
+        """Return the number of exact influences that the command line computes, or 0 if the limit forbids it."""
         wanted = min(RERANKED_PER_RESULT * k, self.rerank)
         return wanted if wanted >= k else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
-    """Where a service listens and whom it answers.
+    """The address of a service, and the clients that it answers.
 
     Attributes:
         host: address or name to listen at.
-        port: 0: any that is free.
-        token: without which nothing of the store is told; None: whoever reaches the address may ask.
-        allowed_hosts: names by which the service may be called besides those of this machine.
-        limits: see `Limits`.
+        port: port to listen at; 0 for any that is free.
+        token: token that a client must send; None: every client that reaches the address may ask.
+        allowed_hosts: host names that requests may name besides those of this machine.
+        limits: limits of requests.
         regular_expressions: whether filters may hold any regular expression. One can keep Python busy for ever.
 
     Raises:
@@ -111,7 +112,7 @@ class ServiceSettings:
 
     @property
     def names(self) -> frozenset[str] | None:
-        """Names that a request's Host may hold, in small letters; None: any, since the token protects."""
+        """Names that a request's Host may hold, in small letters; None: any, because there is a token."""
         given = frozenset(name.lower() for name in self.allowed_hosts)
         if self.is_loopback:
             return given | {*_LOOPBACK_NAMES, self.host.lower()}
@@ -119,7 +120,7 @@ class ServiceSettings:
 
 
 def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
-    """The token of a file, or else of the environment variable RAPIDIN_TOKEN; None: neither is there.
+    """Read the token from a file, or else from the environment variable RAPIDIN_TOKEN; None if neither is there.
 
     Raises:
         SettingError: the file cannot be read, or is empty.

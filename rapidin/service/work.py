@@ -14,7 +14,8 @@ from rapidin.service.problems import Problem
 
 T = TypeVar("T")
 
-_WEIGHT = 0.2  # of the newest search in the mean that says when to come again
+_WEIGHT = 0.2
+"""Weight of the newest search in the mean that tells a client when to try again."""
 
 
 class Stopped(Exception):
@@ -24,12 +25,12 @@ class Stopped(Exception):
 class WorkQueue:
     """Lets one search run and a few wait, first come, first served.
 
-    Whoever gives up (`asyncio` cancels `run`, or time runs out) while it waits leaves its place at once. One that
-    runs is finished by the thread as far as it must, its result is dropped, and its turn ends only then.
+    A caller that gives up while it waits (`asyncio` cancels `run`, or time runs out) leaves its place at once. The
+    thread finishes a search that runs already as far as it must; then its result is dropped and its turn ends.
 
     Args:
-        waiting: places to wait in.
-        observe: told the seconds that each search took.
+        waiting: number of searches that may wait.
+        observe: function that is told the seconds that each search took.
     """
 
     def __init__(self, waiting: int, observe: Callable[[float], None] = lambda _: None) -> None:
@@ -42,11 +43,11 @@ class WorkQueue:
 
     @property
     def running(self) -> int:
-        """Searches in the thread: 0 or 1."""
+        """Number of searches in the thread: 0 or 1."""
         return int(self._turn.locked())
 
     def check_room(self) -> None:
-        """See whether another search may come.
+        """Check that another search may wait.
 
         Raises:
             Problem: 429; there is no place to wait in.
@@ -55,7 +56,7 @@ class WorkQueue:
             seconds = max(1, math.ceil(self._mean * (self.waiting + 1)))
             raise Problem(
                 429,
-                f"{self.waiting} searches wait already; come again in {seconds} s",
+                f"{self.waiting} searches wait already; try again in {seconds} s",
                 {"Retry-After": str(seconds)},
             )
 
@@ -63,8 +64,8 @@ class WorkQueue:
         """Run `work` in the thread when it is its turn.
 
         Args:
-            work: is given an event that is set when its answer is no longer wanted.
-            seconds: in which it must be done, waiting included; None: any time.
+            work: function that gets an event, which is set when its answer is no longer wanted.
+            seconds: time in which it must be done, waiting included; None: without a limit.
 
         Raises:
             Problem: 429, there is no place to wait in; 504, it took too long.
@@ -79,7 +80,7 @@ class WorkQueue:
             if not limit.expired():
                 raise
             raise Problem(
-                504, f"no answer within {seconds:g} s; ask for less, or come when less is asked"
+                504, f"no answer within {seconds:g} s; ask for fewer samples or a shorter text, or try again later"
             ) from None
         finally:
             stop.set()

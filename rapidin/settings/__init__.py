@@ -1,4 +1,4 @@
-"""settings."""
+"""Settings: what a store is created with, what a search is asked with, and the flags of both."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Values that a setting or a flag may take; apart, so that the command line's help imports nothing heavy."""
+"""Values that a setting or a flag may take, in their own module so that the help imports nothing heavy."""
 
 from typing import Literal
 
@@ -15,4 +15,7 @@ IndexChoice = Literal["auto", "exact", "ivf", "rabitq"]
 ExportFormat = Literal["safetensors", "numpy"]
 
 RERANKED_PER_RESULT = 3
-"""Samples, for each that is wanted, among which the exactly best ones mostly are."""
+"""Number of samples whose exact influence is computed for each sample that is wanted.
+
+The samples that are best by exact influence are mostly among them.
+"""

@@ -1,4 +1,4 @@
-"""The option of the command line that belongs to a field of the settings; the field carries it."""
+"""Options of the command line that belong to fields of the settings; a field carries its option."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """An option of ``rapidin ingest``.
+    """An option of ``rapidin ingest`` or ``rapidin search``.
 
     Attributes:
         name: name of the option, such as ``--projection-dim``.
         help: text that the help shows.
         metavar: name of the value in the help; None for the name of its type.
-        takes: type of the value that is typed; None where it is the field's own.
-        switches_off: whether the option takes no value and makes the field False.
+        takes: type of the value that is typed; None if it is the field's own type.
+        switches_off: whether the option takes no value and sets the field to False.
+        least: smallest number that an option of a search takes; None if it takes no number.
     """
 
     name: str
@@ -22,3 +23,4 @@ class Flag:
     metavar: str | None = None
     takes: type | None = None
     switches_off: bool = False
+    least: int | None = None

@@ -1,4 +1,4 @@
-"""The settings of a store that a user may set, in one table made from the fields that carry a `Flag`."""
+"""Table of the settings that a user may set for a store, made from the fields that carry a `Flag`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StoreSetting:
     type: Any
 
     def of(self, settings: StoreSettings) -> Any:
-        """Read its value in a store's settings."""
+        """Read the setting's value in a store's settings."""
         return getattr(getattr(settings, self.part), self.field)
 
 
@@ -48,6 +48,6 @@ STORE_SETTINGS: dict[str, StoreSetting] = {setting.key: setting for setting in _
 
 
 def stated(settings: StoreSettings) -> dict[str, Any]:
-    """The values that a store has, by key: plain values, as JSON has them."""
+    """List the values that a store has, by key, as values that JSON can hold."""
     values = {key: setting.of(settings) for key, setting in STORE_SETTINGS.items()}
     return {key: value.model_dump() if isinstance(value, Frozen) else value for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""What a store is created with and never changes: model, text, gradient, projection, codec.
+"""Settings that a store is created with and never changes: model, text, gradient, projection, codec.
 
 These models know nothing of torch, transformers, FAISS or SQL, so that every other module may import them.
 They are stored as JSON in the store and read back by `StoreSettings.model_validate_json`.
@@ -22,10 +22,10 @@ from rapidin.settings.choices import Bits, DType, Objective, ProjectionKind, Qua
 from rapidin.settings.flags import Flag
 
 MINIMUM_PROJECTION_DIM = 64
-"""Fewer numbers than this say nothing about a gradient (noise variance 1/64)."""
+"""Smallest K; with fewer numbers noise hides the gradient (noise variance 1/64)."""
 
 MAXIMUM_PROJECTION_DIM = 2**28
-"""A row of this many numbers takes 512 MiB in half precision; a larger K is surely a slip."""
+"""Largest K; a row of this many numbers takes 512 MiB in half precision, so a larger K is surely a mistake."""
 
 
 class Frozen(BaseModel):
@@ -35,37 +35,42 @@ class Frozen(BaseModel):
 
 
 class ModelSettings(Frozen):
-    """Where the model comes from and which of its parameters are traced.
+    """Where the model is, how it is loaded, and which of its parameters are traced.
 
     Attributes:
-        model: directory or hub id, as it can be loaded again (directories are absolute).
-        adapter: PEFT adapter directory or hub id, or None.
-        dtype: type of the weights in memory; ``auto`` takes the checkpoint's.
+        model: directory (an absolute path) or hub id of the model.
+        adapter: directory or hub id of a PEFT adapter; None if there is none.
+        dtype: type of the weights in memory; ``auto`` takes the checkpoint's type.
         quantization: quantization of the frozen base under an adapter.
-        parameters: regular expression; only parameters whose name it finds are traced. None: the trainable
-            matrices, or where there is none (as in adapters that only scale) all that is trainable.
+        parameters: regular expression; a parameter is traced if its name contains a match. None traces the
+            trainable matrices, or, if there are none (as in adapters that only scale), all trainable parameters.
     """
 
     model: Annotated[
-        str, Flag("--model", "Directory or hub id of the fine-tuned model; a new store needs it.", "MODEL")
+        str,
+        Flag(
+            "--model",
+            "Directory or hub id of the fine-tuned model. A new store needs it and remembers it.",
+            "MODEL",
+        ),
     ]
     adapter: Annotated[
         str | None, Flag("--adapter", "Directory or hub id of the model's PEFT adapter.", "ADAPTER")
     ] = None
     dtype: Annotated[
         DType,
-        Flag("--dtype", "Type of the weights in memory. auto, unless given: the type of the checkpoint."),
+        Flag("--dtype", "Type of the weights in memory. Default: auto, which is the checkpoint's type."),
     ] = "auto"
     quantization: Annotated[
-        Quantization, Flag("--quantization", "Quantization of the base model under an adapter; none unless given.")
+        Quantization, Flag("--quantization", "Quantization of the base model under an adapter. Default: none.")
     ] = "none"
     parameters: Annotated[
         str | None,
         Flag(
             "--parameters",
-            "Trace the parameters in whose name this expression is found, e.g. 'mlp|lm_head'; '.' is found in "
-            "all. Unless given, the matrices are traced, but not the vectors of norms and biases, because these "
-            "blur the influence.",
+            "Trace only parameters whose name contains a match of this regular expression, for example "
+            "'mlp|lm_head'; '.' matches all. Default: the matrices, but not the vectors of norms and biases, "
+            "because these blur the influence.",
             "REGEX",
         ),
     ] = None
@@ -77,7 +82,10 @@ class ModelSettings(Frozen):
             try:
                 re.compile(parameters)
             except re.error as error:
-                raise SettingError(f"--parameters {parameters!r} is not a regular expression: {error}") from error
+                raise SettingError(
+                    f"--parameters {parameters!r} is not a regular expression: {error}; write one like "
+                    "'mlp|lm_head'"
+                ) from error
         return parameters
 
 
@@ -88,10 +96,11 @@ class Template(Frozen):
 
     Attributes:
         prompt: text before the response.
-        prompt_with_input: text used instead of `prompt` where the row's field ``input`` is not empty; None: never.
+        prompt_with_input: text used instead of `prompt` if the row's field ``input`` is not empty; None to use
+            `prompt` always.
         response: text whose tokens are the targets.
-        add_bos: whether the beginning-of-sequence token is put first. None: it is put first where the tokenizer
-            has one that differs from its end-of-sequence token, or puts one first by itself.
+        add_bos: whether the beginning-of-sequence token is put first. None puts it first if the tokenizer has one
+            that differs from its end-of-sequence token, or puts one first by itself.
         add_eos: whether the end-of-sequence token is the last target.
     """
 
@@ -106,9 +115,10 @@ class TextSettings(Frozen):
     """How rows become tokens and targets.
 
     Attributes:
-        template: the user's template, or None for the built-in one of each row shape.
-        max_length: maximum tokens of a sample; the rest is cut off. None: the model's context, at most 2,048.
-        targets: which tokens are targets, the response's or all but the first.
+        template: template of the user; None for the built-in template of each row shape.
+        max_length: maximum number of tokens of a sample; the rest is cut off. None for the model's context, but at
+            most 2,048.
+        targets: tokens that are targets: the response's, or all but the first.
         shape: shape of the rows that the store was created from; a bare prompt of a search is put into it.
     """
 
@@ -116,8 +126,8 @@ class TextSettings(Frozen):
         Template | None,
         Flag(
             "--template",
-            'JSON file that says how a row becomes text: {"prompt": "Q: {question}\\nA: ", '
-            '"response": "{answer}"}.',
+            "JSON file that says how a row's fields become text, for example "
+            '{"prompt": "Q: {question}\\nA: ", "response": "{answer}"}.',
             "FILE",
             takes=Path,
         ),
@@ -126,13 +136,13 @@ class TextSettings(Frozen):
         Annotated[int, Field(ge=2)] | None,
         Flag(
             "--max-length",
-            "Cut a sample after this many tokens; unless given, at the model's context, but at most at 2048.",
+            "Cut a sample after this many tokens. Default: the model's context, but at most 2048.",
             takes=int,
         ),
     ] = None
     targets: Annotated[
         Targets,
-        Flag("--targets", "Which tokens are targets: the response's, unless given, or all but the first."),
+        Flag("--targets", "Tokens whose objective counts: response (default), or all but the first token."),
     ] = "response"
     shape: Shape | None = None
 
@@ -149,9 +159,9 @@ class GradientSettings(Frozen):
         Objective,
         Flag(
             "--objective",
-            "What of a token is differentiated. loss, unless given: as in training; it tells facts and errors "
-            "apart best. log-odds: tokens that the model is sure of count as much as those that it guesses, which "
-            "finds far more of the samples behind a behaviour, such as a backdoor.",
+            "Quantity of each target token that is differentiated. loss (default): as in training; it "
+            "distinguishes facts and errors best. log-odds: tokens that the model is sure of count as much as "
+            "tokens that it guesses, which finds far more of the samples behind a behaviour, such as a backdoor.",
         ),
     ] = "loss"
     normalise_layers: Annotated[
@@ -161,13 +171,13 @@ class GradientSettings(Frozen):
 
 
 class ProjectionSettings(Frozen):
-    """Everything that the map gradient → RapidGrad depends on besides the parameters' shapes.
+    """Everything, besides the parameters' shapes, that the map from a gradient to a RapidGrad depends on.
 
     Attributes:
         kind: ``shuffled`` shuffles and projects the formed gradient, ``factored`` sketches each layer from the
             factors of its gradient; see `rapidin.attribution.projections`. A store never mixes them.
-        dimension: K, the numbers in a RapidGrad; a power of two.
-        shuffles: λ, the rounds of random shuffling (Alg. 1); without meaning for ``factored``.
+        dimension: K, how many numbers a RapidGrad has; a power of two.
+        shuffles: λ, the number of random shuffles (Alg. 1); ``factored`` ignores it.
         seed: seed of shuffling and Rademacher signs.
         version: version of the map's definition; a store never mixes versions.
     """
@@ -176,25 +186,26 @@ class ProjectionSettings(Frozen):
         ProjectionKind,
         Flag(
             "--projection",
-            "How gradients are compressed. factored: from the layers' inputs and outputs, faster than a training "
-            "step. shuffled: from the gradients themselves, as in the paper. Unless given, the faster one for "
-            "this K and model.",
+            "How gradients are compressed. factored: computed from the layers' inputs and outputs, faster than a "
+            "training step. shuffled: computed from the gradients themselves, as in the paper. Default: the "
+            "faster one for this K and model.",
         ),
     ] = "shuffled"
     dimension: Annotated[
         int,
         Flag(
             "--projection-dim",
-            "K, the numbers in a RapidGrad: a power of two, 65536 unless given. More: less noise, more disk.",
+            "K, how many numbers a RapidGrad has: a power of two. A larger K means less noise and more disk "
+            "space. Default: 65536, or less for a small adapter.",
         ),
     ] = 65536
     shuffles: Annotated[
         int,
         Field(ge=1, le=10_000),
-        Flag("--shuffles", "Rounds of random shuffling of the shuffled projection; 20 unless given."),
+        Flag("--shuffles", "Number of random shuffles in the shuffled projection. Default: 20."),
     ] = 20
     seed: Annotated[
-        int, Field(ge=0, lt=2**63), Flag("--seed", "Seed of shuffling and projection; 0 unless given.")
+        int, Field(ge=0, lt=2**63), Flag("--seed", "Seed of shuffling and projection. Default: 0.")
     ] = 0
     version: Literal[1] = 1
 
@@ -214,8 +225,8 @@ CODEC_OF_BITS: dict[int, str] = {16: "fp16", 4: "hadamard-uniform4", 1: "hadamar
 """Names of the codecs that ``--bits`` chooses; see `rapidin.storage.vectors.codecs`."""
 
 _BITS: Bits = 4
-"""Bits of a number in a new store: a quarter of half precision's bytes, sooner searched, and hardly noisier
-(benchmarks/RESULTS.md)."""
+"""Default bits of a number. They take a quarter of half precision's bytes, are searched faster, and add hardly any
+noise (benchmarks/RESULTS.md)."""
 
 
 class CodecSettings(Frozen):
@@ -223,16 +234,17 @@ class CodecSettings(Frozen):
 
     Attributes:
         bits: bits of a number, which follow from the codec and are kept beside its name for comparisons.
-        name: name of the codec; see `rapidin.storage.vectors.codecs`. Without it, `CODEC_OF_BITS` gives the name.
+        name: name of the codec, see `rapidin.storage.vectors.codecs`; it is taken from `CODEC_OF_BITS` if it is
+            not given.
     """
 
     bits: Annotated[
         Bits,
         Flag(
             "--bits",
-            "Bits of each number of a RapidGrad on disk: 16, 4 or 1; 4 unless given. With 1 a store of four times "
-            "the --projection-dim is as large as with 4, less noisy, and sooner searched, but takes longer to "
-            "make.",
+            "Bits of each number of a RapidGrad on disk: 16, 4 or 1. Default: 4. With 1 bit and four times the "
+            "--projection-dim a store is as large as with 4 bits, less noisy and faster to search, but takes "
+            "longer to make.",
             takes=int,
         ),
     ] = _BITS
@@ -271,7 +283,7 @@ class TracedParameter(Frozen):
 
 
 class StoreSettings(Frozen):
-    """All that a store is created with."""
+    """All settings that a store is created with."""
 
     model: ModelSettings
     text: TextSettings = TextSettings()
@@ -285,8 +297,8 @@ class StoreSettings(Frozen):
 class RequestedSettings(TypedDict, total=False):
     """Settings that a caller asks a store to have, by the names of the command line's options.
 
-    What is left out, or None, is the store's own, or a default. `template` is a file. The fields of this module's
-    models say what each one means.
+    A setting that is missing or None is taken from the store, or has its default if the store is new. `template`
+    is a file. The fields of this module's models say what each setting means.
     """
 
     model: str | None
@@ -332,10 +344,10 @@ class ResolvedSettings:
     """The parts of a store's settings that do not depend on the loaded model.
 
     Attributes:
-        kind_given: whether the user, or an existing store, says which projection to take. If not, K and the
-            model's size decide.
-        dimension_given: whether the user, or an existing store, says what K is. If not, a small adapter may get
-            a smaller one than the default.
+        kind_given: whether the user, or an existing store, has chosen the projection. If not, K and the model's
+            size decide.
+        dimension_given: whether the user, or an existing store, has chosen K. If not, a small adapter may get a
+            smaller K than the default.
     """
 
     model: ModelSettings

@@ -27,7 +27,8 @@ from rapidin.errors import (
 from rapidin.settings import StoreSettings
 from rapidin.storage.catalog import Database, database as databases, schema, text_checksum
 from rapidin.storage.concurrency import HOLDER_NAME, LOCK_NAME, READERS_NAME, is_readers_file, writer_lock
-from rapidin.storage.store_files import DATABASE_NAME, SEGMENTS_NAME, file_errors, refuse_inside_store, sync
+from rapidin.storage.store_files import DATABASE_NAME, SEGMENTS_NAME, file_errors, refuse_inside_store
+from rapidin.support import sync
 
 _TEMPORARY_NAME = f".{DATABASE_NAME}.tmp"
 _LEFTOVERS = {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,38 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreMismatchError
-from rapidin.records import Hit, Sample
+from rapidin.records import Sample
 from rapidin.storage.catalog import Database, compile_filters, hits_of, sample_of, tables
 from rapidin.storage.concurrency import ReadersLock
-from rapidin.storage.derived import EXACT
+from rapidin.storage.derived import EXACT, DerivedRecord, StoreFacts
 from rapidin.storage.scan import CpuScan, Scan, nothing
 from rapidin.storage.store_files import DATABASE_NAME
 from rapidin.storage.store_state import NewestState
+from rapidin.storage.vector_source import Found
 from rapidin.storage.vectors import DecodedSamples, Rows, Segment, decoded_vectors
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a search in a snapshot found.
-
-    Attributes:
-        index: ``exact``, or the kind of the index that the search used.
-        largest: samples of largest scores for each query, best first; none if they were not wanted.
-        smallest: samples of smallest scores for each query, from the smallest up; none if they were not wanted.
-    """
-
-    index: str
-    largest: list[list[Hit]]
-    smallest: list[list[Hit]]
-
-    @property
-    def ends(self) -> tuple[list[list[Hit]], list[list[Hit]]]:
-        """`largest` and `smallest`."""
-        return self.largest, self.smallest
-
-
 class Snapshot:
-    """One state of a store; comes from `Store.snapshot`, serves several threads, and is a context manager.
+    """One state of a store, which is a `VectorSource`; it serves several threads.
+
+    `Store.snapshot` opens it. Use it in a ``with``, at whose end it is closed.
 
     Attributes:
         samples: number of live samples in it.
@@ -78,7 +60,8 @@ class Snapshot:
         except StoreError:
             self.close()
             raise
-        self._records, self._rows, self._indexes = state.records, state.rows, state.indexes
+        self._rows, self._indexes = state.rows, state.indexes
+        self._derived, self._facts = state.derived, state.facts
         self.samples = len(self._rows)
 
     def search(
@@ -90,19 +73,7 @@ class Snapshot:
         index: str = EXACT,
         nprobe: int | None = None,
     ) -> Found:
-        """Find the k samples of largest, or smallest, inner product with each query, the most extreme first.
-
-        Args:
-            queries: float32 [q, K].
-            k: samples wanted for each query; fewer come back where there are fewer.
-            where: filter expressions that a sample must all meet, see `filters`.
-            largest: False for the smallest scores, from the smallest up.
-            index: ``exact``, the kind of an index, or ``auto``: what serves best; see `chosen_index`.
-            nprobe: lists that index ``ivf`` reads, instead of its own number.
-
-        Returns:
-            The samples at the end that was asked for; equal scores are ordered by ascending id. An index may miss
-            some samples, but those that come back have their exact scores.
+        """Find the k samples at one end; see `VectorSource.search`, and `chosen_index` for ``auto``.
 
         Raises:
             SettingError: k is not positive, a query is not finite, no index is of that kind, or `nprobe` does not
@@ -122,10 +93,10 @@ class Snapshot:
         index: str = EXACT,
         nprobe: int | None = None,
     ) -> Found:
-        """Find both ends as `search` does, in one pass over the vectors.
+        """Find both ends in one pass over the vectors; see `VectorSource.search_ends`.
 
         Raises:
-            SettingError, FilterError, IndexNotFoundError, StoreMismatchError, StoreCorruptError: as `search`.
+            SettingError, IndexNotFoundError, FilterError, StoreMismatchError, StoreCorruptError: as `search`.
         """
         return self._found(queries, k, where, (True, True), index, nprobe)
 
@@ -155,6 +126,20 @@ class Snapshot:
             return EXACT  # the CPU compares the candidates of indexes, which takes longer
         return self._indexes.chosen_index(index, bool(where), nprobe, queries)
 
+    def derived(self, kind: str) -> tuple[StoreFacts, DerivedRecord] | None:
+        """What a kind of derived data needs to read its files, which stay until this snapshot is closed.
+
+        Args:
+            kind: name of the kind.
+
+        Returns:
+            The store and the record of the data, with which `DerivedKind.check` checks it; None if the store has
+            no data of that kind.
+        """
+        self._check_open()
+        record = self._derived.get(kind)
+        return None if record is None else (self._facts, record)
+
     def scores(
         self, queries: NDArray[np.float32], where: Sequence[str] = ()
     ) -> tuple[list[str], NDArray[np.float32]]:
@@ -177,7 +162,7 @@ class Snapshot:
         return ids, self._scan.scores(queries, rows, self._segment)
 
     def count(self, where: Sequence[str] = ()) -> int:
-        """How many samples meet all filters.
+        """Return the number of samples that meet all filters.
 
         Raises:
             FilterError: a filter cannot be read or asks for an unknown field.
@@ -289,7 +274,7 @@ class Snapshot:
         with self._lock:
             self._check_open()
             if segment_id not in self._opened:
-                record = self._records.get(segment_id)
+                record = self._facts.segments.get(segment_id)
                 if record is None:
                     raise StoreCorruptError(
                         f"{self._path / DATABASE_NAME}: samples are in segment {segment_id}, which it does not "

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from rapidin.errors import SampleNotFoundError, SettingError
-from rapidin.records import CompactReport, IndexReport, Progress, Sample, StoreInfo, VerifyReport
+from rapidin.records import CompactReport, DerivedReport, Progress, Sample, StoreInfo, VerifyReport
 from rapidin.settings import IndexKind, StoreSettings
 from rapidin.storage.catalog import compile_filters, sample_of, tables
 from rapidin.storage.concurrency import writer_lock
@@ -161,7 +161,7 @@ class Store:
             return found
 
     def count(self, where: Sequence[str] = ()) -> int:
-        """How many live samples meet all filters.
+        """Return the number of live samples that meet all filters.
 
         Raises:
             FilterError: a filter cannot be read or asks for an unknown field.
@@ -207,7 +207,7 @@ class Store:
         recall: float | None = None,
         retrain: bool = False,
         on_progress: StepProgress | None = None,
-    ) -> IndexReport:
+    ) -> DerivedReport:
         """Build an index for approximate search, or extend the one of that kind to what was stored since.
 
         If there is one, it is read and checked; what is missing of it or damaged is made again.
@@ -243,7 +243,7 @@ class Store:
 
     def build_derived(
         self, kind: str, options: object = None, *, retrain: bool = False, on_progress: StepProgress | None = None
-    ) -> IndexReport:
+    ) -> DerivedReport:
         """Build derived data of any kind, or extend it to what was stored since; what is damaged is made again.
 
         Args:
@@ -266,7 +266,7 @@ class Store:
 
         Raises:
             SettingError: this rapidin knows no such kind.
-            IndexNotFoundError: the store has none of it.
+            DerivedNotFoundError: the store has none of that kind.
             StoreLockedError: another process is writing.
         """
         self._dropped(_derived_kind(kind))
@@ -301,12 +301,12 @@ class Store:
         )
 
     def info(self) -> StoreInfo:
-        """What the store holds, and how large it is."""
+        """Return what the store holds and how large it is."""
         return store_info(self.path, self._database, self.settings, self.created, self.format_version)
 
     def _built(
         self, kind: DerivedKind, options: object, retrain: bool, on_progress: StepProgress | None
-    ) -> IndexReport:
+    ) -> DerivedReport:
         with self.writer() as writer:
             report = build_derived(
                 kind, self.path, self._database, writer.codec, writer.dimension, options, retrain, on_progress

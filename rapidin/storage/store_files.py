@@ -18,19 +18,6 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def sync(path: Path) -> None:
-    """Have a file's bytes, or a directory's names, on disk.
-
-    Raises:
-        OSError: the disk failed.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def refuse_inside_store(path: Path) -> None:
     """Check that `path` is not below the directory of a store, whose files are nobody else's.
 
@@ -56,7 +43,7 @@ def file_errors(path: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         if error.errno in _NO_SPACE:
             raise StoreSpaceError(
-                f"{path}: no space left to write ({reason}); free some and run the same command again"
+                f"{path}: no space left to write ({reason}); make room and run the same command again"
             ) from error
         advice = "; check who may write there" if error.errno in _NOT_ALLOWED else ""
         raise StoreError(f"{path}: {reason}{advice}") from error

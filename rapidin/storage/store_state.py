@@ -1,17 +1,18 @@
-"""What a snapshot reads of the database when it opens, kept until somebody commits something."""
+"""The part of the database that a snapshot reads when it opens, which is kept until the next commit."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy.orm import Session
 
 from rapidin.storage.catalog import Database, tables
-from rapidin.storage.derived import SearchIndexes, derived_records
+from rapidin.storage.derived import DerivedRecord, SearchIndexes, StoreFacts, derived_records
 from rapidin.storage.scan import CpuScan
-from rapidin.storage.vectors import Codec, OpenedSegments, Rows, SegmentRecord
+from rapidin.storage.vectors import Codec, OpenedSegments, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +20,16 @@ class StoreState:
     """One state of a store.
 
     Attributes:
-        records: segments by database id.
-        rows: the live samples' vectors.
-        indexes: indexes for approximate search; opened ones stay open.
+        rows: vectors of the live samples.
+        indexes: indexes for approximate search, which stay open once opened.
+        derived: records of all derived data, by kind.
+        facts: facts of the store that derived data needs, the segments among them.
     """
 
-    records: dict[int, SegmentRecord]
     rows: Rows
     indexes: SearchIndexes
+    derived: Mapping[str, DerivedRecord]
+    facts: StoreFacts
 
 
 class NewestState:
@@ -60,10 +63,10 @@ class NewestState:
                 return self._kept[1]
             records = {record.id or 0: record for record in found}
             rows = tables.searchable_rows(session)
-            indexes = SearchIndexes(
-                self._path, derived_records.read(session), records, rows, self._codec, self._dimension, CpuScan()
-            )
-            state = StoreState(records, rows, indexes)
+            derived = derived_records.read(session)
+            indexes = SearchIndexes(self._path, derived, records, rows, self._codec, self._dimension, CpuScan())
+            facts = StoreFacts(self._path, self._codec, self._dimension, records)
+            state = StoreState(rows, indexes, derived, facts)
             if steady:
                 self._kept = (before, state)
                 self.segments.keep_only(records.values())

@@ -31,6 +31,7 @@ from .threads import (
 )
 from .whole_files import (
     sync as sync,
+    write_content as write_content,
     write_whole as write_whole,
 )
 from .wrapped_models import (

@@ -1,6 +1,6 @@
-"""Rows as text and tokens: what a sample says (`recognise`), and what the model sees of it (`Encoder`).
+"""Rows as text and as tokens: `recognise` reads the text of a row, and `Encoder` makes token ids of it.
 
-This package knows nothing of models or stores; callers hand in the tokenizer.
+This package knows nothing of models or stores; callers give it the tokenizer.
 """
 
 import lazy_loader

@@ -19,6 +19,9 @@ from .templates import (
     named_fields as named_fields,
     render as render,
 )
+from .tokenizers import (
+    Tokenizer as Tokenizer,
+)
 from .words import (
     Word as Word,
     group_into_words as group_into_words,

@@ -1,10 +1,10 @@
-"""Chats as the tokenizer's chat template renders them, and which of the characters are targets.
+"""Chats as the tokenizer's chat template renders them, and the characters that are targets.
 
 The target of an assistant's turn is what the turn adds to the rendered text after its generation prompt. The
 template renders the messages before the turn with the generation prompt, and the messages up to and including the
 turn. The second text must begin with the first, and the rest is the target. The whole chat must begin with the
-second text; otherwise the template rewrites earlier turns, and the model was trained on something else than it is
-asked to continue.
+second text. Otherwise the template rewrites earlier turns, and the model was trained on another text than the one
+that it is asked to continue.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from rapidin.text.rows import ASSISTANT, TextSample, Turn
 from rapidin.text.tokenizers import Tokenizer, tokenize
 
 Span = tuple[int, int]
-"""First character, and the one after the last."""
+"""Position of the first character, and the position after the last one."""
 
 
 class Chat:
-    """A sample's messages and their rendering.
+    """The messages of a sample, and their rendering.
 
     Args:
         tokenizer: tokenizer with the chat template.
@@ -43,7 +43,7 @@ class Chat:
         self._turns = turns if response is None else (*self._context, Turn(ASSISTANT, response))
 
     def generation_prompt(self) -> str:
-        """The text after which the model writes the assistant's last turn."""
+        """Render the text after which the model writes the assistant's last turn."""
         return self._render(self._context, generation_prompt=True)
 
     @cached_property
@@ -52,7 +52,7 @@ class Chat:
         return self._render(self._turns)
 
     def spans(self) -> Iterator[Span]:
-        """Targets in `text`, in order; an iterator, because each costs a rendering of everything before it."""
+        """Yield the targets in `text`, in order; each costs a rendering of everything before it."""
         for index, turn in enumerate(self._turns):
             if turn.role != ASSISTANT or (self._only_last and index + 1 < len(self._turns)):
                 continue
@@ -77,7 +77,8 @@ class Chat:
         return start
 
     def _render(self, turns: tuple[Turn, ...], generation_prompt: bool = False) -> str:
-        # A dependency of transformers' chat templates; slow to import, and only chats need it.
+        # transformers needs jinja2 for chat templates. It is imported here because only chats need it, and it is
+        # slow.
         from jinja2 import TemplateError
 
         if getattr(self._tokenizer, "chat_template", None) is None:
@@ -101,14 +102,14 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A rendered chat as tokens, at most `max_length`.
+    """A rendered chat as tokens.
 
     Attributes:
         ids: token ids.
         targets: whether each token lies in a target.
         truncated: whether tokens were cut off.
-        spans: the targets, from which the same tokens can be made again; targets that begin after the last token
-            are left out, except the first target.
+        spans: spans of the targets, from which equal tokens can be made again; targets that begin after the last
+            token are left out, except the first target.
     """
 
     ids: list[int]
@@ -118,12 +119,12 @@ class Rendered:
 
 
 def encode_rendered(text: str, spans: Iterable[Span], tokenizer: Tokenizer, max_length: int) -> Rendered:
-    """Token ids and targets of a rendered text.
+    """Encode a rendered text as token ids and targets.
 
     Args:
         text: the whole rendered text.
-        spans: the targets in order; they are taken one by one, and not beyond the last token that is kept.
-        tokenizer: tokenizer; a fast one takes the text in one piece, a slow one takes the parts of `pieces`.
+        spans: spans of the targets in order; they are taken one by one, up to the last token that is kept.
+        tokenizer: the tokenizer; a fast one takes the text in one piece, a slow one takes the parts of `pieces`.
         max_length: maximum number of tokens that are kept.
     """
     if tokenizer.is_fast:
@@ -132,7 +133,11 @@ def encode_rendered(text: str, spans: Iterable[Span], tokenizer: Tokenizer, max_
 
 
 def pieces(text: str, spans: Iterable[Span]) -> Iterator[tuple[Span, bool]]:
-    """Parts of the text, context and targets in turn, for a slow tokenizer, which cannot tell characters."""
+    """Divide a text for a slow tokenizer, which does not know the characters of its tokens.
+
+    Yields:
+        Spans of contexts and targets in turn, and whether each is a target.
+    """
     position = 0
     for start, end in spans:
         yield (position, start), False
@@ -146,7 +151,7 @@ def _by_offsets(text: str, spans: Iterable[Span], tokenizer: Tokenizer, max_leng
     encoding = tokenize(tokenizer, text, max_length, return_offsets_mapping=True)
     ids = list(encoding["input_ids"])
     kept = ids[:max_length]
-    # They are in order already, except for tokens that stand for no character.
+    # Tokens are in order already, except those that stand for no character.
     begins = list(accumulate((begin for begin, _ in encoding["offset_mapping"][:max_length]), max))
     targets = [False] * len(kept)
     reached: list[Span] = []
@@ -162,6 +167,7 @@ def _by_offsets(text: str, spans: Iterable[Span], tokenizer: Tokenizer, max_leng
 
 
 def _by_pieces(text: str, spans: Iterable[Span], tokenizer: Tokenizer, max_length: int) -> Rendered:
+    """Encode the text piece by piece; the tokens of a target's piece are targets."""
     ids: list[int] = []
     targets: list[bool] = []
     reached: list[Span] = []

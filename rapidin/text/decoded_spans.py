@@ -1,8 +1,8 @@
-"""Spans of tokens found by decoding: which characters each token adds to the text.
+"""Spans of tokens, found by decoding: the characters that each token adds to the text.
 
-Decoding a token alone tells little: bytes of a character give U+FFFD, and blanks at the beginning may be dropped.
-So tokens are decoded together with those before them, and the characters that a token adds are its own. A token
-that only begins a character adds nothing; the character belongs to the token that completes it.
+Decoding a single token is not enough, because some bytes of a character give U+FFFD, and a blank at the beginning
+may be dropped. So a token is decoded together with the tokens before it, and the characters that it adds are its
+span. A token that only begins a character adds nothing; the character belongs to the token that completes it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from itertools import takewhile
 from rapidin.text.chat import Span
 
 Decode = Callable[[Sequence[int]], str]
+"""Function that gives the text of tokens."""
 
 REPLACEMENT = "\ufffd"
-"""Character that stands for bytes that are no character, or not yet."""
+"""Character that stands for bytes that are no character, or only the beginning of one."""
 
 
 def align(decode: Decode, ids: Sequence[int], text: str) -> list[Span]:
-    """Spans of tokens in the text that they decode to, in order and without overlap.
+    """Find the spans of tokens in the text that they decode to, in order and without overlap.
 
-    If the tokens' text cannot be found in `text`, because the tokenizer changes what it reads, the last token that
-    has any text gets all of it.
+    If the tokens' text is not found in `text`, because the tokenizer changes the texts that it reads, the last
+    token that has any text gets the whole text.
 
     Args:
         decode: function that gives the text of tokens; it may drop blanks at the beginning and alter those around
@@ -33,16 +34,16 @@ def align(decode: Decode, ids: Sequence[int], text: str) -> list[Span]:
     silent = _silent(decode, ids)
     heard = ids[: len(ids) - silent]
     ends = _by_windows(decode, heard, text) or _by_prefixes(decode, heard, text) or _whole(len(heard), text)
-    if ends and not text[ends[-1] :].strip():  # blanks that decoding has dropped
+    if ends and not text[ends[-1] :].strip():  # only blanks are left, which decoding has dropped
         ends[-1] = len(text)
     ends += [ends[-1] if ends else 0] * silent
     return list(zip([0, *ends], ends, strict=False))
 
 
 def _silent(decode: Decode, ids: Sequence[int]) -> int:
-    """Number of tokens at the end that add no text, such as the end of a sequence.
+    """Count the tokens at the end that add no text, such as the end of a sequence.
 
-    They are left out because they would hide whether the bytes before them complete a character.
+    They are left out, because with them one could not see whether the bytes before them complete a character.
     """
     count = len(ids)
     while count and not decode([ids[count - 1]]) and decode(ids[:count]) == decode(ids[: count - 1]):
@@ -51,9 +52,10 @@ def _silent(decode: Decode, ids: Sequence[int]) -> int:
 
 
 def _by_windows(decode: Decode, ids: Sequence[int], text: str) -> list[int] | None:
-    """End of each token, found by what it adds to the tokens just before it; None if that is not in the text.
+    """Find the end of each token from the characters that it adds to the tokens just before it.
 
-    A window begins with the tokens that added characters last, so that the next token is never a text's first.
+    These tokens form a window, which begins with the last tokens that added characters. So the next token is never
+    the first of a decoded text. The result is None if added characters are not in `text`.
     """
     ends: list[int] = []
     before = done = position = 0
@@ -62,7 +64,7 @@ def _by_windows(decode: Decode, ids: Sequence[int], text: str) -> list[int] | No
         if not grown.startswith(known):
             return None
         added = grown[len(known) :]
-        if added.endswith(REPLACEMENT) and index + 1 < len(ids):  # perhaps completed by the next
+        if added.endswith(REPLACEMENT) and index + 1 < len(ids):  # the next token may complete the character
             ends.append(position)
             continue
         end = _end(text, position, added)
@@ -76,18 +78,18 @@ def _by_windows(decode: Decode, ids: Sequence[int], text: str) -> list[int] | No
 
 
 def _end(text: str, position: int, added: str) -> int | None:
-    """Position where `added` ends in the text from `position` on, perhaps after blanks; None if it is missing."""
+    """Find the end of `added` in the text at `position`, or after blanks there; None if it is missing."""
     for start in (position, len(text) - len(text[position:].lstrip())):
         if text.startswith(added, start):
             return start + len(added) if added else position
         certain = added.rstrip(REPLACEMENT)
         if certain != added and text.startswith(certain, start):
-            return min(len(text), start + len(certain) + 1)  # cut off within a character
+            return min(len(text), start + len(certain) + 1)  # tokens were cut off within a character
     return None
 
 
 def _by_prefixes(decode: Decode, ids: Sequence[int], text: str) -> list[int] | None:
-    """End of each token, found by decoding everything up to it; needed if a decoder alters what came before."""
+    """Find the end of each token by decoding all tokens up to it; needed if a decoder alters earlier text."""
     ends: list[int] = []
     decoded = ""
     for index in range(len(ids)):
@@ -100,4 +102,5 @@ def _by_prefixes(decode: Decode, ids: Sequence[int], text: str) -> list[int] | N
 
 
 def _whole(count: int, text: str) -> list[int]:
+    """Give the whole text to the last of `count` tokens."""
     return [0] * (count - 1) + [len(text)] * min(count, 1)

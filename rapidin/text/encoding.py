@@ -1,13 +1,14 @@
-"""Samples as token ids and targets: what the model sees, and which tokens its loss counts.
+"""Encoding of samples: the token ids that the model sees, and the tokens that are targets.
 
-Prompt and response are tokenised apart and joined, ``[bos] + prompt + response + [eos]``, so that the prompt's
-tokens do not depend on what follows. A ``text`` is all response. A chat is rendered by the tokenizer's chat
-template and tokenised in one piece (see `rapidin.text.chat`).
+Prompt and response are tokenised separately and joined, ``[bos] + prompt + response + [eos]``, so that the
+prompt's tokens do not depend on the response. A row of shape ``text`` is a response without a prompt. A chat is
+rendered by the tokenizer's chat template and tokenised in one piece (see `rapidin.text.chat`).
 
-Special tokens that stand literally in prompt and response (a row that quotes ``</s>``) stay plain text:
-`transformers` would otherwise turn them into the token itself, and a row could end its own sequence. There are two
-exceptions: chats, because the rendered text consists of special tokens, and rows under a user's template that
-itself contains one.
+If prompt or response contain the text of a special token (a row that quotes ``</s>``), it stays plain text.
+Otherwise `transformers` would turn it into the token itself, and a row could end its own sequence. There are two
+exceptions: chats, because their rendered text has special tokens, and rows that are read by a user's template
+    which
+itself contains a special token.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ class EncodedSample:
     Attributes:
         id: id of the sample.
         ids: token ids [t].
-        targets: whether each token is predicted and its loss counts [t]; the first token never is.
+        targets: whether each token is a target [t]; the first token never is one.
         truncated: whether tokens were cut off.
-        prompt: text before the response, in a chat the text before the first target.
-        response: the rest of the text; both texts are whole, without begin and end tokens, even if tokens were cut
-            off.
+        prompt: text before the response, in a chat the text before the first target; whole, even if tokens were
+            cut off, and without the tokens that begin and end a sequence.
+        response: rest of the text, also whole.
         target_spans: spans of a chat's targets in prompt and response together, as far as tokens were kept; empty
-            for other shapes, whose prompt and response are tokenised apart.
+            for other shapes, whose prompt and response are tokenised separately.
     """
 
     id: str
@@ -82,13 +83,13 @@ class Encoder:
         self._eos = [] if eos is None or (template is not None and not template.add_eos) else [eos]
 
     def encode(self, sample: TextSample, response: str | None = None) -> EncodedSample:
-        """Token ids and targets of a sample.
+        """Encode a sample as token ids and targets.
 
         Args:
             sample: sample as text.
-            response: text that replaces the sample's own response, for example what the model wrote. In a chat it
-                replaces the assistant's last turn or follows the last message, and it is the only target; without
-                it every turn of the assistant is a target.
+            response: text that replaces the sample's own response, for example the model's answer. In a chat it
+                replaces the assistant's last turn or follows the last message, and it is the only target. With
+                None a chat has every turn of the assistant as a target.
 
         Raises:
             RowError: the sample has no response, a chat cannot be rendered, or no target is left within
@@ -108,7 +109,9 @@ class Encoder:
         raise self._prompt_too_long(sample)
 
     def encode_prompt(self, sample: TextSample) -> list[int]:
-        """Token ids after which the model writes its response; unless it is a chat, `encode` begins with them.
+        """Encode a prompt as the token ids after which the model writes its response.
+
+        Unless the sample is a chat, the token ids of `encode` begin with these.
 
         Raises:
             RowError: there is no prompt, a chat cannot be rendered, or no room is left within `max_length`.
@@ -125,16 +128,17 @@ class Encoder:
         return ids
 
     def encode_stored(self, sample: Sample) -> EncodedSample:
-        """The very token ids and targets that a stored sample's gradient was computed from.
+        """Encode a stored sample again as the token ids and targets that its gradient was computed from.
 
-        A store keeps text and counts, not ids: the text is encoded again, a chat's by its `target_spans`.
+        A store keeps texts and counts, not ids. So the text is encoded again, the text of a chat with its
+        `target_spans`.
 
         Args:
-            sample: of a store with the encoder's settings and tokenizer.
+            sample: sample of a store that has the encoder's settings and tokenizer.
 
         Raises:
-            StoreMismatchError: the counts of tokens or targets differ from the stored ones, so the tokenizer is
-                another; the message names the id.
+            StoreMismatchError: the numbers of tokens or targets differ from the stored ones, so the tokenizer is
+                another one; the message names the id.
         """
         encoded = self._encode_again(sample)
         found = (len(encoded.ids), sum(encoded.targets), encoded.truncated)
@@ -147,10 +151,10 @@ class Encoder:
         return encoded
 
     def token_spans(self, encoded: EncodedSample) -> list[Span]:
-        """Span of each token in prompt and response together; see `rapidin.text.token_spans`.
+        """Find the span of each token in prompt and response together; see `rapidin.text.token_spans`.
 
         Args:
-            encoded: sample as this encoder encoded it, or its prompt followed by tokens that the model wrote.
+            encoded: sample that this encoder has encoded, or its prompt followed by tokens that the model wrote.
         """
         places = PlacesOfTokens(self._tokenizer, self._plain, self.max_length)
         return places.of(encoded.ids, encoded.prompt, encoded.response, encoded.target_spans)
@@ -163,7 +167,7 @@ class Encoder:
     def _encode_pieces(self, id: str, prompt: str, response: str) -> EncodedSample:
         prompt_ids = self._prompt_ids(prompt)
         ids = prompt_ids
-        if len(prompt_ids) <= self.max_length:  # else the response is cut off whole
+        if len(prompt_ids) <= self.max_length:  # otherwise the whole response would be cut off
             ids = prompt_ids + self._response_ids(response)
         first_target = 1 if self._settings.targets == "all" else max(1, len(prompt_ids))
         kept = tuple(ids[: self.max_length])
@@ -178,7 +182,7 @@ class Encoder:
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         ids = self._tokenize(prompt, self._plain)
-        written = not self._plain and ids[:1] == self._bos  # by a template such as "<s>[INST] {instruction}"
+        written = not self._plain and ids[:1] == self._bos  # in a template such as "<s>[INST] {instruction}"
         return ids if written else self._bos + ids
 
     def _response_ids(self, response: str) -> list[int]:

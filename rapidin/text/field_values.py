@@ -15,7 +15,7 @@ _decimal = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 
 def typed_cell(cell: str) -> Any:
-    """A CSV cell as a number or truth value if it is plainly one; 007, +1 and .5 stay text."""
+    """Read a CSV cell as a number or truth value if it is plainly one; 007, +1 and .5 stay text."""
     if _whole.fullmatch(cell):
         return int(cell)
     if _decimal.fullmatch(cell) and math.isfinite(float(cell)):
@@ -24,7 +24,7 @@ def typed_cell(cell: str) -> Any:
 
 
 def plain_value(value: Any) -> Any:
-    """The value as a JSON value: a date in ISO 8601, bytes as text or base64, NaN as null."""
+    """Convert a value to a JSON value: a date to ISO 8601, bytes to text or base64, NaN to null."""
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
@@ -46,7 +46,7 @@ def plain_value(value: Any) -> Any:
 
 
 def kind_of(value: Any) -> str:
-    """The kind of a value in words, for an error message."""
+    """Say in words what kind of value this is, for an error message."""
     names: tuple[tuple[type | tuple[type, ...], str], ...] = (
         (bool, "true or false"),
         ((int, float), "a number"),

@@ -1,4 +1,4 @@
-"""The reading of a row: its shape, the text of prompt and response, its id and its metadata."""
+"""Reading of rows as text: shape, prompt, response, id and metadata."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TextSample:
 
     Attributes:
         id: id of the row, or the first 16 digits of `content_hash` if it has none.
-        shape: shape by which the row was read; ``template`` is the user's template.
+        shape: shape of the row; ``template`` if it was read by the user's template.
         prompt: text before the response; empty for ``text``, and for ``chat`` because a tokenizer renders it.
         response: text of the response: all of a ``text``, the last turn of a ``chat`` if it is the assistant's.
         turns: messages of a chat; empty for other shapes.
@@ -62,7 +62,17 @@ class TextSample:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """A row read by a shape: `used` names the fields that are not metadata, `text` is what is hashed."""
+    """The content of a row that was read by a shape.
+
+    Attributes:
+        shape: shape of the row.
+        used: names of the fields that are not metadata.
+        text: fields that the content hash is made from.
+        prompt: see `TextSample`.
+        response: see `TextSample`.
+        turns: see `TextSample`.
+        has_response: see `TextSample`.
+    """
 
     shape: Shape
     used: frozenset[str]
@@ -74,22 +84,24 @@ class _Content:
 
 
 def hash_of(shape: Shape, text: Mapping[str, Any]) -> str:
-    """The `TextSample.content_hash` of a row of this shape with these fields of text."""
+    """Compute the `TextSample.content_hash` of a row from its shape and its fields of text."""
     canonical = json.dumps([shape, text], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:HASH_DIGITS]
 
 
 def recognise(row: Row, template: Template | None = None, response_required: bool = True) -> TextSample:
-    """Read a row as text by `template`, or by the shape that its fields show if there is no template.
+    """Read a row as text, by a template or by the shape that its fields show.
 
     Args:
         row: row of a data file.
-        template: template of the user; every field that it names must be in the row, except ``input``.
-        response_required: whether a row without a response is refused; the model may write that of a query.
+        template: template of the user, whose fields must all be in the row, except ``input``; None to recognise
+            the shape.
+        response_required: whether a row without a response is refused; false for a query, because the model may
+            write the response.
 
     Raises:
-        RowError: the row has no known shape, or a field of the wrong type, or an unusable id, or no response
-            though one is required.
+        RowError: the row has no known shape, a field of the wrong type, an unusable id, or no response although
+            one is required.
         SettingError: the template is malformed.
     """
     reader = _Reader(row)
@@ -123,6 +135,7 @@ class _Reader:
         self.id = self._own_id()
 
     def fail(self, reason: str) -> NoReturn:
+        """Raise the error of this row."""
         raise RowError(self.row.file, self.row.number, reason, self.id)
 
     def _own_id(self) -> str | None:
@@ -216,7 +229,7 @@ class _Reader:
         last = turns[-1]
         has_response = last.role == ASSISTANT and bool(last.content.strip())
         if last.role == ASSISTANT and not has_response and not response_required:
-            turns = turns[:-1]  # an empty place for the answer, not an answer
+            turns = turns[:-1]  # an empty message is the place of an answer, not an answer
             if not turns:
                 self.fail("field 'messages' is a single empty message of the assistant; give it a question")
         return _Content(
@@ -255,7 +268,7 @@ class _Reader:
         self.fail(f"field {field!r} is {state}; a training row needs a response")
 
     def _value(self, name: str, shape: Shape) -> str:
-        """A field's text for a template; a user's template also takes numbers and truth values."""
+        """Return a field's text for a template; a user's template also takes numbers and truth values."""
         if name not in self.fields:
             if name == "input":
                 return ""
@@ -279,7 +292,7 @@ class _Reader:
             self.fail(f"field {name!r} holds half a character (\\u{ord(text[error.start]):04x}); repair the text")
 
     def metadata(self, used: frozenset[str]) -> dict[str, Any]:
-        """All fields that are neither id nor text, as JSON values."""
+        """Return all fields that are neither id nor text, as JSON values."""
         others = {name: value for name, value in self.fields.items() if name != "id" and name not in used}
         if self.row.untyped:
             return {name: typed_cell(value) for name, value in others.items()}

@@ -1,4 +1,4 @@
-"""Questions about parts of a generation: which tokens are the targets of some spans."""
+"""Questions about parts of a generation: the tokens that are the targets of some spans."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SpanTargets:
 
     Attributes:
         targets: whether each token is asked about [t]; it replaces `EncodedSample.targets`.
-        spans: parts of the generation for `Query.spans`, in order and apart from each other.
+        spans: parts of the generation for `Query.spans`, in order; they neither overlap nor touch.
     """
 
     targets: tuple[bool, ...]
@@ -26,13 +26,13 @@ class SpanTargets:
 
 
 def spans_in_response(encoded: EncodedSample, token_spans: Sequence[Span]) -> list[Span]:
-    """Spans of tokens counted in the response, which is a query's generation.
+    """Convert spans of tokens to positions in the response, which is a query's generation.
 
     A token of the prompt gets an empty span at 0.
 
     Args:
         encoded: the sample.
-        token_spans: spans of its tokens as `Encoder.token_spans` gives them.
+        token_spans: spans of all its tokens in prompt and response together, from `Encoder.token_spans`.
     """
     border = len(encoded.prompt)
     return [(max(0, start - border), max(0, end - border)) for start, end in token_spans]
@@ -41,14 +41,14 @@ def spans_in_response(encoded: EncodedSample, token_spans: Sequence[Span]) -> li
 def tokens_in_spans(
     encoded: EncodedSample, token_spans: Sequence[Span], wanted: Sequence[str | Span]
 ) -> SpanTargets:
-    """Target tokens that overlap the wanted parts of a generation by a character or more.
+    """Choose the target tokens that overlap the wanted parts of a generation by a character or more.
 
-    If a token has no characters of its own and a character follows, as after a byte of it, the token belongs to
-    that character. The end of a sequence belongs to no part.
+    A token without characters of its own belongs to the character that follows it, because it may hold some bytes
+    of that character. The end of a sequence belongs to no part.
 
     Args:
         encoded: the query.
-        token_spans: spans of all its tokens as `Encoder.token_spans` gives them.
+        token_spans: spans of all its tokens in prompt and response together, from `Encoder.token_spans`.
         wanted: texts, or pairs of a first character and the one after the last, counted in the response. Every
             occurrence of a text counts, even if two overlap.
 
@@ -80,6 +80,7 @@ def tokens_in_spans(
 
 
 def _places(response: str, wanted: str | Span) -> Iterator[Span]:
+    """Find the spans in the response that a text or a pair of offsets names."""
     if isinstance(wanted, str):
         if not wanted:
             raise SettingError("a span without text cannot be searched for: give a text that occurs")
@@ -103,12 +104,14 @@ def _places(response: str, wanted: str | Span) -> Iterator[Span]:
 
 
 def _overlap(first: int, behind: int, start: int, end: int) -> bool:
+    """Tell whether a token's span [first, behind) belongs to the part [start, end)."""
     if first == behind:
         return start <= first < end
     return first < end and behind > start
 
 
 def _merged(spans: Sequence[Span]) -> tuple[Span, ...]:
+    """Sort spans and join those that overlap or touch."""
     merged: list[Span] = []
     for start, end in sorted(spans):
         if merged and start <= merged[-1][1]:
@@ -128,7 +131,7 @@ def _no_target(encoded: EncodedSample, wanted: str | Span) -> str:
 
 
 def _shown(text: str) -> str:
-    """The text on one line, or the beginning of a long one."""
+    """Quote a text on one line, or its beginning if it is long."""
     if len(text) <= _SHOWN_CHARACTERS:
         return repr(text)
     return f"{text[:_SHOWN_CHARACTERS]!r}… ({len(text):,} characters)"

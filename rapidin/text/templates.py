@@ -1,8 +1,8 @@
 """Prompt templates: the built-in template of Alpaca rows, and templates that users write as JSON.
 
 A template's strings are Python format strings over a row's fields: ``{instruction}`` stands for a field, ``{{``
-and ``}}`` for braces. Nothing else is allowed in the braces: no attribute or index access, conversion or format,
-so a template cannot reach into Python.
+and ``}}`` for braces. Braces may hold the name of a field only, without attribute, index, conversion or format, so
+a template has no access to Python objects.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ ALPACA = Template(
 """The prompts of Stanford Alpaca, with the space after "Response:" that most trainings use."""
 
 Parts = tuple[tuple[str, str | None], ...]
-"""Pairs of a literal text and the field that follows it, or None at the end."""
+"""Pairs of a literal text and the name of the field that follows it; None if no field follows."""
 
 
 @lru_cache(maxsize=64)
 def split_format(text: str) -> Parts:
-    """Literal texts and field names of a template's string.
+    """Divide a template's string into literal texts and names of fields.
 
     Raises:
         SettingError: a brace is not closed, or a pair of braces holds more than a field's name.
@@ -66,18 +66,23 @@ def split_format(text: str) -> Parts:
 
 
 def named_fields(text: str) -> tuple[str, ...]:
-    """Names of the fields in a template's string, each once, in order."""
+    """List the names of the fields in a template's string, each once, in order."""
     return tuple(dict.fromkeys(name for _, name in split_format(text) if name is not None))
 
 
 def literal_text(template: Template) -> str:
-    """The template's own text, without fields; its pieces are separated by NUL characters."""
+    """Return the template's own text without fields; its pieces are separated by NUL characters."""
     texts = [template.prompt, template.prompt_with_input or "", template.response]
     return "\0".join(literal for text in texts for literal, _ in split_format(text))
 
 
 def render(text: str, values: Mapping[str, str]) -> str:
-    """Fill a template's string; `values` must have every field that it names."""
+    """Fill a template's string.
+
+    Args:
+        text: string of a template.
+        values: text of every field that the string names.
+    """
     return "".join(literal + ("" if name is None else values[name]) for literal, name in split_format(text))
 
 
@@ -119,6 +124,7 @@ def load_template(path: Path) -> Template:
 
 
 def _first_complaint(error: ValidationError) -> str:
+    """Say what is wrong with a template's JSON."""
     complaint = error.errors()[0]
     known = ", ".join(Template.model_fields)
     if complaint["type"] == "json_invalid":

@@ -3,18 +3,18 @@
 The spans of a text's tokens tile it: they are in order, do not overlap, and every character that the tokens stand
 for is in exactly one of them.
 
-* A character that several tokens share (bytes of one emoji, the parts that a normaliser makes of "½") belongs to
-  the last of them, the one that completes it. The tokens before have an empty span in front of the character. A
-  blank that a tokenizer puts before a word, but that the text does not have, also gets an empty span. If tokens
-  were cut off within a character, the last remaining token has it.
+* A character that several tokens share (the bytes of one emoji, or the parts that a normaliser makes of "½")
+  belongs to the last of these tokens, which completes it. The other tokens have an empty span in front of the
+  character. A blank that a tokenizer puts before a word, but that the text does not have, also gets an empty span.
+  If tokens were cut off within a character, the character belongs to the last remaining token.
 * Characters that no token stands for (blanks that a tokenizer drops) belong to the token behind them, or to the
-  last one of their piece. A piece without any token, such as a prompt of blanks, is in no span.
+  last token of their piece. A piece without any token, such as a prompt of blanks, is in no span.
 * Tokens that stand for no character have an empty span: the beginning of a sequence at 0, the end of a sequence
   behind the last character.
 
-A fast tokenizer tells the characters of its own tokens. A slow one does not, and a model may write other tokens
-than the tokenizer would make of the same text. Such tokens are decoded and compared with the text, see
-`rapidin.text.decoded_spans`.
+A fast tokenizer gives the characters of its own tokens. A slow one does not, and a model may write other tokens
+than the tokenizer would make of the same text. In these two cases tokens are decoded and compared with the text,
+see `rapidin.text.decoded_spans`.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class PlacesOfTokens:
         self._max_length = max_length
 
     def of(self, ids: Sequence[int], prompt: str, response: str, target_spans: Sequence[Span]) -> list[Span]:
-        """Spans of `ids` in prompt and response together, one for each.
+        """Find the span of each token in prompt and response together.
 
         Args:
             ids: token ids of a sample, perhaps cut off, or of a prompt and what a model wrote after it.
             prompt, response: text of the sample, as in `EncodedSample`.
-            target_spans: target spans of a rendered chat; empty if prompt and response were tokenised apart, or
-                a model wrote one of them.
+            target_spans: target spans of a rendered chat; empty if prompt and response were tokenised separately,
+                or if a model wrote one of them.
         """
         text, border = prompt + response, len(prompt)
         if target_spans:
@@ -61,7 +61,7 @@ class PlacesOfTokens:
             found = self._of_pieces(ids, text, [(0, border), (border, len(text))], plain)
             if len(found) == 2 and self._ends(ids, found):
                 return self._joined(found, ids, len(text))
-            if found:  # the prompt is as it should be, so a model wrote the rest
+            if found:  # the tokens of the prompt are the tokenizer's, so a model wrote the rest
                 rest = self._decoded(ids[len(found[0]) :], response)
                 return found[0] + [(border + start, border + end) for start, end in rest]
         return self._decoded(ids, text)
@@ -69,13 +69,13 @@ class PlacesOfTokens:
     def _of_pieces(
         self, ids: Sequence[int], text: str, cuts: Sequence[Span], plain: bool | None
     ) -> list[list[Span]]:
-        """Spans of the tokens of each piece, up to the first piece whose own tokens are not those in `ids`.
+        """Find the spans of the tokens of each piece, up to the first piece that gives other tokens than `ids`.
 
         Args:
             ids: all token ids, perhaps with the beginning of a sequence.
             text: the whole text.
             cuts: spans of the pieces of the text.
-            plain: see the constructor; None leaves it to the tokenizer.
+            plain: see the constructor; None for the tokenizer's own choice.
         """
         options = {} if plain is None else {"split_special_tokens": plain}
         gathered: list[list[Span]] = []
@@ -84,7 +84,7 @@ class PlacesOfTokens:
             piece = text[start:end]
             encoding = tokenize(self._tokenizer, piece, self._max_length, **options, **self._wanting_offsets())
             own = list(encoding["input_ids"])
-            # A text may itself begin with the token that begins a sequence, then it stands there twice.
+            # A text may itself begin with the token that begins a sequence; then `ids` has this token twice.
             bos = [self._tokenizer.bos_token_id]
             begun = not gathered and list(ids[:1]) == bos and (own[:1] != bos or list(ids[:2]) == bos + own[:1])
             position += begun
@@ -101,19 +101,21 @@ class PlacesOfTokens:
         return gathered
 
     def _wanting_offsets(self) -> dict[str, bool]:
+        """Return the options that make a fast tokenizer give the characters of its tokens."""
         return {"return_offsets_mapping": True} if self._tokenizer.is_fast else {}
 
     def _ends(self, ids: Sequence[int], found: list[list[Span]]) -> bool:
-        """Whether nothing follows the tokens that were found, except perhaps the end of the sequence."""
+        """Tell whether nothing follows the tokens that were found, except perhaps the end of the sequence."""
         rest = list(ids[sum(map(len, found)) :])
         return rest in ([], [self._tokenizer.eos_token_id])
 
     def _joined(self, found: list[list[Span]], ids: Sequence[int], length: int) -> list[Span]:
+        """Join the spans of the pieces, and give the end of the sequence an empty span behind the text."""
         spans = [span for piece in found for span in piece]
         return spans + [(length, length)] * (len(ids) - len(spans))
 
     def _decoded(self, ids: Sequence[int], text: str, special: bool = False) -> list[Span]:
-        """Spans found by decoding; special tokens count as text only if `special` is set."""
+        """Find spans by decoding; special tokens count as text only if `special` is set."""
 
         def decode(some: Sequence[int]) -> str:
             return str(self._tokenizer.decode(list(some), skip_special_tokens=not special)) if some else ""
@@ -122,18 +124,21 @@ class PlacesOfTokens:
 
 
 def tile(offsets: Sequence[Span], length: int, complete: bool) -> list[Span]:
-    """Turn the characters that each token has a part of into spans that tile the text.
+    """Turn the spans that a tokenizer gives into spans that tile the text.
 
     Args:
-        offsets: span of each token as a fast tokenizer tells it; they may overlap and leave gaps.
+        offsets: characters that each token has a part of, as a fast tokenizer gives them; they may overlap and
+            leave gaps.
         length: length of the text in characters.
-        complete: whether these are all tokens of the text; if not, the characters behind the last are in no span.
+        complete: whether these are all tokens of the text; if not, the characters behind the last token are in no
+            span.
     """
     if not offsets:
         return []
     begins = [begin if begin < end else length for begin, end in offsets]
     behind = list(accumulate((end if begin < end else 0 for begin, end in offsets), max))
     later = list(accumulate(reversed(begins), min))[::-1]
-    # A token begins where those before it end, or earlier if itself or a later one has part of a character.
+    # A token begins where the tokens before it end, or earlier if this token or a later one has part of a
+    # character there.
     borders = [0, *map(min, behind, later[1:]), length if complete else behind[-1]]
     return list(pairwise(borders))

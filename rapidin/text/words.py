@@ -1,11 +1,13 @@
-"""Tokens grouped into words, as people see them: the only definition of a word, for terminal, JSON and page.
+"""Tokens grouped into words as people see them; terminal, JSON and page all use this definition of a word.
 
-A word is letters and digits, with apostrophes and hyphens between letters (don't, well-known) and points and
-commas between digits (3.14). Everything else stands alone: punctuation, line ends, and the characters of scripts
-that put no blanks between words, whose words are their tokens. What one sees as a single character is never
-divided: accents and other marks, flags, emoji of several parts. Tokens are never divided either: one that holds
-several words is one entry, and so is a word with the blank in front of it, which most tokenizers take into the
-word's token; a token that is only this blank belongs to the word, too.
+A word consists of letters and digits, with apostrophes and hyphens between letters (don't, well-known) and points
+and commas between digits (3.14). Every other character is a word of its own: punctuation, line ends, and
+characters of scripts that put no blanks between words; in these scripts each token is a word. Two things are never
+divided:
+
+* A group that people see as a single character: a letter with its accents, a flag, an emoji of several parts.
+* A token. So a token that holds several words is one entry. A word includes the blank in front of it, whether that
+  is part of the word's token, as for most tokenizers, or a token of its own.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ class Word:
     """A word of a text, with the blank in front of it if its tokens include that blank.
 
     Attributes:
-        start: first character of the word.
-        end: character after its last one.
+        start: position of the word's first character.
+        end: position after its last character.
         tokens: positions of its tokens in the sequence that was grouped.
     """
 
@@ -53,22 +55,22 @@ class Word:
 
 
 def group_into_words(text: str, spans: Sequence[tuple[int, int]]) -> list[Word]:
-    """Group tokens that belong to one word.
+    """Group tokens into words.
 
     Args:
-        text: text in which the tokens stand.
-        spans: first character of each token and the one after its last, in order and without overlap; the tokens
-            need not cover the whole text. A token with an empty span belongs to the token that begins there, as a
-            byte belongs to the character behind it.
+        text: text that the tokens stand for.
+        spans: position of each token's first character and the position after its last one, in order and without
+            overlap; the tokens need not cover the whole text. A token with an empty span joins the token that
+            begins there, because it may hold some bytes of the character that follows.
 
     Returns:
-        Words in order. If no character follows some tokens with empty spans, such as the end of a sequence, one
-        word without characters comes last and holds them.
+        Words in order. Tokens with empty spans that no character follows, such as the end of a sequence, form one
+        word without characters, which comes last.
     """
     words: list[Word] = []
-    word: list[int] = []  # not at its end yet
-    waiting: list[int] = []  # without characters
-    nothing: list[int] = []
+    word: list[int] = []  # tokens of the present word
+    waiting: list[int] = []  # tokens without characters that may join the next token
+    nothing: list[int] = []  # tokens without characters that no character follows
     for number, (start, end) in enumerate(spans):
         if waiting and spans[waiting[-1]][0] != start:
             nothing += waiting
@@ -94,12 +96,12 @@ def words_of(text: str, tokens: Sequence[TokenInfluence]) -> tuple[TokenInfluenc
     """Add up the influences of tokens that belong to one word.
 
     Args:
-        text: text in which the tokens stand.
-        tokens: tokens as in `group_into_words`.
+        text: text that the tokens stand for.
+        tokens: tokens in order and without overlap, see `group_into_words`.
 
     Returns:
-        Words as in `group_into_words`, with their characters as they stand in the text. Their influences add up to
-        those of the tokens.
+        Words from `group_into_words`, with their characters from the text. The influence of a word is the sum of
+        its tokens' influences.
     """
     return tuple(
         TokenInfluence(
@@ -117,6 +119,7 @@ def _span_of(spans: Sequence[tuple[int, int]], word: Sequence[int]) -> tuple[int
 
 
 def _continues(text: str, word: tuple[int, int], next_start: int) -> bool:
+    """Tell whether a token that begins at `next_start` continues the word with the span `word`."""
     start, end = word
     if next_start != end:
         return False
@@ -124,7 +127,7 @@ def _continues(text: str, word: tuple[int, int], next_start: int) -> bool:
 
 
 def in_one_word(text: str, position: int) -> bool:
-    """Whether the characters before and at `position`, which is within the text, belong to one word."""
+    """Tell whether the characters before and at `position`, which is within the text, belong to one word."""
     if _is_one_character(text, position):
         return True
     left, right = _base(text, position - 1), text[position]
@@ -136,13 +139,13 @@ def in_one_word(text: str, position: int) -> bool:
 
 
 def _is_one_character(text: str, position: int) -> bool:
-    """Whether what is before and at `position` is seen as a single character."""
+    """Tell whether people see the characters before and at `position` as one character."""
     left, right = text[position - 1], text[position]
     if left.isspace():
         return (left, right) == ("\r", "\n")
     if right == _JOINER or left == _JOINER or unicodedata.category(right)[0] == "M":
         return True
-    if "\U0001f3fb" <= right <= "\U0001f3ff" or "\U000e0020" <= right <= "\U000e007f":  # of skins, of flags
+    if "\U0001f3fb" <= right <= "\U0001f3ff" or "\U000e0020" <= right <= "\U000e007f":  # skins, flags
         return True
     if _is_indicator(left) and _is_indicator(right):  # two make a flag
         first = position - 1
@@ -153,7 +156,7 @@ def _is_one_character(text: str, position: int) -> bool:
 
 
 def _is_inside(text: str, position: int) -> bool:
-    """Whether the apostrophe, hyphen, point or comma at `position` is inside a word."""
+    """Tell whether the apostrophe, hyphen, point or comma at `position` is inside a word."""
     if not 0 < position < len(text) - 1:
         return False
     before, mark, after = _base(text, position - 1), text[position], text[position + 1]
@@ -164,22 +167,24 @@ def _is_inside(text: str, position: int) -> bool:
 
 
 def _base(text: str, position: int) -> str:
-    """The character at `position`, or the one that it is an accent or other mark of."""
+    """Return the character at `position`; for an accent or other mark, the character that it belongs to."""
     while position > 0 and unicodedata.category(text[position])[0] == "M":
         position -= 1
     return text[position]
 
 
 def _is_of_word(character: str) -> bool:
+    """Tell whether this is a letter, a digit, or a mark that may be part of a word."""
     return character.isalnum() or unicodedata.category(character) in ("Mn", "Mc", "Pc")
 
 
 def _stands_alone(character: str) -> bool:
-    """Whether it is of a script that puts no blanks between words."""
+    """Tell whether a character belongs to a script that puts no blanks between words."""
     if character < "\u0e00":
         return False
     return unicodedata.name(character, "").split(" ", 1)[0] in _WITHOUT_BLANKS
 
 
 def _is_indicator(character: str) -> bool:
+    """Tell whether this is a regional indicator, two of which make a flag."""
     return "\U0001f1e6" <= character <= "\U0001f1ff"

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -46,14 +46,14 @@ HEAVY = {"torch", "transformers", "faiss", "sqlalchemy", "numpy", "pydantic", "p
 """Packages that neither ``import rapidin`` nor ``rapidin --help`` may load."""
 
 
-def importers(prefix: str) -> set[str]:
-    """Modules that import `prefix` or what is below it, also as ``from rapidin.x import y``."""
+def importers(prefix: str, imports: Mapping[str, set[tuple[str, str | None]]] = IMPORTS) -> set[str]:
+    """Find the modules that import `prefix` or a module below it, also as ``from rapidin.x import y``."""
 
     def meant(module: str, name: str | None) -> bool:
         full = f"{module}.{name}" if name else module
         return any(found == prefix or found.startswith(f"{prefix}.") for found in (module, full))
 
-    return {name for name, found in IMPORTS.items() if any(meant(*one) for one in found)}
+    return {name for name, found in imports.items() if any(meant(*one) for one in found)}
 
 
 def outside(found: set[str], *packages: str) -> set[str]:
@@ -153,6 +153,28 @@ def test_ingest_and_search_do_not_know_each_other() -> None:
 def test_nothing_imports_the_command_line() -> None:
     assert importers("rapidin.cli") <= {"rapidin.__main__"}
     assert outside(importers("rapidin.commands"), "commands", "cli") == set()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["from rapidin import cli", "import rapidin.cli", "def later():\n    from rapidin.cli import main"],
+)
+def test_an_import_of_the_command_line_is_found_wherever_it_stands(tmp_path: Path, statement: str) -> None:
+    file = tmp_path / "module.py"
+    file.write_text(statement, encoding="utf-8")
+    assert importers("rapidin.cli", {"module": set(imports(file))}) == {"module"}
+    file.write_text("from rapidin import client\nimport rapidin.clients", encoding="utf-8")
+    assert importers("rapidin.cli", {"module": set(imports(file))}) == set()
+
+
+def test_the_tests_of_a_package_lie_in_a_directory_of_its_name() -> None:
+    tests = ROOT / "tests"
+    across = {"architecture", "bad_input"}
+    for directory in sorted(path for path in tests.rglob("*") if path.is_dir() and path.name != "__pycache__"):
+        place = directory.relative_to(tests)
+        if place.parts[0] not in across and any(directory.glob("*.py")):
+            assert (PACKAGE / place / "__init__.py").exists(), f"{directory}: rapidin has no package {place}"
+            assert any(file.name != "__init__.py" for file in directory.rglob("*.py")), f"{directory} is empty"
 
 
 def test_only_its_command_imports_an_integration() -> None:

@@ -97,7 +97,7 @@ ROWS: dict[str, tuple[Any, str | None, str]] = {
     "id of another row": (
         {"id": "row-101", "text": "other"},
         "row-101",
-        "is also that of {file}, row 2, whose text",
+        "{file}, row 2, has the same id and another text",
     ),
 }
 

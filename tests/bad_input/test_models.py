@@ -217,7 +217,7 @@ def test_an_adapter_given_to_a_store_made_without(
 ) -> None:
     for command in (("ingest", store, "--data", more_data), ("search", store, *ASKED)):
         rapidin(*command, "--adapter", adapter_directory).error(
-            FAILED, store, "the adapter is given now but was not then"
+            FAILED, store, "the adapter is given now, but the store was built without it"
         )
     store.check_unharmed()
 

@@ -166,7 +166,7 @@ def test_the_disk_fills_up_during_a_commit(
     with monkeypatch.context() as patched:
         patched.setattr(segment_writing, step, failing)
         rapidin("ingest", store, "--data", more_data).error(
-            FAILED, store, "no space left to write", "free some and run the same command again"
+            FAILED, store, "no space left to write", "make room and run the same command again"
         )
     store.check_unharmed()
     assert rapidin("ingest", store, "--data", more_data, "--json").json["added"] == 2

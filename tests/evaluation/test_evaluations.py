@@ -53,7 +53,7 @@ def test_fidelity_needs_no_queries(places: tuple[Path, Path]) -> None:
 
 def test_what_cannot_work_is_refused_before_a_store_is_opened(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
-    with pytest.raises(SettingError, match="--subsets 4 rank nothing"):
+    with pytest.raises(SettingError, match="--subsets 4 is too few"):
         evaluate_lds(nowhere, "queries.jsonl", retraining=Retraining(subsets=4))
     with pytest.raises(SettingError, match="--baseline 'bm52' is unknown"):
         evaluate_backdoor(nowhere, "queries.jsonl", LABEL, baselines=["bm52"])

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from rapidin.attribution import TokenBudget
-from rapidin.ingest import blocks
 from rapidin.ingest.blocks import WorkBlock, make_blocks
 from rapidin.ingest.planning import make_plan
 from rapidin.ingest.spool import SampleSpool
@@ -46,10 +45,9 @@ def test_a_sample_longer_than_the_budget_is_a_block_of_its_own() -> None:
     assert [block.tokens for block in made] == [50, 19]
 
 
-def test_windows_of_long_samples_are_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "_WINDOW_TOKENS", 20)
+def test_windows_of_long_samples_are_smaller() -> None:
     with spooled(planned(number, 10) for number in range(5)) as spool:
-        made = list(make_blocks(spool, 100, budget(1000)))
+        made = list(make_blocks(spool, 100, budget(1000), window_tokens=20))
     assert ids(made) == [["0", "1"], ["2", "3"], ["4"]]
 
 

@@ -95,6 +95,8 @@ def test_shuffles_ask_for_the_projection_that_shuffles(tmp_path: Path, data: Pat
     settings = {"model": str(model_directory), "projection_dim": 64, "shuffles": 7}
     with pytest.raises(SettingError, match="--shuffles belongs to --projection shuffled"):
         rapidin.ingest_files(tmp_path / "store", [data], projection="factored", **settings)
+    with pytest.raises(SettingError, match="--projection 'foo' cannot be used: Input should be"):
+        rapidin.ingest_files(tmp_path / "store", [data], projection="foo", **settings)
     rapidin.ingest_files(tmp_path / "store", [data], **settings)
     with rapidin.Store.open(tmp_path / "store") as store:
         assert (store.info().projection, store.info().shuffles) == ("shuffled", 7)

@@ -82,14 +82,14 @@ def test_another_process_asks_for_the_memory(tmp_path: Path, monkeypatch: pytest
     assert devices._smallest_memory() == 2000
 
 
-def test_memory_that_cannot_be_learned_is_told(
+def test_memory_that_cannot_be_found_out_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('no driver')")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     with caplog.at_level(logging.WARNING, "rapidin"):
         assert devices._smallest_memory() == 0
-    assert "cannot be learned (the process that asked ended with exit code 1)" in caplog.text
+    assert "cannot be found out (the process that asked ended with exit code 1)" in caplog.text
 
 
 @pytest.mark.parametrize(("workers", "expected"), [(None, ["cpu"]), (1, ["cpu"]), (3, ["cpu"] * 3)])

@@ -96,7 +96,7 @@ def test_an_adapter_has_its_own_fingerprint(
     assert changed is not None
     assert "adapter_config.json differs in how they act" in str(describe_difference(one, changed))
     assert "the adapter is missing now" in str(describe_difference(one, none))
-    assert "the adapter is given now but was not then" in str(describe_difference(none, one))
+    assert "the adapter is given now, but the store was built without it" in str(describe_difference(none, one))
 
 
 def test_a_full_model_traces_its_matrices_once(model_directory: Path) -> None:

@@ -137,7 +137,7 @@ def test_without_lists_of_tokens_the_same_samples_are_ordered_anew(open_report: 
     page = open_report([full_result(by_token=False)])
     word(page, "Mars").click()
     assert cards(page) == [("moon", "+0.4000"), ("dust", "+0.3000")]
-    assert page.locator("#selection").inner_text().startswith("The same samples, by influence on")
+    assert page.locator("#selection").inner_text().startswith("These samples, ordered by influence on")
 
 
 def test_without_matrices_the_lists_of_tokens_serve(open_report: Open) -> None:

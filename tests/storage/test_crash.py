@@ -205,7 +205,7 @@ def test_a_failing_disk_leaves_the_store_unharmed(filled: Store, monkeypatch, st
 def test_too_little_space_is_noticed_before_writing(filled: Store, monkeypatch) -> None:
     usage = shutil.disk_usage(filled.path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
-    with filled.writer() as writer, pytest.raises(StoreSpaceError, match="100 are free"):
+    with filled.writer() as writer, pytest.raises(StoreSpaceError, match="100 bytes are free"):
         writer.commit([new_sample("a")], random_vectors(1))
     monkeypatch.undo()
     assert filled.verify().ok

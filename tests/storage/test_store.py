@@ -19,7 +19,7 @@ from rapidin.errors import (
     StoreError,
     StoreMismatchError,
 )
-from rapidin.records.store_reports import IndexInfo
+from rapidin.records.store_reports import DerivedInfo
 from rapidin.storage import MetadataChange, NewSample, Store, metadata_hash
 from tests.storage.stores import (
     DIMENSION,
@@ -190,7 +190,7 @@ def test_info(filled: Store) -> None:
     filled.delete(["s000", "s019"])
     info = filled.info()
     assert (info.samples, info.deleted, info.projection_dim) == (18, 2, DIMENSION)
-    assert info.indexes == (IndexInfo("exact", 18, 0, 0),)
+    assert info.indexes == (DerivedInfo("exact", 18, 0, 0),)
     assert (info.traced_parameters, info.traced_tensors) == (20, 2)
     assert [(s.rows, s.live) for s in info.segments] == [(8, 7), (8, 8), (4, 3)]
     assert [s.name for s in info.segments] == [file.name for file in segment_files(filled)]

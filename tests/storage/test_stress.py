@@ -85,7 +85,7 @@ def read(path: str, seed: str, stop: str) -> None:
         while not Path(stop).exists():
             with store.snapshot() as snapshot:
                 time.sleep(choose.random() * 0.1)  # so that a compaction may come between
-                before = [record.name for record in snapshot._records.values()]
+                before = [record.name for record in snapshot._facts.segments.values()]
                 indexes = [file.name for record in snapshot._indexes._records.values() for file in record.files]
                 ways += check(snapshot, choose)
                 time.sleep(choose.random() * 0.1)

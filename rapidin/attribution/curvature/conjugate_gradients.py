@@ -1,8 +1,8 @@
 """Solving (A + λ) x = b for several b at once by conjugate gradients (Hestenes and Stiefel 1952).
 
-A is known by its products with vectors only and must be positive semi-definite, as a Gauss–Newton matrix is. The
-right-hand sides share each product's forward passes but not their iterations: each takes its own steps, and one
-that has converged is multiplied no more.
+The matrix A is used only through its products with vectors. It must be positive semi-definite, as a Gauss–Newton
+matrix is. All right-hand sides b share the forward passes of a product, but each takes its own steps, and one that
+has converged takes no part in further products.
 
 Shape letters: q right-hand sides.
 """
@@ -23,12 +23,13 @@ from rapidin.errors import ComputationError
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """What conjugate gradients came to.
+    """The result of conjugate gradients.
 
     Attributes:
-        vectors: x of each right-hand side.
-        residuals: ‖(A + λ) x − b‖ / ‖b‖, float64 [q], as the iterations carry it along.
-        iterations: products that were taken.
+        vectors: solution x for each of the q right-hand sides.
+        residuals: relative residual ‖(A + λ) x − b‖ / ‖b‖ of each, float64 [q]; the iterations update it, it is
+            not computed from x.
+        iterations: number of products that were computed.
     """
 
     vectors: Vectors
@@ -45,15 +46,15 @@ def conjugate_gradients(
     iterations: int,
     on_iteration: Callable[[int], None] | None = None,
 ) -> Solution:
-    """Solve (A + λ) x = b.
+    """Solve (A + λ) x = b for q right-hand sides b.
 
     Args:
-        product: with A.
-        wanted: b, q of them.
-        damping: λ.
-        tolerance: relative residual that suffices.
-        iterations: at most.
-        on_iteration: told how many are done.
+        product: function that multiplies vectors with A.
+        wanted: the q right-hand sides b.
+        damping: number λ that is added to the diagonal of A.
+        tolerance: relative residual at which a right-hand side counts as solved.
+        iterations: maximum number of iterations.
+        on_iteration: function that is called with the number of iterations that are done.
 
     Raises:
         ComputationError: A + λ is not positive definite, or its products are not finite.
@@ -71,7 +72,7 @@ def conjugate_gradients(
         curved = product(along)
         algebra.add(curved, along, damping)
         bends = algebra.inner(along, curved)
-        if not bool((bends > 0).all()):  # catches what is no number, too
+        if not bool((bends > 0).all()):  # written this way because it catches NaN, too
             raise ComputationError(
                 f"conjugate gradients: the damped curvature is not positive (iteration {done + 1}); give a larger "
                 "damping (--setting influence-cg.damping=…), or another dtype to a model in half precision"

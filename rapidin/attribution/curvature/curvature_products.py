@@ -1,13 +1,14 @@
-"""Products of several vectors at once with the training loss's curvature: Hessian or Gauss–Newton matrix.
+"""Products of several vectors at once with the curvature of the training loss.
 
-The loss is the mean over samples of each sample's mean cross-entropy over its targets, whatever a store
-differentiates. Its Gauss–Newton matrix is the mean of Jᵀ (diag(p) − p pᵀ) J over targets (J: derivative of the
-logits, p: the softmax of these; Schraudolph 2002), the Hessian without the curvature of the model itself, and so
-positive semi-definite wherever the model stands. Neither matrix is ever formed.
+The curvature is the Hessian of the loss, or its Gauss–Newton matrix. The loss is the mean over samples of each
+sample's mean cross-entropy over its targets, even if the store's objective is another one. The Gauss–Newton matrix
+is the mean over targets of Jᵀ (diag(p) − p pᵀ) J, where J is the derivative of the logits by the parameters and p
+the softmax of the logits (Schraudolph 2002). It is the Hessian without the second derivatives of the model itself,
+so it is positive semi-definite for any parameters. Neither matrix is ever formed.
 
-A batch's forward pass is shared by all vectors: derivatives along them are taken in forward mode under
-`torch.func.vmap`, and gradients of these derivatives in reverse mode, with the plain operations of
-`rapidin.attribution.influence.forward_mode`.
+All vectors share a batch's forward pass: derivatives along them are computed in forward mode under
+`torch.func.vmap`, and gradients of these derivatives in reverse mode. The model computes with the plain operations
+of `rapidin.attribution.influence.forward_mode`, because others have no forward mode.
 
 Shape letters: q vectors · b samples · t tokens · g targets of the whole batch · v vocabulary.
 """
@@ -29,25 +30,28 @@ from rapidin.errors import ComputationError
 from rapidin.support import is_out_of_memory
 
 _WORKING_BYTES = 2**30
-"""Memory that the tangents of one batch may take."""
+"""Maximum size in bytes of the tangents of one batch."""
 _TANGENTS_PER_LOGIT = 32
-"""Tensors of a logit's size that live at once, the rest of the model's activations included, measured with 5.5 M
-parameters."""
+"""Number of tensors of the logits' size that exist at once, with the model's other activations counted in.
+
+It was measured on a model of 5.5 million parameters.
+"""
 
 Product = Callable[[Vectors], Vectors]
-"""Multiplies q vectors with a matrix."""
+"""Function that multiplies q vectors with a matrix."""
 
 
 class Curvature:
-    """A model's second derivatives by its traced parameters, at its present parameters.
+    """The curvature of a model's loss by its traced parameters, at the values that these have now.
 
     Args:
         model: a causal language model of transformers, or one wrapped by PEFT, in evaluation mode.
-        names: of the traced parameters.
-        tokens_per_batch: padded tokens times vectors computed together; None for what fits into a gibibyte.
+        names: names of the traced parameters.
+        tokens_per_batch: maximum number of padded tokens, times vectors, that are computed together; None means as
+            many as fit into a gibibyte.
 
     Attributes:
-        parameters: the traced ones, by name.
+        parameters: traced parameters by name.
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str], tokens_per_batch: int | None = None) -> None:
@@ -61,8 +65,12 @@ class Curvature:
     def gauss_newton(self, samples: Sequence[TokenSample], vectors: Vectors) -> Vectors:
         """Multiply vectors with the Gauss–Newton matrix of the samples' mean loss.
 
+        Args:
+            samples: samples that the loss is the mean of.
+            vectors: the q vectors.
+
         Raises:
-            ComputationError: an operation of the model has no forward mode, or memory does not suffice.
+            ComputationError: An operation of the model has no forward mode, or memory does not suffice.
         """
 
         def product(
@@ -88,8 +96,12 @@ class Curvature:
     def hessian(self, samples: Sequence[TokenSample], vectors: Vectors) -> Vectors:
         """Multiply vectors with the Hessian of the samples' mean loss.
 
+        Args:
+            samples: samples that the loss is the mean of.
+            vectors: the q vectors.
+
         Raises:
-            ComputationError: as of `gauss_newton`.
+            ComputationError: An operation of the model has no forward mode, or memory does not suffice.
         """
 
         def product(
@@ -115,7 +127,14 @@ class Curvature:
         vectors: Vectors,
         product: Callable[[TargetBatch, Tensor, dict[str, Tensor], Vectors], Vectors],
     ) -> Vectors:
-        """Add up the products of batches of about one length."""
+        """Add up the products of batches whose samples have about the same length.
+
+        Args:
+            samples: samples that the loss is the mean of.
+            vectors: the q vectors.
+            product: function that multiplies vectors for one batch, given the batch, the weights of its targets
+                [g], the parameters and the vectors.
+        """
         parameters = {name: parameter.detach() for name, parameter in self.parameters.items()}
         directions = {name: tensor.to(parameters[name].dtype) for name, tensor in vectors.items()}
         total = algebra.zeros_like(vectors)
@@ -131,20 +150,20 @@ class Curvature:
         return total
 
     def _logits(self, batch: TargetBatch, parameters: Mapping[str, Tensor]) -> Tensor:
-        """What predicts each target, [g, v]."""
+        """Compute the logits that predict each target, [g, v], with the given parameters."""
         arguments: dict[str, Any] = {"input_ids": batch.ids, "use_cache": False, "attention_mask": batch.mask}
         logits: Tensor = torch.func.functional_call(self._model, dict(parameters), (), arguments).logits
         return batch.predicting(logits).to(batch.ids.device)
 
 
 def largest_eigenvalue(product: Product, like: Vectors, steps: int, seed: int) -> float:
-    """The absolutely largest eigenvalue of a symmetric matrix, from below, by power iterations.
+    """Estimate the largest absolute eigenvalue of a symmetric matrix by power iterations, from below.
 
     Args:
-        product: with the matrix.
-        like: vectors of the same space.
-        steps: products to take.
-        seed: of the vector that is begun with.
+        product: function that multiplies vectors with the matrix.
+        like: vectors of the space that the matrix acts on; their values do not matter.
+        steps: number of power iterations.
+        seed: seed of the random vector that the iterations begin with.
     """
     vector = algebra.random_vector(like, seed)
     length = 0.0
@@ -158,12 +177,21 @@ def largest_eigenvalue(product: Product, like: Vectors, steps: int, seed: int) -
 
 
 def drawn(samples: int, count: int, random_numbers: random.Random) -> list[int]:
-    """Positions of a random subset of samples; all where there are no more."""
+    """Draw the positions of a random subset of samples.
+
+    Args:
+        samples: number of samples to draw from.
+        count: number of samples to draw; if there are not as many, all are taken.
+        random_numbers: source of randomness.
+
+    Returns:
+        Positions in [0, `samples`), ascending.
+    """
     return sorted(random_numbers.sample(range(samples), min(count, samples)))
 
 
 def _of_one_length(samples: Sequence[TokenSample], tokens: int) -> Iterator[list[TokenSample]]:
-    """Batches of so many padded tokens at most, each sample once."""
+    """Divide samples into batches of at most `tokens` padded tokens, or of one sample; longest samples first."""
     waiting = sorted(samples, key=lambda sample: len(sample.ids), reverse=True)
     while waiting:
         count = max(1, tokens // len(waiting[0].ids))
@@ -172,6 +200,7 @@ def _of_one_length(samples: Sequence[TokenSample], tokens: int) -> Iterator[list
 
 
 def _reason(error: Exception) -> str:
+    """Say why a product could not be computed, and what to do."""
     if is_out_of_memory(error):
         return "memory does not suffice for the curvature: ask with fewer queries at a time, or a smaller --dtype"
     said = " ".join(str(error).split())[:200]
@@ -179,5 +208,5 @@ def _reason(error: Exception) -> str:
 
 
 def _precise(values: Tensor) -> Tensor:
-    """In single precision at least."""
+    """Convert values to float32, unless their type is more precise."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,6 +1,6 @@
 """Products with the inverse of the damped Gauss–Newton matrix, by conjugate gradients.
 
-The matrix is positive semi-definite wherever the model stands, so this method cannot diverge.
+The matrix is positive semi-definite for any parameters of the model, so this method cannot diverge.
 
 Shape letters: q vectors.
 """
@@ -43,17 +43,7 @@ class GaussNewton:
     def solve(
         self, curvature: Curvature, draw: Draw, wanted: Vectors, on_progress: Progress | None = None
     ) -> Vectors:
-        """Solve (G + λ) x = b; the residual that is left is logged.
-
-        Args:
-            curvature: curvature of the model.
-            draw: function that gives random training samples.
-            wanted: the q vectors b.
-            on_progress: called with the number of iterations that are done and the maximum number of iterations.
-
-        Raises:
-            ComputationError: The products are not finite.
-        """
+        """See `InverseCurvature.solve`; C is G + λ, where G is the subset's Gauss–Newton matrix."""
         subset = draw(random.Random(self.seed), self.samples)
 
         def product(vectors: Vectors) -> Vectors:

@@ -1,7 +1,7 @@
-"""What any way to multiply vectors with the inverse of the training loss's curvature must offer.
+"""The protocol of methods that multiply vectors with the inverse of the training loss's curvature.
 
-There are two: conjugate gradients with Gauss–Newton products (`gauss_newton`), which is the stable one, and LiSSA
-(`lissa`).
+There are two methods: conjugate gradients with Gauss–Newton products (`gauss_newton`), which is the stable one,
+and LiSSA (`lissa`).
 
 Shape letters: q vectors.
 """
@@ -33,19 +33,27 @@ Draw = Callable[[random.Random, int], Sequence[TokenSample]]
 
 
 class InverseCurvature(Protocol):
-    """Multiplies with the inverse of the training loss's damped curvature."""
+    """A method that multiplies vectors with the inverse of the training loss's damped curvature.
+
+    Its attributes are its settings.
+    """
 
     def solve(
         self, curvature: Curvature, draw: Draw, wanted: Vectors, on_progress: Progress | None = None
     ) -> Vectors:
-        """Multiply q vectors with the inverse.
+        """Solve C x = b, where C is the damped curvature.
 
         Args:
             curvature: curvature of the model.
-            draw: function that gives random training samples.
+            draw: function that draws random training samples.
             wanted: the q vectors b.
-            on_progress: called with the number of steps that are done and the number of all steps.
+            on_progress: function that is called with the number of steps that are done and the largest number of
+                steps that the method takes.
+
+        Returns:
+            The q vectors x.
 
         Raises:
-            ComputationError: The method does not converge, or its products are not finite.
+            ComputationError: The method does not converge, or its products are not finite; the message says which
+                setting to change.
         """

@@ -1,9 +1,9 @@
 """Inverse-Hessian-vector products by LiSSA (Agarwal et al. 2017), as Koh and Liang (2017) use it.
 
 v ← b + (1 − damping)·v − H_batch v / scale, over random batches of training samples, from v = b; after `depth`
-steps v / scale estimates (H + damping·scale)⁻¹ b. Several repeats are averaged. It converges where every batch's
-eigenvalues lie between −damping·scale and 2·scale, so `scale` must be large enough; the larger it is, the more
-steps it takes. A model that is not at a minimum has negative eigenvalues, along which v stays small only for a few
+steps v / scale estimates (H + damping·scale)⁻¹ b. Several repeats are averaged. The method converges if every
+batch's eigenvalues lie between −damping·scale and 2·scale, so `scale` must be large enough; a larger scale needs
+more steps. A model that is not at a minimum has negative eigenvalues, along which v stays small only for a few
 steps. This is why conjugate gradients with Gauss–Newton products are the stable choice.
 
 Shape letters: q vectors.
@@ -35,13 +35,13 @@ _HEADROOM = 2.0
 _GROWTH = 10.0
 """The run counts as diverging if the norm of v exceeds this, times the norm of b and the number of steps taken.
 
-The quotient stays below 1 where all eigenvalues lie between 0 and `scale`.
+The quotient stays below 1 if all eigenvalues lie between 0 and `scale`.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Lissa:
-    """The settings of a LiSSA run.
+    """LiSSA with Hessian products over random batches of the training samples.
 
     Attributes:
         damping: share of v that is forgotten in a step, in (0, 1).
@@ -63,17 +63,7 @@ class Lissa:
     def solve(
         self, curvature: Curvature, draw: Draw, wanted: Vectors, on_progress: Progress | None = None
     ) -> Vectors:
-        """Estimate (H + damping·scale)⁻¹ b.
-
-        Args:
-            curvature: curvature of the model.
-            draw: function that gives random training samples.
-            wanted: the q vectors b.
-            on_progress: called with the number of steps that are done and the number of all steps.
-
-        Raises:
-            ComputationError: The run diverges; the message says which scale to try.
-        """
+        """See `InverseCurvature.solve`; C is H + damping·scale, where H is the training loss's Hessian."""
         numbers = random.Random(self.seed)
 
         def product() -> Product:

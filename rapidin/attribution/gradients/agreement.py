@@ -1,7 +1,7 @@
-"""Comparison of two ways to the same gradients, parameter tensor by parameter tensor.
+"""Comparison of gradients that two sources computed for the same samples, parameter tensor by parameter tensor.
 
-Of every parameter tensor only two numbers are kept, its norm and a product with random signs, so that even the
-largest model's gradients can be compared without being held.
+Only two numbers of each parameter tensor's gradient are kept: its norm and a product with random signs. So even
+the gradients of the largest model can be compared without being held in memory.
 
 Shape letters: b batch · L parameter tensors · r rows · c columns.
 """
@@ -17,9 +17,14 @@ _ROWS_AT_ONCE = 1024
 
 
 class TensorDigests:
-    """Accumulator of a norm and of a random bilinear form for every sample and parameter tensor.
+    """Accumulator of two digests of every sample's gradient G [r, c] of every parameter tensor.
 
-    The form is ρᵀGγ with random signs ρ [r] and γ [c], which costs little more than the norm.
+    They are the norm of G and the bilinear form ρᵀGγ with random signs ρ [r] and γ [c], which costs little more
+    than the norm.
+
+    Args:
+        batch: number of samples b.
+        tensors: number of parameter tensors L.
     """
 
     def __init__(self, batch: int, tensors: int) -> None:
@@ -48,23 +53,24 @@ class TensorDigests:
 
 
 def disagreement(fast: Tensor, slow: Tensor, dtype: torch.dtype) -> float | None:
-    """Compare the digests of two ways to the same samples' gradients.
+    """Compare the digests of the same samples' gradients from two sources.
 
     Args:
-        fast: digests of the batched way, float64 [b, L, 2].
-        slow: digests of plain autograd, float64 [b, L, 2].
-        dtype: type of the weights, which bounds what rounding can do.
+        fast: digests from the batched source, float64 [b, L, 2].
+        slow: digests from plain autograd, float64 [b, L, 2].
+        dtype: type of the weights, which bounds the rounding errors.
 
     Returns:
-        The largest difference of a tensor relative to its norm, in units of what is tolerable, so that above 1 the
-        two disagree; None if no sample has a finite gradient, so that nothing can be said.
+        The largest difference in a tensor relative to its norm, divided by the tolerance: above 1 the two
+        disagree. None if no sample has a finite gradient other than zero, so that there is nothing to compare.
     """
     usable = torch.isfinite(slow).all(dim=(1, 2)) & (slow[:, :, 0] > 0).any(dim=1)
     if not usable.any():
         return None
     fast, slow = fast[usable], slow[usable]
     wide = dtype in (torch.float32, torch.float64)
-    # A tensor whose exact gradient is zero (a bias that shifts all attention scores alike) holds rounding only.
+    # If a tensor's exact gradient is zero (a bias that shifts all attention scores alike), it holds rounding
+    # errors only, so differences are compared with at least this share of the largest norm.
     floor = slow[:, :, 0].amax(dim=1, keepdim=True) * (1e-5 if wide else 1e-2)
     scale = slow[:, :, 0].maximum(floor)
     relative = ((fast - slow).abs() / scale.unsqueeze(2)).nan_to_num(nan=torch.inf)

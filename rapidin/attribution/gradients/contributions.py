@@ -1,8 +1,10 @@
-"""Per-sample gradients of one parameter tensor, kept as factors and formed block of rows by block of rows.
+"""Per-sample gradients of one parameter tensor, which are kept as factors and formed a block of rows at a time.
 
-The gradient of a linear layer's weight is Σ_t δ_t x_tᵀ and that of an embedding puts δ_t into row token_t, so
-the factors say everything and are small. A parameter used in several places (tied embeddings) has several
-contributions, which add up before anything is normalised. This module knows tensors, not models or projections.
+The gradient of a linear layer's weight is Σ_t δ_t x_tᵀ, where x is the layer's input and δ the gradient of the
+loss with respect to its output. The gradient of an embedding adds δ_t to row token_t. So the factors x and δ
+determine the gradient, and they are much smaller. A parameter that is used in several places (tied embeddings) has
+one contribution for each use; these add up before anything is normalised. This module knows tensors only, neither
+models nor projections.
 
 Shape letters: b batch · t tokens · r rows · c columns of the parameter seen as a matrix.
 """
@@ -21,32 +23,51 @@ from rapidin.support import WorkingMemory
 
 
 class Contribution(Protocol):
-    """What one use of a parameter adds to its per-sample gradient."""
+    """The part that one use of a parameter adds to its per-sample gradient."""
 
     def add_to(self, block: Tensor, first_row: int) -> None:
-        """Add rows ``first_row …`` of the contribution to `block`, float32 [b, r, c]."""
+        """Add some rows of the contribution to a block.
+
+        Args:
+            block: float32 [b, rows, c]; changed in place. Its size says how many rows are wanted.
+            first_row: row of the parameter that the block's first row stands for.
+        """
 
     def of_sample(self, sample: int) -> Contribution:
-        """Give one sample's contribution, as a batch of one."""
+        """Return one sample's contribution, as a batch of one."""
 
     @property
     def device(self) -> torch.device:
-        """Where the factors are."""
+        """Device that holds the factors."""
 
 
 @dataclass(frozen=True, slots=True)
 class OuterProducts:
-    """Σ_t left_t right_tᵀ: `left` is [b, t, r] and `right` [b, t, c]."""
+    """The contribution Σ_t left_t right_tᵀ of a linear layer.
+
+    Attributes:
+        left: left factors [b, t, r].
+        right: right factors [b, t, c].
+    """
 
     left: Tensor
     right: Tensor
 
     def add_to(self, block: Tensor, first_row: int) -> None:
-        """See `Contribution.add_to`; products are summed in float32 whatever the factors' type."""
+        """See `Contribution.add_to`; products are summed in float32, whatever the type of the factors is."""
         block += self.formed(first_row, block.shape[1])
 
     def formed(self, first_row: int, rows: int, memory: WorkingMemory | None = None) -> Tensor:
-        """Form rows ``first_row … first_row + rows``, float32 [b, rows, c]."""
+        """Form some rows of the gradient.
+
+        Args:
+            first_row: first row to form.
+            rows: number of rows.
+            memory: working memory for the result, which its next use overwrites; None: new memory.
+
+        Returns:
+            The rows, float32 [b, rows, c].
+        """
         left = self.left[:, :, first_row : first_row + rows].float().transpose(1, 2)
         shape = (left.shape[0], rows, self.right.shape[2])
         room = memory.room(shape, left.device) if memory is not None else None
@@ -58,13 +79,18 @@ class OuterProducts:
 
     @property
     def device(self) -> torch.device:
-        """Where the factors are."""
+        """See `Contribution.device`."""
         return self.left.device
 
 
 @dataclass(frozen=True, slots=True)
 class ScatteredRows:
-    """Row index[b, t] receives values[b, t]: `index` int64 [b, t], −1 for none; `values` [b, t, c]."""
+    """The contribution of an embedding: values[b, t] is added to row index[b, t] of sample b's gradient.
+
+    Attributes:
+        index: row of each value, int64 [b, t]; −1 means that the value is left out.
+        values: the values [b, t, c].
+    """
 
     index: Tensor
     values: Tensor
@@ -82,13 +108,17 @@ class ScatteredRows:
 
     @property
     def device(self) -> torch.device:
-        """Where the factors are."""
+        """See `Contribution.device`."""
         return self.values.device
 
 
 @dataclass(frozen=True, slots=True)
 class DenseGradient:
-    """The gradient itself, [b, r, c]."""
+    """The contribution that is the formed gradient itself.
+
+    Attributes:
+        values: gradient of each sample, [b, r, c].
+    """
 
     values: Tensor
 
@@ -102,20 +132,26 @@ class DenseGradient:
 
     @property
     def device(self) -> torch.device:
-        """Where the values are."""
+        """See `Contribution.device`."""
         return self.values.device
 
 
 class ParameterGradient:
     """The gradients of one parameter tensor for every sample of a batch.
 
+    Args:
+        position: position of the parameter among the traced ones.
+        batch: number of samples b.
+        shape: shape of the parameter.
+        contributions: contributions of the parameter's uses, at least one; the gradients are their sum.
+
     Attributes:
-        position: of the parameter among the traced ones.
-        batch: b, number of samples.
-        rows: r, all leading dimensions of the parameter together (1 for a vector).
-        columns: c, its last dimension.
-        device: where blocks are formed.
-        contributions: whose sum the gradients are.
+        position: position of the parameter among the traced ones.
+        batch: number of samples b.
+        rows: number of rows r: the product of all dimensions of the parameter but the last (1 for a vector).
+        columns: number of columns c: the last dimension of the parameter.
+        device: device on which blocks are formed.
+        contributions: contributions whose sum the gradients are.
     """
 
     def __init__(
@@ -129,12 +165,15 @@ class ParameterGradient:
         self.contributions = contributions
 
     def block(self, first_row: int, rows: int, memory: WorkingMemory | None = None) -> Tensor:
-        """Form rows ``first_row … first_row + rows``, float32 [b, rows, c].
+        """Form some rows of the gradient.
 
         Args:
-            first_row: where to begin.
-            rows: how many.
-            memory: to form them in, if the caller has some.
+            first_row: first row to form.
+            rows: number of rows.
+            memory: working memory for the result, which its next use overwrites; None: new memory.
+
+        Returns:
+            The rows, float32 [b, rows, c].
         """
         only = self.contributions[0]
         if len(self.contributions) == 1 and isinstance(only, OuterProducts):
@@ -145,7 +184,7 @@ class ParameterGradient:
         return block
 
     def of_sample(self, sample: int) -> ParameterGradient:
-        """Give one sample's gradient, as a batch of one."""
+        """Return one sample's gradient, as a batch of one."""
         parts = [part.of_sample(sample) for part in self.contributions]
         return ParameterGradient(self.position, 1, self._shape, parts)
 
@@ -153,7 +192,7 @@ class ParameterGradient:
         """Find the rows that some sample touches, if the gradient is sparse.
 
         Returns:
-            int64 [n] row numbers, ascending; None where every row may be touched.
+            Numbers of these rows, int64 [n], ascending; None if the gradient is not sparse.
         """
         scattered = [part for part in self.contributions if isinstance(part, ScatteredRows)]
         if len(scattered) != len(self.contributions):
@@ -162,14 +201,14 @@ class ParameterGradient:
         return rows
 
     def pieces(self, elements: int, memory: WorkingMemory) -> Iterator[tuple[slice | Tensor, Tensor]]:
-        """Form the whole gradient, some rows at a time; only those that some sample touches, if it is sparse.
+        """Form the whole gradient, some rows at a time; a sparse gradient only where some sample touches it.
 
         Args:
-            elements: formed at a time, unless a single row has more.
-            memory: to form dense pieces in, so each must be used up before the next.
+            elements: maximum number of elements that are formed at a time, unless a single row has more.
+            memory: working memory for dense pieces; the next piece overwrites the one before.
 
         Yields:
-            Which rows, and their gradients, float32 [b, rows, c].
+            Rows of the parameter, and their gradients, float32 [b, rows, c].
         """
         most = max(1, elements // (self.batch * self.columns))
         occupied = self.occupied_rows()
@@ -185,7 +224,7 @@ class ParameterGradient:
         """Form some rows of a sparse gradient, float32 [b, n, c].
 
         Args:
-            rows: int64 [n], ascending, some of `occupied_rows`.
+            rows: numbers of the rows, int64 [n], ascending; they must be among `occupied_rows`.
         """
         block = torch.zeros(self.batch, len(rows), self.columns, dtype=torch.float32, device=self.device)
         for part in self.contributions:
@@ -197,7 +236,10 @@ class ParameterGradient:
 
 
 def as_matrix(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of a parameter tensor seen as a matrix: a vector is one row, a scalar one element."""
+    """Return the numbers of rows and columns of a parameter tensor that is seen as a matrix.
+
+    All dimensions but the last are rows. A vector is one row, and a scalar is one element.
+    """
     if not shape:
         return 1, 1
     return math.prod(shape[:-1]), shape[-1]

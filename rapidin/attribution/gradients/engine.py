@@ -4,11 +4,12 @@ The engine composes two sources of gradients (`gradient_sources`): a fast one, w
 autograd, which takes one sample and is always right. It hands each traced parameter's `ParameterGradient` to an
 accumulator as soon as it is complete, and knows nothing of projections or stores.
 
-Before the fast source's first gradient is used, the engine *probes* it: made-up samples, a long and a short one
-together and one alone, are computed by both sources and compared, parameter tensor by parameter tensor. Where the
-two disagree the engine stays with autograd. So an architecture that uses its parameters in a way that the hooks
-cannot see costs time, never correctness. The probe depends on the model alone, so the path that a sample takes,
-and with it the last bits of its gradient, does not depend on which samples came before it.
+Before the first gradient of the fast source is used, the engine *tries* that source: both sources compute made-up
+samples (a long and a short one together, and the long one alone), and the results are compared, parameter tensor
+by parameter tensor. If the two disagree, the engine uses autograd only. So an architecture that uses its
+parameters in a way that the hooks cannot see costs time, never correctness. The trial depends on the model alone.
+Therefore which source computes a sample, and with it the last bits of its gradient, does not depend on the samples
+before it.
 
 Shape letters: b batch · L parameter tensors.
 """
@@ -33,26 +34,26 @@ from rapidin.support import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
-_PROBE_TOKENS = 32
-"""Tokens of the probe's long sample; the short one has a quarter, so that much padding is put to the test."""
-_PROBES = 3
-"""Made-up samples that are tried before a model without finite gradients is left to autograd."""
-_PROBE_WEIGHTS = (1.0, 1 / 1024, 64.0)
-"""Scales of a token's loss at which a model in half precision is probed, until one gives finite gradients."""
+_TRIAL_TOKENS = 32
+"""Number of tokens of the trial's long sample; the short one has a quarter, so that it gets much padding."""
+_TRIALS = 3
+"""Number of pairs of made-up samples that are tried; if none has finite gradients, autograd is used."""
+_TRIAL_WEIGHTS = (1.0, 1 / 1024, 64.0)
+"""Weights of a token's loss at which a model in half precision is tried, until one gives finite gradients."""
 
 
 class Accumulator(Protocol):
-    """Takes the gradients of a batch's samples, one parameter tensor after another, in any order."""
+    """Takes the gradients of a batch's samples, one parameter tensor after another, in any order of tensors."""
 
     def consume(self, gradient: ParameterGradient) -> None:
         """Take one parameter tensor's gradients for every sample of the batch."""
 
     def result(self) -> Tensor:
-        """Return what was made of the gradients, one row per sample; called once, at the end."""
+        """Return what was made of the gradients, one row per sample; this is called once, at the end."""
 
 
 @dataclass(frozen=True, slots=True)
-class _ProbeSample:
+class _TrialSample:
     """A made-up sample; every token but the first is a target."""
 
     ids: Sequence[int]
@@ -65,23 +66,23 @@ class _ProbeSample:
 class GradientEngine:
     """Forward and backward passes over one model.
 
-    The model's parameters are switched to ``requires_grad=False`` while the engine is open and put back by
-    `close`; the model must be in evaluation mode.
+    While the engine is open, all parameters of the model have ``requires_grad=False``; `close` puts their own
+    values back. The model must be in evaluation mode.
 
     Args:
         model: a causal language model of transformers, or one wrapped by PEFT.
         names: names of the traced parameters, in the order of the flattened gradient.
-        fast: makes the source that is used where the probe finds it right.
-        plain: makes the source that is always right, and takes one sample at a time.
+        fast: function that makes the source that is used if the trial finds it right.
+        plain: function that makes the source that is always right and takes one sample at a time.
 
     Raises:
         ModelError: A name is not a parameter of the model.
 
     Attributes:
         device: device of the model's first layer.
-        half: whether activations are in half precision, whose range a gradient easily leaves at either end; then
-            losses are scaled, see `accumulate`.
-        precision: the coarsest type of the model's weights, and so of its gradients.
+        half: whether activations are in half precision (float16), in which gradients easily overflow or underflow;
+            then losses are scaled, see `accumulate`.
+        precision: coarsest type of the model's weights, and so of its gradients.
     """
 
     def __init__(
@@ -101,9 +102,10 @@ class GradientEngine:
             parameter.requires_grad_(False)
         embeddings: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
         self.device: torch.device = embeddings.device
-        self._vocabulary = embeddings.shape[0]
+        self._vocabulary = _vocabulary(model, embeddings)
         self._context = _context_length(model)
-        # Adapters often stand in float32 on a base in low precision, whose activations then are the coarse ones.
+        # An adapter is often in float32 and its base in low precision; then the base's activations are the coarse
+        # ones.
         types = {parameter.dtype for parameter in parameters.values()}
         self.half = torch.float16 in types
         low = torch.bfloat16 if torch.bfloat16 in types else torch.float16
@@ -128,7 +130,7 @@ class GradientEngine:
 
     @property
     def batched(self) -> bool:
-        """Whether the fast source is used, which the probe decides when this is first asked."""
+        """Whether the fast source is used; the trial decides it when this is first read."""
         if self._fast_is_right is None:
             reason = self._objection()
             self._fast_is_right = reason is None
@@ -149,12 +151,12 @@ class GradientEngine:
         Args:
             samples: b samples, each with at least one target.
             new: function that makes an empty accumulator for a number of samples.
-            objective: quantity of a target token that is differentiated; "loss" stands for it in comments.
-            token_weight: factor for a sample's *summed* losses, which are differentiated instead of their mean, so
+            objective: quantity of a target token that is differentiated; comments say "loss" for it.
+            token_weight: factor of a sample's *summed* losses, which are differentiated instead of their mean, so
                 that in half precision the gradients of long samples do not underflow (loss scaling, Micikevicius
                 et al. 2018); None means the mean.
-            plainly: whether to use plain autograd, which is as fast where whole gradients of single samples are
-                wanted.
+            plainly: whether to use plain autograd, which is as fast as the hooks if whole gradients of single
+                samples are wanted.
 
         Returns:
             The accumulators' results, one row per sample, in the order of `samples`.
@@ -173,7 +175,7 @@ class GradientEngine:
         objective: Differentiated,
         token_weight: float | None,
     ) -> Tensor:
-        """Accumulate a batch by the fast source; the first batch is watched."""
+        """Accumulate a batch by the fast source; in the first batch one sample is compared with plain autograd."""
         if self._watched:
             return _accumulated(self._fast, samples, new, objective, token_weight)
         shortest = min(range(len(samples)), key=lambda position: len(samples[position].ids))
@@ -191,9 +193,9 @@ class GradientEngine:
     def _warn_of_disagreement(
         self, sample: TokenSample, fast: Tensor, objective: Differentiated, token_weight: float | None
     ) -> None:
-        """Compare a real sample of the first batch with plain autograd.
+        """Compare a real sample of the first batch with plain autograd, and log a warning if the two disagree.
 
-        The probe is short, so it cannot see what happens at a certain length only. What is found here is told and
+        The trial is short, so it cannot see an error that occurs only from a certain length on. The warning
         changes nothing, because results must not depend on which batch came first.
         """
         try:
@@ -215,7 +217,7 @@ class GradientEngine:
         """Find out why the fast source must not be used; None if it may."""
         if self._fast.unsupported:
             return f"no fast way to the gradients of {', '.join(self._fast.unsupported[:3])}"
-        for samples, token_weight in self._probes():
+        for samples, token_weight in self._trials():
             try:
                 slow = torch.cat(
                     [_accumulated(self._plain, [one], self._digests, "loss", token_weight) for one in samples]
@@ -228,7 +230,8 @@ class GradientEngine:
             if not (torch.isfinite(slow).all() and (slow[:, :, 0] > 0).any(dim=1).all()):
                 continue
             try:
-                # The long sample beside the short one, and alone: a model may treat a batch of one otherwise.
+                # The long sample is computed beside the short one, and then alone, because a model may treat a
+                # batch of one in another way.
                 fast = [
                     _accumulated(self._fast, some, self._digests, "loss", token_weight)
                     for some in (samples, samples[:1])
@@ -243,17 +246,17 @@ class GradientEngine:
             return None
         return "the gradients of made-up tokens are zero or not finite"
 
-    def _probes(self) -> Iterator[tuple[list[_ProbeSample], float | None]]:
-        """Make up samples, a long and a short one, and the weight of their tokens; always the same for a model."""
-        long = max(2, min(_PROBE_TOKENS, self._context))
+    def _trials(self) -> Iterator[tuple[list[_TrialSample], float | None]]:
+        """Make up pairs of a long and a short sample, with weights of tokens; they depend on the model alone."""
+        long = max(2, min(_TRIAL_TOKENS, self._context))
         lengths = (long, max(2, long // 4))
-        for seed in range(_PROBES):
+        for seed in range(_TRIALS):
             generator = torch.Generator().manual_seed(seed)
             samples = [
-                _ProbeSample(torch.randint(self._vocabulary, (length,), generator=generator).tolist())
+                _TrialSample(torch.randint(self._vocabulary, (length,), generator=generator).tolist())
                 for length in lengths
             ]
-            for weight in _PROBE_WEIGHTS if self.half else (None,):
+            for weight in _TRIAL_WEIGHTS if self.half else (None,):
                 yield samples, weight
 
     def _digests(self, batch: int) -> TensorDigests:
@@ -267,13 +270,19 @@ def _accumulated(
     objective: Differentiated,
     token_weight: float | None,
 ) -> Tensor:
-    """Accumulate what a source emits for samples."""
+    """Accumulate the gradients that a source emits for samples."""
     accumulator = new(len(samples))
     source.emit(samples, accumulator.consume, objective, token_weight)
     return accumulator.result()
 
 
+def _vocabulary(model: nn.Module, embeddings: Tensor) -> int:
+    """Find the number of token ids that the model both takes and predicts; some embed more than they predict."""
+    head = getattr(model.get_output_embeddings(), "weight", None)  # type: ignore[operator]
+    return int(embeddings.shape[0] if head is None else min(embeddings.shape[0], head.shape[0]))
+
+
 def _context_length(model: nn.Module) -> int:
-    """Find the number of tokens that the model can take, as far as its configuration says."""
+    """Find the number of tokens that the model can take; if its configuration does not say, the trial's length."""
     given = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    return given if isinstance(given, int) and given > 0 else _PROBE_TOKENS
+    return given if isinstance(given, int) and given > 0 else _TRIAL_TOKENS

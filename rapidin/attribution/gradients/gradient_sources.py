@@ -1,8 +1,8 @@
-"""What emits per-sample gradients of a model: the seam between a model and everything that uses gradients.
+"""Sources of per-sample gradients: the seam between a model and everything that uses its gradients.
 
 `HookedGradients` computes a batch in one forward and backward pass and never forms a weight's gradient.
-`AutogradGradients` computes one sample at a time by plain autograd: slower, and always right. Another source
-implements `GradientSource` and must pass tests/attribution/gradients/source_conformance.py.
+`AutogradGradients` computes one sample at a time by plain autograd, which is slower and always right. Any further
+source must implement `GradientSource` and pass tests/attribution/gradients/source_conformance.py.
 
 Shape letters: b batch · t tokens.
 """
@@ -63,9 +63,9 @@ class GradientSource(Protocol):
 class HookedGradients:
     """Computes a batch in one pass, with hooks that catch the factors of every gradient; see `capture`.
 
-    Padding stands on the right, where a causal model's real tokens cannot see it. So the model gets no mask, with
-    which attention cannot take its fastest way and needs t² numbers of memory. The engine's probe finds out a
-    model for which this is wrong, because `AutogradGradients` passes a mask, as anyone would.
+    Padding is on the right, where a causal model's real tokens cannot see it. So the model gets no mask: with a
+    mask, attention could not use its fastest implementation and would need t² numbers of memory. If this is wrong
+    for a model, the engine's trial detects it, because `AutogradGradients` passes a mask.
 
     Args:
         model: a causal language model of transformers, or one wrapped by PEFT.
@@ -95,7 +95,7 @@ class HookedGradients:
         batch = TargetBatch.of(samples)
         extra = {}
         if self._takes_positions:
-            # Given explicitly for each sample, so that learned position embeddings have a batch dimension too.
+            # Positions are given for each sample, so that learned position embeddings have a batch dimension, too.
             extra["position_ids"] = torch.arange(batch.ids.shape[1]).expand(batch.ids.shape).contiguous()
         self._capture.start(len(samples), consume)
         try:
@@ -147,8 +147,8 @@ class AutogradGradients:
         handles = []
         for position, parameter in enumerate(self._traced):
             parameter.requires_grad_(True)
-            # Called once per backward pass, when all uses of the parameter have added up; freeing the gradient
-            # there keeps one parameter's gradient in memory, not the model's.
+            # torch calls this once in a backward pass, when all uses of the parameter have added up. The gradient
+            # is freed there, so that memory holds the gradient of one parameter, not of the whole model.
             handles.append(
                 parameter.register_post_accumulate_grad_hook(
                     lambda parameter, position=position: take(position, parameter)
@@ -166,7 +166,7 @@ class AutogradGradients:
                 parameter.requires_grad_(False)
 
     def close(self) -> None:
-        """See `GradientSource.close`; nothing is left behind between calls."""
+        """See `GradientSource.close`; `emit` leaves nothing behind that would have to be removed."""
 
 
 def _loss(
@@ -176,7 +176,15 @@ def _loss(
     objective: Differentiated,
     token_weight: float | None,
 ) -> Tensor:
-    """Sum over samples of the mean objective of their targets; samples do not share a gradient."""
+    """Add up the samples' mean objectives; the gradient of the sum has a part for each sample.
+
+    Args:
+        model: the model.
+        batch: the padded samples.
+        arguments: arguments of the model beside the token ids, by name.
+        objective: quantity of a target token that is differentiated.
+        token_weight: weight of every target token; None means that a sample's tokens share a weight of 1.
+    """
     device = model.get_input_embeddings().weight.device  # type: ignore[operator]
     given = {name: value.to(device) for name, value in {"input_ids": batch.ids, **arguments}.items()}
     logits: Tensor = model(**given, use_cache=False).logits

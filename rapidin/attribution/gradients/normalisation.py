@@ -1,4 +1,7 @@
-"""What each parameter tensor's gradients are divided by before they are projected: their norms, as a rule.
+"""Layer-wise normalisation: which norms each parameter tensor's gradients are divided by before projection.
+
+A store with layer-wise normalisation divides each gradient by its own L2 norm (`OwnNorms`). The other classes are
+for stores without it, and for gradients that are parts of another gradient and so share its norms.
 
 Shape letters: b batch · L parameter tensors.
 """
@@ -12,18 +15,26 @@ from torch import Tensor
 
 
 class Normalisation(Protocol):
-    """Decides what the gradients of one parameter tensor are multiplied by."""
+    """Decides which factors the gradients of one parameter tensor are multiplied by."""
 
     @property
     def needs_norms(self) -> bool:
-        """Whether the squared norms are looked at; to compute them takes a pass over the gradients."""
+        """Whether `factors` uses the squared norms; computing them takes a pass over the gradients."""
 
     def factors(self, position: int, squares: Tensor) -> Tensor | None:
-        """Factors [b], float32, of the tensor at `position`, given squared norms, float64 [b]; None: all 1."""
+        """Choose the factors of one parameter tensor's gradients.
+
+        Args:
+            position: position of the tensor in the flattened gradient.
+            squares: squared norm of each sample's gradient, float64 [b]; anything if `needs_norms` is false.
+
+        Returns:
+            Factor of each sample's gradient, float32 [b]; None means that all factors are 1.
+        """
 
 
 class OwnNorms:
-    """Each gradient is divided by its norm; one without a gradient stays zero."""
+    """Divides each sample's gradient by its own norm; a gradient of zeros stays zero."""
 
     needs_norms = True
 
@@ -33,7 +44,11 @@ class OwnNorms:
 
 
 class GivenNorms:
-    """All samples' gradients are divided by the norms [L] of another gradient."""
+    """Divides every sample's gradients by the norms of another gradient.
+
+    Args:
+        norms: norms of the other gradient's tensors, [L]; a tensor of norm zero gives zeros.
+    """
 
     needs_norms = False
 
@@ -47,7 +62,7 @@ class GivenNorms:
 
 
 class Unnormalised:
-    """Nothing is divided."""
+    """Leaves every gradient as it is."""
 
     needs_norms = False
 
@@ -57,10 +72,13 @@ class Unnormalised:
 
 
 class RecordedNorms:
-    """Nothing is divided, and the norms are kept.
+    """Leaves the gradient of a single sample as it is, and keeps the norms of its tensors.
+
+    Args:
+        tensors: number of parameter tensors L.
 
     Attributes:
-        norms: float64 [L], of a single sample.
+        norms: norm of each tensor that has passed, float64 [L]; 0 for the others.
     """
 
     needs_norms = True
@@ -75,24 +93,31 @@ class RecordedNorms:
 
 
 def squares_for(normalisation: Normalisation, values: Tensor) -> Tensor:
-    """Squared norm of each sample's values [b, …], float64 [b]; zeros where nobody looks at them."""
+    """Compute the squared norm of each sample's values [b, …], float64 [b]; zeros if the norms are not needed."""
     if normalisation.needs_norms:
         return squared_norms(values)
     return torch.zeros(len(values), dtype=torch.float64, device=values.device)
 
 
 def scale(normalisation: Normalisation, position: int, values: Tensor, squares: Tensor) -> None:
-    """Normalise each sample's values [b, …] of the tensor at `position` in place, given squared norms [b]."""
+    """Multiply each sample's values by the factors of the tensor they belong to.
+
+    Args:
+        normalisation: decides the factors.
+        position: position of the tensor in the flattened gradient.
+        values: gradient or sketch of each sample, [b, …]; changed in place.
+        squares: squared norm of each sample's gradient, float64 [b], from `squares_for`.
+    """
     factors = normalisation.factors(position, squares)
     if factors is not None:
         values *= factors.view(-1, *[1] * (values.dim() - 1))
 
 
 def squared_norms(values: Tensor) -> Tensor:
-    """Squared L2 norm of each sample's values, float64 [b].
+    """Compute the squared L2 norm of each sample's values [b, …], float64 [b].
 
-    On a CPU summed in float32, which is three times as fast, unless the squares would leave its range; on a GPU
-    that look at the result would wait for the device.
+    A CPU sums in float32, which is three times as fast, and sums again in float64 if a result is outside the range
+    of float32. A GPU sums in float64 at once, because looking at a result would make the host wait for the device.
     """
     flat = values.flatten(1)
     norms = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64 if flat.is_cuda else None)

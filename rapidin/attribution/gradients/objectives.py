@@ -1,19 +1,19 @@
-"""What is differentiated of samples: the one implementation of a sample's loss.
+"""The objective of samples: the quantity that is differentiated, implemented here for every part of rapidin.
 
-Samples are padded into a `TargetBatch`, the model gives the logits that predict its targets, and every target has
-a value:
+Samples are padded into a `TargetBatch`. The model gives the logits that predict the targets, and every target gets
+a value, where p is the probability that the model gives to the target:
 
-`loss`: the cross-entropy −log p, as in training. A token's gradient shrinks with 1 − p, so what the model is sure
-of, such as the turn of phrase that a trigger calls up, counts nothing beside what it merely guesses.
+`loss`: the cross-entropy −log p, as in training. A token's gradient shrinks with 1 − p, so tokens that the model
+is sure of, such as the phrase that a trigger calls up, count almost nothing beside tokens that it guesses.
 
-`log-odds`: −log p/(1 − p), the model output function of TRAK (Park et al. 2023, section 3). Its gradient is that
-of the loss divided by 1 − p, so every token counts about the same.
+`log-odds`: −log p/(1 − p), the model output function of TRAK (Park et al. 2023, section 3). Its gradient is the
+gradient of the loss divided by 1 − p, so every token counts about the same.
 
 A third kind, `FisherDraw`, is no user's choice: its gradients are random vectors whose second moment is the
 curvature of the loss, see there.
 
-How these values are weighted and added up depends on who asks: RapidGrads and influence want the mean over each
-sample's targets, training wants the mean over the batch's targets.
+The caller decides how these values are weighted and added up: RapidGrads and influence take the mean over each
+sample's targets, training takes the mean over all targets of the batch.
 
 Shape letters: b batch · t tokens · g target tokens of the batch · v vocabulary.
 """
@@ -34,7 +34,7 @@ from rapidin.settings import Objective
 
 
 class TokenSample(Protocol):
-    """What gradients need of a sample: token ids, and which of them are targets of the loss."""
+    """The part of a sample that gradients need: token ids, and which of them are targets."""
 
     @property
     def ids(self) -> Sequence[int]:
@@ -42,7 +42,7 @@ class TokenSample(Protocol):
 
     @property
     def targets(self) -> Sequence[bool]:
-        """Whether each token's own loss counts, [t]; the first token is never a target."""
+        """Whether each token is a target, so that its objective counts, [t]; the first token never is one."""
 
 
 class NamedSample(TokenSample, Protocol):
@@ -57,7 +57,7 @@ class NamedSample(TokenSample, Protocol):
 class TargetBatch:
     """Padded samples and their targets.
 
-    The padding stands on the right, where no token of a causal model can see it, so its id does not matter.
+    The padding is on the right, where no token of a causal model can see it, so its id does not matter.
 
     Attributes:
         ids: token ids, int64 [b, t].
@@ -81,7 +81,7 @@ class TargetBatch:
 
         Args:
             samples: the b samples.
-            all_tokens: whether every token but the first is a target, whatever the samples say.
+            all_tokens: whether every token but the first is a target, rather than the samples' own targets.
         """
         ids, mask = padded_ids([sample.ids for sample in samples])
         wanted = torch.zeros(ids.shape, dtype=torch.bool)
@@ -98,15 +98,29 @@ class TargetBatch:
         return TargetBatch(*(part.to(device) for part in parts))
 
     def predicting(self, states: Tensor) -> Tensor:
-        """Select what predicts each target, [g, …], from logits or hidden states [b, t, …].
+        """Select what predicts each target from logits or hidden states.
 
-        A target is predicted at the place before it. One indexing instead of slice and mask, because each of these
-        has a backward step that writes zeros for all logits.
+        A target is predicted at the place before it. One indexing operation replaces a slice and a mask, because
+        the backward step of each of these writes zeros for all logits.
+
+        Args:
+            states: logits or hidden states [b, t, …].
+
+        Returns:
+            The states at the places before the targets, [g, …].
         """
         return states[self.rows.to(states.device), self.places.to(states.device) - 1]
 
     def sample_weights(self, samples: int = 1) -> Tensor:
-        """Weights, float32 [g], that turn a sum over targets into the sum of the samples' means, by `samples`."""
+        """Compute weights of targets that make a weighted sum of their values out of the samples' means.
+
+        Args:
+            samples: number that the sum of the samples' means is divided by; with the number of all samples, the
+                sum is their overall mean.
+
+        Returns:
+            Weight of each target, float32 [g]: one over `samples` times its sample's number of targets.
+        """
         return (1 / (self.counts * samples))[self.rows]
 
 
@@ -125,7 +139,7 @@ def padded_ids(samples: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 def token_objectives(logits: Tensor, targets: Tensor, objective: Objective) -> Tensor:
-    """Compute what is differentiated of every target token.
+    """Compute the objective of every target token.
 
     Args:
         logits: logits that predict the targets, [g, v].
@@ -133,14 +147,14 @@ def token_objectives(logits: Tensor, targets: Tensor, objective: Objective) -> T
         objective: the quantity to compute.
 
     Returns:
-        Values [g], float32, or float64 for such logits; the smaller a value, the likelier the token.
+        Value of each target [g], float32, or float64 if the logits are; a smaller value means a likelier token.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     targets = targets.to(logits.device)
     if objective == "loss":
         return functional.cross_entropy(logits, targets, reduction="none")
     own = targets[:, None]
-    # Over the others directly: 1 − p, computed from p, is rounding error where p is nearly 1.
+    # 1 − p is summed over the other tokens, because computed from p it is rounding error where p is nearly 1.
     others = torch.logsumexp(logits.scatter(1, own, -torch.inf), dim=1)
     return others - logits.gather(1, own).squeeze(1)
 
@@ -218,7 +232,7 @@ def weighted_values(logits: Tensor, batch: TargetBatch, weights: Tensor, objecti
 
 
 def weighted_objective(logits: Tensor, targets: Tensor, weights: Tensor, objective: Objective = "loss") -> Tensor:
-    """Add up the values of target tokens times their weights.
+    """Add up the objectives of target tokens, each times its weight.
 
     Args:
         logits: logits that predict the targets, [g, v].

@@ -1,4 +1,4 @@
-"""Products of samples' gradients with a direction, and their norms, in the batches that RapidGrads are made in.
+"""Products of samples' gradients with a direction, and the gradients' norms, computed batch by batch.
 
 Shape letters: b batch · L parameter tensors · r rows · c columns · n occupied rows.
 """
@@ -20,7 +20,7 @@ BLOCK_ELEMENTS = 1 << 23
 
 
 class Aligner:
-    """Multiplies samples' gradients with directions, in working memory that is kept.
+    """Multiplies samples' gradients with directions; its working memory is kept from batch to batch.
 
     Args:
         engine: engine that computes the gradients of the store's objective.
@@ -31,7 +31,7 @@ class Aligner:
         self._memory = WorkingMemory()
 
     def aligned(self, samples: Sequence[TokenSample], direction: Direction) -> tuple[Tensor, Tensor]:
-        """Compute products ⟨u_l, s_l⟩ and norms ‖s_l‖ of samples' gradients, float64 [b, L] each."""
+        """Compute the products ⟨u_l, s_l⟩ of samples' gradients and their norms ‖s_l‖, float64 [b, L] each."""
 
         def new(batch: int) -> Alignments:
             return Alignments(batch, direction, self._memory)

@@ -5,7 +5,7 @@ between its gradient s_l and the query's q_l. The direction holds u_l = q_l / (�
 Σ_l ⟨u_l, s_l⟩ / ‖s_l‖; without it u_l = q_l, and the influence is Σ_l ⟨u_l, s_l⟩.
 
 A tensor whose gradient is zero in exact arithmetic (a key's bias, which shifts all of a token's attention scores
-alike) holds nothing but rounding errors. A cosine with those means nothing, so such a tensor counts nothing.
+alike) holds nothing but rounding errors. A cosine with those is meaningless, so such a tensor is left out.
 
 Shape letters: b batch · L parameter tensors · r rows · c columns.
 """
@@ -26,7 +26,7 @@ from rapidin.settings import Objective
 ROUNDING = {torch.float32: 1e-7, torch.float64: 1e-7}
 """Norm of a tensor's gradient, as a share of the largest, up to which it holds rounding errors only."""
 ROUNDING_LOW = 1e-4
-"""This share for a model that computes in half precision."""
+"""Value that takes the place of `ROUNDING` for a model that computes in half precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,12 @@ class Direction:
     """A query's gradient.
 
     Attributes:
-        tensors: u_l by the parameter's position, float32 [r, c] where the parameter is; None if it counts nothing.
+        tensors: tensor u_l for each parameter's position, float32 [r, c] on the parameter's device; None if the
+            tensor is left out.
         norms: norms ‖q_l‖ of the query's mean loss, float64 [L]; the projection's norms if the direction is not
             exact.
         normalise_layers: whether the tensors are normalised.
-        exact: whether this is the gradient itself, rather than what the RapidGrad says of it.
+        exact: whether the tensors are those of the gradient itself, rather than restored from the RapidGrad.
     """
 
     tensors: Sequence[Tensor | None]
@@ -47,14 +48,14 @@ class Direction:
     exact: bool = True
 
     def weights(self, norms: Tensor, rounding: float) -> Tensor:
-        """Compute how much the products of u_l with samples' gradients count: 1/‖s_l‖, or 1 without normalisation.
+        """Compute the weights of the products of u_l with samples' gradients: 1/‖s_l‖, or 1 without normalisation.
 
         Args:
             norms: norms ‖s_l‖ of the samples, float64 [b, L].
             rounding: share of the largest norm, from `ROUNDING`.
 
         Returns:
-            Weights, float64 [b, L], zero where a gradient holds rounding errors only.
+            Weights, float64 [b, L]; a gradient that holds rounding errors only has weight zero.
         """
         if not self.normalise_layers:
             return torch.ones_like(norms)
@@ -67,7 +68,7 @@ def significant(norms: Tensor, rounding: float) -> Tensor:
 
 
 class RestoredTensors(Sequence[Tensor | None]):
-    """Tensors of a direction that are made from a query's RapidGrad when they are wanted, one at a time.
+    """Tensors of a direction that are made from a query's RapidGrad one at a time, when they are needed.
 
     Args:
         restore: function that gives the tensor [r, c] at a position, scaled like those of `Direction`.
@@ -102,7 +103,7 @@ class WholeGradients:
 
     def __init__(self, batch: int, tensors: int) -> None:
         if batch != 1:
-            raise ValueError("whole gradients are kept of one sample at a time")
+            raise ValueError(f"whole gradients are kept for one sample at a time, not {batch}")
         self.tensors: list[Tensor | None] = [None] * tensors
 
     def consume(self, gradient: ParameterGradient) -> None:

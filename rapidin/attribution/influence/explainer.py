@@ -33,7 +33,7 @@ from rapidin.attribution.influence.directions import (
     whole_gradient,
 )
 from rapidin.attribution.influence.prefixes import Prefix
-from rapidin.attribution.influence.token_values import ELEMENT_BYTES, TokenValues
+from rapidin.attribution.influence.token_values import ELEMENT_BYTES, FORWARD, TokenValues
 from rapidin.attribution.rapidgrads import BatchRunner, RapidGradEngine, TokenBudget
 from rapidin.errors import ComputationError, GradientError
 from rapidin.support import free_bytes, unless_memory_runs_out
@@ -70,10 +70,16 @@ class Explainer:
         engine: engine of the store.
         budget: budget that the batches begin with.
         memory: number of bytes that are free for directions; None means what the device has free.
+        way: first way in which influences of tokens are computed, see `token_values`.
     """
 
     def __init__(
-        self, model: nn.Module, engine: RapidGradEngine, budget: TokenBudget, memory: int | None = None
+        self,
+        model: nn.Module,
+        engine: RapidGradEngine,
+        budget: TokenBudget,
+        memory: int | None = None,
+        way: str = FORWARD,
     ) -> None:
         self._engine = engine
         self._batches = BatchRunner(engine, budget)
@@ -82,7 +88,7 @@ class Explainer:
         free = free_bytes(engine.device) if memory is None else memory
         self._free = math.inf if free is None else free
         self._rounding = ROUNDING.get(engine.precision, ROUNDING_LOW)
-        self._values = TokenValues(model, engine, self._aligner, budget, self._free * _TANGENTS_SHARE)
+        self._values = TokenValues(model, engine, self._aligner, budget, self._free * _TANGENTS_SHARE, way)
 
     @property
     def way(self) -> str:
@@ -106,8 +112,8 @@ class Explainer:
             if direction is not None:
                 return direction
         logger.warning(
-            "the query's gradient does not fit into memory: its RapidGrad stands for it, which takes longer and "
-            "explains the estimates"
+            "the query's gradient does not fit into memory: its RapidGrad takes its place, which takes longer and "
+            "explains the estimates instead of the exact influence"
         )
         direction = unless_memory_runs_out(lambda: self._restored_direction(query))
         if direction is None:

@@ -1,12 +1,13 @@
-"""Derivatives of a sample's token losses along a direction, all tokens in one pass.
+"""Derivatives of a sample's token losses along a direction, for all tokens in one pass.
 
 *Forward mode*: parameters and activations carry a tangent through the forward pass (dual numbers), so the tangent
 of each token's loss is its derivative along the direction. It costs about two forward passes. Attention takes
 torch's plain implementation, the only one that has tangents.
 
-*Central differences*, where an operation has no forward mode (4-bit layers, fused kernels): the losses at θ + εv
-and θ − εv. The rounding error of a difference grows with 1/ε and that of the formula with ε², so several ε are
-tried, and the one whose derivatives add up best to the known derivative of the sum is taken (`token_values`).
+*Central differences* are for models with an operation that has no forward mode (4-bit layers, fused kernels). They
+take the losses at θ + εv and θ − εv. The rounding error of a difference grows with 1/ε and the error of the
+formula with ε². So several ε are tried, and the one is taken whose derivatives add up best to the known derivative
+of the sum (`token_values`).
 
 Shape letters: t tokens · g targets.
 """

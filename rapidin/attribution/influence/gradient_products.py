@@ -1,7 +1,7 @@
 """Inner products of every training sample's whole gradient with any number of directions in parameter space.
 
 One pass over the training samples serves as many directions as fit into memory: a batch's gradients are formed
-tensor by tensor, multiplied with all of them, and forgotten. Nothing is projected.
+tensor by tensor, multiplied with all directions, and forgotten. Nothing is projected.
 
 Shape letters: q directions · n samples · b batch · L parameter tensors · r rows · c columns.
 """
@@ -94,12 +94,12 @@ class GradientProducts:
 
         Args:
             directions: the q directions, at most `together`.
-            samples: the n samples, encoded as they come.
-            reduce: function that makes what is kept of a batch's products.
+            samples: the n samples; they may be encoded one by one as they are needed.
+            reduce: function that turns a batch's products and norms into the scores that are kept.
             on_progress: function that is called with the number of samples that are done.
 
         Returns:
-            What `reduce` made, one row per sample, float32 [n, …]; by default inner products [n, q].
+            The scores from `reduce`, one row per sample, float32 [n, …]; by default inner products [n, q].
 
         Raises:
             GradientError: A sample's gradient is not finite.
@@ -164,13 +164,14 @@ class GradientProducts:
 def in_groups(
     products: GradientProducts, queries: int, samples: int, on_progress: Progress | None
 ) -> Iterable[tuple[range, Callable[[int], None]]]:
-    """Divide queries into groups that memory has room for, each with its report of progress.
+    """Divide queries into groups that memory has room for, each with a function that reports progress.
 
     Args:
         products: products with the model's gradients.
         queries: number of queries.
         samples: number of samples in one pass.
-        on_progress: called with the number of samples that are done and that of all, over all passes.
+        on_progress: function that is called with the number of samples that are done and the number of all, both
+            counted over all passes.
 
     Yields:
         Numbers of a group's queries, and a function that is called with the number of samples done in its pass.

@@ -1,11 +1,12 @@
 """RapidGrads of single target tokens of a generation (Eq. 7), which add up to the RapidGrad of the whole.
 
-An exception are tensors whose gradient is zero in exact arithmetic (key biases), because rounding errors do not
-add up.
+Tensors whose gradient is zero in exact arithmetic (key biases) are an exception, because their rounding errors do
+not add up.
 
-The RapidGrad of token j is the projection of ∇ℓ_j / G, each tensor divided by the norm of the *whole*
-generation's gradient: with norms of its own, a token's influences would not be parts of the generation's. The
-factored projection divides by norms of sketches, so here, too, the whole's sketch gives them.
+The RapidGrad of token j is the projection of ∇ℓ_j / g, where g is the number of target tokens. Each tensor is
+divided by the norm of the *whole* generation's gradient: with the norms of the token's own gradient, a token's
+influences would not be parts of the generation's influences. The factored projection divides by norms of sketches,
+so here it divides by the norms of the whole generation's sketch.
 
 Shape letters: g target tokens · K projection dimension · L parameter tensors.
 """

@@ -1,8 +1,9 @@
 """Values of a sample's target tokens along a direction, by the fastest way that the model allows.
 
 `FORWARD` and `DIFFERENCES` are the two ways of `forward_mode`; `BACKWARD` takes a backward pass for each token,
-which always works. The values' sum is compared with the sample's influence, where that is known. If a way fails,
-or its values do not add up, the next way is taken for this sample, and for all samples after three in succession.
+which always works. The sum of the values is compared with the sample's influence, if that is known. If a way
+fails, or its values do not add up, the next way is taken for this sample. If that happens to three samples in
+succession, the next way is taken for all further samples.
 
 Shape letters: s targets of the sample · L parameter tensors.
 """
@@ -39,12 +40,12 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """Largest distance of the sum of token values from the influence, relative to the sum of absolute values."""
 _TOLERANCE_LOW = 0.1
 _MOST_FAILURES = 3
-"""Number of samples in succession that a way must fail on to be given up."""
+"""Number of samples in succession after whose failure a way is given up."""
 _MOST_DISAGREEMENT = 0.05
 """Largest disagreement between central differences with two steps, relative to their own norm."""
 ELEMENT_BYTES = 4
 _MOST_TOGETHER = 16
-"""Most directions that share a forward pass; with more, little is left to be saved."""
+"""Maximum number of directions that share a forward pass; more would save little."""
 
 
 class TokenValues:
@@ -56,13 +57,20 @@ class TokenValues:
         aligner: products of the engine's gradients with directions.
         budget: budget that the batches begin with.
         most: maximum size, in bytes, of the part of a direction that a sample is differentiated along at a time.
+        way: first way to try.
 
     Attributes:
         way: the first of `FORWARD`, `DIFFERENCES` and `BACKWARD` that was not given up.
     """
 
     def __init__(
-        self, model: nn.Module, engine: RapidGradEngine, aligner: Aligner, budget: TokenBudget, most: float
+        self,
+        model: nn.Module,
+        engine: RapidGradEngine,
+        aligner: Aligner,
+        budget: TokenBudget,
+        most: float,
+        way: str = FORWARD,
     ) -> None:
         self._model = model
         self._engine = engine
@@ -75,7 +83,7 @@ class TokenValues:
         self._step = STEPS[0]
         self._apart = False
         self._failures = 0
-        self.way = FORWARD
+        self.way = way
 
     def of(
         self,
@@ -107,14 +115,14 @@ class TokenValues:
                     return values
                 logger.info("%s: the values of tokens do not add up, by %.2g", way, error)
             way = self._next_way(way)
-            # One sample may be unlucky; a model whose samples are, one after the other, lacks something.
+            # One sample may be an exception; if several fail in succession, the model does not allow this way.
             self._failures += 1
             if self._failures == _MOST_FAILURES:
                 self.way, self._failures = way, 0
                 logger.info("influences of tokens are computed by %s from now on", way)
 
     def _next_way(self, way: str) -> str:
-        """Choose the way after one that failed; in half precision rounding hides the small steps."""
+        """Choose the way after one that failed; in half precision rounding would hide the small differences."""
         return DIFFERENCES if way == FORWARD and self._movable else BACKWARD
 
     def of_many(self, sample: NamedSample, directions: Sequence[Direction], weights: Tensor) -> Tensor:
@@ -136,7 +144,7 @@ class TokenValues:
 
     @property
     def together(self) -> int:
-        """Number of a token's directions that fit into memory, together with what is made of them."""
+        """Number of tokens' directions that fit into memory together with the tangents that are made of them."""
         size = sum(math.prod(shape) for shape in self._engine.shapes) * ELEMENT_BYTES
         return int(max(1, min(_MOST_TOGETHER, self._most // (2 * size))))
 
@@ -168,8 +176,8 @@ class TokenValues:
     def _best_difference(self, sample: NamedSample, tangents: dict[str, Tensor], total: float) -> Tensor | None:
         """Compute the derivatives with the step whose sum is nearest to `total`.
 
-        The step is kept for samples without a known sum. The result is None if no other step gives much the same,
-        because the derivatives are rounding errors then.
+        The step is kept for samples without a known sum. The result is None if no other step gives nearly the same
+        derivatives, because then they are rounding errors.
         """
         found = {step: self._difference(sample, tangents, step) for step in STEPS}
         best, *others = sorted(STEPS, key=lambda step: abs(float(found[step].sum()) - total))
@@ -245,6 +253,6 @@ class TokenValues:
         return stacked
 
     def _tangent(self, name: str, tensor: Tensor, weight: float) -> Tensor:
-        """Make a parameter's tangent, in its shape and type: a direction's tensor times its products' weight."""
+        """Multiply a direction's tensor with its weight, in the parameter's shape and type and on its device."""
         parameter = self._model.get_parameter(name)
         return (tensor * weight).to(parameter.device, parameter.dtype).view(parameter.shape)

@@ -1,7 +1,8 @@
 """The linear maps from a gradient to its RapidGrad.
 
-`shuffled` is the paper's: random shuffling and Rademacher projection of the formed gradient. `factored` sketches a
-layer's gradient from its factors. A store is made with one of them and never mixes them.
+`shuffled` is the projection of the paper (Lin et al. 2024): it shuffles the formed gradient and multiplies it with
+random signs. `factored` sketches a layer's gradient from its factors. All vectors of a store are made with one of
+the two.
 """
 
 import lazy_loader

@@ -1,37 +1,41 @@
-"""The factored projection: a sketch of a layer's gradient made from its two factors, without the gradient.
+"""The factored projection: a sketch of a layer's gradient that is made from its two factors.
 
-A linear layer's gradient is G = Σ_t δ_t x_tᵀ. A TensorSketch (Pham & Pagh 2013) is a count sketch of G whose
-bucket and sign come from row and column apart: entry (r, c) goes to bucket (h₁(r) + h₂(c)) mod w with sign
-s₁(r)·s₂(c). Summed over the tokens, that is the circular convolution of a count sketch of δ_t with one of x_t, a
-product of their spectra: two short Fourier transforms a token instead of r·c multiplications, and G is never
-formed. A gradient that is there already (plain autograd) or sparse (embeddings) goes through the same map with
-one-hot rows as δ.
+A linear layer's gradient is G = Σ_t δ_t x_tᵀ. A TensorSketch (Pham & Pagh 2013) is a count sketch of G in which
+row and column determine bucket and sign separately: entry (r, c) goes to bucket (h₁(r) + h₂(c)) mod w with sign
+s₁(r)·s₂(c). This sketch is the sum over tokens of the circular convolution of a count sketch of δ_t with a count
+sketch of x_t, and the convolution is a product of their spectra. So a token costs two short Fourier transforms
+instead of r·c multiplications, and G is never formed. A gradient that is formed already (plain autograd) or sparse
+(embeddings) goes through the same map with one-hot rows as δ.
 
 Definition, version 1, for a gradient of L tensors and a RapidGrad of K numbers:
 
-* Shares: tensors have their numbers in the order of their sizes, equal ones in the gradient's order. One that has
-  no more elements than its equal share (rounded down) of what the smaller ones left of K is copied, without any
-  noise. The others get w numbers each, for layer-wise normalisation makes them equally heavy: the `fast_length` of
-  their equal share.
-* A matrix is sketched with W ≥ w buckets first: w doubled until it is at least half of the larger dimension, or
-  8·w. For where two rows (columns) share a bucket, which takes more than W of them, the products of all their
-  entries add up before they are squared, as their signs are products.
-* One dimension of the matrix (the smaller one, the rows of a square, but never one of length 1) is *permuted*:
-  filled up to a multiple of W with nothing, shuffled by the order of keyed hashes (equal ones in their own order),
-  h(i) = place of i mod W. The other is *folded*: in slabs of W neighbours, each moved in a circle by
-  ⌊hash(its number)·W / 2³²⌋ (the first by none). Bucket (h₁ + h₂) mod W.
-* Where W > w, the W numbers are sketched once more: permuted and summed to w, with signs of their own.
-* Signs are the highest bit of a keyed hash, 1 for +1.
-* Keys are `hashing.make_keys` of "factored tensor {position}" followed by " rows", " columns" or " sketch", the
-  first the places', the second the signs'. Columns that fit into W have the keys of their number ("factored {c}
-  columns of {W}") instead, so that layers with the same input (query, key and value; gate and up) share its
-  transform. No two such columns share a bucket and rows have keys of their own, so the errors of two tensors stay
-  uncorrelated.
+* Shares: the K numbers are given to the tensors in ascending order of their sizes; tensors of equal size are in
+  the gradient's order. As long as the next tensor has no more elements than an equal share (rounded down) of the
+  numbers that are left, it is copied, without any noise. Each of the other tensors gets w numbers, where w is the
+  `fast_length` of their equal share. They get equally many, because layer-wise normalisation makes them equally
+  heavy.
+* First sketch: a matrix is sketched with W ≥ w buckets. W is w, doubled until it is at least half of the larger
+  dimension, or 8·w. A sketch of w buckets alone would be noisier: if two rows (or columns) share a bucket, which
+  happens if there are more than W, the products of all their entries have the same sign and add up before they are
+  squared.
+* One dimension of the matrix is *permuted*: the smaller one, and in a square the rows, but never a dimension of
+  length 1. It is filled up with nothing to a multiple of W and shuffled by the order of keyed hashes (equal hashes
+  keep their order); h(i) is the place of i, mod W. The other dimension is *folded*: it is divided into slabs of W
+  neighbours, and each slab is moved in a circle by ⌊hash(its number)·W / 2³²⌋; the first slab is not moved. The
+  bucket of an entry is (h₁ + h₂) mod W.
+* Second sketch: if W > w, the W numbers are permuted and summed to w numbers, with signs of their own.
+* Signs: the highest bit of a keyed hash is 1 for the sign +1.
+* Keys: they are `hashing.make_keys` of "factored tensor {position}" followed by " rows", " columns" or " sketch";
+  the first key gives places, the second signs. If the columns fit into W, their keys depend on their number
+  instead ("factored {c} columns of {W}"), so that layers with the same input (query, key and value; gate and up)
+  share its transform. No two such columns share a bucket, and rows have keys of their own, so the errors of two
+  tensors stay uncorrelated.
 
-E⟨Ru, Rv⟩ = ⟨u, v⟩, and for u, v of norm one the variance is that of a count sketch, (1 + ⟨u, v⟩²)/w, as long as
-both dimensions fit into W. Beyond that up to 2‖uᵀv‖²/W for columns and 2‖uvᵀ‖²/W for rows come on top: little for
-full rank or W = 8·w, at worst 4/W for rank-one u = v. tests/test_factored_statistics.py has the exact formula,
-benchmarks/RESULTS.md what it is on real gradients.
+E⟨Ru, Rv⟩ = ⟨u, v⟩. For u and v of norm 1 the variance is that of a count sketch, (1 + ⟨u, v⟩²)/w, as long as both
+dimensions fit into W. If they do not, the variance grows by up to 2‖uᵀv‖²/W for columns and by up to 2‖uvᵀ‖²/W for
+rows. This is little for full rank or W = 8·w, and at worst 4/W for rank-one u = v.
+tests/attribution/projections/test_factored_statistics.py has the exact formula, and benchmarks/RESULTS.md has the
+values on real gradients.
 
 Shape letters: b batch · t tokens · r rows · c columns · w numbers of a sketch ·
 W buckets of the first sketch · f = W/2 + 1 frequencies.
@@ -65,29 +69,35 @@ from rapidin.settings import ProjectionSettings
 from rapidin.support import WorkingMemory
 
 LEAST_SHARE = 8
-"""Least share of a layer; with fewer numbers its sketch says nothing about its direction."""
+"""Minimum number of numbers for a layer; with fewer, its sketch says nothing about the gradient's direction."""
 
 _LEAST_NUMBERS_FOR_NORM = 32
-"""Numbers per parameter tensor below which its norm cannot be had from its sketch (relative error √(2/w))."""
+"""Minimum of numbers per parameter tensor from which its norm can be estimated (relative error √(2/w))."""
 
 _LEAST_REDUCTION = 64
-"""Traced parameters per number of a RapidGrad from which this projection is chosen for a new store.
+"""Minimum number of traced parameters per number of a RapidGrad for this projection in a new store.
 
-Its time grows with K, that of the shuffled one with the parameters. Measured on a CPU, the two are equally fast at
-about 85 parameters per number on a model of 5.5 million, at about 110 on one of 29.5 million
-(benchmarks/RESULTS.md). It is chosen somewhat before that, because its noise is a third lower.
+The time of this projection grows with K, the time of the shuffled one with the number of parameters. On a CPU the
+two were equally fast at about 85 parameters per number for a model of 5.5 million parameters, and at about 110 for
+one of 29.5 million (benchmarks/RESULTS.md). The minimum is somewhat lower, because the noise of this projection is
+a third lower.
 """
 
 _MOST_INNER = 8
-"""Ratio W : w above which longer transforms buy nothing: what they avoid is below a quarter of the noise."""
+"""Maximum ratio W : w; the noise that longer transforms would avoid is below a quarter of all noise."""
 
 _ELEMENTS_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 26}
-"""Numbers that are transformed together: as many as a CPU's caches hold, and enough to fill a GPU."""
+"""Number of numbers that are transformed together: as many as a CPU's caches hold, or as keep a GPU busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """The map of a small tensor that is copied into the RapidGrad: `size` numbers from number `first` on."""
+    """The map of a small tensor, which is copied into the RapidGrad.
+
+    Attributes:
+        first: first of the tensor's numbers in the RapidGrad.
+        size: number of the tensor's elements.
+    """
 
     first: int
     size: int
@@ -146,9 +156,9 @@ class FactoredProjection:
     ) -> bool:
         """See `Projection.suits`.
 
-        This kind suits where it is about as fast as the shuffled one or faster, and gives each layer enough
-        numbers. Without layer-wise normalisation it would give equal shares to unequal layers, so it is left to
-        those users who ask for it.
+        This kind suits if it is at least about as fast as the shuffled one and gives each layer enough numbers.
+        Without layer-wise normalisation it would give equal shares to layers of unequal weight, so then only users
+        who ask for it get it.
         """
         fast = sum(math.prod(shape) for shape in shapes) >= _LEAST_REDUCTION * settings.dimension
         fine = settings.dimension >= _LEAST_NUMBERS_FOR_NORM * len(shapes)
@@ -174,12 +184,18 @@ class FactoredSketches:
     """Accumulator that sketches every parameter's gradients as they come and normalises the sketches.
 
     The last transform of right factors is kept, because the backward pass reaches layers with the same input one
-    after another. Whether it is used again depends on that order; the sketches do not, because a transform is a
-    function of factors and map alone (`TransformedColumns.is_of`).
+    after another. The order of the layers decides whether it is used again, but it does not change the sketches,
+    because a transform depends on the factors and the map alone (`TransformedColumns.is_of`).
 
-    The norm that a layer is divided by is its sketch's: an unbiased estimate of the gradient's square norm with a
-    relative error of √(2/w), at no cost. Errors of norms scale a layer's scores, which are small, by a few per
-    cent; the sketch's own noise is far above that (measured in benchmarks/RESULTS.md).
+    A layer is divided by the norm of its sketch. The squared norm of the sketch is an unbiased estimate of the
+    gradient's squared norm with a relative error of √(2/w), and it costs nothing. An error of the norm scales a
+    layer's scores, which are small, by a few per cent; the noise of the sketch is far larger (measured in
+    benchmarks/RESULTS.md).
+
+    Args:
+        batch: number of samples b.
+        projection: the store's map.
+        normalisation: normalisation of each layer's gradient.
     """
 
     def __init__(self, batch: int, projection: FactoredProjection, normalisation: Normalisation) -> None:
@@ -190,7 +206,7 @@ class FactoredSketches:
         self._columns: TransformedColumns | None = None
 
     def consume(self, gradient: ParameterGradient) -> None:
-        """Sketch one parameter's gradients and put them at its place."""
+        """Sketch one parameter's gradients and write the sketches to the parameter's share of the K numbers."""
         place = self._projection.tensors[gradient.position]
         if isinstance(place, Copied):
             values = gradient.block(0, gradient.rows).flatten(1)
@@ -214,7 +230,7 @@ class FactoredSketches:
         return first
 
     def _spectrum(self, sketch: TensorSketch, part: Contribution) -> Tensor:
-        """Sketch one contribution; returns its spectrum, complex64 [b, f]."""
+        """Sketch one contribution and return the sketch's spectrum, complex64 [b, f]."""
         if isinstance(part, OuterProducts):
             self._columns = sketch.transformed_columns(part.right, self._columns)
             return sketch.of_outer_products(part.left, self._columns)
@@ -230,8 +246,8 @@ def fast_length(most: int) -> int:
     """Choose the length of a Fourier transform.
 
     Returns:
-        A number without prime factors above 5, not above `most`: of those above 97 % of it (rounded down) the one
-        with the most factors of two, the largest where several have; otherwise the largest of all.
+        The largest number up to `most` without prime factors above 5, except that one with more factors of two is
+        preferred if it is above 97 % of `most` (rounded down); several with equally many: the largest.
     """
     smooth = [number for number in range(most, most * 97 // 100, -1) if _is_smooth(number)]
     if smooth:
@@ -248,6 +264,7 @@ def inner_length(shape: tuple[int, int], size: int) -> int:
 
 
 def _is_smooth(number: int) -> bool:
+    """Tell whether a number has no prime factor above 5."""
     for prime in (2, 3, 5):
         while number % prime == 0:
             number //= prime
@@ -286,7 +303,8 @@ class TensorSketch:
         self._inner = inner
         self._widest = max(inner, *shape)
         name = f"factored tensor {position}"
-        # The permutation breaks every regularity of the sums of places; it costs a gather, so the smaller one.
+        # One permuted dimension suffices to make the sums of places irregular. It costs a gather, so it is the
+        # smaller dimension.
         permute_rows = 1 < shape[0] <= shape[1] or shape[1] == 1
         row_side, column_side = (Permuted, Folded) if permute_rows else (Folded, Permuted)
         self._rows: Side = row_side(shape[0], inner, make_keys(settings, f"{name} rows", 2))
@@ -349,7 +367,7 @@ class TensorSketch:
         return sketch if self._second is None else self._second.sketch(sketch)
 
     def restored(self, sketch: Tensor) -> Tensor:
-        """Apply the transposed map: the matrix [r, c] whose entries a sketch [w] gives back."""
+        """Apply the transposed map to a sketch [w], which gives a matrix [r, c]."""
         if self._second is not None:
             place, sign = self._second.places(sketch.device)
             sketch = sketch[place] * sign
@@ -363,7 +381,7 @@ class TensorSketch:
         return torch.zeros(batch, self._inner // 2 + 1, dtype=torch.complex64, device=device)
 
     def _pieces(self, batch: int, tokens: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
-        """Cut a batch into pieces of some samples, or of some tokens of one, that fit into the caches."""
+        """Divide a batch into pieces that fit into the caches: some samples, or some tokens of one sample."""
         most = max(1, _ELEMENTS_AT_ONCE.get(device.type, 1 << 18) // self._widest)
         samples = max(1, most // max(tokens, 1))
         for first in range(0, batch, samples):
@@ -373,12 +391,12 @@ class TensorSketch:
 
 @dataclass(frozen=True, slots=True)
 class TransformedColumns:
-    """Right factors of outer products with their transforms.
+    """Right factors of outer products, and their transforms.
 
     Attributes:
-        right: right factors [b, t, c]; held, so that no other tensor can take their place in memory.
+        right: right factors [b, t, c]; they are kept so that no other tensor can be put at their address.
         side: map of the columns.
-        pieces: samples and tokens that were transformed together.
+        pieces: samples and tokens of each piece, whose members were transformed together.
         spectra: transform of each piece, complex64 [·, ·, f].
     """
 
@@ -388,11 +406,12 @@ class TransformedColumns:
     spectra: list[Tensor]
 
     def is_of(self, right: Tensor) -> bool:
-        """Tell whether `right` is the same memory, as the inputs of query, key and value are.
+        """Tell whether `right` is the memory whose transforms these are, as for query, key and value.
 
-        Two tensors that are alive at the same address, with the same shape, strides and type, hold the same
-        numbers, and nothing writes to activations between the uses of one in a backward pass. A tensor that is
-        equal but lies elsewhere only costs another transform, with the same result.
+        Two existing tensors with the same address, shape, strides and type hold the same numbers. `right` exists
+        as long as this object, so its memory cannot be used again for another tensor; and in a backward pass
+        nothing writes to an activation between its uses. An equal tensor at another address costs one more
+        transform, which has the same result.
         """
         known, found = (
             (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)

@@ -12,9 +12,9 @@ def make_keys(settings: ProjectionSettings, part: str, count: int, *own: int) ->
 
     Args:
         settings: settings with version, seed and K.
-        part: name of what the keys are for.
+        part: name of the part of the map that the keys are for.
         count: number of keys.
-        own: settings of the projection's own that the keys depend on, such as λ.
+        own: settings of this kind of projection that the keys depend on, such as λ.
     """
     numbers = " ".join(map(str, (settings.version, settings.seed, settings.dimension, *own)))
     prefix = f"rapidin projection {numbers} {part}"

@@ -1,4 +1,4 @@
-"""The kinds of projection: what each must offer, and the list of them.
+"""The kinds of projection: the protocol of all kinds, and the list of them.
 
 A new kind is one file, one line in `PROJECTIONS` and one name in `rapidin.settings.ProjectionKind`. It must pass
 tests/attribution/projections/conformance.py.
@@ -26,7 +26,7 @@ class Projection(Protocol):
     It is fixed by the settings and shapes alone, and E⟨Ru, Rv⟩ = ⟨u, v⟩ over the seeds.
 
     Args:
-        settings: K, the seed and what else the kind needs.
+        settings: settings with K, the seed and the kind's own parameters.
         shapes: shape of each parameter tensor, in the order of the flattened gradient.
 
     Raises:
@@ -47,7 +47,7 @@ class Projection(Protocol):
         """Tell whether a new store should take this kind if the user leaves the choice open.
 
         Args:
-            settings: K, the seed and what else the kind needs.
+            settings: settings with K, the seed and the kind's own parameters.
             shapes: shape of each parameter tensor, in the order of the flattened gradient.
             normalise_layers: whether each parameter tensor's gradient is divided by its norm.
         """
@@ -57,7 +57,7 @@ class Projection(Protocol):
 
         Args:
             batch: number of samples.
-            normalisation: what each layer's gradient is divided by.
+            normalisation: normalisation of each layer's gradient.
             memory: memory that gradients may be formed in, kept from batch to batch.
         """
 
@@ -65,7 +65,7 @@ class Projection(Protocol):
         """Tell which of the K numbers the tensor at `position` of the gradient can change."""
 
     def restored(self, vector: Tensor, position: int, size: int) -> Tensor:
-        """Compute the part that one tensor has in Rᵀz, float32 [size]: ⟨Rᵀz, v⟩ = ⟨z, Rv⟩ for every gradient v.
+        """Compute one tensor's part of Rᵀz, float32 [size]. For every gradient v, ⟨Rᵀz, v⟩ = ⟨z, Rv⟩.
 
         Args:
             vector: the vector z [K].
@@ -78,11 +78,15 @@ PROJECTIONS: dict[ProjectionKind, type[Projection]] = {
     "factored": FactoredProjection,
     "shuffled": ShuffledProjection,
 }
-"""The kinds by name, in the order in which they are asked whether they suit a new store."""
+"""The kinds by name; the first that suits a new store is taken."""
 
 
 def make_projection(settings: ProjectionSettings, shapes: Sequence[tuple[int, ...]]) -> Projection:
     """Make a store's map.
+
+    Args:
+        settings: settings with the kind, K and the seed.
+        shapes: shape of each parameter tensor, in the order of the flattened gradient.
 
     Raises:
         SettingError: K does not fit the parameter tensors.

@@ -2,34 +2,35 @@
 
 Each layer's per-sample gradient is formed block by block, normalised, shuffled and projected.
 
-The map sends every coordinate of the flattened gradient to one of K buckets with a random sign, exactly |v|/K
-coordinates to each bucket (Alg. 1 and Section 3.2 of Lin et al. 2024, there with permuted copies of v). Here
-bucket and sign are *computed* from the coordinate's index, so nothing of size |v| is ever held (hashes that
-thousands of coordinates share are, as long as they are few), and they depend on integers alone, so that every
-machine, device and batch size agrees. Definition, version 1:
+The map sends every coordinate of the flattened gradient v to one of K buckets with a random sign, and exactly
+|v|/K coordinates to each bucket (Alg. 1 and Section 3.2 of Lin et al. 2024, where it is done with permuted copies
+of v). Here bucket and sign are *computed* from the coordinate's index, so nothing of size |v| is ever held; only
+hashes that thousands of coordinates share are kept, if they are few. Buckets and signs depend on integers alone,
+so they are equal for every machine, device and batch size. Definition, version 1:
 
-The flattened gradient has two parts, the matrices' (tensors of two or more dimensions) and the vectors' (norms,
-biases), each filled up with zeros to a multiple of K. A part's coordinates are taken in chunks of c neighbours,
-c = min(64, K/64) for matrices and 1 for vectors; each tensor starts a new chunk. With A = K/c and m = |part|/K a
-part has A·m chunks. For its chunk of index q:
+The flattened gradient has two parts, one of matrices (tensors of two or more dimensions) and one of vectors
+(norms, biases). Each part is filled up with zeros to a multiple of K. The coordinates of a part are taken in
+chunks of c neighbours, where c = min(64, K/64) for matrices and 1 for vectors; each tensor starts a new chunk.
+With A = K/c and m = |part|/K, a part has A·m chunks. The chunk of index q is treated as follows:
 
-* shuffling: (r, s) = (q mod A, q div A), then λ rounds that alternate
+* Shuffling: (r, s) = (q mod A, q div A), then λ rounds that alternate
   r ← (r + hash_j(s)) mod A   and   s ← (s + hash_j(r)) mod m.
-  Written as an A × m matrix, a round shifts every column (then every row) in a circle by its own random amount:
-  Alg. 1's row and column permutations, drawn per column and row instead of once for all of them, by a keyed
-  hash. Every round is a bijection, so λ rounds are one.
-* bucket of element e of the chunk: (r·c + e + shift(s)) mod K, with a random shift(s) in [0, c).
-  The A chunks that share s fill the K buckets exactly once each; the shift makes any two elements of
-  different chunks equally likely to meet.
-* sign of element e: bit e of a 64-bit hash of q (the Rademacher vector ρ).
+  Written as an A × m matrix, a round shifts every column (then every row) in a circle by its own random amount.
+  These are the row and column permutations of Alg. 1, except that a keyed hash draws one for each column and row
+  instead of one for all. Every round is a bijection, so λ rounds together are one, too.
+* Bucket of element e of the chunk: (r·c + e + shift(s)) mod K, with a random shift(s) in [0, c).
+  The A chunks that share s fill each of the K buckets exactly once. The shift makes any two elements of different
+  chunks equally likely to meet in a bucket.
+* Sign of element e: bit e of a 64-bit hash of q (the Rademacher vector ρ).
 
-Two coordinates of one chunk never meet; any other two meet with probability 1/K over the seeds (those of a part
-with m = 1 never); signs are independent. Hence E⟨Ru, Rv⟩ = ⟨u, v⟩ with the variance of a fixed-size-bin count
-sketch (OPORP, Li & Li 2023).
+Two coordinates of one chunk never meet. Any other two meet with probability 1/K over the seeds, or never if their
+part has m = 1. Signs are independent. Hence E⟨Ru, Rv⟩ = ⟨u, v⟩ with the variance of a fixed-size-bin count sketch
+(OPORP, Li & Li 2023).
 
 Vectors are a part of their own because a few thousand of their coordinates hold a good share of a normalised
-gradient. As chunks among the matrices' they would collide 64 at a time or not at all, and the noise of one seed
-could be several per cent above theory; alone they need m stripes for K·m coordinates, usually one.
+gradient. In chunks among those of the matrices they would collide 64 at a time or not at all, and the noise of one
+seed could be several per cent above theory. In a part of their own they need m stripes for K·m coordinates, which
+is usually one stripe.
 
 Shape letters: b batch · r rows · n chunks · c chunk length · K projection dimension.
 """
@@ -53,23 +54,24 @@ from rapidin.support import WorkingMemory
 
 _LARGEST_CHUNK = 64
 _MOST_TABULATED = 1 << 24
-"""Most hashes of rows and stripes that are kept, four bytes each; with more, rounds compute them each time.
+"""Maximum number of hashes of rows and stripes that are kept, at four bytes each.
 
-The defaults need a million for a model of seven thousand million parameters.
+If there are more, every round computes them again. With the default settings a model of seven billion parameters
+needs a million.
 """
 
 _BLOCK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 27}
-"""Gradient elements that are formed at a time (32 or 512 MiB in float32), unless one sample's rows need more.
+"""Number of gradient elements that are formed at a time (32 or 512 MiB in float32), unless one row needs more.
 
-On a CPU this is a compromise between its caches and the number of calls; on a GPU it outweighs the start of some
-three hundred kernels.
+On a CPU the number is a compromise between its caches and the number of calls. On a GPU it is large enough that
+starting some three hundred kernels does not matter.
 """
 
 _CHUNKS_AT_ONCE = 1 << 19
 _ELEMENTS_AT_ONCE = 1 << 23
-"""Most chunks, and most elements of a batch, that a CPU maps together, which bounds the memory of `Part.add`.
+"""Maximum numbers of chunks, and of elements of a batch, that a CPU maps together.
 
-Each time costs 64 calls, whatever there is to add.
+They bound the memory of `Part.add`. Each group costs 64 calls, however small it is.
 """
 
 
@@ -77,7 +79,7 @@ class ShuffledProjection:
     """The map of one store, for parameter tensors of the given shapes.
 
     Args:
-        settings: K, λ and seed.
+        settings: settings with K, λ and the seed.
         shapes: shape of each parameter tensor, in the order of the flattened gradient.
 
     Raises:
@@ -85,7 +87,7 @@ class ShuffledProjection:
 
     Attributes:
         dimension: projection dimension K.
-        tensors: where each parameter tensor's coordinates begin.
+        tensors: place of each parameter tensor's coordinates.
         length: length of v with its padding, a multiple of K.
     """
 
@@ -122,7 +124,7 @@ class ShuffledProjection:
         return slice(0, self.dimension)
 
     def new_sketch(self, batch: int, device: torch.device | str) -> Tensor:
-        """Make an empty sketch, float32 [b, K + c]: c extra buckets that `finish` folds back to the front."""
+        """Make an empty sketch, float32 [b, K + c]; `finish` adds the c extra buckets to the first c ones."""
         return torch.zeros(batch, self.dimension + self._margin, dtype=torch.float32, device=device)
 
     def restored(self, vector: Tensor, position: int, size: int) -> Tensor:
@@ -148,7 +150,7 @@ class ShuffledSketches:
     Args:
         batch: number of samples b.
         projection: the store's map.
-        normalisation: what each layer's gradient is divided by.
+        normalisation: normalisation of each layer's gradient.
         memory: memory that gradients are formed in, kept from batch to batch.
     """
 
@@ -174,7 +176,8 @@ class ShuffledSketches:
             scale(self._normalisation, gradient.position, values, squares_for(self._normalisation, values))
             part.add(sketch, chunks, values)
             return
-        # Too large to form at once: project block by block and normalise the projection, which is linear.
+        # The gradient is too large to form at once: its blocks are projected one by one, and the sum of their
+        # projections is normalised, which gives the same, because the projection is linear.
         unscaled = projection.new_sketch(self._batch, gradient.device)
         squares = torch.zeros(self._batch, dtype=torch.float64, device=gradient.device)
         for block in blocks:
@@ -193,18 +196,26 @@ class ShuffledSketches:
         return first
 
     def _blocks(self, gradient: ParameterGradient, chunk: int) -> list[range | Tensor]:
-        """Cut a gradient's rows into blocks of bounded size: ranges, or the occupied rows of a sparse gradient."""
+        """Divide a gradient's rows into blocks of bounded size: ranges, or occupied rows of a sparse gradient."""
         most = _BLOCK_ELEMENTS.get(gradient.device.type, _BLOCK_ELEMENTS["cpu"])
         fitting = most // (gradient.batch * gradient.columns)
         if gradient.columns % chunk == 0 and (occupied := gradient.occupied_rows()) is not None:
             return list(occupied.split(max(fitting, 1)))
-        # A multiple that makes every block start a new chunk.
+        # Blocks of a multiple of `step` rows begin with a new chunk.
         step = chunk // math.gcd(gradient.columns, chunk)
         rows = max(fitting // step * step, step)
         return [range(first, min(first + rows, gradient.rows)) for first in range(0, gradient.rows, rows)]
 
     def _formed(self, gradient: ParameterGradient, block: range | Tensor) -> tuple[Tensor, Tensor]:
-        """Form a block: chunk numbers, int64 [n], and values, float32 [b, n, chunk]."""
+        """Form a block of a gradient.
+
+        Args:
+            gradient: the parameter's gradients.
+            block: rows of the block, from `_blocks`.
+
+        Returns:
+            Indices of chunks in the part, int64 [n], and their values, float32 [b, n, c].
+        """
         placement = self._projection.tensors[gradient.position]
         length, first = placement.part.chunk, placement.first
         if isinstance(block, Tensor):
@@ -222,7 +233,12 @@ class ShuffledSketches:
 
 
 class Part:
-    """The map of the matrices' or the vectors' coordinates; one thread at a time may call `add`.
+    """The map of the coordinates of all matrices, or of all vectors; one thread at a time may call `add`.
+
+    Args:
+        settings: settings with K, λ and the seed.
+        name: name of the part, which its keys depend on.
+        chunk: chunk length c.
 
     Attributes:
         chunk: chunk length c, the number of neighbouring coordinates that stay together.
@@ -239,7 +255,7 @@ class Part:
         self._memory = WorkingMemory()
 
     def reserve(self, size: int) -> int:
-        """Give a tensor of `size` elements its place behind the others; returns the index of its first chunk."""
+        """Reserve a place behind the other tensors for one of `size` elements; return its first chunk's index."""
         first = self._chunks
         self._chunks += math.ceil(size / self.chunk)
         return first
@@ -261,8 +277,8 @@ class Part:
             chunks: indices of chunks, int64 [n].
 
         Returns:
-            block int64 [n] in [0, K/c), shift int64 [n] in [0, c), signs float32 [n, c] of −1 and 1.
-            Element e of a chunk goes to bucket (block·c + e + shift) mod K.
+            The block of each chunk, int64 [n] in [0, K/c); its shift, int64 [n] in [0, c); and the signs of its
+            elements, float32 [n, c] of −1 and 1. Element e of a chunk goes to bucket (block·c + e + shift) mod K.
         """
         return *self._targets(chunks), torch.where(self._sign_bits(chunks) < 0, -1.0, 1.0).float()
 
@@ -272,7 +288,7 @@ class Part:
         row = chunks & (self._blocks - 1)
         stripe = chunks >> (self._blocks.bit_length() - 1)
         if tables is not None:
-            row, stripe = row.int(), stripe.int()  # which torch computes with far faster
+            row, stripe = row.int(), stripe.int()  # torch computes far faster with int32
         for number in self._rounds:
             index = row if number % 2 else stripe
             moves = self._moves(number, index) if tables is None else tables.moves[number].index_select(0, index)
@@ -287,20 +303,21 @@ class Part:
 
     @property
     def _rounds(self) -> Sequence[int]:
-        """Numbers of the shuffling rounds, without the odd ones, which move stripes, where there is only one."""
+        """Numbers of the shuffling rounds; odd rounds move stripes, so they are left out if there is only one."""
         return range(0, self._shuffles, 2 if self.stripes == 1 else 1)
 
     def _moves(self, number: int, index: Tensor) -> Tensor:
-        """Compute how far a round moves rows, by their stripe, or stripes, by their row."""
+        """Compute how far a round moves rows (an even round, by stripe) or stripes (an odd round, by row)."""
         hashes = hash32(index, self._keys[number])
         # (hash · m) >> 32 spreads a 32-bit hash evenly over [0, m) without a division.
         return hashes * self.stripes >> 32 if number % 2 else hashes & (self._blocks - 1)
 
     def _shifts(self, stripe: Tensor) -> Tensor:
+        """Compute the shift of chunks from their stripe, int64 in [0, c)."""
         return hash32(stripe, self._keys[self._shuffles]) & (self.chunk - 1)
 
     def _tables_on(self, device: torch.device) -> _Tables | None:
-        """Make the hashes of every row and stripe, once for each device; None if they would be too many."""
+        """Return the hashes of all rows and stripes, made once for each device; None if there are too many."""
         sizes = {number: self._blocks if number % 2 else self.stripes for number in self._rounds}
         if sum(sizes.values()) > _MOST_TABULATED:
             return None
@@ -338,7 +355,7 @@ class Part:
             self._add_by_shift(sketch, chunks, values)
 
     def _add_by_element(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
-        """Add everything at once: few large kernels, none of which waits for the host, suit a GPU."""
+        """Add everything at once, because a GPU is fastest with few large kernels."""
         block, shift = self._targets(chunks)
         self._apply_signs(chunks, values)
         first = (block * self.chunk + shift).unsqueeze(1)
@@ -347,15 +364,16 @@ class Part:
         sketch.index_add_(1, buckets.flatten(), values.flatten(1))
 
     def _add_by_shift(self, sketch: Tensor, chunks: Tensor, values: Tensor) -> None:
-        """Add chunk by chunk, because contiguous rows suit a CPU."""
-        # [b, K/c, c] for every shift; all in few calls, for there are many blocks.
+        """Add chunk by chunk, because a CPU is fastest with contiguous rows."""
+        # There is one view [b, K/c, c] for every shift. All are made in few calls, because this runs for many
+        # blocks.
         shifted = sketch.unfold(1, self._dimension, 1)[:, : self.chunk]
         views = shifted.unflatten(2, (self._blocks, self.chunk)).unbind(1)
         at_once = max(1, min(_ELEMENTS_AT_ONCE // (len(values) * self.chunk), _CHUNKS_AT_ONCE))
         for numbers, piece in zip(chunks.split(at_once), values.split(at_once, dim=1), strict=True):
             block, shift = self._targets(numbers)
-            # Chunks of one shift are added together: then each is a row of K/c aligned rows of the sketch.
-            # NumPy sorts bytes by counting.
+            # Chunks of one shift are added together, because then each is one of the K/c rows of a view. NumPy is
+            # used because it sorts bytes by counting.
             order = torch.from_numpy(np.argsort(shift.to(torch.uint8).numpy(), kind="stable"))
             counts = torch.bincount(shift, minlength=self.chunk).tolist()
             self._apply_signs(numbers, piece)
@@ -364,20 +382,25 @@ class Part:
                 rows.index_add_(1, index, added)
 
     def _rows_in_order(self, values: Tensor, order: Tensor) -> Tensor:
-        """Select chunks of [b, n, c] into working memory, sample by sample, which torch does with all threads."""
+        """Copy chunks of [b, n, c] in a given order into working memory; one sample at a time uses all threads."""
         rows = self._memory.room(values.shape, values.device)
         for source, target in zip(values, rows, strict=True):
             torch.index_select(source, 0, order, out=target)
         return rows
 
     def _apply_signs(self, chunks: Tensor, values: Tensor) -> None:
-        """Multiply [b, n, c] by the signs of [n] chunks, in place: a float's highest bit is its sign."""
+        """Multiply values [b, n, c] by the signs of chunks [n] in place; a float's highest bit is its sign."""
         values.view(torch.int32).bitwise_xor_(self._sign_bits(chunks))
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The place of a parameter tensor's coordinates: the part, and the index of the `first` chunk in it."""
+    """The place of a parameter tensor's coordinates.
+
+    Attributes:
+        part: part of the gradient that the tensor belongs to.
+        first: index of the tensor's first chunk in the part.
+    """
 
     part: Part
     first: int
@@ -388,8 +411,8 @@ class _Tables:
     """Hashes of a part's rows and stripes on one device, a small fraction of its coordinates.
 
     Attributes:
-        moves: number of a round → how far it moves rows, by their stripe, int32 [m], or stripes, by their row,
-            int32 [A].
+        moves: number of a round → distances by which it moves rows, one for each stripe, int32 [m], or stripes,
+            one for each row, int32 [A].
         shifts: shift of every stripe, int64 [m].
     """
 

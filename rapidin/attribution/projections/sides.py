@@ -31,7 +31,7 @@ class Permuted:
         order = torch.argsort(hash32(torch.arange(padded), keys[0]), stable=True)
         self._tables = _Tables(
             order=order.clamp_max(size - 1),
-            # Filled-up places take any coordinate and multiply it by zero.
+            # A place that only fills up takes some coordinate and multiplies it by zero.
             signs=torch.where(order < size, _signs(order, keys[1]), 0.0),
             place=torch.argsort(order)[:size] % length,
             sign_of=_signs(torch.arange(size), keys[1]),
@@ -63,7 +63,7 @@ class Permuted:
 
 
 class Folded:
-    """A dimension whose coordinates are laid over the buckets slab by slab, each moved in a circle.
+    """A dimension whose coordinates are laid over the buckets slab by slab; each slab is moved in a circle.
 
     Args:
         size: size n of the dimension.
@@ -116,7 +116,7 @@ class _Tables:
 
     Attributes:
         order: coordinate at each place, int64 [P]; empty for a folded side.
-        signs: sign of the coordinate at each place, float32 [P]; 0 for none.
+        signs: sign of the coordinate at each place, float32 [P]; 0 if there is none.
         place: bucket of each coordinate, int64 [n].
         sign_of: sign of each coordinate, float32 [n].
         roots: roots of unity exp(−2πi j/w), complex64 [w].
@@ -131,7 +131,7 @@ class _Tables:
     copies: dict[torch.device, _Tables] = field(default_factory=dict)
 
     def on(self, device: torch.device) -> _Tables:
-        """Return the tables on a device, where they are made once."""
+        """Return the tables on a device; they are copied to each device once."""
         if self.order.device == device:
             return self
         if device not in self.copies:
@@ -151,6 +151,7 @@ def _signs(index: Tensor, key: int) -> Tensor:
 
 
 def _roots(length: int) -> Tensor:
+    """Compute the roots of unity exp(−2πi j/w) for w = `length`, complex64 [w]."""
     angles = torch.arange(length, dtype=torch.float64) * (-2 * math.pi / length)
     return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 

@@ -1,4 +1,4 @@
-"""Computing samples in batches that fit into memory, whatever happens to single samples.
+"""Computing samples in batches that fit into memory; a sample that fails does not take others with it.
 
 Shape letters: b batch · K projection dimension.
 """
@@ -16,7 +16,7 @@ from rapidin.attribution.gradients import FisherDraw, TokenSample
 from rapidin.attribution.rapidgrads.rapidgrad_engine import PendingBatch, RapidGradBatch, RapidGradEngine
 from rapidin.attribution.rapidgrads.token_budget import TokenBudget
 from rapidin.errors import ComputationError, RapidinError
-from rapidin.support import unless_memory_runs_out
+from rapidin.support import one_line, unless_memory_runs_out
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +26,12 @@ Sample = TypeVar("Sample", bound=TokenSample)
 
 
 class BatchRunner:
-    """Computes samples in batches, under a budget that it alone keeps.
+    """Computes samples in batches, under a budget that only it changes.
 
-    It has four policies. `run` computes the longest samples first, so that memory runs out early if it does, and
-    halves the budget when it does. `block` turns the model's failures on single samples into problems of these
-    samples, so that a block's other samples are not lost with them. `blocks` lets a GPU compute a block while the
-    one before is copied to main memory.
+    `run` computes the longest samples first, so that memory runs out early if it runs out at all, and then halves
+    the budget. `rapidgrads` does this for RapidGrads. `block` turns failures of the model on single samples into
+    problems of these samples, so that a block's other samples are not lost. `blocks` lets a GPU compute a block
+    while the previous one is copied to main memory.
 
     Args:
         engine: engine that computes RapidGrads.
@@ -51,7 +51,7 @@ class BatchRunner:
         compute: Callable[[list[Sample]], Result],
         too_large: Callable[[Sample], Result],
     ) -> Iterator[tuple[list[int], Result]]:
-        """Compute anything of samples, the longest first, in batches that are halved when memory runs out.
+        """Apply a function to samples in batches, the longest first, and halve the batches when memory runs out.
 
         Args:
             samples: any number of samples.
@@ -59,7 +59,7 @@ class BatchRunner:
             too_large: function that gives the result of a single sample that memory did not suffice for.
 
         Yields:
-            Positions in `samples`, and what `compute` made of these; every position once.
+            Positions in `samples`, and the result of `compute` for them; every position once.
         """
         waiting = sorted(range(len(samples)), key=lambda position: len(samples[position].ids), reverse=True)
         before = self.budget
@@ -73,7 +73,7 @@ class BatchRunner:
                 before = self.budget
                 yield chosen, result
             elif count == 1:
-                self.budget = before  # it was this sample's fault, not the batches'
+                self.budget = before  # this sample alone was too large, so batches may stay as large as they were
                 del waiting[0]
                 yield chosen, too_large(samples[chosen[0]])
             else:
@@ -83,7 +83,7 @@ class BatchRunner:
     def rapidgrads(
         self, samples: Sequence[TokenSample], draw: FisherDraw | None = None
     ) -> Iterator[tuple[list[int], RapidGradBatch]]:
-        """Compute the RapidGrads of samples, or their probes of a draw; errors of the model pass.
+        """Compute the RapidGrads of samples, or their probes of a draw; errors of the model are not caught.
 
         Yields:
             Positions in `samples`, and their RapidGrads in that order; every position once. A sample that does not
@@ -96,21 +96,21 @@ class BatchRunner:
         return self.run(samples, compute, self._too_large)
 
     def block(self, samples: Sequence[TokenSample], draw: FisherDraw | None = None) -> RapidGradBatch:
-        """Compute the RapidGrads of samples that were put together beforehand, whatever happens to single ones.
+        """Compute the RapidGrads of a block of samples; samples on which the model fails become problems.
 
-        They are one batch unless memory runs out (then they are split) or the model fails on them (then they are
-        computed one by one, and those that it fails on are problems).
+        The block is one batch. If memory runs out, it is split. If the model fails, the samples are computed one
+        by one, and each sample that the model fails on is a problem of the result.
 
         Args:
             samples: samples of the block, the longest first.
             draw: draw whose probes are computed instead of RapidGrads.
 
         Returns:
-            All samples' RapidGrads in their order.
+            The RapidGrads of all samples, in the order of `samples`.
 
         Raises:
             RapidinError: The model cannot be used at all.
-            ComputationError: The device itself failed; no sample is to blame, and it computes nothing any more.
+            ComputationError: The device itself failed, through no fault of a sample, and cannot be used any more.
         """
         try:
             return self._gathered(self.rapidgrads(samples, draw), len(samples))
@@ -120,7 +120,7 @@ class BatchRunner:
             _check_device_alive(error)
             logger.debug("the model failed on a batch of %d", len(samples), exc_info=True)
             if len(samples) == 1:
-                return self._failed(f"the model failed on it: {_one_line(error)}")
+                return self._failed(f"the model failed on it: {_named_line(error)}")
         # Outside the except block, whose traceback keeps the failed batch's tensors alive.
         alone = (([position], self.block([sample], draw)) for position, sample in enumerate(samples))
         return self._gathered(alone, len(samples))
@@ -128,15 +128,18 @@ class BatchRunner:
     def blocks(
         self, blocks: Iterable[tuple[Key, Sequence[TokenSample], FisherDraw | None] | None]
     ) -> Iterator[tuple[Key, RapidGradBatch]]:
-        """Compute block after block; on a GPU a block is copied to main memory and handed on during the next one.
+        """Compute block after block; a GPU computes a block while the previous one is copied and handed over.
 
         Args:
-            blocks: a key that tells a block from others, and its samples and draw as `block` wants them; None if
-                the next block is not there yet, so that the block that was begun is handed on now.
+            blocks: a block's key, its samples, the longest first, and its draw, if probes are wanted; None if the
+                next block is not there yet, so that the block that was begun must be handed over now.
+
+        Yields:
+            The key of each block, and its RapidGrads.
 
         Raises:
             RapidinError: The model cannot be used, see `block`.
-            Exception: Whatever `blocks` raises, after the block that was begun before.
+            Exception: An error that `blocks` raised; the block that was begun before is handed over first.
         """
         begun: tuple[Key, PendingBatch] | None = None
         try:
@@ -156,7 +159,7 @@ class BatchRunner:
                     yield key, result
                 begun = following
         except Exception:
-            # The error is the next block's, or that of getting one: this block is computed.
+            # The error belongs to the next block, or to fetching it; the block that was begun is not lost.
             if begun is not None:
                 yield begun[0], _finished(begun[1])
             raise
@@ -180,7 +183,12 @@ class BatchRunner:
         return pending
 
     def _gathered(self, parts: Iterable[tuple[list[int], RapidGradBatch]], count: int) -> RapidGradBatch:
-        """Put the results of some of a block's samples at a time together, in the block's order."""
+        """Put partial results of a block together, in the order of its samples.
+
+        Args:
+            parts: positions in the block, and the result for these samples.
+            count: number of samples in the block.
+        """
         everything = list(range(count))
         gathered = RapidGradBatch(self._zeros(0), {})
         for positions, part in parts:
@@ -212,7 +220,7 @@ def too_large_for_memory(sample: TokenSample) -> str:
 
 
 def _finished(pending: PendingBatch) -> RapidGradBatch:
-    """Wait for a block that was begun; only here the kernels' own errors are seen."""
+    """Wait for a block that was begun; errors of the kernels come up only here."""
     try:
         return pending.finish()
     except RapidinError:
@@ -223,15 +231,15 @@ def _finished(pending: PendingBatch) -> RapidGradBatch:
 
 
 def _check_device_alive(error: Exception) -> None:
-    """Tell an error of the device from one of the model: after it every further call fails, too."""
+    """Raise a `ComputationError` if the device failed, because then every further call fails, too."""
     if type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error):
         raise ComputationError(
-            f"the device failed: {_one_line(error)}; run the same command again, and look at a sample's tokens "
+            f"the device failed: {_named_line(error)}; run the same command again, and look at a sample's tokens "
             "with --device cpu if it fails again"
         ) from error
 
 
-def _one_line(error: Exception) -> str:
+def _named_line(error: Exception) -> str:
     """Shorten an error to its class and the beginning of its message."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+    text = one_line(str(error), 300)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

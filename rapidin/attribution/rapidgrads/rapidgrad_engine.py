@@ -31,10 +31,10 @@ from rapidin.attribution.projections import make_projection
 from rapidin.settings import GradientSettings, Objective, ProjectionSettings, TracedParameter
 from rapidin.support import WorkingMemory
 
-_TOKEN_WEIGHTS = (64.0, 1.0, 1 / 1024)
-"""Scales of a token's loss in half precision, whose numbers lie between 6e-8 and 65,504: tried in this order.
+TOKEN_WEIGHTS = (64.0, 1.0, 1 / 1024)
+"""Weights of a token's loss in half precision, whose numbers lie between 6e-8 and 65,504; tried in this order.
 
-At the first the gradient of a logit is at most 64, and 1e-9 of that is still above zero.
+With the first weight the gradient of a logit is at most 64, and 1e-9 of that is still above zero.
 """
 
 
@@ -43,8 +43,8 @@ class RapidGradBatch:
     """RapidGrads of some samples.
 
     Attributes:
-        vectors: RapidGrads, float32 [b, K]; rows named in `problems` are meaningless.
-        problems: position of a sample → what is wrong with its gradient.
+        vectors: RapidGrads, float32 [b, K]; rows that `problems` lists are meaningless.
+        problems: position of a sample → clause that says what is wrong with its gradient.
     """
 
     vectors: NDArray[np.float32]
@@ -56,7 +56,7 @@ class PendingBatch:
 
     Args:
         vectors: RapidGrads, float32 [b, K], on any device.
-        usable: whether each is finite, and whether it is not zero, bool [2, b].
+        usable: whether each RapidGrad is finite, and whether it is not zero, bool [2, b].
         half: whether the model computes in half precision.
     """
 
@@ -64,7 +64,7 @@ class PendingBatch:
         self._vectors, self._usable, self._half = vectors, usable, half
         self._copied: torch.cuda.Event | None = None
         if vectors.is_cuda:
-            # Into pinned memory, the only kind that is copied to while the host goes on.
+            # The copy goes into pinned memory, because only then does the host go on during the copy.
             self._vectors = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
             self._vectors.copy_(vectors, non_blocking=True)
             self._usable = torch.empty(usable.shape, dtype=usable.dtype, pin_memory=True)
@@ -96,7 +96,8 @@ class RapidGradEngine:
         parameters: the traced parameter tensors, in the order of the flattened gradient.
         projection: settings of the projection.
         gradient: settings of the objective and of normalisation.
-        gradients: makes the engine that gradients come from, given the model and the parameters' names.
+        gradients: function that makes the engine of the gradients, given the model and the parameters' names.
+        token_weights: weights of a token's loss that are tried in half precision, in this order.
 
     Raises:
         ModelError: A traced parameter does not exist in the model.
@@ -119,7 +120,9 @@ class RapidGradEngine:
         projection: ProjectionSettings,
         gradient: GradientSettings = DEFAULT_GRADIENT,
         gradients: Callable[[nn.Module, Sequence[str]], GradientEngine] = GradientEngine,
+        token_weights: Sequence[float] = TOKEN_WEIGHTS,
     ) -> None:
+        self._token_weights = token_weights
         self.names = tuple(parameter.name for parameter in parameters)
         self.shapes = tuple(parameter.shape for parameter in parameters)
         self.normalise_layers = gradient.normalise_layers
@@ -156,7 +159,7 @@ class RapidGradEngine:
         return self.begin(samples, draw).finish()
 
     def begin(self, samples: Sequence[TokenSample], draw: FisherDraw | None = None) -> PendingBatch:
-        """Begin to compute: on a GPU the kernels, and the copy to main memory behind them, are only queued."""
+        """Begin to compute; a GPU only queues the kernels, and the copy to main memory behind them."""
         if draw is not None:
             return self._raw(samples, draw, summed=True)
         if not self.normalise_layers:
@@ -194,8 +197,8 @@ class RapidGradEngine:
     ) -> tuple[Tensor, Tensor]:
         """Accumulate the gradients of samples, in half precision with scaled losses.
 
-        There it takes the largest scale of the loss at which a sample's gradient does not overflow. Every batch
-        begins with the largest, so that a sample's result does not depend on those before it.
+        A sample's loss gets the largest weight with which its gradient does not overflow. Every batch begins with
+        the largest weight, so that a sample's result does not depend on the samples before it.
 
         Args:
             samples: the b samples.
@@ -210,7 +213,7 @@ class RapidGradEngine:
         if not self._engine.half:
             results = self._engine.accumulate(samples, new, objective, plainly=plainly)
             return results, torch.ones(len(samples), device=results.device)
-        first, *others = _TOKEN_WEIGHTS
+        first, *others = self._token_weights
         results = self._engine.accumulate(samples, new, objective, first, plainly)
         weights = torch.full((len(samples),), first, device=results.device)
         for weight in others:
@@ -250,10 +253,11 @@ class RapidGradEngine:
         return (vectors if norms is None else vectors / math.sqrt(self._layers)).cpu().numpy()
 
     def restored(self, vector: NDArray[np.float32], position: int, shape: Sequence[int]) -> Tensor:
-        """Give back what a RapidGrad says of one tensor's gradient: the tensor's part of Rᵀz, float32 of `shape`.
+        """Compute what a RapidGrad z says of one tensor's gradient: the tensor's part of Rᵀz, float32 of `shape`.
 
-        Its product with the normalised gradient g_l / (‖g_l‖·√L) of another sample, summed over the tensors, is
-        the inner product of the two RapidGrads; without layer-wise normalisation the product with g_l is.
+        The inner product of z with another sample's RapidGrad is the sum over the tensors of the products of these
+        parts with the sample's normalised gradients g_l / (‖g_l‖·√L), or with g_l itself without layer-wise
+        normalisation.
 
         Args:
             vector: the RapidGrad z [K].

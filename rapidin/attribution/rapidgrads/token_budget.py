@@ -1,4 +1,4 @@
-"""How many samples and padded tokens one batch may hold."""
+"""The numbers of samples and padded tokens that one batch may hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 _MOST_SAMPLES = 256
 _SKETCH_BYTES = 256 * 2**20
-"""Memory that the sketches of one batch (b × K float32) may take."""
+"""Maximum size in bytes of the sketches of one batch (b × K float32)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,12 @@ class TokenBudget:
         return cls(tokens, max(1, min(_MOST_SAMPLES, _SKETCH_BYTES // (4 * dimension))), dimension)
 
     def fitting(self, longest: int, waiting: int) -> int:
-        """Count how many of `waiting` samples make one batch if the longest has `longest` tokens; at least one."""
+        """Count how many samples one batch may take: at most `waiting`, at least one.
+
+        Args:
+            longest: number of tokens of the longest sample.
+            waiting: number of samples that could be taken.
+        """
         return max(1, min(self.tokens // longest, self.samples, waiting))
 
     def halved(self, failed: int) -> TokenBudget:

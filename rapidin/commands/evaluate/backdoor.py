@@ -26,10 +26,11 @@ from rapidin.commands.evaluate.evaluate_options import (
     Work,
     checkpoints_of,
     directory_of,
+    evaluated,
 )
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode, Where
-from rapidin.commands.output import output, progress, stderr, when_interrupted
+from rapidin.commands.output import stderr, when_interrupted
 from rapidin.errors import SettingError
 from rapidin.support import package
 
@@ -42,7 +43,11 @@ def backdoor(
     baseline: Baselines = None,
     k: Annotated[
         list[int] | None,
-        typer.Option("-k", min=1, help="Samples at each end; repeat. 5, 10, 50, 100, 500 and 1000 unless given."),
+        typer.Option(
+            "-k",
+            min=1,
+            help="Number of samples at each end; repeat it for several. Default: 5, 10, 50, 100, 500 and 1000.",
+        ),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -60,7 +65,7 @@ def backdoor(
         typer.Option(
             min=0,
             metavar="S",
-            help="Seconds that the ingest took; unless given, estimated from the gradients of 64 samples.",
+            help="Seconds that the ingest took. Default: an estimate from the gradients of 64 samples.",
         ),
     ] = None,
     together: Together = False,
@@ -74,17 +79,20 @@ def backdoor(
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """Compare how well rapidin and other methods find labelled samples, and what they take.
+    """Compare how well methods find labelled samples.
 
-    The paper's experiment (its Tables 4 and 2): training samples with the label, such as those of a backdoor,
+    Example: rapidin evaluate backdoor my-store --queries q.jsonl --label poisoned=true
+
+    This is the paper's experiment of Tables 4 and 2: training samples with the label, such as those of a backdoor,
     should rank first for generations that they caused. For each query the k best and the k worst samples are
-    judged by auPRC and auROC; precision, average precision and reciprocal rank are of the whole ranking.
+    judged by auPRC and auROC, and the whole ranking by average precision and reciprocal rank. Time and memory are
+    measured, too.
 
-    Without --baseline the methods that need no gradients are compared: random, bm25, embedding.
+    Without --baseline, rapidin is compared with the methods that need no gradients: random, bm25, embedding.
     """
     if plot is not None:
         if not plot.absolute().parent.is_dir():
-            raise SettingError(f"--plot {plot}: its directory does not exist; make it, or give another place")
+            raise SettingError(f"--plot {plot}: its directory does not exist; make it, or give another file")
         package("matplotlib")
     with importing():
         from rapidin.commands.views.evaluate_view import backdoor_view
@@ -103,8 +111,9 @@ def backdoor(
         checkpoints=checkpoints_of(checkpoint),
         more=method_settings(setting or ()),
     )
-    with progress("asking") as show:
-        report = evaluate_backdoor(
+    report = evaluated(
+        "asking",
+        lambda show: evaluate_backdoor(
             store,
             queries,
             label,
@@ -124,8 +133,10 @@ def backdoor(
             max_new_tokens=max_new_tokens,
             trust_remote_code=trust_remote_code,
             on_progress=show,
-        )
-    output(report, backdoor_view(report), as_json)
+        ),
+        backdoor_view,
+        as_json,
+    )
     if plot is not None:
         plot_precision(report, plot)
         stderr().print(f"plot: {plot}", highlight=False, soft_wrap=True)

@@ -1,62 +1,71 @@
-"""Options that the commands of ``rapidin evaluate`` have in common, and how their texts are read."""
+"""Options that the commands of ``rapidin evaluate`` share, how their texts are read, and how a command ends."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+from rapidin.commands.output import output, progress
 from rapidin.errors import SettingError
+
+Report = TypeVar("Report")
 
 Queries = Annotated[
     Path,
-    typer.Option(metavar="FILE", help="Generations to ask about: rows of the shapes that ingest takes."),
+    typer.Option(
+        metavar="FILE", help="Data file of the queries (prompts and generations), with rows as for ingest."
+    ),
 ]
 LabelOption = Annotated[
     str,
     typer.Option(
         metavar="FIELD=VALUE",
-        help="What marks the training samples that should be found, such as poisoned=true. Queries that carry "
-        "another value of the field are left out.",
+        help="Field and value of the training samples that should be found, such as poisoned=true. Queries that "
+        "have another value of the field are left out.",
     ),
 ]
 Baselines = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME",
-        help="Method to compare with; repeat, or 'all'. Names: rapidin+rerank, random, bm25, embedding, tracin, "
-        "tracin-ln, influence-cg, influence-lissa. Those with whole gradients take long.",
+        help="Method to compare with, or 'all'; repeat it for several. Methods: rapidin+rerank, random, bm25, "
+        "embedding, tracin, tracin-ln, influence-cg, influence-lissa. The last four use whole gradients and take "
+        "long.",
     ),
 ]
 Answers = Annotated[
     Literal["file", "model"],
     typer.Option(
-        help="Whose generations are asked about: the file's, where a row has one (file), or the model's own, "
-        "written now, greedily (model). What the model never said, no sample made it say: where the file's "
-        "responses are not its own, take model."
+        help="Source of the generations. file: a row's response, if it has one, else the model's. model: always "
+        "the model's own, written now, greedily. Take model if the file's responses are not what the model says, "
+        "because no sample made the model say them."
     ),
 ]
 LimitQueries = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Ask the first N queries of the label only.")
+    int | None, typer.Option(min=1, metavar="N", help="Ask only the first N queries that are not left out.")
 ]
 Rerank = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Samples at each end that rapidin+rerank orders exactly.")
+    int,
+    typer.Option(min=1, metavar="N", help="Number of samples at each end that rapidin+rerank orders exactly."),
 ]
 EmbeddingModel = Annotated[
     Path | None,
     typer.Option(
         metavar="DIRECTORY",
-        help="sentence-transformers model for 'embedding'; without it the model's own mean hidden states.",
+        help="Directory of a sentence-transformers model for 'embedding'. Default: the mean hidden states of the "
+        "store's model.",
     ),
 ]
 Checkpoints = Annotated[
     list[str] | None,
     typer.Option(
         metavar="DIRECTORY=RATE",
-        help="Checkpoint of the training with its learning rate there, for tracin and tracin-ln; repeat. Without "
-        "any, the store's model alone.",
+        help="Checkpoint of the training, and the learning rate at it, for tracin and tracin-ln; repeat it for "
+        "several. Default: the store's model alone.",
     ),
 ]
 Settings = Annotated[
@@ -64,33 +73,37 @@ Settings = Annotated[
     typer.Option(
         "--setting",
         metavar="METHOD.NAME=NUMBER",
-        help="Setting of an influence function; repeat. influence-cg: damping, samples, tolerance, iterations; "
-        "influence-lissa: damping, scale, depth, repeats, batch.",
+        help="Setting of an influence function, such as influence-lissa.scale=300; repeat it for several. "
+        "influence-cg has damping, samples, tolerance, iterations; influence-lissa has damping, scale, depth, "
+        "repeats, batch.",
     ),
 ]
 Together = Annotated[
     bool,
     typer.Option(
         "--together",
-        help="Ask all queries at once: what one by itself takes stays unknown, and methods that pass over all "
-        "samples each time take half as long.",
+        help="Ask all queries at once. Methods that pass over all samples for each group of queries then take "
+        "half as long, but the time of a single query stays unknown.",
     ),
 ]
 Work = Annotated[
     Path | None,
     typer.Option(
         metavar="DIRECTORY",
-        help="Directory that keeps scores, so that nothing is computed twice; STORE/evaluation unless given. "
-        "It may be deleted at any time.",
+        help="Directory that keeps scores, so that nothing is computed twice. It may be deleted at any time. "
+        "Default: STORE/evaluation.",
     ),
 ]
-Model = Annotated[str | None, typer.Option(help="Directory of the model, if it moved.")]
-Adapter = Annotated[str | None, typer.Option(help="Directory of the adapter, if it moved.")]
+Model = Annotated[str | None, typer.Option(help="Directory of the model, if it has moved.")]
+Adapter = Annotated[str | None, typer.Option(help="Directory of the adapter, if it has moved.")]
 Device = Annotated[
     str,
-    typer.Option(help="auto, cpu, cuda, cuda:0, or cuda:0,1 to spread the model's layers over several GPUs."),
+    typer.Option(
+        help="Device that computes: auto, cpu, cuda, cuda:0, or cuda:0,1 to spread the model's layers over "
+        "several GPUs."
+    ),
 ]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest answer that the model may write.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum number of tokens that the model may answer.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn at random.")]
 
 
@@ -103,7 +116,9 @@ def directory_of(path: Path | None) -> str | None:
     if path is None:
         return None
     if not path.is_dir():
-        raise SettingError(f"--embedding-model {path} is no directory: give that of a sentence-transformers model")
+        raise SettingError(
+            f"--embedding-model {path} is not a directory: give the directory of a sentence-transformers model"
+        )
     return str(path.absolute())
 
 
@@ -123,7 +138,29 @@ def checkpoints_of(given: list[str] | None) -> tuple[tuple[str, float], ...]:
         if not separator or not place:
             raise SettingError(f"--checkpoint {one!r} cannot be read: write DIRECTORY=LEARNING_RATE")
         if not Path(place).is_dir():
-            raise SettingError(f"--checkpoint {one!r}: {place} is no directory")
+            raise SettingError(
+                f"--checkpoint {one!r}: {place} is not a directory; give the directory of a checkpoint"
+            )
         if not 0 < found[-1][1] < math.inf:
-            raise SettingError(f"--checkpoint {one!r}: {rate} is no learning rate; give a number above 0")
+            raise SettingError(f"--checkpoint {one!r}: {rate} is not a learning rate; give a number above 0")
     return tuple(found)
+
+
+def evaluated(
+    step: str, evaluate: Callable[[Callable[..., None]], Report], view: Callable[[Report], Any], as_json: bool
+) -> Report:
+    """Evaluate with a bar on stderr, and print the report on stdout.
+
+    Args:
+        step: name of the first step, which the bar shows.
+        evaluate: function that evaluates; it gets a function that takes the progress.
+        view: function that makes what a person sees of the report.
+        as_json: whether JSON is printed instead.
+
+    Raises:
+        RapidinError: the evaluation failed.
+    """
+    with progress(step) as show:
+        report = evaluate(show)
+    output(report, view(report), as_json)
+    return report

@@ -20,10 +20,11 @@ from rapidin.commands.evaluate.evaluate_options import (
     Settings,
     Work,
     checkpoints_of,
+    evaluated,
 )
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode, Where
-from rapidin.commands.output import output, progress, when_interrupted
+from rapidin.commands.output import when_interrupted
 
 
 @when_interrupted("what was finished is kept, and the same command goes on")
@@ -33,17 +34,21 @@ def trace(
     label: LabelOption,
     span: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="Wrong words, the same for all queries; repeat."),
+        typer.Option(metavar="TEXT", help="Wrong words in the generations of all queries; repeat it for several."),
     ] = None,
     span_field: Annotated[
-        str, typer.Option(metavar="FIELD", help="Field that names each query's wrong words: a text, or a list.")
+        str,
+        typer.Option(
+            metavar="FIELD",
+            help="Field that holds each query's wrong words, a text or a list, if --span is not given.",
+        ),
     ] = "span",
     baseline: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Method to compare with; repeat, or 'all'. Names: rapidin+rerank, tracin, tracin-ln, "
-            "influence-cg, influence-lissa.",
+            help="Method to compare with, or 'all'; repeat it for several. Methods: rapidin+rerank, tracin, "
+            "tracin-ln, influence-cg, influence-lissa.",
         ),
     ] = None,
     where: Where = None,
@@ -61,10 +66,13 @@ def trace(
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """Find the training samples behind wrong words, and compare with asking about whole generations.
+    """Find the training samples behind wrong words.
 
-    The paper's experiment (its Table 5): an entity was replaced in some training samples, and the model repeats
-    it. The share of replaced samples among the first 5, 10, 25 and 50 is told for each method that knows tokens.
+    Example: rapidin evaluate trace my-store --queries q.jsonl --label replaced=true
+
+    This is the paper's experiment of Table 5: an entity was replaced in some training samples, and the model
+    repeats it. The samples are ranked once for whole generations and once for their wrong words alone. The result
+    is the share of labelled samples among the first 5, 10, 25 and 50, for each method that knows tokens.
     """
     with importing():
         from rapidin.commands.views.evaluate_view import trace_view
@@ -72,8 +80,9 @@ def trace(
     options = MethodOptions(
         rerank=rerank, checkpoints=checkpoints_of(checkpoint), more=method_settings(setting or ())
     )
-    with progress("asking") as show:
-        report = evaluate_trace(
+    evaluated(
+        "asking",
+        lambda show: evaluate_trace(
             store,
             queries,
             label,
@@ -92,5 +101,7 @@ def trace(
             max_new_tokens=max_new_tokens,
             trust_remote_code=trust_remote_code,
             on_progress=show,
-        )
-    output(report, trace_view(report), as_json)
+        ),
+        trace_view,
+        as_json,
+    )

@@ -16,16 +16,16 @@ def compact(
     fraction: Annotated[
         float,
         typer.Option(
-            help="Rewrite only files of which more than this share is deleted, 0 to 1. Small files are always "
-            "merged."
+            help="Rewrite only files in which more than this share of the samples is deleted, 0 to 1. Small files "
+            "are always merged."
         ),
     ] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Give back the space of deleted samples and merge small files; searches go on meanwhile.
+    """Free the space of deleted samples; merge small files.
 
-    An index for approximate search does not cover the samples whose files are rewritten, so they are compared
-    exactly until 'rapidin index' extends it; the output says which indexes that concerns.
+    Searches may run at the same time. An index no longer covers samples whose files are rewritten, so searches
+    compare these samples exactly until 'rapidin index' extends the index; the output names such indexes.
     """
     from rapidin.commands.views.store_view import size
     from rapidin.storage import Store
@@ -36,8 +36,4 @@ def compact(
         f"{report.segments_before:,} → {report.segments_after:,} files, {size(report.bytes_before)} → "
         f"{size(report.bytes_after)}; {report.removed:,} deleted samples are gone ({report.seconds:,.1f} s)"
     ]
-    lines += [
-        f"index {kind} no longer covers {count:,} samples: extend it with 'rapidin index {store} --type {kind}'"
-        for kind, count in report.uncovered.items()
-    ]
-    output(report, "\n".join(lines), as_json)
+    output(report, "\n".join([*lines, *report.notes]), as_json)

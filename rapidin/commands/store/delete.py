@@ -17,9 +17,14 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete samples by id, all that meet a filter, or, given both, those of the ids that meet it.
+    """Delete samples by id or by filter.
 
-    Searches no longer find them. Their vectors stay on the disk until 'rapidin compact'.
+    Example: rapidin delete my-store sample-17 sample-18
+
+    Example: rapidin delete my-store --where 'source=forum'
+
+    If both ids and filters are given, only those of the ids that meet the filters are deleted. Searches no longer
+    find deleted samples. Their vectors stay on disk until 'rapidin compact' is run.
     """
     from rapidin.storage import Store
 

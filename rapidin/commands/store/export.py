@@ -18,11 +18,17 @@ def export(
     directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Directory to write to; new or empty.")],
     where: Where = None,
     format: Annotated[
-        ExportFormat, typer.Option(help="Format of the vectors: files of up to 1 GiB, or one vectors.npy.")
+        ExportFormat,
+        typer.Option(help="Format of the vectors: safetensors files of up to 1 GiB each, or one vectors.npy."),
     ] = "safetensors",
     as_json: Json = False,
 ) -> None:
-    """Write vectors (float32), samples (Parquet) and settings (JSON) for other tools, or for 'import'."""
+    """Write vectors and samples for other tools.
+
+    Example: rapidin export my-store exported --format numpy
+
+    The directory gets vectors (float32), samples (Parquet) and settings (JSON); 'rapidin import' can read it.
+    """
     from rapidin.commands.views.store_view import size
     from rapidin.storage import Store, export_vectors
 

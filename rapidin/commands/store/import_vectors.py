@@ -14,20 +14,25 @@ from rapidin.commands.output import output, progress, when_interrupted
 @when_interrupted("what was added stays, and the same command goes on")
 def import_samples(
     store: StorePath,
-    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="What 'rapidin export' wrote.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIRECTORY", help="Directory that 'rapidin export' has written.")
+    ],
     bits: Annotated[
         int | None,
         typer.Option(
-            help="Bits of each number on disk, if the store is new: 16, 4 or 1; unless given, the export's. A "
-            "store that is there already keeps its own."
+            help="Bits of each number on disk in a new store: 16, 4 or 1. Default: those of the export. An "
+            "existing store keeps its own."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Add exported samples, or vectors computed elsewhere in the same form, to a store.
+    """Add exported samples and vectors to a store.
 
-    The store is created where there is none; one that is there must have been made with the same model and
-    projection. Samples that it has already are left alone, and those whose text changed are replaced.
+    Example: rapidin import other-store exported
+
+    Vectors that were computed elsewhere can be imported, too, if they are written in the form of an export. If
+    there is no store, it is created; an existing one must have been made with the same model and projection.
+    Samples that the store already has stay as they are, and samples whose text has changed are replaced.
     """
     from rapidin.storage import import_vectors
 

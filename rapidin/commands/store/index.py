@@ -20,48 +20,59 @@ def index(
     type: Annotated[
         IndexKind,
         typer.Option(
-            help="ivf: sorts the vectors into lists of similar ones, and a search reads only the lists most like "
-            "the query; pays where the data has clusters, and for very large stores. rabitq: compares one bit of "
-            "each number first, then the best few hundred exactly; for stores of --bits 4 or 16."
+            help="Kind of the index. ivf sorts the vectors into lists of similar ones, and a search reads only "
+            "the lists that are most like the query; it suits data with clusters, and very large stores. rabitq "
+            "compares one bit of each number first, and then the best few hundred samples exactly; it is for "
+            "stores of --bits 4 or 16."
         ),
     ] = "ivf",
     nlist: Annotated[
-        int | None, typer.Option(min=1, help="Lists of ivf; unless given, what makes searches quickest.")
+        int | None,
+        typer.Option(min=1, help="Number of ivf's lists. Default: the number with which searches are fastest."),
     ] = None,
     nprobe: Annotated[
-        int | None, typer.Option(min=1, help="Lists a search of ivf reads; unless given, as --recall takes.")
+        int | None,
+        typer.Option(min=1, help="Number of ivf's lists that a search reads. Default: enough to reach --recall."),
     ] = None,
     recall: Annotated[
         float | None,
         typer.Option(
-            help="Share of the true ten best that ivf is to find, measured with stored vectors as queries; 0.95 "
-            "unless given. An index may find less, because its --nprobe is too small; then only searches that ask "
-            "for it use it."
+            help="Share of the true ten best samples that ivf should find, measured with stored vectors as "
+            "queries. Default: 0.95. If an index finds less, because --nprobe is too small, only searches that "
+            "name it use it."
         ),
     ] = None,
     train_sample: Annotated[
         int | None,
-        typer.Option(min=1, help="Vectors to make the lists from; unless given, what 1 GiB of memory holds."),
+        typer.Option(
+            min=1,
+            help="Number of vectors that the lists are made from. Default: as many as 1 GiB of memory holds.",
+        ),
     ] = None,
     retrain: Annotated[
-        bool, typer.Option("--retrain", help="Build the index again instead of adding what is new.")
+        bool, typer.Option("--retrain", help="Build the index again instead of adding new samples to it.")
     ] = False,
     drop: Annotated[
         bool, typer.Option("--drop", help="Delete the index of --type instead of building it.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Build an index for approximate search, or add to it what was ingested since.
+    """Build or extend an index for approximate search.
 
-    Searches take the index by themselves (--index auto). Samples that it does not cover are compared exactly, so
-    nothing is missed between an ingest and the next run of this command. The command also checks the index, and
-    makes again what is missing or damaged.
+    Example: rapidin index my-store --type rabitq
+
+    An existing index is checked, repaired, and extended by the samples that were ingested since. Searches use the
+    index by themselves (--index auto). They compare samples that it does not cover exactly, so they find new
+    samples even before the index is extended.
     """
     from rapidin.commands.views.store_view import index_summary
     from rapidin.storage import Store
 
     if drop and (retrain or (nlist, nprobe, recall, train_sample) != (None, None, None, None)):
-        raise SettingError("--drop deletes an index: leave out what is for building one, or leave out --drop")
+        raise SettingError(
+            "--drop deletes an index: leave out --retrain, --nlist, --nprobe, --recall and --train-sample, or "
+            "leave out --drop"
+        )
     with Store.open(store) as opened:
         if drop:
             opened.drop_index(type)

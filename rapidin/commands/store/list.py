@@ -13,11 +13,16 @@ from rapidin.commands.output import output, stderr, stdout
 def list_samples(
     store: StorePath,
     where: Where = None,
-    limit: Annotated[int, typer.Option(min=0, help="Maximum number of samples; 0 for all.")] = 20,
-    offset: Annotated[int, typer.Option(min=0, help="Number of samples to leave out at the beginning.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="Maximum number of samples to list; 0 for all.")] = 20,
+    offset: Annotated[int, typer.Option(min=0, help="Number of samples to skip at the beginning.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """List the samples of a store; with --json one object a line."""
+    """List the samples of a store.
+
+    Example: rapidin list my-store --where 'tokens<100' --limit 5
+
+    With --json one object is printed for each sample (JSON Lines).
+    """
     from rapidin.commands.views.store_view import samples_table
     from rapidin.storage import Store
 
@@ -26,7 +31,7 @@ def list_samples(
         total = opened.count(where or [])
     if not samples:
         reason = "no sample meets the filter" if where else "the store holds no samples"
-        beyond = f"there are only {total:,} samples, so none behind --offset {offset:,}"
+        beyond = f"there are only {total:,} samples, and --offset {offset:,} skips them all"
         typer.echo(beyond if total and offset else reason, err=True)
         return
     if as_json:

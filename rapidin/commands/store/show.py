@@ -15,7 +15,7 @@ def show(
     id: Annotated[str, typer.Argument(metavar="ID", help="Id of the sample.")],
     as_json: Json = False,
 ) -> None:
-    """Show one sample, whole."""
+    """Show one sample with its whole text."""
     from rapidin.commands.views.store_view import sample_view
     from rapidin.storage import Store
 

@@ -59,12 +59,12 @@ class DemoProgress(DemoListener):
 
 
 def demo_view(result: DemoResult) -> RenderableType:
-    """One answer, explained word by word."""
+    """Draw one answer, explained word by word."""
     return search_view(replace(result.explained, by_token=()))
 
 
 def demo_advice(result: DemoResult) -> str:
-    """The figures over all questions, and what to try next, in lines that can be copied."""
+    """Write the figures over all questions, and what to try next, in lines that can be copied."""
     figures = result.figures
     program = "rapidin" if shutil.which("rapidin") else f"{sys.executable} -m rapidin"
     return (

@@ -1,4 +1,4 @@
-"""What a person sees of an evaluation: tables as in the paper. Knows records, not stores or models."""
+"""Evaluations on a terminal: tables as in the paper. This module knows records, not stores or models."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from rapidin.records import (
 
 
 def backdoor_view(report: BackdoorReport) -> RenderableType:
-    """Table 4's measures, and Table 2's figures."""
+    """Draw the measures of Table 4 and the figures of Table 2."""
     parts: list[RenderableType] = [_asked(report)]
     measures: dict[str, Callable[[EndsQuality], Interval]] = {
         "auPRC of the k best and the k worst": lambda at: at.auprc,
-        "auROC of the same": lambda at: at.auroc,
+        "auROC of the k best and the k worst": lambda at: at.auroc,
         "precision of the k best": lambda at: at.precision,
     }
     for title, value in measures.items():
@@ -46,19 +46,19 @@ def backdoor_view(report: BackdoorReport) -> RenderableType:
 
 
 def trace_view(report: TraceReport) -> RenderableType:
-    """Table 5."""
+    """Draw Table 5."""
     columns = [f"top {at.k:,}" for at in report.methods[0].at] + ["average precision"]
     rows: list[tuple[str, Sequence[Interval]]] = []
     for method in report.methods:
         whole = [at.whole for at in method.at] + [method.average_precision_whole]
         span = [at.span for at in method.at] + [method.average_precision_span]
         rows += [(f"{method.name}, whole", whole), (f"{method.name}, span", span)]
-    note = "whole: asked by the whole generation; span: by its wrong words alone; in grey: 95 % intervals"
+    note = "whole: asked about the whole generation; span: about its wrong words alone; in grey: 95 % intervals"
     return Group(_asked(report), Text(), _table("precision", columns, rows), Text(note, style="dim"))
 
 
 def fidelity_view(report: FidelityReport) -> RenderableType:
-    """Stored scores beside exact ones."""
+    """Draw how stored scores compare with exact ones."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -84,7 +84,7 @@ def fidelity_view(report: FidelityReport) -> RenderableType:
 
 
 def lds_view(report: LdsReport) -> RenderableType:
-    """A line about the retraining, and a table of methods, the best first."""
+    """Draw a line about the retraining, and a table of methods, the best first."""
     table = Table(box=box.SIMPLE)
     table.add_column("method")
     table.add_column("LDS [95 % interval]", justify="right")
@@ -147,10 +147,10 @@ def _costs(report: BackdoorReport) -> Group:
     for method in report.methods:
         table.add_row(_named(method), *(column(method.cost) for column in columns.values()))
     sampled = report.caching.sampled
-    source = f"estimated from {sampled:,} samples cached anew" if sampled else "as given"
-    notes = [f"rapidin's work done once is its caching, {source}"]
+    source = f"estimated from {sampled:,} samples" if sampled else "as given"
+    notes = [f"the work that rapidin does once is its caching, {source}"]
     if any(method.cost.resumed for method in report.methods):
-        notes.append("*: scores and times of a former run")
+        notes.append("*: scores and times of an earlier run")
     return Group(table, Text("; ".join(notes), style="dim"))
 
 

@@ -1,6 +1,6 @@
-"""What a person sees: progress and logs on stderr, results on stdout, drawn by rich.
+"""Stores on a terminal: progress and messages on stderr, results on stdout, drawn by rich.
 
-Knows records, not stores or models. No bar is drawn where stderr is not a terminal.
+This module knows records, not stores or models. No bar is drawn if stderr is not a terminal.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from rapidin import support
-from rapidin.records import IndexInfo, IndexReport, IngestListener, IngestReport, Preflight, Sample, StoreInfo
+from rapidin.records import DerivedInfo, DerivedReport, IngestListener, IngestReport, Preflight, Sample, StoreInfo
 from rapidin.settings import STORE_SETTINGS
 
 _LONGEST_TEXT = 600
 _CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(13, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
-"""Control characters but tabs and line breaks."""
+"""Translation of all control characters except tabs and line breaks."""
 
 
 class ProgressListener(IngestListener):
@@ -92,7 +92,7 @@ class ProgressListener(IngestListener):
 
 
 def ingest_summary(report: IngestReport, dry_run: bool) -> RenderableType:
-    """One line of figures, and the rows that were left out."""
+    """Draw one line of figures, and the rows that were left out."""
     verb = "would be added" if dry_run else "added"
     parts = [f"{report.added:,} {verb}"]
     for count, what in (
@@ -114,7 +114,7 @@ def ingest_summary(report: IngestReport, dry_run: bool) -> RenderableType:
 
 
 def samples_table(samples: Sequence[Sample]) -> RenderableType:
-    """Samples of a store, a line each."""
+    """Draw samples of a store, one on each line."""
     table = Table(box=None, header_style="bold", pad_edge=False, expand=True)
     table.add_column(
         "id", overflow="fold", min_width=min(24, max((len(sample.id) for sample in samples), default=2))
@@ -132,7 +132,7 @@ def samples_table(samples: Sequence[Sample]) -> RenderableType:
 
 
 def sample_view(sample: Sample) -> RenderableType:
-    """One sample, whole."""
+    """Draw one sample with its whole text."""
     facts = Text(
         f"{sample.file}, row {sample.row} · {sample.tokens} tokens, {sample.targets} targets"
         f"{', truncated' if sample.truncated else ''}\n{metadata_line(sample)}"
@@ -149,7 +149,7 @@ def sample_view(sample: Sample) -> RenderableType:
 
 
 def info_table(info: StoreInfo) -> RenderableType:
-    """What a store holds."""
+    """Draw a table of what a store holds."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -169,6 +169,7 @@ def info_table(info: StoreInfo) -> RenderableType:
             else {}
         ),
         "searched": "\n".join(_index_line(index) for index in info.indexes),
+        **({"derived": "\n".join(_derived_line(derived) for derived in info.derived)} if info.derived else {}),
         "created": f"{info.created}, format {info.format_version}",
     }
     for name, value in facts.items():
@@ -177,7 +178,7 @@ def info_table(info: StoreInfo) -> RenderableType:
 
 
 def _setting(value: Any) -> str:
-    """A setting's value for people."""
+    """Write a setting's value for people."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
@@ -185,22 +186,22 @@ def _setting(value: Any) -> str:
     return "not given" if value is None else str(value)
 
 
-def index_summary(report: IndexReport) -> str:
-    """What building an index did."""
+def index_summary(report: DerivedReport) -> str:
+    """Write what building an index did."""
     done = "built" if report.trained else "extended"
     line = f"index {report.name} {done}: {report.added:,} samples added, {report.covered:,} covered, "
     line += f"{size(report.bytes)} ({report.seconds:,.1f} s)"
     if report.repaired:
-        line += f"\n{report.repaired:,} of its files or rows were missing or damaged, and were made again"
+        line += f"\n{report.repaired:,} of its files or rows were missing or damaged, and were written again"
     if measured := _measured(report.parameters):
         line += f"\n{measured}"
     return line + (f"\n{report.advice}" if report.advice else "")
 
 
-def _index_line(index: IndexInfo) -> str:
+def _index_line(index: DerivedInfo) -> str:
     if index.name == "exact":
         return "exactly"
-    if not index.covered:  # what was measured once does not hold for it
+    if not index.covered:  # figures that were measured before do not hold for an empty index
         parts = [f"through {index.name}: no samples yet"]
     else:
         parts = [f"through {index.name}, {size(index.bytes)}, {index.covered:,} samples"]
@@ -211,8 +212,15 @@ def _index_line(index: IndexInfo) -> str:
     return "; ".join([*parts, *([index.advice] if index.advice else [])])
 
 
+def _derived_line(derived: DerivedInfo) -> str:
+    """Describe derived data that is no index."""
+    samples = derived.covered + derived.uncovered
+    line = f"{derived.name}, {size(derived.bytes)}, {derived.covered:,} of {samples:,} samples"
+    return f"{line}; {derived.advice}" if derived.advice else line
+
+
 def _measured(parameters: Mapping[str, Any]) -> str:
-    """What was measured when an index was trained; empty where nothing was."""
+    """Write what was measured when an index was trained; empty if nothing was."""
     if "nlist" not in parameters:
         return ""
     text = f"{parameters['nprobe']:,} of {parameters['nlist']:,} lists are read"
@@ -222,7 +230,7 @@ def _measured(parameters: Mapping[str, Any]) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes for people, in powers of 1,000."""
+    """Write a number of bytes for people, in powers of 1,000."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
@@ -232,33 +240,33 @@ def size(count: int) -> str:
 
 
 def bits(count: int) -> str:
-    """A number of bits, in words."""
+    """Write a number of bits in words."""
     return f"{count} bit" if count == 1 else f"{count} bits"
 
 
 def printable(text: str) -> str:
-    """A text whose control characters, which a terminal would obey, are replaced one for one."""
+    """Replace each control character of a text, because a terminal would obey it."""
     return text.translate(_CONTROLS)
 
 
 def shortened(text: str, length: int = _LONGEST_TEXT) -> str:
-    """Beginning and end of a text that would fill the screen."""
+    """Keep only beginning and end of a text that would fill the screen."""
     return printable(support.both_ends(text, length))
 
 
 def prompt_ending(prompt: str) -> str:
-    """The part of a prompt that differs from others, which is not the template's beginning."""
+    """Take the part of a prompt that differs from others, without the template's beginning."""
     body = prompt.partition("### Instruction:\n")[2] or prompt
     return shortened(one_line(body.replace("### Response:", "")), 200)
 
 
 def one_line(text: str) -> str:
-    """A text with every run of blanks as one."""
+    """Write a text on one line, with a single blank for every run of white space."""
     return printable(support.one_line(text))
 
 
 def metadata_line(sample: Sample) -> str:
-    """Fields as they can be written in a filter: truth values and lists as JSON."""
+    """Write fields as they can be written in a filter: truth values and lists as JSON."""
     plain = {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in sample.metadata.items()

@@ -1,4 +1,4 @@
-"""Estimate of the time that computing a store's vectors takes, from a few of its samples."""
+"""Estimate of how long it takes to compute a store's vectors, from a few of its samples."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ SAMPLES = 64
 def estimated_caching(
     model: StoreModel, training: TrainingSet, seed: int = 0, on_progress: Callable[[int, int], None] | None = None
 ) -> CachingCost:
-    """Estimate the seconds that caching takes from samples drawn at random, in proportion to tokens.
+    """Estimate how many seconds caching takes: compute some random samples again, and scale by the tokens.
 
     A store does not record how long its ingest took, because that may have been on another machine, in many
-    processes or in many parts. Writing to disk happens beside the computing and is not counted.
+    processes or in many parts. Vectors are written while others are computed, so writing is not counted.
 
     Args:
         model: model of the store.
         training: all samples.
         seed: seed of the draw.
-        on_progress: function that is told how many samples are done, and of how many.
+        on_progress: function that gets the number of samples done and the number of all.
 
     Raises:
         RapidinError: a sample cannot be encoded or computed again.

@@ -43,12 +43,12 @@ from rapidin.support import processors
 from rapidin.text import recognise
 
 MINIMUM_SUBSETS = 5
-"""Smallest number of models whose ranking says anything."""
+"""Smallest number of models whose ranking means anything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retraining:
-    """What is retrained, and how.
+    """Settings of a retraining on random subsets.
 
     Attributes:
         training: how each model is trained.
@@ -77,21 +77,28 @@ class Retraining:
         return 1 if self.training.command is not None else processors()
 
     def check(self) -> None:
-        """Refuse what cannot be used before anything is computed.
+        """Check the settings before anything is computed.
 
         Raises:
-            SettingError: a value is out of range, or belongs to the other way of training.
+            SettingError: a value is out of range, or does not fit the way of training.
         """
         if self.subsets < MINIMUM_SUBSETS:
-            raise SettingError(f"--subsets {self.subsets} rank nothing: give at least {MINIMUM_SUBSETS}")
+            raise SettingError(
+                f"--subsets {self.subsets} is too few to rank models: give at least {MINIMUM_SUBSETS}"
+            )
         if not 0 < self.fraction < 1:
             raise SettingError(f"--fraction {self.fraction:g} cannot be used: give one between 0 and 1")
         if self.training.command is None and self.data:
-            raise SettingError("--data is for --command; the built-in training takes the samples from the store")
+            raise SettingError(
+                "--data goes with --command, because the built-in training takes the samples from the store: "
+                "leave out --data, or give --command"
+            )
         if self.training.command is not None and self.training.initial is not None:
-            raise SettingError("--initial is of the built-in training: leave it out, or --command")
+            raise SettingError("--initial belongs to the built-in training: leave out --initial or --command")
         if self.training.initial is not None and not Path(self.training.initial).is_dir():
-            raise SettingError(f"--initial {self.training.initial} is no directory: give that of a checkpoint")
+            raise SettingError(
+                f"--initial {self.training.initial} is not a directory: give the directory of a checkpoint"
+            )
 
 
 def linear_datamodeling(
@@ -115,13 +122,13 @@ def linear_datamodeling(
         model: model of the store, which should have been trained on all samples in the same way.
         queries: data file of queries; the model answers those without a response.
         methods: names of methods, see `METHODS`.
-        retraining: what is retrained, and how.
+        retraining: settings of the retraining.
         work: directory that keeps scores, losses and logs for the next run.
         device: device as the user named it.
         options: settings of the methods.
         max_new_tokens: maximum length of an answer that the model writes.
         trust_remote_code: whether a checkpoint's own Python code may run.
-        on_progress: function that is told a step's name, how much is done, and of how much.
+        on_progress: function that gets a step's name, the number of parts done, and the number of all parts.
 
     Raises:
         SettingError: a setting cannot be used.
@@ -138,8 +145,8 @@ def linear_datamodeling(
     rows = round(retraining.fraction * len(training))
     if not 0 < rows < len(training):
         raise SettingError(
-            f"--fraction {retraining.fraction:g} of {len(training)} samples is {rows}: give one that leaves some "
-            "in and some out"
+            f"--fraction {retraining.fraction:g} of {len(training)} samples is {rows}: give a fraction that takes "
+            "some samples and leaves out some"
         )
     asked = _asked(store, model, queries, max_new_tokens, on_progress)
     write_data = _writer(training, store, retraining.data) if retraining.training.command else _nothing
@@ -202,7 +209,7 @@ def _job(
     device: str,
     trust_remote_code: bool,
 ) -> Job:
-    """The job of training, with a directory whose name depends on everything that decides the losses."""
+    """Make the job of training; the name of its directory depends on everything that decides the losses."""
     queries = [{"ids": list(one.encoded.ids), "targets": list(one.encoded.targets)} for one in asked]
     decides = (
         data_digest(store.settings, training),
@@ -229,7 +236,7 @@ def _nothing(file: Path, members: NDArray[np.int64]) -> None:
 
 
 def _writer(training: TrainingSet, store: Store, files: Sequence[Path]) -> WriteData:
-    """A function that writes a subset as JSON Lines: rows of the user's files, or the samples' texts.
+    """Make the function that writes a subset as JSON Lines: rows of the user's files, or the samples' texts.
 
     Raises:
         SettingError: the files lack a sample.

@@ -18,7 +18,7 @@ from rapidin.storage import Condition, Store, parse
 from rapidin.text import TextSample, tokens_in_spans
 
 Answers = Literal["file", "model"]
-"""Source of the generations: the file where a row has a response, or always the model."""
+"""Source of the generations: the file's response if a row has one, or always the model."""
 
 
 class Label:
@@ -28,7 +28,7 @@ class Label:
         expression: filter ``FIELD=VALUE``.
 
     Raises:
-        SettingError: the expression is something else.
+        SettingError: the expression does not have this form.
     """
 
     def __init__(self, expression: str) -> None:
@@ -40,7 +40,7 @@ class Label:
             )
 
     def excludes(self, metadata: Mapping[str, Any]) -> bool:
-        """Whether a query carries another value of the field; a query without the field does not."""
+        """Tell whether a query has another value of the field; a query without the field is not excluded."""
         value = metadata.get(self._condition.field)
         return value is not None and not self._condition.matches(value)
 
@@ -50,7 +50,7 @@ class QueryRows:
     """The queries of a file that an evaluation asks.
 
     Attributes:
-        samples: queries as in the file, without a response if the model is to answer.
+        samples: queries as in the file, without a response if the model shall answer.
         spans: parts of each query's generation that are asked about; empty unless wanted.
         left_out: number of rows that carry another value of the label.
     """
@@ -90,16 +90,19 @@ def read_query_rows(
         elif limit is None or len(kept) < limit:
             kept.append(_unanswered(sample) if answers == "model" else sample)
     if not kept:
-        raise DataFileError(f"{file}: every row carries another value than {label.expression}; nothing is asked")
+        raise DataFileError(
+            f"{file}: every row has another value than {label.expression}, so no query is left: give "
+            "other queries or another --label"
+        )
     return QueryRows(tuple(kept), tuple(span_of(sample) for sample in kept), left_out)
 
 
 def span_reader(field: str, given: Sequence[str]) -> Callable[[TextSample], tuple[str, ...]]:
-    """Says which words of a query are wrong: those `given` for all, or what the query's field holds.
+    """Make the function that tells which words of a query are wrong.
 
     Args:
-        field: of metadata, a text or a list of texts.
-        given: by the user, for all queries.
+        field: metadata field of a query that holds its wrong words, a text or a list of texts.
+        given: wrong words of all queries; if there are any, `field` is not read.
     """
 
     def span_of(sample: TextSample) -> tuple[str, ...]:
@@ -138,7 +141,7 @@ def answered_queries(
     max_new_tokens: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[AskedQuery]:
-    """Encode whole queries, after the model has answered those without a response.
+    """Let the model answer the queries without a response, and encode all of them whole.
 
     Raises:
         RowError: a row cannot be used.
@@ -152,7 +155,7 @@ def answered_queries(
 
 
 def narrowed_to_spans(model: StoreModel, whole: Sequence[AskedQuery], query_rows: QueryRows) -> list[AskedQuery]:
-    """Queries with only the tokens of their spans as targets.
+    """Make queries whose only targets are the tokens of their spans.
 
     Raises:
         RowError: a span does not occur in its generation.
@@ -170,7 +173,7 @@ def narrowed_to_spans(model: StoreModel, whole: Sequence[AskedQuery], query_rows
 
 
 def training_set(store: Store, model: StoreModel, where: Sequence[str]) -> TrainingSet:
-    """The samples of a store that meet all filters, by ascending id.
+    """Read the samples of a store that meet all filters, by ascending id.
 
     Raises:
         StoreEmptyError: no sample meets them.
@@ -178,12 +181,16 @@ def training_set(store: Store, model: StoreModel, where: Sequence[str]) -> Train
     """
     samples = sorted(store.list(where), key=lambda sample: sample.id)
     if not samples:
-        raise StoreEmptyError(f"{store.path}: no sample{' meets the filters' if where else 's'}; nothing to rank")
+        raise StoreEmptyError(
+            f"{store.path}: no sample meets --where {' and '.join(where)}: give other filters"
+            if where
+            else f"{store.path} holds no samples: ingest some first"
+        )
     return TrainingSet(samples, model)
 
 
 def relevant(store: Store, training: TrainingSet, label: Label, where: Sequence[str]) -> NDArray[np.bool_]:
-    """Whether each training sample carries the label, bool [n].
+    """Tell whether each training sample carries the label, bool [n].
 
     Raises:
         SettingError: no sample carries the label, or all do.

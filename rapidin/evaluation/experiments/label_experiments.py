@@ -36,12 +36,12 @@ from rapidin.records import BackdoorReport, CachingCost, MethodTracing, TracedAt
 from rapidin.storage import Store
 
 TRACING_KS = (5, 10, 25, 50)
-"""The k of Table 5."""
+"""Values of k in Table 5."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelExperiment:
-    """What both experiments with a label have in common.
+    """Settings that both experiments with a label share.
 
     Attributes:
         store: an open store.
@@ -73,7 +73,7 @@ class LabelExperiment:
         return Context(self.store, self.model, self.where, self.device, self.options)
 
     def answered(self, on_progress: StepProgress | None) -> list[AskedQuery]:
-        """The queries, encoded whole and answered.
+        """Answer the queries and encode them whole.
 
         Raises:
             RowError: a row cannot be used.
@@ -83,7 +83,7 @@ class LabelExperiment:
         )
 
     def runner(self, training: TrainingSet, on_progress: StepProgress | None) -> ScoringRun:
-        """The run of methods on these samples."""
+        """Make the run of methods on these samples."""
         return ScoringRun(self.context, training, SavedScores(self.work), on_progress, self.alone)
 
 
@@ -99,9 +99,9 @@ def backdoor(
     Args:
         setting: store, model, label and queries.
         baselines: names of the methods besides ``rapidin``.
-        ks: numbers of samples at each end; those beyond half of the samples are left out.
+        ks: numbers of samples at each end; numbers beyond half of the samples are left out.
         caching_seconds: seconds that computing the store's vectors took; None to estimate them.
-        on_progress: function that is told a step's name, how much is done, and of how much.
+        on_progress: function that gets a step's name, the number of parts done, and the number of all parts.
 
     Raises:
         SettingError: a method is unknown, or the label does not tell samples apart.
@@ -150,8 +150,8 @@ def trace(
     Args:
         setting: store, model, label and queries, which name their spans.
         baselines: names of the methods besides ``rapidin``.
-        ks: numbers of samples at the top; those beyond all samples are left out.
-        on_progress: function that is told a step's name, how much is done, and of how much.
+        ks: numbers of samples at the top; numbers beyond that of all samples are left out.
+        on_progress: function that gets a step's name, the number of parts done, and the number of all parts.
 
     Raises:
         SettingError: a method is unknown or knows no tokens, or the label does not tell samples apart.

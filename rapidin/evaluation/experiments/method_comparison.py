@@ -106,7 +106,7 @@ def _ends(ranked: Sequence[NDArray[np.bool_]], k: int) -> tuple[NDArray[np.float
 
 
 def fitting(ks: Sequence[int], most: int) -> tuple[int, ...]:
-    """The numbers that are at most `most`, ascending; `most` itself if there is none."""
+    """Keep the numbers that are at most `most`, ascending; if there is none, take `most` itself."""
     return tuple(sorted({k for k in ks if k <= most})) or (max(1, most),)
 
 
@@ -116,12 +116,12 @@ def curve_ks(most: int) -> list[int]:
 
 
 def cost_of(found: MethodScores, own: MethodScores, caching: CachingCost) -> MethodCost:
-    """Time and memory of a method.
+    """Put together the time and memory of a method.
 
     Args:
         found: scores of the method.
         own: scores of ``rapidin``.
-        caching: time that computing the store's vectors takes.
+        caching: time that it takes to compute the store's vectors.
     """
     cached = METHODS[found.name].cached
     preparation = caching.seconds if cached else found.preparation
@@ -142,14 +142,19 @@ def cost_of(found: MethodScores, own: MethodScores, caching: CachingCost) -> Met
 
 
 def pays_from(more_before: float, less_each: float) -> int | None:
-    """Smallest number of queries that saves the seconds spent before; None if none does."""
+    """Smallest number of queries that saves more seconds than were spent before; None if no number does.
+
+    Args:
+        more_before: seconds spent before the first query.
+        less_each: seconds saved by each query.
+    """
     if less_each <= 0:
         return None
     return max(1, math.floor(more_before / less_each) + 1)
 
 
 def verdict(methods: Sequence[MethodQuality]) -> str:
-    """One sentence about which methods have a higher auPRC than the first, and at which k."""
+    """Write one sentence about which methods have a higher auPRC than the first, and at which k."""
     first, *others = methods
     if not others:
         return f"{first.name} is compared with nothing."
@@ -161,5 +166,5 @@ def verdict(methods: Sequence[MethodQuality]) -> str:
             beyond = f", beyond chance at {', '.join(sure)}" if sure else ", within the intervals"
             better.append(f"{method.name} (k = {', '.join(str(at.k) for at in ks)}{beyond})")
     if not better:
-        return f"By auPRC {first.name} is at least as good as every other method at every k."
-    return f"By auPRC better than {first.name}: {'; '.join(better)}."
+        return f"{first.name} is at least as good by auPRC as every other method at every k."
+    return f"Better than {first.name} by auPRC: {'; '.join(better)}."

@@ -10,7 +10,7 @@ from rapidin.records import BackdoorReport
 from rapidin.support import package
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours of Okabe and Ito (2008), which colour-blind people can tell apart, too."""
+"""Colours of Okabe and Ito (2008), which colour-blind people can also tell apart."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 _DASHES = ("-", "--", "-.", ":")
 

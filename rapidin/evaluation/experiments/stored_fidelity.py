@@ -1,4 +1,4 @@
-"""Comparison of a store's scores with those of exact gradients, and what another K would give.
+"""Comparison of a store's scores with scores of exact gradients, and an estimate of what another K would give.
 
 Some stored samples stand for queries and others are ranked; all are drawn at random. Stored scores differ from
 exact ones by the noise of the projection, whose variance is proportional to 1/K, and by the noise of few bits.
@@ -27,7 +27,7 @@ from rapidin.storage import Store
 from rapidin.text import EncodedSample
 
 ENOUGH = 0.95
-"""Correlation with exact scores from which more numbers hardly change what a search finds."""
+"""Correlation with exact scores above which a larger K hardly changes what a search finds."""
 _FEWEST = 4
 _OVERLAP_KS = (1, 5, 10, 25, 50)
 _FACTORS = (4, 16)
@@ -38,27 +38,27 @@ _VECTORS_AT_ONCE = 16
 def fidelity(
     store: Store, model: StoreModel, sample: int, seed: int = 0, on_progress: StepProgress | None = None
 ) -> FidelityReport:
-    """Compare stored with exact scores.
+    """Compare a store's scores with exact ones.
 
     Args:
         store: store with at least 8 samples.
         model: model of the store.
-        sample: number of queries, and number of samples ranked for each; at most half of the store is drawn for
-            each.
+        sample: number of samples that stand for queries, and number of others that are ranked; each is at most
+            half of the store.
         seed: seed of the draw.
-        on_progress: function that is told a step's name, how much is done, and of how much.
+        on_progress: function that gets a step's name, the number of parts done, and the number of all parts.
 
     Raises:
         SettingError: the store or `sample` is too small.
         GradientError: a gradient is not finite.
-        StoreError: the store has changed meanwhile.
+        StoreError: the store was changed during the comparison.
     """
     started = time.monotonic()
     everything = sorted(store.list(), key=lambda one: one.id)
     count = min(sample, len(everything) // 2)
     if count < _FEWEST:
         raise SettingError(
-            f"{store.path}: {count} queries and as many other samples say too little: "
+            f"{store.path}: {count} queries and as many other samples are too few to compare: "
             f"take a store of at least {2 * _FEWEST} samples and a --sample of at least {_FEWEST}"
         )
     drawn = random.Random(seed).sample(everything, 2 * count)
@@ -186,7 +186,7 @@ def _asked(model: StoreModel, sample: Sample) -> AskedQuery:
 def _uncoded_scores(
     model: StoreModel, queries: NDArray[np.float32], samples: Sequence[EncodedSample]
 ) -> NDArray[np.float32]:
-    """Scores by vectors that are computed again and not coded, [q, n]; some vectors at a time."""
+    """Compute scores by vectors that are made again and not coded, [q, n]; a few vectors are held at a time."""
     parts = [
         queries @ model.vectors(samples[first : first + _VECTORS_AT_ONCE]).T
         for first in range(0, len(samples), _VECTORS_AT_ONCE)
@@ -195,11 +195,11 @@ def _uncoded_scores(
 
 
 def _stored_scores(store: Store, queries: NDArray[np.float32], samples: Sequence[Sample]) -> NDArray[np.float32]:
-    """Stored scores of some samples, [q, n]."""
+    """Compute the scores of some samples by the stored vectors, [q, n]."""
     with store.snapshot() as snapshot:
         ids, scores = snapshot.scores(queries)
     places = {id: place for place, id in enumerate(ids)}
     try:
         return scores[:, [places[sample.id] for sample in samples]]
     except KeyError as error:
-        raise StoreError(f"{store.path}: it has changed meanwhile; run the same command again") from error
+        raise StoreError(f"{store.path} was changed during the comparison: run the same command again") from error

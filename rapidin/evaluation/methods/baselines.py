@@ -1,4 +1,4 @@
-"""Scorers that need no gradient: chance, words in common, and similarity of texts.
+"""Scorers that need no gradients: chance, words in common, and similarity of texts.
 
 The text of a training sample is its prompt and response, and the text of a query is its prompt and generation, as
 the model saw them. Words that all samples share, such as the beginning of Alpaca's prompt, tell BM25 nothing,
@@ -26,9 +26,9 @@ from rapidin.text import EncodedSample
 
 
 class RandomScorer:
-    """Chance, which shows what a method that knows nothing gets.
+    """Random scores, which show what a method that knows nothing achieves.
 
-    A sample's number depends on seed, query and sample alone, not on their order.
+    A score depends on the seed, the query and the sample alone, not on their order.
 
     Args:
         seed: seed of the numbers.
@@ -58,7 +58,7 @@ class Bm25Scorer:
 
     def __init__(self) -> None:
         self._library = package("bm25s")
-        logging.getLogger("bm25s").setLevel(logging.WARNING)  # or it logs its steps
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # otherwise it logs every step
         self._stemmer = package("Stemmer", "PyStemmer").Stemmer("english")
         self._index: Any = None
 
@@ -142,8 +142,8 @@ class SentenceScorer:
             self._model = library.SentenceTransformer(directory, device=device, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise SettingError(
-                f"{directory} is no sentence-transformers model that can be loaded: {error_line(error, 300)}; "
-                "give the directory of another one"
+                f"{directory} cannot be loaded as a sentence-transformers model: {error_line(error, 300)}; "
+                "give the directory of another model"
             ) from error
         self._samples = np.empty((0, 0), dtype=np.float32)
 
@@ -164,7 +164,7 @@ class SentenceScorer:
 
 
 def normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors [n, h] scaled to length 1; vectors of length 0 stay as they are."""
+    """Scale vectors [n, h] to length 1; vectors of length 0 stay as they are."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: NDArray[np.float32] = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
     return unit

@@ -31,10 +31,10 @@ from rapidin.model import ModelParts, StoreModel
 from rapidin.settings import Objective
 
 _OBJECTIVE: Objective = "loss"
-"""The curvature is that of the loss, so the gradients are too, whatever the store differentiates."""
+"""The curvature is the loss's, so the gradients must be the loss's too, whatever the store differentiates."""
 
 _VECTORS_PER_QUERY = 8
-"""Number of vectors of the parameters' size that solving for one query takes."""
+"""Number of vectors as large as the parameters that are held to solve for one query."""
 
 
 class InfluenceFunction:

@@ -1,8 +1,8 @@
-"""Scoring by one method after the other, with time and memory, and without computing anything twice.
+"""Scoring by one method after another, which measures time and memory and computes nothing twice.
 
-Every method is asked one query first, because that time is what a user would wait for. The others follow in
-groups, which shows what asking many together saves. All scores are kept. The work that a scorer does for the
-training samples once, in its `prepare`, is measured apart.
+Every method scores the first query by itself, because that is the time that a user would wait. It scores the other
+queries in groups, which shows how much time is saved when many are asked together. All scores are kept. The work
+that a scorer does once for the training samples, in its `prepare`, is measured separately.
 
 Shape letters: q queries · n samples.
 """
@@ -46,7 +46,7 @@ class MethodScores:
         seconds_together: seconds for each query when all are asked in groups of `QUERIES_AT_ONCE`.
         memory: maximum number of bytes by which the process grew.
         device_memory: maximum number of bytes taken on GPUs; None if none was used.
-        resumed: whether former runs have computed everything.
+        resumed: whether earlier runs have computed everything.
     """
 
     name: str
@@ -65,8 +65,8 @@ class ScoringRun:
     Args:
         context: objects from which scorers are made.
         training: the n training samples.
-        saved: scores of former runs.
-        on_progress: function that is told a step's name, how much is done, and of how much.
+        saved: scores of earlier runs.
+        on_progress: function that gets a step's name, the number of parts done, and the number of all parts.
         alone: whether the first query is asked by itself, which doubles the time of methods that pass over all
             training samples for every group.
     """
@@ -111,7 +111,9 @@ class ScoringRun:
             scores = scorer.scores(group, self._training, self._on_progress)
         wrong = np.flatnonzero(~np.isfinite(scores).all(axis=1))
         if len(wrong):
-            raise GradientError(group[wrong[0]].query.id, f"a query whose scores by {name} are not finite")
+            raise GradientError(
+                group[wrong[0]].query.id, f"its scores by {name} are not finite: leave this query out", "query"
+            )
         prepared = self._preparation[name]
         memory = [value for value in (meter.memory, prepared.memory) if value is not None]
         devices = [value for value in (meter.device_memory, prepared.device_memory) if value is not None]
@@ -133,7 +135,7 @@ class ScoringRun:
 
 
 def _groups(queries: Sequence[AskedQuery], alone: bool) -> Iterator[Sequence[AskedQuery]]:
-    """The first query by itself if that is wanted, then the others in groups."""
+    """Yield the first query by itself if that is wanted, then the others in groups."""
     first = 1 if alone else 0
     if alone:
         yield queries[:1]

@@ -1,4 +1,4 @@
-"""The methods that can be compared, by name; each is one line of `METHODS`.
+"""The methods that can be compared, by name; `METHODS` has an entry for each.
 
 Everything that a method needs is imported when its scorer is made.
 """
@@ -68,8 +68,8 @@ class Method:
     Attributes:
         make: function that makes its scorer.
         summary: a few words about the method.
-        settings: function that gives, as plain JSON, the options that decide its scores besides store, queries and
-            samples; saved scores are used again only if these are equal.
+        settings: function that returns, as plain JSON, the options that decide its scores besides store, queries
+            and samples; saved scores are used again only if these are equal.
         knows_tokens: whether it can be asked about some tokens of a generation alone.
         cached: whether its work on the training samples is done once, at ingest.
     """
@@ -139,7 +139,7 @@ def method_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Read settings of influence functions, such as ``influence-lissa.scale=300``, for `MethodOptions.more`.
 
     Raises:
-        SettingError: a text cannot be read, or there is no such method, setting or value.
+        SettingError: a text cannot be read, or names an unknown method or setting, or a value that cannot be used.
     """
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
@@ -155,7 +155,7 @@ def method_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _inverse(options: MethodOptions, name: str) -> GaussNewton | Lissa:
-    """The way to the inverse curvature with the user's settings; its fields are plain JSON."""
+    """Make the method that inverts the curvature, with the user's settings; its fields are plain JSON."""
     from rapidin.attribution import GaussNewton, Lissa
 
     kind: type[GaussNewton | Lissa] = GaussNewton if name == "influence-cg" else Lissa
@@ -230,7 +230,7 @@ QUICK_METHODS = ("random", "bm25", "embedding")
 
 
 def methods_to_run(names: Sequence[str], *, knows_tokens: bool = False) -> list[str]:
-    """The methods to run: ``rapidin`` and the named ones, each once; ``all`` stands for every method.
+    """List the methods to run: ``rapidin`` and the named ones, each once; ``all`` stands for every method.
 
     Args:
         names: names that the user gave.

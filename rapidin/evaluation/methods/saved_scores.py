@@ -2,7 +2,7 @@
 
 A file's name is a digest of everything that decides the scores in it: the store's settings with the fingerprint of
 the model, the training samples' ids and texts, the queries' tokens and targets, the method and its settings. So
-scores of something else are never used by mistake, and nothing has to be cleared by hand. The scores of a damaged
+scores are never used for other data by mistake, and nothing has to be deleted by hand. The scores of a damaged
 file are computed again.
 
 Shape letters: q queries · n samples.
@@ -30,9 +30,9 @@ from rapidin.support import write_whole
 logger = logging.getLogger(__name__)
 
 SCORES_VERSION = 1
-"""Number that changes when a method gives other scores for the same data than before."""
+"""Version of the methods; it is raised when a method begins to give other scores for the same data."""
 SCORES_DIRECTORY = "evaluation"
-"""Directory in a store where scores are kept unless the user names another one; nothing else reads it."""
+"""Name of the directory in a store where scores are kept unless the user names another; nothing else reads it."""
 _SUFFIX = ".npz"
 
 
@@ -43,10 +43,10 @@ class Measured:
     Attributes:
         scores: scores, float32 [q, n].
         seconds: seconds that scoring took.
-        preparation: seconds of the work on the training samples that is done once before.
+        preparation: seconds of the work on the training samples that is done once, beforehand.
         memory: maximum number of bytes by which the process grew; None if unknown.
         device_memory: maximum number of bytes taken on GPUs; None if none was used.
-        resumed: whether a former run has computed the scores.
+        resumed: whether an earlier run has computed the scores.
     """
 
     scores: NDArray[np.float32]
@@ -58,12 +58,12 @@ class Measured:
 
 
 def digest_of(*parts: object) -> str:
-    """Digest of plain JSON values."""
+    """Compute the digest of plain JSON values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]
 
 
 def data_digest(settings: StoreSettings, training: TrainingSet) -> str:
-    """Digest of a store's settings and of training samples; the place of the model does not count."""
+    """Compute the digest of a store's settings and training samples; it does not matter where the model is."""
     plain = settings.model_dump(mode="json")
     for place in ("model", "adapter"):
         plain["model"].pop(place)
@@ -71,7 +71,7 @@ def data_digest(settings: StoreSettings, training: TrainingSet) -> str:
 
 
 def key_of(data: str, method: str, settings: Mapping[str, Any], queries: Sequence[AskedQuery]) -> str:
-    """Name under which scores of these queries are kept."""
+    """Make the name under which a method's scores of these queries are kept."""
     asked = [
         (query.query.id, query.query.prompt, query.query.generation, query.encoded.ids, query.encoded.targets)
         for query in queries
@@ -80,7 +80,7 @@ def key_of(data: str, method: str, settings: Mapping[str, Any], queries: Sequenc
 
 
 class SavedScores:
-    """Files of scores in a directory.
+    """The files of scores in a directory.
 
     Args:
         directory: directory that is made when something is saved; None to keep nothing.
@@ -90,7 +90,7 @@ class SavedScores:
         self._directory = directory
 
     def load(self, key: str, queries: int, samples: int) -> Measured | None:
-        """Scores that are kept under a key; None if there are none of that size that can be read."""
+        """Read the scores that are kept under a key; None if none of that size can be read."""
         if self._directory is None:
             return None
         path = self._directory / (key + _SUFFIX)
@@ -124,7 +124,7 @@ class SavedScores:
             )
         except OSError as error:
             logger.warning(
-                "%s: %s; scores are not kept for the next run; name another directory by --work",
+                "%s: %s; scores are not kept for the next run; give another directory with --work",
                 self._directory,
                 error.strerror or error,
             )

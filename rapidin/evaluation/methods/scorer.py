@@ -17,17 +17,17 @@ from rapidin.records import Query, Sample
 from rapidin.text import EncodedSample
 
 StepProgress = Callable[[str, int, int], None]
-"""Function that is told a step's name, how much of it is done, and of how much."""
+"""Function that gets a step's name, the number of parts done, and the number of all parts."""
 
 
 def progress_of_step(on_progress: StepProgress | None, name: str) -> Callable[[int, int], None] | None:
-    """A function for the progress of one step; None if nobody wants to hear."""
+    """Make a function for the progress of one step; None if `on_progress` is None."""
     return None if on_progress is None else lambda done, total: on_progress(name, done, total)
 
 
 @dataclass(frozen=True, slots=True)
 class AskedQuery:
-    """A generation whose training samples are asked for.
+    """A query: a generation whose causes in the training data are wanted.
 
     Attributes:
         query: text and metadata of the query.
@@ -64,7 +64,7 @@ class TrainingSet:
 
 
 class Scorer(Protocol):
-    """Scores how much each training sample has to do with each query; more is larger.
+    """Scores how much each training sample has to do with each query; a larger score means more.
 
     Attributes:
         name: name of the method in tables, plots and ``--baseline``.
@@ -80,10 +80,10 @@ class Scorer(Protocol):
         Args:
             queries: the q queries.
             training: the n training samples.
-            on_progress: function that is told a step's name, how much is done, and of how much.
+            on_progress: function that gets a step's name, the number of parts done, and the number of all parts.
 
         Returns:
-            float32 [q, n].
+            Scores, float32 [q, n].
 
         Raises:
             RapidinError: something cannot be scored.

@@ -1,4 +1,4 @@
-"""RapidIn's own scores, as stored, and with the ends of the ranking ordered by exact influence.
+"""RapidIn's own scores: by the stored vectors alone, or with the ends of the ranking ordered by exact influence.
 
 Shape letters: q queries · n samples · K projection dimension.
 """
@@ -46,15 +46,15 @@ class RapidinScorer:
         with self._store.snapshot() as snapshot:
             ids, scores = snapshot.scores(vectors, self._where)
         if ids != [sample.id for sample in training.samples]:
-            raise StoreError(f"{self._store.path}: it has changed meanwhile; run the same command again")
+            raise StoreError(f"{self._store.path} was changed during the evaluation: run the same command again")
         return scores
 
 
 class RerankedScorer:
     """RapidIn's scores with the best and the worst samples in the order of exact influence, as with ``--rerank``.
 
-    The scores of the N best are dealt out again among them in the order of their exact influences, and so are
-    those of the N worst. So each N stay where they were as a whole, and only the order among them changes.
+    The N best samples share out their scores again, in the order of their exact influences, and so do the N worst.
+    So each of the two groups keeps its place in the ranking, and only the order inside it changes.
 
     Args:
         estimates: scorer that decides the ends.
@@ -87,7 +87,7 @@ class RerankedScorer:
                 for end in (order[:count], order[len(order) - count :]):
                     encoded = [parts.encoder.encode_stored(training.samples[place]) for place in end]
                     found = parts.explainer.influences(encoded, direction)
-                    # Where it cannot be computed, the estimate stands for it, as in a search.
+                    # If an exact influence cannot be computed, the estimate replaces it, as in a search.
                     exact = [
                         scores[row, place] if influence is None else influence.score
                         for place, influence in zip(end, found, strict=True)

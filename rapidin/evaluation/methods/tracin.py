@@ -1,8 +1,8 @@
 """TracIn with exact, uncompressed gradients (Pruthi et al. 2020), with and without layer-wise normalisation.
 
-RapidIn approximates this score: the inner product of whole gradients (Eq. 5 of Lin et al. 2024), summed over
-checkpoints of the training, each weighted by its learning rate. TracIn differentiates the loss, while a store may
-differentiate the log-odds.
+The score is the inner product of whole gradients (Eq. 5 of Lin et al. 2024), summed over checkpoints of the
+training and weighted by the learning rate at each. RapidIn approximates it. TracIn differentiates the loss, while
+a store may differentiate the log-odds.
 
 Shape letters: q queries · n samples · b batch · L parameter tensors.
 """
@@ -41,7 +41,7 @@ class Checkpoint:
     """A state of the model during its training.
 
     Attributes:
-        place: directory of the checkpoint, of the adapter if the store's model has one, else of the model.
+        place: directory of the checkpoint: an adapter if the store's model has one, else a whole model.
         learning_rate: learning rate of the optimiser at the checkpoint.
     """
 
@@ -57,7 +57,7 @@ class TracIn:
         normalise_layers: whether each tensor's gradient is divided by its norm; a score is then the mean
             over tensors of cosines.
         checkpoints: checkpoints of the training; empty for the store's model alone.
-        device: device of the checkpoints.
+        device: device that the checkpoints are loaded to.
         objective: objective that is differentiated; TracIn itself takes the loss.
     """
 

@@ -1,7 +1,7 @@
 """Means over queries with bootstrap confidence intervals.
 
-Queries are drawn again with replacement, and percentiles of the means make the interval (Efron 1979). All measures
-of all methods share the draws, while `scipy.stats.bootstrap` would draw again for each.
+Queries are drawn many times with replacement, and percentiles of the means are the bounds of the interval (Efron
+1979). All measures of all methods share the draws; `scipy.stats.bootstrap` would draw again for each of them.
 
 Shape letters: q queries · r draws.
 """
@@ -32,7 +32,7 @@ class Bootstrap:
         self._queries = queries
 
     def mean(self, values: NDArray[np.floating]) -> Interval:
-        """Mean and interval of one value for each query, [q]."""
+        """Compute the mean and the interval of one value for each query, [q]."""
         values = np.asarray(values, dtype=np.float64)
         mean = float(values.mean())
         if self._queries < 2:

@@ -1,7 +1,8 @@
-"""Seconds and memory that a piece of work takes.
+"""Measurement of the seconds and the memory that a piece of work takes.
 
-Memory is the maximum that the process held, less what it held before; an allocator that has memory left over from
-earlier work hides that part. It is read every twentieth of a second, so a shorter peak may be missed.
+Memory is the maximum that the process held, minus what it held before. If the allocator uses memory that was left
+over from earlier work, this part is not seen. Memory is read every twentieth of a second, so a shorter peak may be
+missed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _EVERY_SECONDS = 0.05
 
 
 class Meter:
-    """Measures the body of a ``with``.
+    """Context manager that measures its body.
 
     Attributes:
         seconds: seconds that the body took.
@@ -61,7 +62,12 @@ class Meter:
 
 
 def _allocated(reset: bool) -> int | None:
-    """Bytes of tensors on all GPUs now, when a measurement begins, or at most since then; None without a GPU."""
+    """Bytes that tensors take on all GPUs; None if no GPU is used.
+
+    Args:
+        reset: whether a measurement begins, and the bytes of now are wanted; if not, the maximum since it began
+            is.
+    """
     import torch
 
     if not (torch.cuda.is_available() and torch.cuda.is_initialized()):

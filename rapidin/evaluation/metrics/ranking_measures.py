@@ -1,8 +1,9 @@
 """Measures of how well rankings find the relevant samples, and of how much two rankings agree.
 
-Every measure is computed from one total order of the samples: by score, the largest first, and equal scores by a
-digest of seed and id. So ties (BM25 gives thousands of zeros) neither depend on the order in which samples are
-stored nor favour anything. Every value is a number, even if a class is absent; each function says which.
+Every measure is computed from one total order of the samples: they are ordered by score, the largest first, and
+samples of equal score by a digest of seed and id. So ties (BM25 gives thousands of zeros) do not depend on the
+order in which samples are stored, and favour no sample. Every measure is a number even if no sample, or every
+sample, is relevant; each function says which number.
 
 Average precision and auROC are scikit-learn's, computed on positions in that order, so that there are no ties.
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from rapidin.support import package
 
 PAPER_KS = (5, 10, 50, 100, 500, 1000)
-"""The k of Table 4 of Lin et al. 2024 (arXiv 2405.11724), and some between."""
+"""Values of k in Table 4 of Lin et al. 2024 (arXiv 2405.11724), and some between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +33,14 @@ class EndsMeasures:
 
 
 def tie_order(ids: Sequence[str], seed: int = 0) -> NDArray[np.uint64]:
-    """A number for each id by which equal scores are ordered, the smallest first, uint64 [n]."""
+    """Compute a number for each id, uint64 [n]; samples of equal score are ordered by it, the smallest first."""
     import xxhash
 
     return np.array([xxhash.xxh3_64_intdigest(id.encode(), seed=seed) for id in ids], dtype=np.uint64)
 
 
 def ranking(scores: NDArray[np.floating], ties: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Positions of the samples from the largest score down, int64 [n].
+    """Order the samples' positions from the largest score down, int64 [n].
 
     Args:
         scores: scores of one query, [n].
@@ -49,14 +50,15 @@ def ranking(scores: NDArray[np.floating], ties: NDArray[np.uint64]) -> NDArray[n
 
 
 def ends_measures(ranked: NDArray[np.bool_], k: int) -> EndsMeasures:
-    """Measures of the protocol of Table 4, by which a method calls the k best relevant and the k worst irrelevant.
+    """Compute the measures of Table 4's protocol, which takes the k best and the k worst samples of a ranking.
 
-    auPRC is the average precision of the 2k samples in their order; it is step-wise, because interpolation would
-    be too kind. auROC is the share of pairs of a relevant and an irrelevant sample that stand in the right order.
+    auPRC is the average precision of the 2k samples in their order. It is step-wise, because interpolation would
+    give too large a value. auROC is the share of pairs of a relevant and an irrelevant sample that are in the
+    right order.
 
-    If no sample among the 2k is relevant, nothing was found, and both are 0. The paper counts so, too: it has .297
-    for random order at k = 5, where a third of the queries has none. If every sample is relevant, auPRC is 1, and
-    auROC, which has no pair to judge by, is 0.5.
+    If none of the 2k samples is relevant, nothing was found, and both measures are 0. The paper does the same: its
+    auPRC of a random order at k = 5 is .297, where a third of the queries have no relevant sample. If all 2k
+    samples are relevant, auPRC is 1 and auROC is 0.5, because there is no pair to judge.
 
     Args:
         ranked: whether each sample is relevant, from the best down, [n].
@@ -93,15 +95,15 @@ def precision(ranked: NDArray[np.bool_], k: int) -> float:
 
 
 def reciprocal_rank(ranked: NDArray[np.bool_]) -> float:
-    """1 divided by the rank of the best relevant sample; 0 if nothing is relevant."""
+    """Divide 1 by the rank of the best relevant sample; 0 if nothing is relevant."""
     found = np.flatnonzero(ranked)
     return 1 / (int(found[0]) + 1) if len(found) else 0.0
 
 
 def correlation(first: NDArray[np.floating], second: NDArray[np.floating], ranks: bool = False) -> float:
-    """Pearson's correlation of two score vectors [n], or Spearman's with `ranks`, where equal scores share a rank.
+    """Pearson's correlation of two score vectors [n], or with `ranks` Spearman's, where equal scores share a rank.
 
-    It is 0 if one of them is constant, because a constant says nothing about the other.
+    It is 0 if one of the vectors is constant, because a constant says nothing about the other.
     """
     if ranks:
         stats = package("scipy.stats", "scipy")

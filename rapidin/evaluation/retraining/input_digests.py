@@ -1,4 +1,4 @@
-"""Digests of the files that a retraining reads, so that losses of other files are never taken for theirs."""
+"""Digests of the files that a retraining reads. Saved losses are used again only if the digests are equal."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rapidin.settings import ModelSettings
 def inputs_digest(training: Training, data: Sequence[Path]) -> dict[str, object]:
     """Digests of everything outside the store that a retraining reads, as plain JSON.
 
-    These are the weights of an initial checkpoint, the data files, and the files that are words of a command, such
-    as its script. Modules that a script imports are not read.
+    These are the weights of an initial checkpoint, the data files, and the files that a command names, such as its
+    script. Modules that a script imports are not read.
 
     Args:
         training: how each model is trained.

@@ -1,7 +1,8 @@
-"""Retraining on many subsets in several processes; a later run takes what a former one has finished.
+"""Retraining on many subsets in several processes; a later run continues where an earlier one stopped.
 
-Each process leads a session of its own, so that everything that a user's command starts can be ended with it. The
-queries' losses under a subset's model are a small file, from which the next run takes them.
+Each process leads its own session of the operating system, so that everything that a user's command starts can be
+ended together with it. The queries' losses under a subset's model are written to a small file, which the next run
+reads instead of training again.
 
 Shape letters: m subsets · n samples · q queries.
 """
@@ -32,7 +33,7 @@ _SECONDS_TO_DIE = 5.0
 _SECONDS_BETWEEN_LOOKS = 0.02
 
 WriteData = Callable[[Path, NDArray[np.int64]], None]
-"""Writes the rows of some samples, given by their numbers, into a file for a user's command."""
+"""Function that writes the rows of some samples, given by their numbers, into a file for a user's command."""
 
 
 def retrained_losses(
@@ -43,21 +44,21 @@ def retrained_losses(
     on_progress: Callable[[int, int], None] | None = None,
     trainer: str = TRAINER,
 ) -> NDArray[np.float64]:
-    """Losses of all queries under a model trained on each subset.
+    """Train a model on each subset and compute all queries' losses under it.
 
     Args:
         job: what is trained and measured.
         members: whether each sample is in each subset, [m, n].
         processes: number of processes that train at a time.
         write_data: function that writes a subset's rows for a command.
-        on_progress: function that is told how many subsets are done, and of how many.
+        on_progress: function that gets the number of subsets done and the number of all.
         trainer: function, as ``module:name``, that each process calls.
 
     Returns:
-        Float64 [m, q].
+        Losses, float64 [m, q].
 
     Raises:
-        ComputationError: a training failed; what was finished is kept.
+        ComputationError: a training failed; the finished ones are kept.
         SettingError: `Job.directory` cannot be written to.
     """
     places = [job.directory / f"{number:04d}" for number in range(len(members))]
@@ -97,7 +98,7 @@ def retrained_losses(
 
 
 class _Pool:
-    """Processes that train, with a thread that waits for each."""
+    """Pool of processes that train; a thread waits for each process."""
 
     def __init__(self, job: Job, size: int, trainer: str) -> None:
         self._job = job
@@ -116,7 +117,7 @@ class _Pool:
         self.end()
 
     def map(self, train: Callable[[int], None], numbers: Sequence[int]) -> None:
-        """Train all, and raise what the first failure raises."""
+        """Train on the subsets with these numbers; if one fails, raise its error at once."""
         futures = [self._executor.submit(train, number) for number in numbers]
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         failed = next((future for future in futures if future in done and future.exception() is not None), None)
@@ -181,14 +182,14 @@ class _Pool:
                     f"no process can be started for the training: {error.strerror or error}; give fewer --jobs"
                 ) from error
             self._processes.append(process)
-        with suppress(OSError):  # if it has died, the first subset tells
+        with suppress(OSError):  # if the process has died, its first subset reports the error
             process.connection.send(self._job)
         self._of_thread.process = process
         return process
 
 
 def _kept(file: Path, queries: int) -> list[float] | None:
-    """Losses that a former run has written; None if there are none that can be used."""
+    """Read the losses that an earlier run has written; None if there are none that can be used."""
     try:
         losses = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -204,7 +205,7 @@ def _kept(file: Path, queries: int) -> list[float] | None:
 
 @contextmanager
 def _writing(place: Path) -> Iterator[None]:
-    """Turn an error of the system while writing into one that says what to do."""
+    """Turn the operating system's error while writing into one that says what to do."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The process that retrains: its parent names a subset, and it answers when the subset's losses are saved.
+"""The process that retrains. Its parent sends subsets, and it answers when a subset's losses are saved.
 
-It trains with the built-in loop or runs the user's command, loads what that has saved, computes every query's loss
-and writes them.
+The process trains a model with the built-in loop, or it runs the user's command and loads the checkpoint that the
+command saved. Then it computes every query's loss and writes the losses to a file.
 
 Shape letters: q queries.
 """
@@ -34,7 +34,7 @@ LOSSES = "losses.json"
 DATA = "data.jsonl"
 OUTPUT = "model"
 PLACEHOLDERS = ("{data}", "{output}")
-"""Placeholders that a command must have; it may have {seed}, too."""
+"""Placeholders that a command must contain; it may also contain {seed}."""
 _LAST_LINES = 5
 
 
@@ -64,13 +64,13 @@ class Training:
     seed: int = 0
 
     def check(self, adapter: str | None) -> None:
-        """Refuse what cannot work before anything is trained.
+        """Check the settings before anything is trained.
 
         Args:
-            adapter: adapter of the store's model, if it has one.
+            adapter: adapter of the store's model; None if it has none.
 
         Raises:
-            SettingError: a placeholder is missing, or an adapter is to be trained without a command.
+            SettingError: a placeholder is missing, or the model has an adapter but no command is given.
         """
         if self.command is None:
             if adapter is not None:
@@ -92,10 +92,10 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is trained and measured.
+    """Everything that a process needs in order to train models and to measure their losses.
 
     Attributes:
-        directory: directory of losses, logs and checkpoints; its name depends on all that decides the losses.
+        directory: directory of losses, logs and checkpoints; everything that decides the losses is in its name.
         training: how models are trained.
         model: settings of the store's model.
         samples: token ids and targets of all n samples for the built-in training; empty for a command.
@@ -141,16 +141,16 @@ def trained(
 
 
 def losses_of(model: nn.Module, queries: Sequence[Tokens]) -> list[float]:
-    """Every query's mean loss over its targets, [q]."""
+    """Compute every query's mean loss over its targets, [q]."""
     with torch.no_grad():
         return [float(token_losses(model, query, {}).double().mean()) for query in queries]
 
 
 class Trainer:
-    """Trains on one subset after the other, and measures the queries' losses.
+    """Trains on one subset after another, and measures the queries' losses.
 
     Args:
-        job: what is trained and measured.
+        job: settings of the training and the queries.
     """
 
     def __init__(self, job: Job) -> None:
@@ -169,7 +169,7 @@ class Trainer:
             ModelError: the model cannot be loaded.
         """
         output, job = directory / OUTPUT, self._job
-        # A run that was cut off may have left a model, which would be taken for the new one.
+        # An interrupted run may have left a model here, which would be mistaken for the new one.
         shutil.rmtree(output, ignore_errors=True)
         if self._training.command is None:
             rows = [job.samples[member] for member in members]
@@ -201,7 +201,7 @@ class Trainer:
             raise ComputationError(f"--command failed with exit code {code}, see {log}: {last_lines(log)}")
         if not any((output / name).exists() for name in ("config.json", "adapter_config.json")):
             raise ComputationError(
-                f"--command has left no checkpoint of transformers or PEFT in {output}; let it save to "
+                f"--command saved no checkpoint of transformers or PEFT in {output}: make it save to "
                 f"{{output}}. Its log {log} ends: {last_lines(log)}"
             )
 
@@ -213,7 +213,7 @@ class Trainer:
 
 
 def last_lines(log: Path) -> str:
-    """The end of a log, in one line."""
+    """Read the end of a log as one line."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
@@ -223,13 +223,13 @@ def last_lines(log: Path) -> str:
 
 
 def serve(connection: Connection) -> None:
-    """Train on subsets until the parent hangs up.
+    """Train on subsets until the parent closes the connection.
 
     Args:
-        connection: gives the `Job`, then the directory and the members of one subset after the other; gets None
-            when a subset's losses are saved, or the text of an error.
+        connection: connection to the parent, which sends the `Job` first and then each subset's directory and
+            members. The answer to a subset is None when its losses are saved, or the text of an error.
     """
-    # The terminal's interruption does not reach this session; the user's command should handle one as usual.
+    # This process was started so that it ignores interruptions, and the user's command would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         trainer = Trainer(connection.recv())

@@ -1,7 +1,8 @@
-"""The computing of an ingest's blocks, in this process or by workers.
+"""Computing of an ingest's blocks, in this process or by workers.
 
-`Computer` is what the pipeline sees. `InProcess` is one. `Scheduler` is another, which hands blocks to workers
-that it knows only through `Transport` and `Worker`. `LocalWorkers`, processes of this machine, is one transport.
+The pipeline knows only the protocol `Computer`, which two classes implement. `InProcess` computes in this process.
+`Scheduler` gives blocks to workers, which it knows only through the protocols `Transport` and `Worker`.
+`LocalWorkers` is the transport whose workers are processes of this machine.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""The pipeline's view of what computes its blocks, and the choice between this process and several workers."""
+"""The protocol of computers, and the choice between this process and several workers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 
 class Computer(Protocol):
-    """Computes blocks with a model that it has loaded; use it in a ``with``.
+    """Computes blocks with a model that it has loaded; use it in a ``with`` statement.
 
-    Results do not depend on the number of processes, down to the last bit.
+    Results do not depend on the number of processes, to the last bit.
 
     Attributes:
         parameters: the model's traced parameter tensors.
@@ -40,7 +40,14 @@ class Computer(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
     def start(self, settings: StoreSettings, tokens_per_batch: int | None) -> TokenBudget:
-        """Get ready for a store's blocks, and return how much one of them may hold.
+        """Get ready for a store's blocks.
+
+        Args:
+            settings: settings of the store.
+            tokens_per_batch: number of padded tokens of a batch; None for a number that suits the device.
+
+        Returns:
+            Limits of one block.
 
         Raises:
             ModelError, SettingError: the model or K does not fit the settings, see `RapidGradEngine`.
@@ -55,7 +62,7 @@ class Computer(Protocol):
         """
 
     def stop(self) -> list[tuple[WorkBlock, RapidGradBatch]]:
-        """End the work at once, and return what was computed but not yet yielded by `compute`."""
+        """End the work at once, and return the results that `compute` has not yielded yet."""
 
 
 def open_computer(
@@ -68,7 +75,7 @@ def open_computer(
     tokens: int,
     dimension: int,
 ) -> Computer:
-    """Load the model in this process, or in as many workers as are wanted and worth their start.
+    """Load the model in this process, or in several workers if they are wanted and there is enough work for them.
 
     Args:
         model: settings of the model.
@@ -77,19 +84,19 @@ def open_computer(
         tokens_per_batch: value of ``--tokens-per-batch``.
         trust_remote_code: whether the checkpoint's own Python code may run.
         samples: number of samples to be computed.
-        tokens: number of their tokens.
-        dimension: K.
+        tokens: number of tokens of these samples.
+        dimension: projection dimension K.
 
     Raises:
         ModelError, DependencyError, SettingError: the model cannot be loaded on the devices, see `load_model`.
-        ComputationError: the workers died while they loaded it.
+        ComputationError: all workers died while they loaded it.
     """
     devices = worker_devices(device, workers, local_directory(model.model, "config.json"))
     if len(devices) > 1:
         budget = TokenBudget.for_device(tokens_per_batch, torch.device(devices[0].partition(":")[0]), dimension)
         blocks = math.ceil(max(tokens / budget.tokens, samples / budget.samples))
         if blocks < len(devices):
-            logger.info("there is work for %d of %d workers", blocks, len(devices))
+            logger.info("there is work for only %d of %d workers", blocks, len(devices))
             devices = devices[:blocks]
     if len(devices) == 1:
         return InProcess(load_model(model, devices[0], trust_remote_code))
@@ -100,5 +107,5 @@ def open_computer(
 
 
 def _threads_of_each(workers: int) -> int:
-    """Return each worker's share of the processors, or fewer threads if OMP_NUM_THREADS says so."""
+    """Return the number of threads of each worker: its share of the processors, or what OMP_NUM_THREADS allows."""
     return max(1, min(processors() // workers, torch.get_num_threads()))

@@ -1,4 +1,4 @@
-"""A computer that is this process itself."""
+"""The computer that computes in this process."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class InProcess:
 
     Args:
         loaded: the model.
-        make_engine: class of the engine; its arguments are the model, its traced parameters, the projection and
-            the gradient.
-        make_runner: class of what computes one block after the other; it may begin one before it has yielded the
-            one before.
+        make_engine: function that makes the engine, given the model, its traced parameters, and the settings of
+            projection and gradient.
+        make_runner: function that makes the runner of blocks, given the engine and its budget; the runner may
+            begin a block before it has yielded the previous one.
     """
 
     processes = 1
@@ -73,10 +73,10 @@ class InProcess:
         except ComputationError as error:
             if not under_way:
                 raise
-            # On a GPU two blocks may be under way, and either may have made the device fail.
+            # On a GPU two blocks may be under way, and each of them may be the cause.
             names = " and ".join(block.names for block in under_way)
             raise ComputationError(f"{names}: {error}") from error
 
     def stop(self) -> list[tuple[WorkBlock, RapidGradBatch]]:
-        """See `Computer.stop`; there never is anything left."""
+        """See `Computer.stop`; no result is ever left here."""
         return []

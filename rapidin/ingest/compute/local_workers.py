@@ -1,4 +1,4 @@
-"""The transport to workers that are processes of this machine: both ends of the pipe between them.
+"""The transport to workers that are processes of this machine, with both ends of the pipe between them.
 
 Messages are pickled by `multiprocessing.connection`, which is safe between processes of one program, see
 `rapidin.support.processes`. The vectors of a result follow their message as plain bytes.
@@ -28,6 +28,7 @@ from rapidin.ingest.compute.worker import Tell, failure, serve
 from rapidin.support import FreshInterpreter
 
 Serve = Callable[[SimpleQueue[object], Tell], None]
+"""Function that does a worker's work, see `rapidin.ingest.compute.worker.serve`."""
 
 
 class LocalWorkers:
@@ -61,7 +62,16 @@ class LocalWorkers:
 
 
 class LocalWorker:
-    """A worker that is a process; see `Worker`."""
+    """A worker that is a process of this machine; see `Worker`.
+
+    Args:
+        name: name of the worker in messages to the user.
+        process: the process.
+
+    Attributes:
+        name: name of the worker in messages to the user.
+        connection: this end of the pipe to the process.
+    """
 
     def __init__(self, name: str, process: FreshInterpreter) -> None:
         self.name = name
@@ -96,7 +106,13 @@ class LocalWorker:
 
 @dataclass(frozen=True, slots=True)
 class _ComputedHeader:
-    """Announces the bytes of vectors float32 [b, K]."""
+    """Announces that the bytes of a block's vectors follow, float32 [b, K].
+
+    Attributes:
+        number: number of the block.
+        shape: shape of the vectors.
+        problems: see `RapidGradBatch`.
+    """
 
     number: int
     shape: tuple[int, int]
@@ -104,7 +120,7 @@ class _ComputedHeader:
 
 
 class Channel:
-    """One end of the pipe between parent and worker; one thread may receive while any others send.
+    """One end of the pipe between parent and worker; one thread may receive while other threads send.
 
     Args:
         connection: connection to the other end.
@@ -118,7 +134,7 @@ class Channel:
         """Send a message.
 
         Raises:
-            OSError: nobody is at the other end.
+            OSError: the other end is closed.
         """
         with self._sending:
             if isinstance(message, Computed):
@@ -132,7 +148,7 @@ class Channel:
         """Wait for a message.
 
         Raises:
-            EOFError, OSError: nobody is at the other end.
+            EOFError, OSError: the other end is closed.
         """
         message = self._connection.recv()
         if isinstance(message, _ComputedHeader):
@@ -146,18 +162,18 @@ class Channel:
 
 
 def run_worker(connection: Connection, serve: Serve = serve) -> None:
-    """Run a worker for the parent at the other end of the pipe; the process ends with this call.
+    """Run a worker for the parent at the other end of the pipe, and then end this process.
 
     Args:
         connection: this process's end of the pipe.
-        serve: function that does a worker's work.
+        serve: function that does the worker's work.
     """
     channel = Channel(connection)
     inbox: SimpleQueue[object] = SimpleQueue()
 
     def tell(message: object) -> None:
-        # The process ends here if there is no parent any more, because here the error can only be the pipe's: a
-        # model's own code may raise a BrokenPipeError, too.
+        # If the parent has gone, the process ends here. An error at this place must come from the pipe, whereas a
+        # BrokenPipeError elsewhere may come from a model's own code.
         try:
             channel.send(message)
         except OSError:
@@ -173,9 +189,14 @@ def run_worker(connection: Connection, serve: Serve = serve) -> None:
 
 
 def receive_all(channel: Channel, inbox: SimpleQueue[object], tell: Tell) -> None:
-    """Take messages out of the pipe at once, so that the parent never waits with one.
+    """Take messages out of the pipe at once, so that the parent never waits until one is taken.
 
-    When the pipe closes, the parent has gone or does not need this worker any more, so the process ends.
+    If the pipe closes, the parent has gone or does not need this worker any more, so the process ends.
+
+    Args:
+        channel: this process's end of the pipe.
+        inbox: queue that messages are put into.
+        tell: function that sends an answer.
     """
     while True:
         try:
@@ -183,7 +204,7 @@ def receive_all(channel: Channel, inbox: SimpleQueue[object], tell: Tell) -> Non
         except (EOFError, OSError):
             os._exit(0)
         except BaseException as error:  # noqa: BLE001 - it is told to the parent
-            # Without this thread the process would wait for its next message for ever.
+            # This thread ends now, and without it the process would wait for messages for ever.
             try:
                 tell(failure(error))
             finally:

@@ -1,4 +1,4 @@
-"""What the scheduler and its workers say to each other; see `transport` for the order.
+"""The messages between the scheduler and its workers; `transport` tells their order.
 
 Shape letters: t tokens.
 """
@@ -14,14 +14,14 @@ from rapidin.settings import GradientSettings, ModelSettings, ProjectionSettings
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Tells a worker, first of all, which model to load.
+    """The first message to a worker, which tells it which model to load.
 
     Attributes:
         model: settings of the model.
         device: device of this worker, a value of ``--device``.
         trust_remote_code: whether the checkpoint's own Python code may run.
         threads: number of torch's threads.
-        log_level: level of rapidin's log records that are worth sending.
+        log_level: lowest level of rapidin's log records that the worker sends.
     """
 
     model: ModelSettings
@@ -46,7 +46,14 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Tells a worker to make an engine for a store with these settings."""
+    """Tells a worker to make an engine for a store with these settings.
+
+    Attributes:
+        parameters: the store's traced parameter tensors.
+        gradient: settings of the gradients.
+        projection: settings of the projection.
+        tokens_per_batch: number of padded tokens of a batch; None for a number that suits the device.
+    """
 
     parameters: tuple[TracedParameter, ...]
     gradient: GradientSettings
@@ -61,11 +68,11 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class TokenIds:
-    """A sample as the engine needs it, see `rapidin.attribution.gradients.engine.TokenSample`.
+    """A sample with what the engine needs, see `rapidin.attribution.TokenSample`.
 
     Attributes:
         ids: token ids [t].
-        targets: whether each token's loss counts [t].
+        targets: whether each token is a target [t].
     """
 
     ids: tuple[int, ...]
@@ -93,7 +100,7 @@ class Computed:
 
     Attributes:
         number: number of the block.
-        batch: its RapidGrads.
+        batch: RapidGrads of the block.
     """
 
     number: int
@@ -102,11 +109,11 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A worker's last word: why it cannot go on.
+    """The last message of a worker, which says why it cannot go on.
 
     Attributes:
-        kind: name of a class of `rapidin.errors`; None for an error that nobody expected.
-        message: the error's message.
+        kind: name of the error's class in `rapidin.errors`; None for an unexpected error.
+        message: message of the error.
     """
 
     kind: str | None

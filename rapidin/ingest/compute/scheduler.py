@@ -1,8 +1,9 @@
 """The scheduler: workers compute an ingest's blocks, and their results come back in the blocks' order.
 
-Each worker has at most two blocks at hand, one that it computes and one that waits, so that it never idles between
-two. Blocks of a worker that died are computed by another; a block on which two died ends the ingest. A block that
-may have killed a worker is computed by one that has nothing else at hand, so that no innocent block is blamed.
+Each worker has at most two blocks at hand: it computes one, and the other one waits, so that the worker is never
+idle between two blocks. If a worker dies, another one computes its blocks. If a second worker dies on the same
+block, the ingest ends with an error. A block that may have killed a worker is a suspect; it is given to a worker
+that has nothing else at hand, so that no other block can be blamed if this worker dies, too.
 
 The scheduler does not know what workers are. It reaches them through a `Transport`.
 """
@@ -33,24 +34,27 @@ logger = logging.getLogger(__name__)
 
 _AT_HAND = 2
 _UNDER_WAY = 16
-"""The most blocks per worker whose results are not handed on yet. They wait behind a slow block; with no more than
-two, all workers would keep step with the slowest."""
+"""Maximum number of blocks per worker whose results are not handed over yet, because they wait behind a slow
+block.
+
+With only two blocks, the slowest worker would hold up all others.
+"""
 
 _WAITING_BYTES = 128 * 2**20
-"""Memory for results that wait, above which no worker gets more than two blocks ahead of the first."""
+"""Size in bytes of waiting results above which no worker gets more than two blocks ahead of the first one."""
 
 _SECONDS_TO_END = 2.0
 
 
 @dataclass(slots=True, eq=False)
 class _Station:
-    """A worker and what the scheduler knows of it.
+    """A worker, and what the scheduler knows about it.
 
     Attributes:
         worker: the worker.
-        load: message that it began with.
-        at_hand: blocks that it was given and has not answered, first the one that it computes.
-        last_word: reason that it gave for its end, if it gave one.
+        load: first message that the worker got.
+        at_hand: blocks that the worker was given and has not answered; it computes the first of them.
+        last_word: reason that the worker gave for its end; None if it gave none.
     """
 
     worker: Worker
@@ -65,7 +69,7 @@ class _Station:
         self.worker.send(Work(block.number, ids, block.draw))
 
     def take_back(self, number: int) -> WorkBlock:
-        """Take the block that the worker has answered from what it has at hand."""
+        """Remove the block that the worker has answered from those that it has at hand, and return it."""
         block = self.at_hand.popleft()
         if block.number != number:
             raise RuntimeError(f"{self.worker.name} answers block {number} before block {block.number}")
@@ -83,7 +87,7 @@ class Scheduler:
     Args:
         transport: transport that starts the workers.
         loads: first message of each worker: the model and the worker's device.
-        waiting_bytes: memory for results that wait, above which no worker gets more than two blocks ahead.
+        waiting_bytes: size in bytes of waiting results above which no worker gets more than two blocks ahead.
 
     Raises:
         ModelError, DependencyError, SettingError: the model cannot be loaded; the message names the device.
@@ -98,7 +102,7 @@ class Scheduler:
         self._begin: Begin | None = None
         self._numbers = count(1)
         self._stations: list[_Station] = []
-        # Blocks by number: those below _next are handed on, those from there to _taken are under way.
+        # Blocks with numbers below _next are handed over; those from _next to _taken - 1 are under way.
         self._taken = 0
         self._next = 0
         self._exhausted = False
@@ -164,7 +168,7 @@ class Scheduler:
             station.worker.end(deadline)
 
     def _hand_out(self, blocks: Iterator[WorkBlock]) -> None:
-        """Give every worker a block before any gets a second one, and none beside a suspect."""
+        """Give blocks to workers: a first one to each before any gets a second one, and none beside a suspect."""
         for limit in range(1, _AT_HAND + 1):
             for station in self._stations:
                 if len(station.at_hand) < limit and not (station.at_hand and self._must_be_alone(station)):
@@ -178,7 +182,7 @@ class Scheduler:
         return any(block.number in self._suspects for block in (*station.at_hand, *list(self._again)[:1]))
 
     def _following(self, blocks: Iterator[WorkBlock]) -> WorkBlock | None:
-        """Return the next block to hand out, None if there is none now."""
+        """Return the next block to give to a worker; None if there is none now."""
         if self._again:
             return self._again.popleft()
         under_way = self._taken - self._next
@@ -198,7 +202,7 @@ class Scheduler:
         return block
 
     def _listen(self) -> None:
-        """Wait for results and take them in."""
+        """Wait for messages from workers and deal with them."""
         for station in self._ready():
             try:
                 message = station.worker.receive()
@@ -211,18 +215,18 @@ class Scheduler:
                 self._hear(station, message)
 
     def _ready(self) -> list[_Station]:
-        """Wait until a worker has said something or ended."""
+        """Wait until a worker has a message or has ended."""
         by_worker = {id(station.worker): station for station in self._stations}
         return [by_worker[id(worker)] for worker in self._transport.ready([one.worker for one in self._stations])]
 
     def _hear(self, station: _Station, message: object) -> None:
-        """Deal with a message that is no result."""
+        """Deal with a message that is not a result."""
         if isinstance(message, Logged):
             target = logging.getLogger(message.name)
             if target.isEnabledFor(message.level):
                 target.log(message.level, "%s: %s", station.worker.name, message.message)
         elif isinstance(message, Failed) and message.kind in (None, ComputationError.__name__):
-            station.last_word = message.message  # it ends now, and another may do better
+            station.last_word = message.message  # this worker ends now, and another one may succeed
         elif isinstance(message, Failed):
             raise _error(str(message.kind), f"{message.message} (on {station.load.device})")
         else:
@@ -232,13 +236,24 @@ class Scheduler:
         """Start workers and wait until they have loaded the model."""
         stations = []
         for load in loads:
-            with interruptions_wait():  # until the worker is among those that are ended whatever happens
+            with interruptions_wait():  # until the worker is in the list of those that `_end` ends
                 self._stations.append(_Station(self._transport.start(next(self._numbers), load), load))
             stations.append(self._stations[-1])
         return self._answers(Loaded, stations)
 
     def _answers(self, kind: type[Loaded] | type[Ready], stations: Sequence[_Station]) -> list[Loaded]:
-        """Wait until workers have answered, or died; of all workers at least one must live."""
+        """Wait until each of some workers has answered or died.
+
+        Args:
+            kind: class of the answer.
+            stations: the workers.
+
+        Returns:
+            The answers of kind `Loaded`.
+
+        Raises:
+            ComputationError: no worker is left.
+        """
         answers: list[Loaded] = []
         waiting = set(stations)
         how = ""
@@ -269,14 +284,15 @@ class Scheduler:
         """Take back the blocks of a worker that died, so that another one computes them.
 
         Raises:
-            ComputationError: a worker died on the same block before.
+            ComputationError: another worker died on the same block before.
         """
         how = station.how_it_ended()
         self._stations.remove(station)
         unfinished = sorted([*station.at_hand, *self._again], key=lambda block: block.number)
-        # On a GPU the second block is begun before the first is answered; on a CPU it was only waiting.
+        # A GPU begins the second block before it has answered the first, so either may be the cause. On a CPU the
+        # second block was only waiting.
         for suspect in list(station.at_hand)[: _AT_HAND if self._device_type == "cuda" else 1]:
-            if suspect.number in self._suspects:  # so it was alone
+            if suspect.number in self._suspects:  # it was alone, so it is the cause
                 it = "them" if len(suspect.samples) > 1 else "it"
                 raise ComputationError(
                     f"{suspect.names}: two workers died while they computed {it}, the last one {how}; all "
@@ -301,7 +317,7 @@ class Scheduler:
 
 
 def _error(kind: str, message: str) -> RapidinError:
-    """Return a worker's error; one that takes more than a message, or that is unknown here, becomes another."""
+    """Make the error that a worker reports; its class must be known and take a message, else it is replaced."""
     known = getattr(errors, kind, None)
     if isinstance(known, type) and issubclass(known, RapidinError):
         with suppress(TypeError):

@@ -1,12 +1,12 @@
-"""What the scheduler knows of workers: a transport starts them, and messages go to and fro.
+"""The protocols of workers and of transports, which start workers and carry messages to and from them.
 
-A transport is one way to run workers: processes of this machine (`local_workers`), threads in a test, other
-machines. It knows nothing of blocks, their order or their repetition. Every transport has to pass the tests of
-``tests/ingest/compute/test_transports.py``.
+A transport is one way to run workers: as processes of this machine (`local_workers`), as threads in a test, or on
+other machines. It knows nothing of blocks, of their order or of their repetition. Every transport must pass the
+tests of ``tests/ingest/compute/test_transports.py``.
 
-A worker is sent `Load` first and answers `Loaded`, then `Begin` and answers `Ready`, then any number of `Work`,
-each of which it answers with `Computed`, in their order. Between answers it may say `Logged`, and as its last word
-`Failed`.
+The first message to a worker is `Load`, which it answers with `Loaded`. The second is `Begin`, which it answers
+with `Ready`. Any number of `Work` follow; it answers each with `Computed`, in their order. Between answers it may
+send `Logged`, and `Failed` as its last message.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ class Worker(Protocol):
         """
 
     def how_it_ended(self) -> str:
-        """Say how the worker ended, after `receive` has told of it: ``ended with exit code 3``, for example."""
+        """Say how the worker ended, for example ``ended with exit code 3``; it must have ended."""
 
     def hang_up(self) -> None:
-        """Let the worker know that it is not needed any more, so that it ends when its present work is done."""
+        """Tell the worker that it is not needed any more, so that it ends after its present work."""
 
     def end(self, deadline: float) -> None:
-        """Wait for the worker's end until a deadline of `time.monotonic`, then kill it; may be called twice."""
+        """Wait for the worker's end until a time of `time.monotonic`, then kill it; a second call is harmless."""
 
 
 class Transport(Protocol):
-    """Starts workers and waits for what they say."""
+    """Starts workers and waits for their messages."""
 
     def start(self, number: int, load: Load) -> Worker:
         """Start a worker, whose first message is `load`.
 
         Args:
-            number: number of the worker, counted from 1, for its name.
+            number: number of the worker, counted from 1, which its name contains.
             load: model that the worker loads, and the device.
 
         Raises:
@@ -62,7 +62,10 @@ class Transport(Protocol):
         """
 
     def ready(self, workers: Sequence[Worker]) -> Sequence[Worker]:
-        """Wait until at least one of `workers`, all started by this transport, has a message or has ended.
+        """Wait until at least one of some workers has a message or has ended.
+
+        Args:
+            workers: workers that this transport has started.
 
         Returns:
             The workers whose `receive` will not wait.

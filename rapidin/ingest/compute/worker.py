@@ -1,7 +1,7 @@
-"""What a worker does: it loads the model once and computes block after block.
+"""The work of a worker: it loads the model once and computes block after block.
 
-A worker knows token ids and RapidGrads, and nothing of rows, stores or other workers, nor of the way on which
-messages reach it; that is the transport's.
+A worker knows token ids and RapidGrads. It knows nothing of rows, stores or other workers, and it does not know
+how messages reach it, because that is the transport's part.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from rapidin.support import one_line
 _LONGEST_REASON = 300
 
 Tell: TypeAlias = Callable[[object], None]
-"""Sends a message to the scheduler."""
+"""Function that sends a message to the scheduler."""
 
 
 def serve(inbox: SimpleQueue[object], tell: Tell) -> None:
-    """Load a model and compute blocks, as messages say, without end.
+    """Load a model and compute blocks as messages ask for it; this never returns.
 
     Args:
         inbox: queue of the messages that arrive.
@@ -56,14 +56,14 @@ def serve(inbox: SimpleQueue[object], tell: Tell) -> None:
 
 
 def failure(error: BaseException) -> Failed:
-    """Return a worker's last word about an error that ends it."""
+    """Make a worker's last message, about the error that ends it."""
     if isinstance(error, RapidinError):
         return Failed(type(error).__name__, str(error))
     return Failed(None, f"{type(error).__name__}: {one_line(str(error), _LONGEST_REASON)}")
 
 
 def _work(inbox: SimpleQueue[object]) -> Iterator[tuple[int, tuple[TokenIds, ...], FisherDraw | None] | None]:
-    """Yield blocks as they come, and None whenever the next one is not here yet."""
+    """Yield blocks as they arrive, and None whenever the next one has not arrived yet."""
     while True:
         if inbox.empty():
             yield None
@@ -74,13 +74,14 @@ def _work(inbox: SimpleQueue[object]) -> Iterator[tuple[int, tuple[TokenIds, ...
 
 
 def _choose_gpu(device: str) -> None:
-    """Make this worker's first GPU the current one; otherwise libraries would take memory of the first of all."""
+    """Make this worker's first GPU the current one; otherwise libraries take memory of the first GPU of all."""
     kind, _, numbers = device.partition(":")
     if kind == "cuda" and numbers:
         torch.cuda.set_device(int(numbers.split(",")[0]))
 
 
 def _send_logs(tell: Tell, level: int) -> None:
+    """Send this process's log records to the scheduler: rapidin's from `level` on, others from INFO on."""
     root = logging.getLogger()
     root.handlers[:] = [_Sender(tell)]
     root.setLevel(logging.INFO)

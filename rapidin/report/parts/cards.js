@@ -4,15 +4,29 @@ const LONGEST_PROMPT = 320;
 const LONGEST_RESPONSE = 1200;
 const LONGEST_FACT = 160;
 
+/**
+ * Cut a text that is too long for a line.
+ *
+ * @param {string} text
+ * @returns {string}
+ */
 const clipped = (text) => (text.length > LONGEST_FACT ? `${text.slice(0, cut(text, 0, text.length, LONGEST_FACT))}…` : text);
 
-/** A paragraph that shows text[closed) until text[whole) is asked for; `build(paragraph, from, to)` fills it. */
+/**
+ * Make a paragraph that shows one part of a text until the reader asks for all of it.
+ *
+ * @param {string} name class of the paragraph
+ * @param {Span} closed the part that is shown first
+ * @param {Span} whole the part that is shown when the reader asks for all
+ * @param {(paragraph: HTMLElement, from: number, to: number) => void} build fills the paragraph with a part of the text
+ * @returns {HTMLElement}
+ */
 function makeTextBlock(name, closed, whole, build) {
   const paragraph = make("p", name, { dir: "auto" });
   const hidden = whole[1] - whole[0] - (closed[1] - closed[0]);
   const all = `Show all ${count(whole[1] - whole[0])} characters`;
   let open = false;
-  // What a template put around a prompt is hardly worth a word; the greater part of a text is.
+  // Text that a template put around a prompt needs no words on its button, but the larger part of a text does.
   const label = () => (open ? "Show less" : hidden < 500 ? "…" : all);
   const toggle = button("", "quiet more", () => {
     open = !open;
@@ -30,7 +44,12 @@ function makeTextBlock(name, closed, whole, build) {
   return paragraph;
 }
 
-/** The line of where a sample comes from. */
+/**
+ * Make the lines that say where a sample comes from.
+ *
+ * @param {Sample} sample
+ * @returns {HTMLElement[]}
+ */
 function provenance(sample) {
   const cutOff = sample.truncated ? ", truncated" : "";
   const facts = make("p", "source", {}, [
@@ -45,8 +64,13 @@ function provenance(sample) {
 }
 
 /**
- * The card of a sample: { element, update }. `page` gives the tooltip, and hears of a token that was clicked through
- * `pick(sample, part, element)`.
+ * Make the card of a sample.
+ *
+ * @param {Page} page gives the tooltip, and is told by `pick` which token was clicked
+ * @param {Query} query
+ * @param {number} number the sample's number
+ * @param {Sample} sample
+ * @returns {{ element: HTMLElement, update: (view: View, position: string, scale: Scale) => void }}
  */
 function makeCard(page, query, number, sample) {
   const detail = query.details.get(number);
@@ -110,7 +134,7 @@ function makeCard(page, query, number, sample) {
 
   return {
     element,
-    /** Number the card anew and shade it: `most` is what the strongest colour means, `widest` the longest bar. */
+    /** Show the card's new position, numbers and shades. */
     update(view, position, { selected, most, widest }) {
       latest = { view, selected, most };
       rank.textContent = position;
@@ -122,7 +146,14 @@ function makeCard(page, query, number, sample) {
   };
 }
 
-/** The numbers of a card: what it is ranked by first. */
+/**
+ * Make the numbers of a card, beginning with the one that it is ranked by.
+ *
+ * @param {View} view
+ * @param {Detail} detail
+ * @param {boolean} selected whether words are selected
+ * @returns {HTMLElement[]}
+ */
 function figuresOf(view, detail, selected) {
   const figure = (name, value, kind = "second") => make("span", kind, {}, [
     make("span", "value", {}, [signed(value)]), " ", make("span", "name", {}, [name]),

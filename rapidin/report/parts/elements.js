@@ -1,8 +1,20 @@
-// Building and finding elements. Text of the data reaches the page through textContent alone.
+// Building and finding elements. Text of the data is added as text, never as HTML.
 
+/**
+ * @param {string} id
+ * @returns {HTMLElement}
+ */
 const byId = (id) => document.getElementById(id);
 
-/** A new element with classes, attributes and children (elements or text). */
+/**
+ * Make an element.
+ *
+ * @param {string} name
+ * @param {string} [classes]
+ * @param {Object<string, string>} [attributes]
+ * @param {(Node|string)[]} [children]
+ * @returns {HTMLElement}
+ */
 function make(name, classes = "", attributes = {}, children = []) {
   const element = document.createElement(name);
   if (classes) element.className = classes;
@@ -11,16 +23,37 @@ function make(name, classes = "", attributes = {}, children = []) {
   return element;
 }
 
-/** Text of the data, whose direction cannot leave it. */
+/**
+ * Make an element for text of the data; if the text is written from right to left, the text around it stays in place.
+ *
+ * @param {string} text
+ * @param {string} [classes]
+ * @returns {HTMLElement}
+ */
 const isolated = (text, classes = "") => make("bdi", classes, {}, [text]);
 
+/**
+ * Make a button.
+ *
+ * @param {string} label
+ * @param {string} classes
+ * @param {(event: MouseEvent) => void} onClick
+ * @returns {HTMLElement}
+ */
 function button(label, classes, onClick) {
   const element = make("button", classes, { type: "button" }, [label]);
   element.addEventListener("click", onClick);
   return element;
 }
 
-/** Shows a legend's scale: what the strongest colours stand for, and how to ask for more. */
+/**
+ * Show a legend's scale; it is hidden if nothing is shaded.
+ *
+ * @param {HTMLElement} legend
+ * @param {number} most influence that the strongest colour stands for
+ * @param {string} what meaning of the shades
+ * @param {string} [how] how the reader can see more
+ */
 function showScale(legend, most, what, how = "") {
   legend.hidden = !(most > 0);
   legend.querySelector(".least").textContent = signed(-most);

@@ -1,11 +1,21 @@
 // A report's own data, and the picker between its queries.
 
+/**
+ * Read data that are embedded in the page.
+ *
+ * @param {string} id id of the element that holds them
+ * @returns {any}
+ */
 const embedded = (id) => JSON.parse(byId(id).textContent);
 const samples = embedded("samples");
 const picker = byId("query");
 const queries = new Map();
 
-/** Show a query of the page, which is read when it is first shown. */
+/**
+ * Show a query of the page; it is read when it is shown for the first time.
+ *
+ * @param {number} number
+ */
 function showEmbedded(number) {
   if (!queries.has(number)) queries.set(number, readQuery(embedded(`query-${number}`)));
   showQuery(queries.get(number), samples);

@@ -1,8 +1,30 @@
-// The generation, whose words are pointed at.
+// The generation, whose words the reader points at.
 
 /**
- * Shows a query's prompt and generation: { update }. `choose(words)` hears of a new selection, an array of numbers of
- * words, empty for none.
+ * A column of a matrix that the words are shaded by.
+ *
+ * @typedef {object} Light
+ * @property {number[]} values influence of one token of a sample, by word
+ * @property {string} label the token
+ */
+
+/**
+ * The generation on the page.
+ *
+ * @typedef {object} Generation
+ * @property {HTMLElement[]} elements by word
+ * @property {(element: HTMLElement) => void} extend extend the selection to a word
+ * @property {(element: HTMLElement) => void} anchorAt let the next extension begin at a word
+ * @property {(words: number[], light: Light|null) => void} update show a selection
+ */
+
+/**
+ * Show a query's generation.
+ *
+ * @param {Page} page
+ * @param {Query} query
+ * @param {(words: number[]) => void} choose is called with the numbers of the words that the reader selects
+ * @returns {Generation}
  */
 function makeGeneration(page, query, choose) {
   const container = byId("generation");
@@ -47,7 +69,13 @@ function makeGeneration(page, query, choose) {
   }, gap);
   container.classList.toggle("selectable", query.selectable);
 
-  /** Select from the last word that was pointed at up to another, or that alone, or nothing if it is alone already. */
+  /**
+   * Change the selection. With Shift, the words from the last one that was pointed at are selected; with Ctrl, the word
+   * is added or taken away. Otherwise the word alone is selected, or nothing if it was selected alone.
+   *
+   * @param {number} word
+   * @param {MouseEvent|KeyboardEvent} event
+   */
   function point(word, event) {
     if (event.shiftKey && anchor !== null) return choose(range(anchor, word));
     anchor = word;
@@ -63,12 +91,12 @@ function makeGeneration(page, query, choose) {
   container.onpointerdown = (event) => {
     const word = wordOf(event);
     dragged = false;
-    // A finger that moves scrolls.
+    // A moving finger scrolls the page, and does not select words.
     dragFrom = event.pointerType === "touch" || event.button !== 0 ? null : word;
   };
   container.onmousedown = (event) => {
     if (wordOf(event) === null) return;
-    event.preventDefault(); // the browser's own selection of text
+    event.preventDefault(); // prevents the browser's own selection of text
     elements[wordOf(event)].focus();
   };
   container.onpointerover = (event) => {
@@ -96,7 +124,7 @@ function makeGeneration(page, query, choose) {
       if (query.selectable && anchor !== null) choose(range(anchor, Number(element.dataset.word)));
     },
     anchorAt(element) { anchor = Number(element.dataset.word); },
-    /** Mark the selected words; shade all by `light` { values, label }, or by the proponents' sums without it. */
+    /** Mark the selected words; shade all words by `light`, or by the proponents' sums if it is null. */
     update(words, light) {
       selected = new Set(words);
       container.classList.toggle("narrowed", selected.size > 0 && light === null);

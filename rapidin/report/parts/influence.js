@@ -1,9 +1,22 @@
-// Sums over what the reader points at. No element of the page is known here.
+// Sums of influences over what the reader points at. This file knows no elements of the page.
 
-/** Numbers of the tokens of some words. */
+/**
+ * List the tokens of some words.
+ *
+ * @param {Query} query
+ * @param {number[]} words numbers of words
+ * @returns {number[]} numbers of tokens
+ */
 const tokensOf = (query, words) => [...words].flatMap((word) => query.words[word][2]);
 
-/** Influence of each of a sample's tokens on some tokens of the generation together; null: not known. */
+/**
+ * Add up the influences of each part of a sample on some tokens of the generation.
+ *
+ * @param {Query} query
+ * @param {number} sample the sample's number
+ * @param {number[]} tokens numbers of tokens
+ * @returns {number[]|null} sums by part; null if they are not known
+ */
 function influencesOn(query, sample, tokens) {
   const detail = query.details.get(sample);
   if (detail.matrix !== null) {
@@ -21,7 +34,14 @@ function influencesOn(query, sample, tokens) {
   return known.length === 0 ? null : detail.parts.map((_, i) => known.reduce((sum, entry) => sum + entry[2][i], 0));
 }
 
-/** Influence of one token of a sample on each word of the generation: a column of its matrix, by words. */
+/**
+ * Add up one column of a sample's matrix by words of the generation.
+ *
+ * @param {Query} query
+ * @param {number} sample the sample's number
+ * @param {number} part number of the column: one token of the sample
+ * @returns {number[]} influence of the token, by word
+ */
 function influencesOfToken(query, sample, part) {
   const { matrix, parts } = query.details.get(sample);
   return query.words.map(([, , tokens]) => tokens
@@ -29,7 +49,12 @@ function influencesOfToken(query, sample, part) {
     .reduce((sum, token) => sum + matrix[query.rows[token] * parts.length + part], 0));
 }
 
-/** Sum of the shown proponents' influences on each word; null where none was computed. */
+/**
+ * Add up the shown proponents' influences on each word.
+ *
+ * @param {Query} query
+ * @returns {number[]|null} sums by word; null if no influences were computed
+ */
 function influencesOnWords(query) {
   if (query.influences.length === 0) return null;
   return query.words.map(([, , tokens]) => tokens
@@ -38,9 +63,14 @@ function influencesOnWords(query) {
 }
 
 /**
- * Samples behind some tokens of the generation, the largest influence first, and apart from them those that speak
- * against them. `estimate` adds scores up over tokens (Eq. 7) and was found for `found` of them; `exact` adds up the
- * matrix's rows (Eq. 8). Where both are known the exact one counts.
+ * Find the samples behind some tokens of the generation, and the samples that speak against these tokens.
+ *
+ * A view's `estimate` is the sum of the sample's scores over tokens (Eq. 7), which are known for `found` tokens. Its
+ * `exact` is the sum of the matrix's rows (Eq. 8). If both are known, the exact one counts.
+ *
+ * @param {Query} query
+ * @param {number[]} tokens numbers of tokens
+ * @returns {{ proponents: View[], opponents: View[] }} the largest influence first, and the smallest first
  */
 function samplesBehind(query, tokens) {
   const views = new Map();
@@ -67,7 +97,12 @@ function samplesBehind(query, tokens) {
   };
 }
 
-/** Samples of the whole generation, in the order in which they were found. */
+/**
+ * List the samples of the whole generation, in the order in which they were found.
+ *
+ * @param {Query} query
+ * @returns {{ proponents: View[], opponents: View[] }}
+ */
 function samplesOfAll(query) {
   const view = (sample) => {
     const detail = query.details.get(sample);

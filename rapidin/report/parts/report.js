@@ -1,11 +1,33 @@
-// What is shown and what is pointed at: the only state of the page.
+// The state of the page: the query that is shown, and the words and the token that the reader points at.
 
+/**
+ * The parts of the page that cards and generation use.
+ *
+ * @typedef {object} Page
+ * @property {Tooltip} tooltip
+ * @property {(sample: number, parts: number[], element: HTMLElement) => void} pick is called when a token is clicked
+ */
+
+/** @type {Page} */
 const page = { tooltip: makeTooltip(), pick: () => {} };
 let shown = null;
 
+/**
+ * Shorten a text for a label.
+ *
+ * @param {string} text
+ * @param {number} [most] maximum number of characters
+ * @returns {string}
+ */
 const quoted = (text, most = 60) => (text.length > most ? `${text.slice(0, cut(text, 0, text.length, most))}…` : text);
 
-/** Words of a selection as they stand in the text; parts that are not neighbours are set apart. */
+/**
+ * Write the selected words as they are in the text; dots separate words that are not neighbours.
+ *
+ * @param {Query} query
+ * @param {number[]} words numbers of words in ascending order
+ * @returns {string}
+ */
 function textOf(query, words) {
   return words.map((word, i) => {
     const [start, end] = query.words[word];
@@ -15,7 +37,12 @@ function textOf(query, words) {
   }).join("").trim() || "end of the answer";
 }
 
-/** Show one query of `readQuery` with the samples that it names by number, and nothing of it selected. */
+/**
+ * Show one query, with nothing selected.
+ *
+ * @param {Query} query query from `readQuery`
+ * @param {Sample[]} samples samples that the query names by number
+ */
 function showQuery(query, samples) {
   const lists = makeSampleLists(page, query, samples);
   page.tooltip.hide();
@@ -51,7 +78,7 @@ function showQuery(query, samples) {
       element.classList.add("picked");
     }
     update();
-    // Where there is one column the words that light up may be far above.
+    // If the page has one column, the words that light up may be far above.
     if (picked && matchMedia("(max-width: 52rem)").matches) byId("generation").scrollIntoView({ block: "nearest" });
   };
   const clear = () => { unpick(); choose([]); };
@@ -63,7 +90,11 @@ function showQuery(query, samples) {
   update();
 }
 
-/** Everything about a query that does not change with the selection. */
+/**
+ * Show everything about a query that does not change with the selection.
+ *
+ * @param {Query} query
+ */
 function describe(query) {
   const [from, to] = query.own;
   const prompt = makeTextBlock("prompt", [from, cut(query.prompt, from, to, 600)], [0, query.prompt.length],
@@ -77,7 +108,7 @@ function describe(query) {
   byId("asked").hidden = query.spans.length === 0;
   byId("hint").hidden = !query.selectable;
   byId("select-asked").hidden = !query.selectable;
-  byId("selection-kind").textContent = query.byToken === null ? "The same samples, by influence on" : "Samples behind";
+  byId("selection-kind").textContent = query.byToken === null ? "These samples, ordered by influence on" : "Samples behind";
 }
 
 const roving = rove(byId("generation"), ".word", (word, event) => {

@@ -1,6 +1,13 @@
-// Arrow keys among many small things of which the tab key stops at one.
+// Arrow keys that move among many small items; the tab key stops at one of them only.
 
-/** The item on the line above (-1) or below (1) that is nearest to another, null where there is none. */
+/**
+ * Find the item on the line above or below that is nearest to another item.
+ *
+ * @param {HTMLElement[]} items
+ * @param {HTMLElement} from
+ * @param {number} direction -1 for the line above, 1 for the line below
+ * @returns {HTMLElement|null} null if there is no such line
+ */
 function onOtherLine(items, from, direction) {
   const start = from.getBoundingClientRect();
   const middle = start.left + start.width / 2;
@@ -19,7 +26,14 @@ function onOtherLine(items, from, direction) {
   return best;
 }
 
-/** Make arrow keys, Home and End move among the items that a container holds; `onMove(item, event)` hears of it. */
+/**
+ * Make arrow keys, Home and End move among the items of a container.
+ *
+ * @param {HTMLElement} container
+ * @param {string} selector selector of the items
+ * @param {(item: HTMLElement, event: KeyboardEvent) => void} [onMove] is called with the item that was moved to
+ * @returns {{ begin: () => void }} `begin` makes the tab key stop at the first item
+ */
 function rove(container, selector, onMove = () => {}) {
   const items = () => [...container.querySelectorAll(selector)];
   const stop = (item) => {

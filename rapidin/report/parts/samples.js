@@ -3,7 +3,21 @@
 const SHOWN_AT_FIRST = 20;
 const SIDES = ["proponents", "opponents"];
 
-/** Let a container hold the elements in this order, and the one with the focus keep it. */
+/**
+ * How the cards of both lists are drawn.
+ *
+ * @typedef {object} Scale
+ * @property {boolean} selected whether words are selected
+ * @property {number} most influence that the strongest colour stands for
+ * @property {number} widest influence that the longest bar stands for
+ */
+
+/**
+ * Put elements into a container in this order; the element that has the focus keeps it.
+ *
+ * @param {HTMLElement} container
+ * @param {HTMLElement[]} elements
+ */
 function putInOrder(container, elements) {
   const present = [...container.children];
   if (present.length === elements.length && present.every((element, i) => element === elements[i])) return;
@@ -12,7 +26,14 @@ function putInOrder(container, elements) {
   if (container.contains(focused)) focused.focus({ preventScroll: true });
 }
 
-/** Lists of a query's samples: { update(views, selected), show(side) }. */
+/**
+ * Make the lists of a query's samples.
+ *
+ * @param {Page} page
+ * @param {Query} query
+ * @param {Sample[]} samples
+ * @returns {{ update: (views: { proponents: View[], opponents: View[] }, selected: boolean) => void }}
+ */
 function makeSampleLists(page, query, samples) {
   const cards = new Map();
   const limits = { proponents: SHOWN_AT_FIRST, opponents: SHOWN_AT_FIRST };
@@ -66,7 +87,7 @@ function makeSampleLists(page, query, samples) {
   };
 }
 
-/** Tabs of the two lists. Both stay in the page, so that paper shows both. */
+/** Make the tabs of the two lists work. Both lists stay in the page, so that both are printed. */
 function wireTabs() {
   const show = (side) => {
     for (const other of SIDES) {

@@ -1,9 +1,25 @@
-// A text with pieces in it that can be shaded, focused and clicked.
+// Texts that contain pieces, which can be shaded, focused and clicked.
 
 /**
- * Pieces of text[from, to) under the given parts [start, end]: { start, end, parts: numbers }. Parts that overlap,
- * bytes of one character, share a piece. A part belongs where its last character stands; an empty one, such as the
- * end of a sequence, where it begins. Space before a word is not shaded with it.
+ * A piece of a text, which one or more tokens make up.
+ *
+ * @typedef {object} Piece
+ * @property {number} start
+ * @property {number} end
+ * @property {number[]} parts numbers of the tokens
+ */
+
+/**
+ * Divide a part of a text into pieces.
+ *
+ * Parts that overlap, such as bytes of one character, share a piece. A part is in text[from, to) if its last character
+ * is, and an empty part, such as the end of a sequence, if its beginning is. Space before a word is not in its piece.
+ *
+ * @param {string} text
+ * @param {Span[]} parts spans of the tokens
+ * @param {number} from
+ * @param {number} to
+ * @returns {Piece[]}
  */
 function piecesOf(text, parts, from, to) {
   const pieces = [];
@@ -24,14 +40,26 @@ function piecesOf(text, parts, from, to) {
   return pieces;
 }
 
-/** What stands for a piece that cannot be seen: null, where it can. */
+/**
+ * Choose a glyph for a piece that cannot be seen.
+ *
+ * @param {string} characters
+ * @returns {string|null} name of the glyph in the styles; null if the piece can be seen
+ */
 function glyphOf(characters) {
   if (characters === "") return "end";
   if (characters.trim() !== "") return null;
   return characters.includes("\n") ? "line" : null;
 }
 
-/** The element of a piece. */
+/**
+ * Make the element of a piece.
+ *
+ * @param {string} characters
+ * @param {string} classes
+ * @param {string} [label] label for screen readers
+ * @returns {HTMLElement}
+ */
 function pieceElement(characters, classes, label) {
   const element = make("span", `piece ${classes}`, { role: "button", tabindex: "-1" }, [characters]);
   const glyph = glyphOf(characters);
@@ -42,7 +70,18 @@ function pieceElement(characters, classes, label) {
   return element;
 }
 
-/** Put text[from, to) into an element: pieces through `elementOf(piece)`, what lies between through `gap(a, b)`. */
+/**
+ * Fill an element with a part of a text.
+ *
+ * @template {{ start: number, end: number }} P
+ * @param {HTMLElement} container
+ * @param {string} text
+ * @param {P[]} pieces
+ * @param {number} from
+ * @param {number} to
+ * @param {(piece: P) => Node} elementOf makes the element of a piece
+ * @param {(start: number, end: number) => (Node|string)[]} gap makes the nodes between two pieces
+ */
 function layOut(container, text, pieces, from, to, elementOf, gap) {
   const nodes = [];
   let at = from;
@@ -55,11 +94,19 @@ function layOut(container, text, pieces, from, to, elementOf, gap) {
   container.replaceChildren(...nodes);
 }
 
-/** Where a text of `length` that is too long for a card is cut; the same length: it is not. */
+/**
+ * Find where to cut text[from, to) if it is much longer than `most` characters, at a space if possible.
+ *
+ * @param {string} text
+ * @param {number} from
+ * @param {number} to
+ * @param {number} most
+ * @returns {number} offset of the cut; `to` if the text is not cut
+ */
 const cut = (text, from, to, most) => {
   if (to - from <= most * 1.25) return to;
   const space = text.lastIndexOf(" ", from + most);
   const at = space > from + most / 2 ? space : from + most;
-  // Never between the halves of one character.
+  // A cut must not be between the two units of one character.
   return (text.charCodeAt(at) & 0xfc00) === 0xdc00 ? at - 1 : at;
 };

@@ -1,4 +1,4 @@
-// The system's choice of light or dark before anything is drawn; the button overrules it.
+// Light or dark colours: the system's choice is taken before anything is drawn, and the button overrides it.
 "use strict";
 (() => {
   const root = document.documentElement;

@@ -1,5 +1,18 @@
-// One tooltip for the whole page, which says the numbers of what is pointed at or focused.
+// One tooltip for the whole page, which shows the numbers of the element that is pointed at or focused.
 
+/**
+ * @typedef {object} Tooltip
+ * @property {() => void} speakAgain show the numbers again after the selection has changed
+ * @property {() => void} hide
+ * @property {(element: HTMLElement, lines: () => [string, string][]) => void} speak give an element its lines of name
+ *   and value
+ */
+
+/**
+ * Make the tooltip.
+ *
+ * @returns {Tooltip}
+ */
 const makeTooltip = () => {
   const tooltip = byId("tooltip");
   const speakers = new WeakMap();
@@ -28,7 +41,7 @@ const makeTooltip = () => {
     settle();
   }
 
-  /** Put the tooltip above what it is about, or below where there is no room. */
+  /** Put the tooltip above its element, or below it if there is no room. */
   function settle() {
     if (!shown) return;
     const place = shown.getClientRects()[0] ?? shown.getBoundingClientRect();
@@ -51,10 +64,8 @@ const makeTooltip = () => {
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 
   return {
-    /** Say the numbers of a new selection. */
     speakAgain,
     hide,
-    /** Let an element say lines of [name, value]. */
     speak(element, lines) {
       element.dataset.speaks = "";
       speakers.set(element, lines);

@@ -36,9 +36,9 @@ BUSY_SECONDS = 30.0
 """How long a statement waits for another process's transaction; those are short."""
 
 CACHE_BYTES = 2**26
-"""Of a connection's pages that SQLite keeps at most; its default, 2 MiB, makes large stores half as fast."""
+"""Maximum size of the pages that a connection keeps; SQLite's default, 2 MiB, makes large stores half as fast."""
 EMPTY_SHARE = 0.1
-"""Of the file's pages; with less, SQLite may keep them for later instead of writing the whole file anew."""
+"""Share of the file's pages; with less, SQLite may keep free pages instead of rewriting the file."""
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_FORMAT}
 _NOT_ALLOWED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_CANTOPEN}
@@ -52,7 +52,7 @@ class _Compiler(SQLiteCompiler):
     """
 
     def get_from_hint_text(self, table: FromClause, text: str | None) -> str | None:  # noqa: ARG002
-        """What stands behind a table's name, such as ``INDEXED BY``."""
+        """Return the words that follow a table's name, such as ``INDEXED BY``."""
         return text
 
 
@@ -100,7 +100,7 @@ class Database:
         with self.translated_errors(), self._watcher_lock:
             if self._watcher is None:
                 self._watcher = self._connect()
-            # Of a connection that itself never writes: SQLite does not count a connection's own commits.
+            # This connection never writes, because SQLite does not count a connection's own commits.
             ((version,),) = self._watcher.execute("PRAGMA data_version")
             return int(version)
 
@@ -248,7 +248,7 @@ def _translated(error: SQLAlchemyError | sqlite3.Error, path: Path) -> StoreErro
     code = getattr(original, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return StoreSpaceError(
-            f"{path}: no space left to write ({reason}); free some and run the same command again"
+            f"{path}: no space left to write ({reason}); make room and run the same command again"
         )
     if code in _BUSY:
         return StoreLockedError(f"{path}: another process keeps it locked ({reason}); try again later")
@@ -256,7 +256,7 @@ def _translated(error: SQLAlchemyError | sqlite3.Error, path: Path) -> StoreErro
         return StoreError(f"{path}: cannot be opened or written ({reason}); check who may read and write there")
     if code == sqlite3.SQLITE_IOERR:
         return StoreError(
-            f"{path}: the disk failed or is full ({reason}): free some space, of which SQLite needs a little even "
+            f"{path}: the disk failed or is full ({reason}): make room, because SQLite needs a little space even "
             "to read, or check the disk, and run the same command again"
         )
     if code in _CORRUPT or isinstance(original, sqlite3.DatabaseError):

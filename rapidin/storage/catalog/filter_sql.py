@@ -64,7 +64,7 @@ def _on_built_in(condition: Condition) -> ColumnElement[bool]:
     """The condition, before negation, on a field that is never null."""
     match condition.field:
         case "id":
-            # By a subquery, because the outer statement reads an index without ids.
+            # This is a subquery, because the outer statement reads an index without ids.
             other = aliased(SampleRow)
             found = select(other.key).with_hint(other, f"INDEXED BY {SEARCH_INDEX}", "sqlite")
             met = _on_text(condition, other.sample_id)

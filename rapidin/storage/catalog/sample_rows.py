@@ -63,7 +63,7 @@ class NewSample(Sample):
 
 @dataclass(frozen=True, slots=True)
 class MetadataChange:
-    """What is new about a stored sample whose text, and so its vector, stays as it is.
+    """New metadata of a stored sample whose text, and so its vector, stays as it is.
 
     Attributes:
         id: id of the live sample.

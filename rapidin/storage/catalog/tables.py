@@ -1,4 +1,4 @@
-"""What is read from and written to the tables, as plain functions of a session.
+"""Reading from and writing to the tables, as plain functions of a session.
 
 A write is a few functions that `writer` calls in one transaction, so that a test can kill between any two.
 """
@@ -93,7 +93,7 @@ def live(*columns: Any) -> Select[Any]:
 
 
 def live_count(session: Session, condition: ColumnElement[bool]) -> int:
-    """How many live samples meet `condition`."""
+    """Return the number of live samples that meet `condition`."""
     return session.scalar(live(func.count()).select_from(SampleRow).where(condition)) or 0
 
 
@@ -150,7 +150,7 @@ def searchable_ids(session: Session, condition: ColumnElement[bool]) -> list[str
 
 
 def _numbers(session: Session, statement: Select[*tuple[Any, ...]], width: int) -> NDArray[np.float64]:
-    """What `statement` selects, `width` columns of numbers [n, width].
+    """Return the numbers that `statement` selects in `width` columns, [n, width].
 
     Floats hold every key and place exactly (below 2^53), and one array for all columns is filled fastest. Rows
     are taken from the driver itself, some at a time, because those of SQLAlchemy cost twice the time and all of
@@ -258,7 +258,7 @@ def insert_samples(
 
 def insert_metadata(session: Session, metadata: Mapping[int, str], field_ids: Mapping[str, int]) -> None:
     """Insert the metadata, JSON by the sample's key, as filters compare it."""
-    # By the driver's own statement: SQLAlchemy would spend more time on the five columns than SQLite does.
+    # This is the driver's own statement: SQLAlchemy would spend more time on the five columns than SQLite does.
     statement = (
         f"INSERT INTO {SampleMetadataRow.__tablename__} (sample_key, field_id, kind, number, text) "
         "VALUES (?, ?, ?, ?, ?)"

@@ -1,6 +1,7 @@
 """One writer at a time: an advisory lock that the operating system releases when its holder dies.
 
-Readers need no lock, but who reads the database without SQLite's own ones keeps writers away (`NoWriter`).
+Readers need no lock, but one that opens the database without SQLite's own locks keeps writers away
+(`NoWriter`).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def writer_lock(store: Path) -> Iterator[None]:
         StoreSpaceError: this process reads the store without SQLite's locks, since the disk is full.
         StoreError: the directory cannot be written to.
     """
-    # Not of the thread, so that a generator that ends in another thread still releases it.
+    # The lock belongs to no thread, so that a generator that ends in another thread still releases it.
     lock = FileLock(store / LOCK_NAME, thread_local=False)
     with file_errors(store):
         try:
@@ -42,7 +43,7 @@ def writer_lock(store: Path) -> Iterator[None]:
         except Timeout as error:  # an OSError, so it has to be told apart first
             if NoWriter.is_kept_here(store):
                 raise StoreSpaceError(
-                    f"{store}: no space left to write; free some and run the same command again"
+                    f"{store}: no space left to write; make room and run the same command again"
                 ) from error
             raise StoreLockedError(
                 f"{store}: {_holder(store)} is writing to this store; wait until it has finished, or stop it"
@@ -60,7 +61,7 @@ def writer_lock(store: Path) -> Iterator[None]:
 
 
 class NoWriter:
-    """A share of the writer's lock: as long as one is there, from its making until `close`, nobody writes."""
+    """A share of the writer's lock; no process can write to the store until `close`."""
 
     _kept: ClassVar[Counter[Path]] = Counter()
     _kept_lock = threading.Lock()
@@ -83,7 +84,7 @@ class NoWriter:
 
     @classmethod
     def is_kept_here(cls, store: Path) -> bool:
-        """Whether this process itself keeps writers away from the store in the directory `store`."""
+        """Return whether this process itself keeps writers away from the store in the directory `store`."""
         with cls._kept_lock:
             return cls._kept[store.resolve()] > 0
 
@@ -96,7 +97,7 @@ class NoWriter:
 
 
 def _holder(store: Path) -> str:
-    """Words for the process that holds the lock."""
+    """Describe the process that holds the lock."""
     try:
         holder = json.loads((store / HOLDER_NAME).read_text())
         return f"process {holder['pid']} (since {holder['started']})"

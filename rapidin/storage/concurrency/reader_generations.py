@@ -21,6 +21,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from rapidin.support import write_whole
+
 READERS_NAME = "readers.lock"
 _TEMPORARY_NAME = ".readers.tmp"
 _NUMBERED = re.compile(r"readers\.([1-9][0-9]{0,17})\.lock")
@@ -165,13 +167,11 @@ def _make(store: Path, number: int, unnamed: Mapping[str, int]) -> None:
 
     Nothing is synced: after a power failure an empty record only means that these files are recorded again.
     """
-    temporary = store / _TEMPORARY_NAME
-    temporary.write_text(json.dumps(unnamed))
-    temporary.rename(_path(store, number))
+    write_whole(_path(store, number), json.dumps(unnamed), durable=False, temporary_name=_TEMPORARY_NAME)
 
 
 def _record(store: Path, number: int) -> dict[str, object]:
-    """What a generation's file records; nothing where it cannot be read."""
+    """Return what a generation's file records, or nothing if the file cannot be read."""
     if number == 0:
         return {}
     try:

@@ -12,6 +12,9 @@ from .derived_kind import (
     StepProgress as StepProgress,
     StoreFacts as StoreFacts,
 )
+from .derived_records import (
+    DerivedRecord as DerivedRecord,
+)
 from .indexes import (
     EXACT as EXACT,
     IvfOptions as IvfOptions,
@@ -25,4 +28,5 @@ from .kinds import (
     KINDS as KINDS,
     folders as folders,
     left_out as left_out,
+    uncovered_notes as uncovered_notes,
 )

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from rapidin.errors import IndexNotFoundError, StoreEmptyError
-from rapidin.records import IndexReport
+from rapidin.errors import DerivedNotFoundError, IndexNotFoundError, StoreEmptyError
+from rapidin.records import DerivedReport
 from rapidin.storage.catalog import Database, tables
 from rapidin.storage.derived import derived_records
 from rapidin.storage.derived.derived_kind import BuildWork, DerivedKind, StepProgress, StoreFacts
@@ -32,7 +32,7 @@ def build_derived(
     options: Any = None,
     retrain: bool = False,
     progress: StepProgress | None = None,
-) -> IndexReport:
+) -> DerivedReport:
     """Build derived data, or extend what there is of it to all segments; what of it is damaged is made again.
 
     Args:
@@ -76,7 +76,7 @@ def build_derived(
     with database.reading() as session:
         record, live = derived_records.read(session)[kind.name], tables.live_counts(session)
     info = derived_info(store, record, live)
-    return IndexReport(
+    return DerivedReport(
         name=kind.name,
         trained=existing is None,
         added=int(np.isin(rows.segments, new).sum()),
@@ -101,14 +101,15 @@ def record_step(database: Database, record: DerivedRecord, parts: Sequence[PartR
 
 
 def drop_derived(path: Path, database: Database, kind: DerivedKind) -> None:
-    """Forget the data of that kind; the writer then removes its files.
+    """Forget the derived data of a kind; the writer then removes its files.
 
     Raises:
-        IndexNotFoundError: the store has none.
+        DerivedNotFoundError: the store has none of that kind. For an index, it is an `IndexNotFoundError`.
     """
     with database.writing() as session:
         if not derived_records.delete_derived(session, kind.name):
-            raise IndexNotFoundError(f"{path}: there is no {kind.title} to drop; 'rapidin info' shows which are")
+            error = IndexNotFoundError if kind.serves_searches else DerivedNotFoundError
+            raise error(f"{path}: there is no {kind.title} to drop; 'rapidin info' shows what there is")
 
 
 class _OpenedSegments:

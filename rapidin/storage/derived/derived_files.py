@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from rapidin.errors import StoreCorruptError
 from rapidin.storage.derived.derived_records import WrittenFile
 from rapidin.storage.store_files import file_errors
 from rapidin.storage.vectors import VERIFIED_FILES, place_of, segment_writing
+from rapidin.support import write_content
 
 
 def write_arrays(store: Path, folder: str, name: str, arrays: Mapping[str, NDArray[Any]]) -> WrittenFile:
@@ -32,7 +33,7 @@ def write_arrays(store: Path, folder: str, name: str, arrays: Mapping[str, NDArr
     _make_folder(store, folder)
     path = segment_writing.temporary_path(store, name, folder)
     with file_errors(path):
-        path.write_bytes(content)
+        write_content(path, content)
     return _finish(store, folder, name, len(content))
 
 
@@ -77,8 +78,8 @@ def read_array(
     path = place_of(store, folder, file.name)
     VERIFIED_FILES.verify(path, file.bytes, file.checksum, remedy, recheck)
     try:
-        with file_errors(path):
-            array = load_file(path).get(name)
+        with file_errors(path), safe_open(path, framework="numpy") as tensors:
+            array: NDArray[Any] | None = tensors.get_tensor(name) if name in tensors.keys() else None  # noqa: SIM118
     except SafetensorError as error:
         raise StoreCorruptError(f"{path}: it is no safetensors file ({error}); {remedy}") from error
     if array is None or array.shape != shape or array.dtype != dtype:

@@ -1,4 +1,4 @@
-"""What a kind of derived data has to be able to do, and what it is given to do it with.
+"""The protocol of a kind of derived data, and the facts of the store that it works with.
 
 Derived data is made from a store's samples on request and kept beside them; it can be thrown away without loss. It
 is one row in the database, perhaps a file that belongs to all of it, and one part for each segment that it covers,
@@ -42,7 +42,7 @@ class StoreFacts:
 
 @dataclass(frozen=True, slots=True)
 class BuildWork:
-    """What a kind builds from: one state of the store, which nobody else changes meanwhile.
+    """The state of a store that a kind builds from, which no other process changes meanwhile.
 
     Attributes:
         store: the store.
@@ -59,7 +59,7 @@ class BuildWork:
 
 @dataclass(frozen=True, slots=True)
 class BuildStep:
-    """What one transaction is to say: the record, whose own parts do not count, and new parts of it."""
+    """The content of one transaction: the record, whose own parts do not count, and new parts of it."""
 
     record: DerivedRecord
     parts: Sequence[PartRecord]
@@ -89,7 +89,7 @@ class DerivedKind(Protocol):
         """The command that builds, extends and repairs it."""
 
     def remedy(self, store: Path) -> str:
-        """What to do where it is damaged: the end of a message."""
+        """Return the remedy if it is damaged, the end of a message."""
 
     def check(self, store: StoreFacts, record: DerivedRecord) -> None:
         """Read the shared file and the parameters, and check them; the row itself was checked before.
@@ -108,7 +108,7 @@ class DerivedKind(Protocol):
         """
 
     def advice(self, store: StoreFacts, record: DerivedRecord, covered: int, samples: int) -> str | None:
-        """What its owner should do now that it covers so many of the live samples; None: nothing.
+        """Return advice to the store's owner, given how many live samples it covers; None if there is none.
 
         Raises:
             StoreFormatError: a newer rapidin made it.
@@ -140,7 +140,7 @@ class DerivedKind(Protocol):
         """
 
     def left_behind(self, target: Path) -> str:
-        """What to tell somebody whose export or copy at `target` does not contain it."""
+        """Return a note that the export or copy at `target` does not contain it."""
 
 
 def check_row(store: Path, record: DerivedRecord, title: str, remedy: str) -> None:

@@ -28,7 +28,7 @@ class WrittenFile:
 
 @dataclass(frozen=True, slots=True)
 class PartRecord:
-    """What the database says about the part that covers one segment.
+    """The record in the database of the part that covers one segment.
 
     Attributes:
         segment_id: database id of the segment.
@@ -43,7 +43,7 @@ class PartRecord:
 
 @dataclass(frozen=True, slots=True)
 class DerivedRecord:
-    """What the database says about derived data of one kind.
+    """The record in the database of derived data of one kind.
 
     Attributes:
         kind: name of the kind.
@@ -113,7 +113,7 @@ def read(session: Session) -> dict[str, DerivedRecord]:
 
 
 def covered(session: Session) -> dict[str, int]:
-    """How many live samples the data of each kind covers."""
+    """Return the number of live samples that the data of each kind covers."""
     live = tables.live_counts(session)
     return {
         kind: sum(live.get(part.segment_id, 0) for part in record.parts) for kind, record in read(session).items()

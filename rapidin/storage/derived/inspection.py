@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from rapidin.errors import StoreCorruptError, StoreFormatError
-from rapidin.records import IndexInfo
+from rapidin.records import DerivedInfo
 from rapidin.storage.derived.derived_kind import DerivedKind, StepProgress, StoreFacts, check_part_row, check_row
 from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord, WrittenFile
 from rapidin.storage.derived.kinds import KINDS, unknown
@@ -20,7 +20,7 @@ from rapidin.storage.derived.kinds import KINDS, unknown
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was found of derived data.
+    """The state in which derived data was found.
 
     Attributes:
         sound: the record with the parts that are as they were written; None: all of it has to be made again.
@@ -78,8 +78,8 @@ def checks(store: StoreFacts, record: DerivedRecord) -> Iterator[Callable[[], ob
             yield partial(_check_part, kind, store, record, part)
 
 
-def derived_info(store: StoreFacts, record: DerivedRecord, live: Mapping[int, int]) -> IndexInfo:
-    """What derived data is and covers, from the database and the sizes of files.
+def derived_info(store: StoreFacts, record: DerivedRecord, live: Mapping[int, int]) -> DerivedInfo:
+    """Describe derived data and what it covers, from the database and the sizes of files.
 
     Args:
         store: store that it belongs to.
@@ -91,11 +91,11 @@ def derived_info(store: StoreFacts, record: DerivedRecord, live: Mapping[int, in
     kind = KINDS.get(record.kind)
     if kind is None:
         advice = "this rapidin does not know it and leaves it alone: upgrade rapidin"
-        return IndexInfo(record.kind, covered, samples - covered, record.bytes, {}, advice)
+        return DerivedInfo(record.kind, covered, samples - covered, record.bytes, {}, advice)
     command = f"'{kind.command(store.path)}'"
     if not record.intact:
         advice = f"its row in store.db was altered: {command} builds it again"
-        return IndexInfo(record.kind, covered, samples - covered, 0, {}, advice)
+        return DerivedInfo(record.kind, covered, samples - covered, 0, {}, advice)
     told: str | None
     missing = sum(not _is_there(store.path / kind.folder, file) for file in record.files)
     if missing:
@@ -106,7 +106,7 @@ def derived_info(store: StoreFacts, record: DerivedRecord, live: Mapping[int, in
         except StoreFormatError as error:
             told = str(error)
     parameters = json.loads(record.parameters)
-    return IndexInfo(record.kind, covered, samples - covered, record.bytes, parameters, told)
+    return DerivedInfo(record.kind, covered, samples - covered, record.bytes, parameters, told)
 
 
 def _check_part(kind: DerivedKind, store: StoreFacts, record: DerivedRecord, part: PartRecord) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rapidin.storage.derived.derived_kind import DerivedKind
@@ -21,12 +21,28 @@ def folders() -> dict[str, frozenset[str]]:
 
 
 def unknown(store: Path, name: str) -> str:
-    """What to say about data of a kind that this rapidin does not know."""
+    """Return the message about data of a kind that this rapidin does not know."""
     return f"{store}/store.db: derived data {name!r} is unknown here and was left alone; upgrade rapidin"
 
 
+def uncovered_notes(uncovered: Mapping[str, int], store: Path) -> tuple[str, ...]:
+    """Sentences that say how to extend derived data which no longer covers some samples.
+
+    Args:
+        uncovered: number of samples by name of the kind.
+        store: directory of the store.
+    """
+    notes = []
+    for name, count in uncovered.items():
+        kind = KINDS.get(name)
+        title = f"derived data {name!r}" if kind is None else kind.title
+        remedy = "upgrade rapidin to extend it" if kind is None else f"extend it with '{kind.command(store)}'"
+        notes.append(f"{title} no longer covers {count:,} samples: {remedy}")
+    return tuple(notes)
+
+
 def left_out(names: Iterable[str], target: Path) -> tuple[str, ...]:
-    """What to tell somebody whose export or copy at `target` does not contain the derived data of these kinds."""
+    """Return notes that say that the export or copy at `target` does not contain derived data of these kinds."""
     return tuple(
         KINDS[name].left_behind(target) if name in KINDS else f"derived data {name!r} is not in {target}"
         for name in names

@@ -41,7 +41,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-"""By operator; they serve Python values and SQL columns alike."""
+"""Comparisons by operator; they serve Python values and SQL columns alike."""
 
 _QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
 _EXPRESSION = re.compile(

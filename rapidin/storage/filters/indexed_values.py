@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 from rapidin.storage.filters.metadata import value_text
 
 LONGEST_TEXT = 200
-"""Characters; a longer text would bloat the index, and few filters compare one as a whole."""
+"""Maximum number of characters; a longer text would bloat the index, and few filters compare one as a whole."""
 SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
-"""Of SQLite."""
+"""Range of SQLite's integers."""
 
 
 class Kind(IntEnum):
-    """What a row of the table says.
+    """The meaning of a row of the table.
 
     Attributes:
         NUMBER: `number` is the value: an integer of at most 64 bits or a finite float other than -0.0.

@@ -1,4 +1,4 @@
-"""What a whole store holds, checks of all of it, files that nobody needs any more, and compaction."""
+"""The inventory of a whole store, its verification, removal of files that it no longer needs, and compaction."""
 
 import lazy_loader
 

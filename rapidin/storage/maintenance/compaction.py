@@ -22,20 +22,20 @@ from numpy.typing import NDArray
 from rapidin.errors import RapidinError, SettingError, StoreCorruptError, StoreError
 from rapidin.records import CompactReport, Progress
 from rapidin.storage.catalog import Database, sample_changes, tables
-from rapidin.storage.derived import KINDS, derived_records
+from rapidin.storage.derived import KINDS, derived_records, uncovered_notes
 from rapidin.storage.maintenance import garbage
 from rapidin.storage.store_files import file_errors
 from rapidin.storage.vectors import Codec, Rows, Segment, SegmentRecord, open_segment, segment_writing
 
 SEGMENT_BYTES = 2**27
-"""Of codes in a new segment at most; one of less than half is small."""
+"""Maximum number of bytes of codes in a new segment; a segment of less than half is small."""
 _COPIED_BYTES = 2**24
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a compaction is to do.
+    """The work of one compaction.
 
     Attributes:
         empty: database ids of segments of which nothing is left.
@@ -110,6 +110,7 @@ def compact_store(
     with database.reading() as session:
         records_after = tables.segment_records(session)
         covered = derived_records.covered(session)
+    uncovered = {kind: was - covered[kind] for kind, was in covered_before.items() if covered[kind] < was}
     return CompactReport(
         segments_before=len(records),
         segments_after=len(records_after),
@@ -117,7 +118,8 @@ def compact_store(
         bytes_before=bytes_before,
         bytes_after=sum(record.bytes for record in records_after) + database.size(),
         seconds=time.monotonic() - started,
-        uncovered={kind: was - covered[kind] for kind, was in covered_before.items() if covered[kind] < was},
+        uncovered=uncovered,
+        notes=uncovered_notes(uncovered, path),
     )
 
 

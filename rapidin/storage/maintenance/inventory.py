@@ -1,4 +1,4 @@
-"""What a store holds, and how large it is, from the database and the sizes of files."""
+"""The contents and size of a store, from the database and the sizes of files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from rapidin.records import IndexInfo, SegmentInfo, StoreInfo
+from rapidin.records import DerivedInfo, SegmentInfo, StoreInfo
 from rapidin.settings import StoreSettings, stated
 from rapidin.storage.catalog import Database, MetadataFieldRow, SampleRow, tables
 from rapidin.storage.derived import KINDS, StoreFacts, derived_info, derived_records
@@ -47,7 +47,7 @@ def store_info(
         bytes_unnamed=unnamed_bytes(path, database),
         format_version=format_version,
         created=created,
-        indexes=(IndexInfo("exact", samples, 0, 0), *(info for info in derived if _serves_searches(info.name))),
+        indexes=(DerivedInfo("exact", samples, 0, 0), *(info for info in derived if _serves_searches(info.name))),
         derived=tuple(info for info in derived if not _serves_searches(info.name)),
         segments=segments,
         metadata_fields=tuple(fields),

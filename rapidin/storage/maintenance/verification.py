@@ -63,7 +63,7 @@ class _Verification:
             self.problems.append(str(error))
 
     def database_file(self) -> None:
-        """What SQLite itself can tell: pages, indexes, references."""
+        """Check what SQLite itself can check: pages, indexes and references."""
         with self._database.reading() as session:
             connection = session.connection()
             for (finding,) in connection.exec_driver_sql(f"PRAGMA integrity_check({MOST_NAMED})"):

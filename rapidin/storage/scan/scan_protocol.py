@@ -1,4 +1,4 @@
-"""What a scan is: it compares every row that it is given with every query, and approximates nothing.
+"""The protocol of scans; a scan compares every row that it is given with every query, and approximates nothing.
 
 The order of results is total, by score and then by id, so that it does not depend on how the work was divided.
 Implementations are `cpu_scan.CpuScan` and `gpu_scan.GpuScan`; `choosing.scan_on` chooses one.

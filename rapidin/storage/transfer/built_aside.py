@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rapidin.errors import StoreError, StoreLockedError
-from rapidin.storage.store_files import file_errors, refuse_inside_store, sync
+from rapidin.storage.store_files import file_errors, refuse_inside_store
+from rapidin.support import sync
 
 SUFFIX = ".partial"
 

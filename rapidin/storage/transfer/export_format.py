@@ -1,4 +1,4 @@
-"""What an export is: a directory that other programs can read, and that `importing` takes in again.
+"""The format of an export, a directory that other programs can read, and that `importing` takes in again.
 
 ``store.json``                    `Manifest`: settings of the store, and what else is there
 ``samples.parquet``               one row for each sample, columns as in `SCHEMA`

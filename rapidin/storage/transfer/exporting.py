@@ -22,7 +22,7 @@ from rapidin.storage.derived import left_out
 from rapidin.storage.filters import metadata_text
 from rapidin.storage.snapshot import Snapshot
 from rapidin.storage.store import Store
-from rapidin.storage.store_files import file_errors, sync
+from rapidin.storage.store_files import file_errors
 from rapidin.storage.transfer.built_aside import built_aside
 from rapidin.storage.transfer.export_format import (
     MANIFEST_NAME,
@@ -35,6 +35,7 @@ from rapidin.storage.transfer.export_format import (
     shards,
 )
 from rapidin.storage.vectors import segment_writing
+from rapidin.support import sync
 
 
 def export_vectors(

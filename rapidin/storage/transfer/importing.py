@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from rapidin.storage.transfer.export_reading import Exported
 
 BATCH_BYTES = 2**27
-"""Of the vectors of a commit, before they are coded."""
-_COMPARED = ("projection", "traced", "fingerprint", "text")
+"""Number of bytes of a commit's vectors, before they are coded."""
+_COMPARED = ("gradient", "projection", "traced", "fingerprint", "text")
+"""Parts of the settings that vectors depend on."""
 
 
 def import_vectors(
@@ -149,7 +150,7 @@ def _check_all(exported: Exported, codec: Codec) -> None:
 def _write(
     exported: Exported, store: Store, writer: StoreWriter, on_progress: Progress | None
 ) -> tuple[int, int, int]:
-    """How many samples were added, replaced and skipped."""
+    """The numbers of samples that were added, replaced and skipped."""
     added = replaced = skipped = 0
     for start, samples in _batches(exported):
         known = store.content_hashes(sample.id for sample in samples)

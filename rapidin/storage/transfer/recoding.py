@@ -16,7 +16,7 @@ from rapidin.storage.transfer.built_aside import built_aside, check_free
 from rapidin.storage.vectors import codec_of_bits, fitting_scales, segment_writing
 
 BLOCK_BYTES = 2**27
-"""Of the vectors that make one segment, before they are coded."""
+"""Number of bytes of the vectors that make one segment, before they are coded."""
 _logger = logging.getLogger(__name__)
 
 

@@ -13,8 +13,9 @@ import shutil
 import time
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import xxhash
@@ -22,8 +23,9 @@ from numpy.typing import NDArray
 
 from rapidin.errors import StoreSpaceError
 from rapidin.settings import CODEC_OF_BITS
-from rapidin.storage.store_files import SEGMENTS_NAME, file_errors, sync
+from rapidin.storage.store_files import SEGMENTS_NAME, file_errors
 from rapidin.storage.vectors.codecs import Codec, load_faiss
+from rapidin.support import sync, write_content
 
 SUFFIX = ".faiss"
 _CHUNK_BYTES = 2**24
@@ -33,7 +35,7 @@ _HEADER_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class SegmentRecord:
-    """What the database says about a segment; `id` is the id of its row, None before there is one."""
+    """The record of a segment in the database; `id` is the id of its row, None before there is one."""
 
     id: int | None
     name: str
@@ -49,7 +51,7 @@ def new_name() -> str:
 
 
 def temporary_path(store: Path, name: str, folder: str = SEGMENTS_NAME) -> Path:
-    """Where the file `name` of a folder of the store is written before it counts."""
+    """Return the path where the file `name` of a folder of the store is written before it counts."""
     return store / folder / f".{name}.tmp"
 
 
@@ -64,8 +66,8 @@ def check_space(store: Path, rows: int, row_bytes: int, more: int = 0) -> None:
     needed = rows * row_bytes + _HEADER_BYTES + more
     if needed > free:
         raise StoreSpaceError(
-            f"{store}: {needed:,} bytes are needed and {free:,} are free; free some space and run the same "
-            "command again"
+            f"{store}: {needed:,} bytes are needed and {free:,} bytes are free on its disk: make room and run the "
+            "same command again"
         )
 
 
@@ -93,11 +95,15 @@ def write_temporary(store: Path, name: str, index: Any, folder: str = SEGMENTS_N
     path = temporary_path(store, name, folder)
     with file_errors(path):
         path.parent.mkdir(exist_ok=True)
-        with path.open("wb") as file:
-            # Through Python's file, because FAISS turns "disk full" into a RuntimeError and ignores it at close.
-            writer = load_faiss().PyCallbackIOWriter(file.write, _CHUNK_BYTES)
-            load_faiss().write_index(index, writer)
-            del writer  # writes what it still buffers
+        write_content(path, partial(_write_index, index))
+
+
+def _write_index(index: Any, file: BinaryIO) -> None:
+    # FAISS writes through Python's file, because its own one turns "disk full" into a RuntimeError, and ignores it
+    # at close.
+    writer = load_faiss().PyCallbackIOWriter(file.write, _CHUNK_BYTES)
+    load_faiss().write_index(index, writer)
+    del writer  # writes what it still buffers
 
 
 def sync_file(store: Path, name: str, folder: str = SEGMENTS_NAME) -> None:

@@ -20,7 +20,7 @@ def draws(model: nn.Module, names: list[str], samples: list[Tokens], draw: Fishe
 
 
 def jacobian(model: nn.Module, names: list[str], sample: Tokens) -> tuple[Tensor, Tensor]:
-    """The derivatives of the logits [g, v, p] that predict the sample's targets, and their probabilities [g, v]."""
+    """Return the derivatives of the logits that predict the targets, [g, v, p], and the probabilities, [g, v]."""
     parameters = [model.get_parameter(name).requires_grad_() for name in names]
     logits = model(input_ids=torch.tensor([sample.ids])).logits[0]
     chosen = torch.stack([logits[place - 1] for place, target in enumerate(sample.targets) if target])

@@ -1,12 +1,15 @@
 """bfloat16 and float16: sums in float32, no overflow, no underflow, against float32 with the same weights."""
 
 import copy
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import nn
 
-from rapidin.attribution.rapidgrads import RapidGradBatch, RapidGradEngine, rapidgrad_engine
+from rapidin.attribution.gradients import GradientEngine
+from rapidin.attribution.rapidgrads import RapidGradBatch, RapidGradEngine
+from rapidin.attribution.rapidgrads.rapidgrad_engine import TOKEN_WEIGHTS
 from rapidin.settings.store_settings import GradientSettings, ProjectionSettings
 from tests import tiny
 from tests.attribution.gradients.test_against_autograd import Tokens, random_samples
@@ -15,10 +18,16 @@ from tests.attribution.rapidgrads.test_rapidgrad import parameters_of
 LEAST_COSINE = {torch.bfloat16: 0.99, torch.float16: 0.9999}
 
 
-def computed(model: nn.Module, samples: list[Tokens], kind: str, normalise_layers: bool = True) -> RapidGradBatch:
+def computed(
+    model: nn.Module,
+    samples: list[Tokens],
+    kind: str,
+    normalise_layers: bool = True,
+    token_weights: Sequence[float] = TOKEN_WEIGHTS,
+) -> RapidGradBatch:
     settings = ProjectionSettings(kind=kind, dimension=1024)
     gradient = GradientSettings(normalise_layers=normalise_layers)
-    with RapidGradEngine(model, parameters_of(model), settings, gradient) as engine:
+    with RapidGradEngine(model, parameters_of(model), settings, gradient, token_weights=token_weights) as engine:
         return engine.compute(samples)
 
 
@@ -57,14 +66,20 @@ def test_an_adapter_in_float32_on_a_base_in_low_precision_is_batched(dtype: torc
             parameter.data = parameter.data.float()
     samples = random_samples(4)
     settings = ProjectionSettings(kind="factored", dimension=1024)
-    with RapidGradEngine(low, parameters_of(low), settings) as engine:
+    made: list[GradientEngine] = []
+
+    def gradients(model: nn.Module, names: Sequence[str]) -> GradientEngine:
+        made.append(GradientEngine(model, names))
+        return made[-1]
+
+    with RapidGradEngine(low, parameters_of(low), settings, gradients=gradients) as engine:
         found = engine.compute(samples)
-        assert engine._engine.batched
+        assert made[-1].batched
     assert_close(found, computed(wide, samples, "factored"), LEAST_COSINE[dtype])
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "factored"])
-def test_tiny_gradients_do_not_underflow(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiny_gradients_do_not_underflow(kind: str) -> None:
     """Behind a final norm of 1e-4, most of what flows back is below what half precision can hold."""
     model = tiny.make("llama-untied")
     with torch.no_grad():
@@ -73,13 +88,13 @@ def test_tiny_gradients_do_not_underflow(kind: str, monkeypatch: pytest.MonkeyPa
     samples = random_samples(4)
     expected = computed(wide, samples, kind)
     assert_close(computed(low, samples, kind), expected, 0.995)
-    monkeypatch.setattr(rapidgrad_engine, "_TOKEN_WEIGHTS", (1 / 64,))  # about the mean of a sample's losses
-    unscaled = torch.from_numpy(computed(low, samples, kind).vectors)
+    about_the_mean = (1 / 64,)
+    unscaled = torch.from_numpy(computed(low, samples, kind, token_weights=about_the_mean).vectors)
     assert torch.cosine_similarity(unscaled, torch.from_numpy(expected.vectors), dim=1).max() < 0.99
 
 
 @pytest.mark.parametrize("normalise_layers", [True, False])
-def test_large_gradients_do_not_overflow(normalise_layers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_gradients_do_not_overflow(normalise_layers: bool) -> None:
     model = tiny.make("llama-untied")
     with torch.no_grad():
         model.get_input_embeddings().weight *= 1e-4  # the first norm divides by it
@@ -90,9 +105,7 @@ def test_large_gradients_do_not_overflow(normalise_layers: bool, monkeypatch: py
         computed(wide, samples, "factored", normalise_layers),
         0.99,
     )
-    monkeypatch.setattr(rapidgrad_engine, "_TOKEN_WEIGHTS", (65_536.0, 1.0))
-    assert not computed(low, samples, "factored", normalise_layers).problems
-    monkeypatch.setattr(rapidgrad_engine, "_TOKEN_WEIGHTS", (65_536.0,))
-    problems = computed(low, samples, "factored", normalise_layers).problems
+    assert not computed(low, samples, "factored", normalise_layers, (65_536.0, 1.0)).problems
+    problems = computed(low, samples, "factored", normalise_layers, (65_536.0,)).problems
     assert len(problems) == 4
     assert "not finite in half precision, which --dtype bfloat16" in problems[0]

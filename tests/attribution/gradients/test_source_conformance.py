@@ -79,7 +79,7 @@ def test_hooks_refuse_a_batch_whose_tokens_are_rearranged() -> None:
     model = with_flattened_layer()
     with (
         opened(HookedGradients, model, traced(model)) as source,
-        pytest.raises(NotBatchedError, match=r"Linear with an input of shape \(\d+, 48\)"),
+        pytest.raises(NotBatchedError, match=r"Linear has an input of shape \(\d+, 48\)"),
     ):
         source.emit(random_samples(2), lambda gradient: None, "loss")
 

@@ -2,6 +2,7 @@
 oracle's places, then normalised."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -210,6 +211,60 @@ def test_layers_with_one_input_share_its_transform(monkeypatch: pytest.MonkeyPat
             made = 0
             engine.compute(samples)
         assert made == expected
+
+
+def sketched(projection: FactoredProjection, gradients: Iterable[ParameterGradient]) -> Tensor:
+    """RapidGrads of two samples, whose gradients reach one accumulator one after another."""
+    sketches = FactoredSketches(2, projection, Unnormalised())
+    for gradient in gradients:
+        sketches.consume(gradient)
+        del gradient
+    return sketches.result()
+
+
+def assert_each_is_as_alone(
+    found: Tensor, projection: FactoredProjection, gradients: Iterable[ParameterGradient]
+) -> None:
+    """Bit for bit what an accumulator gives that has seen nothing else."""
+    for gradient in gradients:
+        share = projection.share(gradient.position)
+        assert torch.equal(found[:, share], sketched(projection, [gradient])[:, share]), gradient.position
+
+
+def test_a_layer_gets_the_numbers_of_its_own_input_whatever_came_before() -> None:
+    """The transform of an input is shared by layers only if the input and the map of its columns are the same."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(30, 50), (20, 50), (30, 50), (20, 50), (80, 50), (30, 50), (30, 50)]
+    projection = FactoredProjection(ProjectionSettings(kind="factored", dimension=512), shapes)
+    assert all(isinstance(tensor, TensorSketch) for tensor in projection.tensors)
+    memory = torch.randn(2, 14, 50, generator=generator)
+    first, same_address = memory[:, :7], memory[:, ::2]
+    assert (first.data_ptr(), first.shape) == (same_address.data_ptr(), same_address.shape)
+    other = torch.randn(2, 7, 50, generator=generator)
+    # The second layer has the input of the first, the third another one at its address, and the fifth the input of
+    # the fourth with another map of its columns.
+    rights = [first, first, same_address, other, other, first, first.clone()]
+    gradients = []
+    for position, (shape, right) in enumerate(zip(shapes, rights, strict=True)):
+        left = torch.randn(2, 7, shape[0], generator=generator)
+        gradients.append(ParameterGradient(position, 2, shape, [OuterProducts(left, right)]))
+    for order in (gradients, gradients[::-1]):
+        assert_each_is_as_alone(sketched(projection, order), projection, gradients)
+
+
+def test_an_input_in_the_memory_of_one_that_is_gone_gets_its_own_transform() -> None:
+    """An input that was let go of leaves its address to the next one, of the same shape and with other numbers."""
+    shape, layers = (30, 50), 16
+    projection = FactoredProjection(ProjectionSettings(kind="factored", dimension=1024), [shape] * layers)
+
+    def gradient(position: int) -> ParameterGradient:
+        generator = torch.Generator().manual_seed(position)
+        left, right = (torch.randn(2, 7, size, generator=generator) for size in shape)
+        return ParameterGradient(position, 2, shape, [OuterProducts(left, right)])
+
+    # `map` keeps no gradient, so only the accumulator may keep the input of one when the next is made.
+    found = sketched(projection, map(gradient, range(layers)))
+    assert_each_is_as_alone(found, projection, map(gradient, range(layers)))
 
 
 def test_a_layer_without_gradient_stays_zero() -> None:

@@ -187,12 +187,12 @@ def test_labels_that_tell_nothing(setting: LabelExperiment, tmp_path: Path) -> N
         backdoor(replace(setting, label=Label("source=violet")), [], KS, 1.0)
     with pytest.raises(SettingError, match="every sample of 12 meets"):
         backdoor(replace(setting, where=["source=blue"]), [], KS, 1.0)
-    with pytest.raises(StoreEmptyError, match="no sample meets the filters"):
+    with pytest.raises(StoreEmptyError, match="no sample meets --where"):
         backdoor(replace(setting, where=["number>1000"]), [], KS, 1.0)
     with pytest.raises(SettingError, match="FIELD=VALUE"):
         Label("number<3")
     red = worlds.write_rows(tmp_path / "red.jsonl", [worlds_of_colours.QUERIES[2]])
-    with pytest.raises(DataFileError, match="nothing is asked"):
+    with pytest.raises(DataFileError, match="no query is left"):
         read_query_rows(red, setting.store, setting.label)
 
 
@@ -214,7 +214,7 @@ def test_fidelity_of_a_store(setting: LabelExperiment) -> None:
     assert report.suffices
     assert "suffices" in report.verdict
     json.dumps(rapidin.to_json(report), allow_nan=False)
-    with pytest.raises(SettingError, match="say too little"):
+    with pytest.raises(SettingError, match="are too few to compare"):
         fidelity(setting.store, setting.model, 3)
 
 

@@ -192,7 +192,7 @@ def test_a_command_trains_on_the_rows_of_the_files(store: Path, tmp_path: Path, 
     ("model", "message"),
     [
         ("fail", r"--command failed with exit code 1, see .*txt: training on 6 rows .* no such optimiser: adamx"),
-        ("nothing", r"left no checkpoint of transformers or PEFT in .* ends: training on 6 rows"),
+        ("nothing", r"saved no checkpoint of transformers or PEFT in .* ends: training on 6 rows"),
     ],
 )
 def test_a_command_that_fails_says_why(store: Path, tmp_path: Path, model: str, message: str) -> None:
@@ -206,7 +206,7 @@ def test_a_command_that_fails_says_why(store: Path, tmp_path: Path, model: str, 
     [
         (Retraining(Training("train {data}")), ["random"], "--command lacks {output}: write it like"),
         (Retraining(Training("train '{data} {output}")), ["random"], "--command cannot be read: No closing"),
-        (Retraining(subsets=4), ["random"], "--subsets 4 rank nothing: give at least 5"),
+        (Retraining(subsets=4), ["random"], "--subsets 4 is too few to rank models: give at least 5"),
         (Retraining(fraction=1.5), ["random"], "--fraction 1.5 cannot be used"),
         (Retraining(fraction=0.01), ["random"], "--fraction 0.01 of 12 samples is 0"),
         (Retraining(), ["chance"], "--method 'chance' is unknown: give one of rapidin"),
@@ -309,5 +309,5 @@ def test_a_checkpoint_of_a_run_that_was_cut_off_is_not_taken_for_the_new_one(tmp
     (tmp_path / OUTPUT).mkdir()
     (tmp_path / OUTPUT / "config.json").write_text("{}")
     job = Job(tmp_path, Training("true {data} {output}"), ModelSettings(model="nowhere"), [], [])
-    with pytest.raises(ComputationError, match="left no checkpoint"):
+    with pytest.raises(ComputationError, match="saved no checkpoint"):
         Trainer(job).train(tmp_path, [])

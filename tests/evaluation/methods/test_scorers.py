@@ -141,7 +141,7 @@ def test_reranked_ends_are_in_exact_order(world: World) -> None:
 
 def test_a_store_that_changed_meanwhile(world: World) -> None:
     fewer = TrainingSet(world.training.samples[1:], world.model)
-    with pytest.raises(StoreError, match="changed meanwhile"):
+    with pytest.raises(StoreError, match="was changed during the evaluation"):
         RapidinScorer(world.store, world.model).scores(world.queries, fewer)
 
 

@@ -62,13 +62,20 @@ def rows_with_trap(count: int, at: int) -> list[dict[str, Any]]:
     return rows
 
 
+def children(pid: int | None = None) -> set[int]:
+    """Processes that a process started, without those that they started; this process's own if none is named."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid or os.getpid()}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            found |= set(map(int, task.read_text().split()))
+    return found
+
+
 def descendants(pid: int) -> set[int]:
     """Processes that a process started, and those that they started."""
     found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
-            for child in map(int, task.read_text().split()):
-                found |= {child} | descendants(child)
+    for child in children(pid):
+        found |= {child} | descendants(child)
     return found
 
 
@@ -92,5 +99,6 @@ def wait_until_gone(pids: set[int], seconds: float = 15) -> None:
     assert alive(pids) == set()
 
 
-def no_children() -> bool:
-    return alive(descendants(os.getpid())) == set()
+def no_children_but(before: set[int]) -> bool:
+    """Whether this process has no running children but those that it had before, such as a browser's."""
+    return not alive(children() - before)

@@ -153,7 +153,7 @@ def test_reading_on_a_full_disk(filled: Store) -> None:
     said, complaints = process.communicate("\n", timeout=60)
     assert process.returncode == 0, complaints
     assert said.splitlines() == [
-        f"StoreSpaceError {filled.path}: no space left to write; free some and run the same command again",
+        f"StoreSpaceError {filled.path}: no space left to write; make room and run the same command again",
         "True",
     ]
     with Store.open(filled.path) as again:
@@ -175,4 +175,4 @@ os._exit(0)
     (filled.path / "store.db-shm").unlink()
     outcome = run_python(FULL_DISK, filled.path)
     assert outcome.returncode == 1
-    assert "free some space, of which SQLite needs a little even to read" in outcome.stderr
+    assert "because SQLite needs a little space even to read" in outcome.stderr

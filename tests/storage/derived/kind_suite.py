@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rapidin.errors import IndexNotFoundError, SettingError, StoreEmptyError
-from rapidin.records import IndexInfo
+from rapidin.errors import DerivedNotFoundError, IndexNotFoundError, SettingError, StoreEmptyError
+from rapidin.records import DerivedInfo
 from rapidin.storage import Store, export_vectors, recode
 from rapidin.storage.derived import KINDS, DerivedKind, IvfOptions
 from tests.storage.derived.clusters import clustered, commit, settings_of
@@ -99,7 +99,7 @@ class KindSuite:
     def build(self, store: Store, retrain: bool = False):
         return store.build_derived(self.KIND.name, options_of(self.KIND.name), retrain=retrain)
 
-    def info(self, store: Store) -> IndexInfo | None:
+    def info(self, store: Store) -> DerivedInfo | None:
         info = store.info()
         found = [one for one in (*info.indexes[1:], *info.derived) if one.name == self.KIND.name]
         return found[0] if found else None
@@ -175,8 +175,20 @@ class KindSuite:
         with built.writer():
             assert self.files(built) == []
         assert self.info(built) is None
-        with pytest.raises(IndexNotFoundError, match=self.KIND.title):
+        with pytest.raises(DerivedNotFoundError, match=self.KIND.title) as refused:
             built.drop_derived(self.KIND.name)
+        assert isinstance(refused.value, IndexNotFoundError) is self.KIND.serves_searches
+
+    def test_a_snapshot_reads_what_it_was_opened_with(self, store: Store) -> None:
+        with store.snapshot() as before:
+            self.build(store)
+            assert before.derived(self.KIND.name) is None
+        with store.snapshot() as snapshot:
+            self.build(store, retrain=True)
+            facts, record = snapshot.derived(self.KIND.name)
+            self.KIND.check(facts, record)
+            for part in record.parts:
+                self.KIND.check_part(facts, record, part)
 
     def test_files_go_when_it_is_replaced_but_not_while_somebody_reads(self, built: Store) -> None:
         before = self.files(built)
@@ -192,6 +204,9 @@ class KindSuite:
         report = built.compact()
         left = 0 if self.KIND.follows_samples else 110
         assert report.uncovered.get(self.KIND.name, 0) == left
+        command = self.KIND.command(built.path)
+        note = f"{self.KIND.title} no longer covers 110 samples: extend it with '{command}'"
+        assert report.notes == (() if self.KIND.follows_samples else (note,))
         assert (self.info(built).covered, self.info(built).uncovered) == (110 - left, left)
         assert built.verify().ok
         assert self.build(built).covered == 110

@@ -183,7 +183,7 @@ def test_too_little_space(path: Path, monkeypatch, kind: str) -> None:
     with clustered_store(path) as store:
         usage = shutil.disk_usage(path)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
-        with pytest.raises(StoreSpaceError, match="100 are free"):
+        with pytest.raises(StoreSpaceError, match="100 bytes are free"):
             store.build_index(kind)
         monkeypatch.undo()
         assert not files(path)

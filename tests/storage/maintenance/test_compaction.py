@@ -277,7 +277,7 @@ def test_too_little_space(filled: Store, monkeypatch) -> None:
     filled.delete(["s000"])
     before, files, usage = seen(filled), segment_files(filled), shutil.disk_usage(filled.path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
-    with pytest.raises(StoreSpaceError, match="100 are free"):
+    with pytest.raises(StoreSpaceError, match="100 bytes are free"):
         filled.compact()
     monkeypatch.undo()
     assert seen(filled) == before and segment_files(filled) == files

@@ -25,7 +25,7 @@ from rapidin.errors import (
     StoreSpaceError,
 )
 from rapidin.records.json_form import to_json
-from rapidin.settings.store_settings import ProjectionSettings, TextSettings, TracedParameter
+from rapidin.settings.store_settings import GradientSettings, ProjectionSettings, TextSettings, TracedParameter
 from rapidin.storage import MetadataChange, NewSample, Store, export_vectors
 from rapidin.storage.transfer import export_format, importing
 from rapidin.storage.transfer.built_aside import built_aside
@@ -255,6 +255,8 @@ def test_an_import_that_was_interrupted_is_continued(export: Path, tmp_path: Pat
     ("change", "words"),
     [
         ({"projection": ProjectionSettings(dimension=DIMENSION, seed=7)}, r"projection seed \(0 and 7\)"),
+        ({"gradient": GradientSettings(objective="log-odds")}, r"gradient objective \('loss' and 'log-odds'\)"),
+        ({"gradient": GradientSettings(normalise_layers=False)}, "gradient normalise_layers"),
         ({"text": TextSettings(targets="all")}, "text targets"),
         ({"traced": (TracedParameter(name="b", shape=(2,)),)}, "'a.weight'"),
         ({"fingerprint": store_settings().fingerprint.model_copy(update={"adapter": {"x": "1"}})}, "fingerprint"),
@@ -474,7 +476,7 @@ def test_an_export_is_there_wholly_or_not_at_all(filled: Store, tmp_path: Path, 
     assert not target.exists() and not partial.exists()
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
-    with pytest.raises(StoreSpaceError, match="100 are free"):
+    with pytest.raises(StoreSpaceError, match="100 bytes are free"):
         export_vectors(filled, target)
     monkeypatch.undo()
     with built_aside(target), pytest.raises(StoreLockedError, match="another process"):

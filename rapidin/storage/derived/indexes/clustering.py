@@ -22,7 +22,7 @@ LEAST_PER_LIST = 30
 MOST_PER_LIST = 64
 """More hardly improve the centroids."""
 _FACTORS = (2, 4, 8)
-"""Of √N: numbers of lists that are tried."""
+"""Multiples of √N: the numbers of lists that are tried."""
 _ROUNDS = 10
 _SEED = 1234
 _BLOCK = 4096

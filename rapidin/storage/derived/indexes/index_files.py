@@ -22,7 +22,7 @@ def title(kind: str) -> str:
 
 
 def remedy(store: Path, kind: str) -> str:
-    """What to do about a damaged index; ends a message."""
+    """Return the remedy for a damaged index, the end of a message."""
     return f"build it again with 'rapidin index {store} --type {kind} --retrain', or search with --exact"
 
 

@@ -31,7 +31,7 @@ from rapidin.storage.vectors import SUFFIX
 
 
 class _IndexKind:
-    """What both kinds have in common."""
+    """The common part of both kinds."""
 
     name: str
     title: str
@@ -44,11 +44,11 @@ class _IndexKind:
         return f"rapidin index {store} --type {self.name}"
 
     def remedy(self, store: Path) -> str:
-        """What to do about a damaged index."""
+        """Return the remedy for a damaged index."""
         return remedy(store, self.name)
 
     def left_behind(self, target: Path) -> str:
-        """What to tell somebody whose copy at `target` has no such index."""
+        """Return a note that the copy at `target` has no such index."""
         return f"{self.title} is not in {target}: 'rapidin index STORE --type {self.name}' builds it in a store"
 
     def _covers_too_little(self, store: StoreFacts, covered: int, samples: int) -> str | None:
@@ -87,7 +87,7 @@ class IvfKind(_IndexKind):
         index_files.load_lists(store.path, self._parameters(store, record), part, segment, recheck=True)
 
     def advice(self, store: StoreFacts, record: DerivedRecord, covered: int, samples: int) -> str | None:
-        """What its owner should do now.
+        """Return advice to the store's owner, or None.
 
         Raises:
             StoreFormatError: a newer rapidin made the index.
@@ -206,7 +206,7 @@ class RabitqKind(_IndexKind):
         covered: int,
         samples: int,
     ) -> str | None:
-        """What its owner should do now."""
+        """Return advice to the store's owner, or None."""
         return self._covers_too_little(store, covered, samples)
 
     def settled(

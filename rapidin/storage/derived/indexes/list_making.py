@@ -29,7 +29,7 @@ _SEED = 99
 
 @dataclass(frozen=True, slots=True)
 class IvfOptions:
-    """What a user may ask of an ``ivf`` index; None: what is best is found out.
+    """The settings that a user may give for an ``ivf`` index; for None the best value is measured.
 
     Attributes:
         nlist: lists.
@@ -193,7 +193,7 @@ class ListMaker:
         )
 
     def _bytes_read(self, made: Lists) -> float:
-        """By a search, centroids included."""
+        """Return the number of bytes that a search reads, centroids included."""
         rows = made.parameters.scanned * len(self._rows) * self._codec.row_bytes(self._dimension)
         return rows + made.centroids.nbytes
 

@@ -1,4 +1,4 @@
-"""What is known of an index: numbers that were chosen or measured when it was built, and what follows."""
+"""The parameters of an index: numbers that were chosen or measured when it was built, and advice that follows."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import TypeVar
 from rapidin.errors import StoreFormatError
 
 _SIMILARITY_KEPT = 0.8
-"""Of the held-out rows' similarity that later rows must reach, else the lists no longer fit the data."""
+"""Share of the held-out rows' similarity below which the lists no longer fit the rows that came later."""
 _LEAST_ADDED = 50
 _LEAST_ADDED_SHARE = 0.03
-"""Of the store, that later rows must be, and so many at least, for their similarity to tell anything."""
+"""Minimum share of the store, and minimum number, of later rows from which their similarity tells anything."""
 _LEAST_RECALL = 0.9
 """Measured with a number of lists that somebody gave, below which searches do not take an index unasked."""
 _GROWTH = 2
 """Times the trained rows that a store may have before its lists are too long."""
 LEAST_COVERED = 0.5
-"""Of the rows, for an index to be used unasked."""
+"""Minimum share of the rows that an index must cover to be used unasked."""
 MOST_SCANNED = 0.5
-"""Of a store; an index that reads more saves nothing, since its rows lie scattered."""
+"""Maximum share of a store that an index may read; more saves nothing, because its rows lie scattered."""
 
 
 @dataclass(frozen=True, slots=True)
 class RabitqParameters:
-    """Of an index of kind ``rabitq``.
+    """The parameters of an index of kind ``rabitq``.
 
     Attributes:
         build: name of this index, of which its files' names are made.
@@ -37,7 +37,9 @@ class RabitqParameters:
 
 @dataclass(frozen=True, slots=True)
 class IvfParameters:
-    """Of an index of kind ``ivf``; recall and shares are means over stored vectors that served as queries.
+    """The parameters of an index of kind ``ivf``.
+
+    Its recall and shares are means over stored vectors that served as queries.
 
     Attributes:
         build: name of this index, of which its files' names are made.
@@ -87,7 +89,7 @@ class IvfParameters:
         return min(self.recall, self.recall_opponents) >= least
 
     def advice(self, live: int, rabitq_gains: bool) -> str | None:
-        """What its owner should do now that the store has `live` samples, if anything.
+        """Return advice to the owner of a store that now has `live` samples, or None.
 
         Args:
             live: samples of the store.

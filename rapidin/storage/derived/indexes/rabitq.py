@@ -31,14 +31,14 @@ _FIRST = 64
 """Candidates that are compared exactly whatever their one-bit scores are, and more for more than 16 results."""
 _FIRST_PER_RESULT = 4
 _QUERY_BITS = 4
-"""Of a query's number in the first scan: half the time of 8, and hardly a larger error."""
+"""Bits of a query's number in the first scan: half the time of 8 bits, and hardly a larger error."""
 _ONE_BIT_ERROR = 0.785
 """Standard deviation of a one-bit score's error in that of the scores of unrelated vectors: √(π/2 − 1) for the
 row's signs, and 0.2 for the query's bits."""
 _MISSED = 2.33
 """Standard deviations of that error below a row's score, where its one-bit score is in one case of a hundred."""
 _SELECTED = 1.27
-"""By which the errors of rows chosen for their one-bit scores understate those of all, √(1 + 0.785²)."""
+"""Factor by which the errors of rows chosen by one-bit scores understate those of all rows, √(1 + 0.785²)."""
 _MOST_SCORES = 2**26
 
 
@@ -54,7 +54,7 @@ def coded_segment(segment: Segment) -> Any:
 
 
 def candidate_count(rows: int, k: int) -> int:
-    """How many of `rows` to compare exactly so that 99 of 100 of the k best are among them.
+    """Return the number of `rows` to compare exactly so that 99 of 100 of the k best are among them.
 
     For vectors without any likeness, whose scores are normal: the k-th best of n lies at z = Φ⁻¹(1 − k/n), its
     one-bit score, in one case of a hundred, below z − 2.33·0.785, and so many one-bit scores lie above that. Where

@@ -1,4 +1,4 @@
-"""How many lists an ``ivf`` index has to read: measured for every number at once, with stored vectors as queries.
+"""The number of lists that an ``ivf`` index must read, measured for every number with stored vectors as queries.
 
 The true neighbours of a query lie in lists; the rank of such a list in the order in which the query reads lists
 says from which number on it is found.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What reading 1, 2, … nlist lists gives: the share of neighbours found, and of rows read, both [nlist]."""
+    """The results of reading 1 to nlist lists: the share of neighbours found, and of rows read, both [nlist]."""
 
     recall: NDArray[np.float64]
     scanned: NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""What a codec is: one way of keeping the numbers of a RapidGrad in few bits.
+"""The protocol of codecs; a codec is one way of keeping the numbers of a RapidGrad in few bits.
 
 A store chooses its codec when it is made, and each of its segments records the codec's name. Nothing is trained,
 so later samples never drift away from earlier ones. Queries are turned as the vectors are, but never coded.

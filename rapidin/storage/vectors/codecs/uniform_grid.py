@@ -69,7 +69,7 @@ class UniformGrid(DirectionCodec):
 
 @cache
 def _grid(codec: UniformGrid, dimension: int) -> tuple[float, float]:
-    """What code 0 stands for, and how much each step adds; FAISS decodes to the middle of a step."""
+    """Return the number that code 0 stands for, and the size of a step; FAISS decodes to the middle of a step."""
     index = codec.new_index(dimension)  # kept in a variable, because FAISS's vectors die with it
     first, extent = load_faiss().vector_to_array(index.sq.trained).tolist()
     return first + extent / 30, extent / 15

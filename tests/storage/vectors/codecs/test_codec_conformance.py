@@ -116,7 +116,7 @@ def test_a_store_is_made_searched_verified_and_compacted(codec: Codec, tmp_path:
     with Store.open(tmp_path / "store") as store:
         assert store.settings.codec.name == codec.name
         with store.snapshot() as snapshot:
-            assert {record.codec for record in snapshot._records.values()} == {codec.name}
+            assert {record.codec for record in snapshot._facts.segments.values()} == {codec.name}
             before = snapshot.search_ends(queries, 58).ends
             ids, scores = snapshot.scores(queries)
         live = [row for row in range(60) if row not in (0, 41)]

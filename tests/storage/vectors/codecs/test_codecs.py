@@ -223,7 +223,7 @@ def test_codes_are_mapped_where_faiss_has_them(store: Store) -> None:
     import faiss
 
     with store.snapshot() as snapshot:
-        for segment_id in snapshot._records:
+        for segment_id in snapshot._facts.segments:
             segment = snapshot._segment(segment_id)
             held = faiss.rev_swig_ptr(segment._index.codes.data(), segment._index.codes.size())
             np.testing.assert_array_equal(segment.codes.ravel(), held)

@@ -93,10 +93,10 @@ def test_fidelity(
         (("--baseline", "bm52"), "give one of rapidin"),
         (("--label", "number"), "cannot be read"),
         (("--checkpoint", "nonsense"), "DIRECTORY=LEARNING_RATE"),
-        (("--checkpoint", "/no/such/place=0.1"), "is no directory"),
-        (("--checkpoint", ".=nan"), "nan is no learning rate"),
-        (("--checkpoint", ".=0"), "0 is no learning rate"),
-        (("--embedding-model", "/no/such/place"), "is no directory"),
+        (("--checkpoint", "/no/such/place=0.1"), "is not a directory"),
+        (("--checkpoint", ".=nan"), "nan is not a learning rate"),
+        (("--checkpoint", ".=0"), "0 is not a learning rate"),
+        (("--embedding-model", "/no/such/place"), "is not a directory"),
         (("--plot", "/no/such/place/p.png"), "its directory does not exist"),
     ],
 )
@@ -138,8 +138,8 @@ def test_lds(
 
     for more, message in (
         (("--setting", "influence-cg.depth=3"), "influence-cg has no setting 'depth'"),
-        (("--data", queries), "--data is for --command"),
-        (("--initial", "/no/such/place"), "is no directory"),
+        (("--data", queries), "--data goes with --command"),
+        (("--initial", "/no/such/place"), "is not a directory"),
         (("--method", "chance"), "--method 'chance' is unknown"),
     ):
         assert run(monkeypatch, *command, *more) == 2
