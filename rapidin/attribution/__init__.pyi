@@ -3,6 +3,7 @@ from .curvature import (
     GaussNewton as GaussNewton,
     InverseCurvature as InverseCurvature,
     Lissa as Lissa,
+    QueryCorrection as QueryCorrection,
     drawn as drawn,
     stacked as stacked,
     unstacked as unstacked,

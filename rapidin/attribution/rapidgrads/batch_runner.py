@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from rapidin.attribution.gradients import FisherDraw, TokenSample
+from rapidin.attribution.gradients import Differentiated, FisherDraw, TokenSample
 from rapidin.attribution.rapidgrads.rapidgrad_engine import PendingBatch, RapidGradBatch, RapidGradEngine
 from rapidin.attribution.rapidgrads.token_budget import TokenBudget
 from rapidin.errors import ComputationError, RapidinError
@@ -81,9 +81,13 @@ class BatchRunner:
                 logger.warning("out of memory: going on with %d tokens per batch", self.budget.tokens)
 
     def rapidgrads(
-        self, samples: Sequence[TokenSample], draw: FisherDraw | None = None
+        self, samples: Sequence[TokenSample], raw: Differentiated | None = None
     ) -> Iterator[tuple[list[int], RapidGradBatch]]:
-        """Compute the RapidGrads of samples, or their probes of a draw; errors of the model are not caught.
+        """Compute the RapidGrads of samples; errors of the model are not caught.
+
+        Args:
+            samples: any number of samples.
+            raw: quantity whose gradients are projected without normalisation, see `RapidGradEngine.compute`.
 
         Yields:
             Positions in `samples`, and their RapidGrads in that order; every position once. A sample that does not
@@ -91,7 +95,7 @@ class BatchRunner:
         """
 
         def compute(chosen: list[TokenSample]) -> RapidGradBatch:
-            return self._engine.compute(chosen, draw)
+            return self._engine.compute(chosen, raw)
 
         return self.run(samples, compute, self._too_large)
 

@@ -145,7 +145,7 @@ class RapidGradEngine:
         """Let go of the model."""
         self._engine.close()
 
-    def compute(self, samples: Sequence[TokenSample], draw: FisherDraw | None = None) -> RapidGradBatch:
+    def compute(self, samples: Sequence[TokenSample], raw: Differentiated | None = None) -> RapidGradBatch:
         """Compute the RapidGrad of every sample.
 
         With layer-wise normalisation each is scaled by 1/√L, so that the inner product of two of them estimates
@@ -153,38 +153,25 @@ class RapidGradEngine:
 
         Args:
             samples: the b samples.
-            draw: draw whose probes are computed instead: projected gradients of sums over targets, which are never
-                normalised, see `FisherDraw`.
+            raw: quantity whose gradients are projected without layer-wise normalisation, instead: of an objective
+                the mean over a sample's targets, which a search with curvature needs of its queries; of a draw the
+                sum, which is a probe. None: the store's objective, normalised as the store's settings say.
         """
-        return self.begin(samples, draw).finish()
+        return self.begin(samples, raw).finish()
 
-    def begin(self, samples: Sequence[TokenSample], draw: FisherDraw | None = None) -> PendingBatch:
+    def begin(self, samples: Sequence[TokenSample], raw: Differentiated | None = None) -> PendingBatch:
         """Begin to compute; a GPU only queues the kernels, and the copy to main memory behind them."""
-        if draw is not None:
-            return self._raw(samples, draw, summed=True)
-        if not self.normalise_layers:
-            return self._raw(samples, self.objective)
-        vectors, _ = self.accumulate(samples, self._sketches(OwnNorms()), self.objective)
-        return self._pending(vectors / math.sqrt(self._layers))
-
-    def compute_raw(self, samples: Sequence[TokenSample], objective: Objective) -> RapidGradBatch:
-        """Project the gradient of every sample's mean objective, without layer-wise normalisation.
-
-        Args:
-            samples: the b samples.
-            objective: quantity of a target token that is differentiated.
-        """
-        return self._raw(samples, objective).finish()
-
-    def _raw(
-        self, samples: Sequence[TokenSample], objective: Differentiated, summed: bool = False
-    ) -> PendingBatch:
-        vectors, factors = self.accumulate(samples, self._sketches(Unnormalised()), objective)
-        if summed:
-            factors = factors * torch.tensor([sum(sample.targets) for sample in samples], device=factors.device)
-        return self._pending(vectors * factors.unsqueeze(1))
-
-    def _pending(self, vectors: Tensor) -> PendingBatch:
+        if raw is None and self.normalise_layers:
+            vectors, _ = self.accumulate(samples, self._sketches(OwnNorms()), self.objective)
+            vectors = vectors / math.sqrt(self._layers)
+        else:
+            differentiated = self.objective if raw is None else raw
+            vectors, factors = self.accumulate(samples, self._sketches(Unnormalised()), differentiated)
+            if isinstance(raw, FisherDraw):
+                factors = factors * torch.tensor(
+                    [sum(sample.targets) for sample in samples], device=factors.device
+                )
+            vectors = vectors * factors.unsqueeze(1)
         usable = torch.stack([torch.isfinite(vectors).all(dim=1), (vectors != 0).any(dim=1)])
         return PendingBatch(vectors, usable, self._engine.half)
 
@@ -240,15 +227,18 @@ class RapidGradEngine:
         _, factors = self.accumulate([sample], new, self.objective)
         return made[-1].norms * float(factors[0])
 
-    def compute_with_norms(self, samples: Sequence[TokenSample], norms: Tensor | None) -> NDArray[np.float32]:
+    def compute_with_norms(
+        self, samples: Sequence[TokenSample], norms: Tensor | None, objective: Objective | None = None
+    ) -> NDArray[np.float32]:
         """Compute the RapidGrads [b, K] of samples, all divided by the same norms of layers.
 
         Args:
             samples: the b samples.
-            norms: norms from `norms`; None if the store has no layer-wise normalisation.
+            norms: norms from `norms`; None for no layer-wise normalisation.
+            objective: quantity of a target token that is differentiated; None: the store's.
         """
         normalisation = Unnormalised() if norms is None else GivenNorms(norms)
-        vectors, factors = self.accumulate(samples, self._sketches(normalisation), self.objective)
+        vectors, factors = self.accumulate(samples, self._sketches(normalisation), objective or self.objective)
         vectors = vectors * factors.unsqueeze(1)
         return (vectors if norms is None else vectors / math.sqrt(self._layers)).cpu().numpy()
 

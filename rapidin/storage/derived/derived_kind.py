@@ -48,12 +48,14 @@ class BuildWork:
         store: the store.
         rows: live samples' vectors.
         segments: function that gives the segment of a database id, open and checked.
+        samples: function that yields the id and the content hash of every live sample.
         progress: function that is told what is done.
     """
 
     store: StoreFacts
     rows: Rows
     segments: SegmentSource
+    samples: Callable[[], Iterator[tuple[str, str]]]
     progress: StepProgress
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from rapidin.storage.derived.curvature import CURVATURE
 from rapidin.storage.derived.derived_kind import DerivedKind
 from rapidin.storage.derived.indexes import IVF, RABITQ
 
-KINDS: dict[str, DerivedKind] = {kind.name: kind for kind in (IVF, RABITQ)}
+KINDS: dict[str, DerivedKind] = {kind.name: kind for kind in (IVF, RABITQ, CURVATURE)}
 """Kinds by name; adding one is a line here."""
 
 
