@@ -79,14 +79,11 @@ def compute_curvature(
         raise SettingError(f"--tokens-per-batch {tokens_per_batch} cannot be used: give a positive number")
     with ExitStack() as stack:
         opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
-        moved = {
-            name: absolute_place(place, name)
-            for name, place in (("model", model), ("adapter", adapter))
-            if place is not None
-        }
-        settings = opened.settings.model.model_copy(update=moved)
 
         def compute(requests: Sequence[ProbeRequest]) -> Iterator[ComputedProbes]:
+            places = (("model", model), ("adapter", adapter))
+            moved = {name: absolute_place(place, name) for name, place in places if place is not None}
+            settings = opened.settings.model.model_copy(update=moved)
             with ExitStack() as computing:
                 _check_model(opened, settings)
                 tokenizer, context_length = load_tokenizer(settings, trust_remote_code)

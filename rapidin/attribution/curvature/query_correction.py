@@ -1,15 +1,15 @@
 """The correction of queries by the curvature of the training loss, in the space of the sketch.
 
-An influence function asks for ⟨H⁻¹q, s⟩, where q is the query's gradient, s a sample's, and H the curvature of the
-training loss (Koh and Liang 2017, arXiv 1703.04730, with the Gauss–Newton matrix in place of the Hessian). Here H is
-the mean of outer products of m *probes*, Ψ = [m, K], see `FisherDraw`, and everything stays in the space of the
-projection. With the damping λ the corrected query is
+An influence function asks for ⟨H⁻¹q, s⟩, where q is the query's gradient, s a sample's, and H the curvature of
+the training loss (Koh and Liang 2017, arXiv 1703.04730, with the Gauss–Newton matrix in place of the Hessian).
+Here H is the mean of outer products of m *probes*, Ψ = [m, K], see `FisherDraw`, and everything stays in the
+space of the projection. With the damping λ the corrected query is
 
     z = q − Ψᵀ(ΨΨᵀ + λI)⁻¹Ψq = λ(ΨᵀΨ + λI)⁻¹q,
 
-by the Woodbury identity. The score ⟨z, r⟩ with a stored row r is the first-order change of the query's mean loss by
-a step along r, after the directions that the training data as a whole already determines have been taken out of the
-query. So the unit is that of the query's loss (nats per token), for a step of length 1 along the sample's
+by the Woodbury identity. The score ⟨z, r⟩ with a stored row r is the first-order change of the query's mean loss
+by a step along r, after the directions that the training data as a whole already determines have been taken out
+of the query. So the unit is that of the query's loss (nats per token), for a step of length 1 along the sample's
 layer-normalised gradient, and scores of different queries compare.
 
 The damping is λ = R · tr(H²)/tr(H): R times the mean of H's eigenvalues, each weighted by itself. Unlike the mean

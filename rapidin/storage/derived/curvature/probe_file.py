@@ -103,7 +103,7 @@ class ProbeArrays:
             StoreSpaceError: the disk is full.
             StoreError: the file cannot be written.
         """
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "keys": self.keys,
             "codes": self.codes,
             "scales": self.scales,
