@@ -1,4 +1,4 @@
-from .curvature import (
+from .probes import (
     compute_curvature as compute_curvature,
 )
 from .run import (
