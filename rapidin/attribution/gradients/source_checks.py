@@ -256,7 +256,13 @@ class BatchWatch:
         alone = disagreement(
             digests_of(fast, [sample], self._tensors, objective, token_weight), slow, self._precision
         )
-        return alone is None or found <= _BEYOND_ROUNDING * alone
+        if alone is not None and found > _BEYOND_ROUNDING * alone:
+            return False
+        logger.warning(
+            "%s: in low precision its gradient is largely rounding error, which --dtype float32 may cure",
+            _name(sample),
+        )
+        return True
 
 
 def digests_of(
@@ -274,9 +280,7 @@ def digests_of(
 
 def _reason(samples: Sequence[TokenSample], position: int, found: float) -> str:
     """Say what is wrong with the gradient of a batch's sample, and what to do."""
-    sample = samples[position]
-    id = getattr(sample, "id", None)
-    name = f"sample {id!r}" if isinstance(id, str) else f"a sample of {len(sample.ids)} tokens"
+    name = _name(samples[position])
     if len(samples) == 1:
         return (
             f"{name}: its gradient by hooks differs from plain autograd's, {found:.2g} times as much as rounding "
@@ -287,6 +291,12 @@ def _reason(samples: Sequence[TokenSample], position: int, found: float) -> str:
         "explains, because the model computes long batches in another way; give --tokens-per-batch 1, so that "
         "every sample is computed alone"
     )
+
+
+def _name(sample: TokenSample) -> str:
+    """Name a sample in a message."""
+    id = getattr(sample, "id", None)
+    return f"sample {id!r}" if isinstance(id, str) else f"a sample of {len(sample.ids)} tokens"
 
 
 def _vocabulary(model: nn.Module) -> int:

@@ -1,5 +1,6 @@
 """A model that computes long batches in another way ends with an error, not with wrong gradients."""
 
+import logging
 from collections.abc import Sequence
 
 import pytest
@@ -107,6 +108,19 @@ def test_a_single_sample_that_is_wrong_is_an_error_too() -> None:
         engine.accumulate([tokens(20, "one")], lambda b: Dense(b, sizes), "loss")
         with pytest.raises(ModelError, match=r"sample 'other': its gradient by hooks differs .* report it"):
             engine.accumulate([tokens(60, "other")], lambda b: Dense(b, sizes), "loss")
+
+
+def test_in_low_precision_a_sample_that_disagrees_alone_is_rounding(caplog: pytest.LogCaptureFixture) -> None:
+    """It is computed, with a warning, because no other way gives a better gradient."""
+    model = tiny.make("llama-untied").bfloat16()
+    sizes = sizes_of(model)
+    with (
+        GradientEngine(model, traced(model), fast=DoubledIfLong) as engine,
+        caplog.at_level(logging.WARNING, "rapidin"),
+    ):
+        engine.accumulate([tokens(60, "other")], lambda b: Dense(b, sizes), "loss")
+    (warning,) = caplog.messages
+    assert "sample 'other': in low precision its gradient is largely rounding error" in warning
 
 
 def test_few_batches_are_compared() -> None:
