@@ -10,6 +10,7 @@ catalog       everything that SQLite knows: samples, metadata, segments, derived
 scan          exact search
 derived       data made from the samples and kept beside them, such as indexes
 maintenance   what a store holds, checks, garbage, compaction
+vector_source what a search asks, whether of a snapshot or of other machines
 store         `Store`, with its `Snapshot` for reading and its `StoreWriter`
 transfer      export, import and recoding of whole stores
 """
