@@ -24,7 +24,7 @@ from rapidin.errors import (
     StoreMismatchError,
 )
 from rapidin.records.hits import SearchResult
-from rapidin.search.closing import Gate
+from rapidin.search.closing_latch import ClosingLatch
 from rapidin.storage.scan import CpuScan
 from tests import worlds
 from tests.storage.half_sources import merged_source
@@ -335,7 +335,7 @@ def test_a_store_that_was_given_stays_open(store: Path) -> None:
 
 
 def test_only_the_first_to_close_a_gate_cleans_up() -> None:
-    gate = Gate("the gate")
+    gate = ClosingLatch("the gate")
     with gate.inside(), gate.inside(), pytest.raises(ClosedError, match="the gate cannot be closed"):
         gate.close()
     assert not gate.closed
@@ -410,7 +410,7 @@ def test_a_cancelled_task_leaves_the_searcher_usable(store: Path) -> None:
             found = await asyncio.gather(*others, return_exceptions=True)
             assert isinstance(found[9], asyncio.CancelledError)
             assert all(isinstance(one, SearchResult) for one in found[:9])
-            with pytest.raises(SettingError, match="k is 0"):
+            with pytest.raises(SettingError, match="-k 0 cannot be used"):
                 await searcher.asearch("A", "B", k=0)
             assert (await searcher.asearch("A", "B", k=1)).proponents
 
