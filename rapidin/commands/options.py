@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
+from rapidin.commands.search_flags import REPEATED
+from rapidin.settings import SEARCH_OPTIONS
+
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Directory of the store.")]
 Where = Annotated[
     list[str] | None,
     typer.Option(
         metavar="EXPR",
-        help="Take only samples that meet this filter, for example 'source=gsm8k', 'tokens<100' or "
-        "'poisoned=true'. Operators: = != < <= > >=, ~ (matches a regular expression) and !~. Fields: those of "
-        "the data, and id, prompt, response, text, file, row, tokens, targets, truncated, segment. Repeat it to "
-        "combine filters.",
+        help=f"{SEARCH_OPTIONS['where'].flag.help} {REPEATED}",
     ),
 ]
 TokensPerBatch = Annotated[

@@ -1,4 +1,4 @@
-"""The command that searches."""
+"""``rapidin search``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from rapidin.commands.heavy_imports import importing
-from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode, Where
+from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode
 from rapidin.commands.output import counting, output, progress, stderr, when_interrupted
+from rapidin.commands.search_flags import with_search_flags
 from rapidin.errors import SettingError
-from rapidin.settings import RERANKED_PER_RESULT, IndexChoice
+from rapidin.settings import RERANKED_PER_RESULT, SearchOptions
 
 SearchDevice = Annotated[
     str,
@@ -24,7 +25,15 @@ SearchDevice = Annotated[
 ]
 
 
+NOT_ON_THE_COMMAND_LINE = {"matrices": "the report shows them, so --report asks for them"}
+"""Options of a search that the command does not have, each with the reason."""
+
+
 @when_interrupted("nothing was changed, and the same command starts again")
+@with_search_flags(
+    without=NOT_ON_THE_COMMAND_LINE,
+    unless_given={"rerank": "Unless given, three times -k, but 0 with --queries and without --report."},
+)
 def search(
     store: StorePath,
     prompt: Annotated[
@@ -41,62 +50,25 @@ def search(
         Path | None,
         typer.Option(metavar="FILE", help="Rows of the shapes that ingest takes; the response may be absent."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Samples wanted at each end.")] = 10,
-    opponents: Annotated[bool, typer.Option("--opponents", help="Find the most negative influences too.")] = False,
-    where: Where = None,
-    rerank: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Compute the exact influence of the N best at each end, order them by it, and tell which of "
-            "their words it comes from; each takes about three training steps' time. 0: only the stored "
-            "estimates, which is quickest. Unless given, three times -k, but 0 with --queries.",
-        ),
-    ] = None,
-    by_token: Annotated[
-        bool,
-        typer.Option("--by-token", help="Find what every token of the generation goes back to by itself, too."),
-    ] = False,
-    span: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TEXT",
-            help="Ask only about this part of the generation, for example a wrong word; every place where it "
-            "stands counts. Repeat for several parts.",
-        ),
-    ] = None,
+    *,
     report: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write an HTML page to look at: words of the generation, the samples behind each, their words "
-            "shaded by influence. It needs nothing else and may be sent to others. Includes --by-token.",
+            help="Write an HTML page that shows the words of the generation, the samples behind each, and their "
+            "words shaded by influence. It is one file, which you can send to others. It includes --by-token.",
         ),
     ] = None,
-    index: Annotated[
-        IndexChoice,
-        typer.Option(
-            help="exact: compare with every vector. ivf, rabitq: that index, which 'rapidin index' builds. auto: "
-            "an index where the store has one that saves time and finds enough, else exact. With --where every "
-            "search is exact."
-        ),
-    ] = "auto",
-    exact: Annotated[bool, typer.Option("--exact", help="The same as --index exact.")] = False,
-    nprobe: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Lists that index ivf reads, instead of its own number; more find more and take longer.",
-        ),
-    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare with every vector, as --index exact does.")
+    ] = False,
     model: Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")] = None,
     adapter: Annotated[str | None, typer.Option(help="Where the adapter is now, if it moved.")] = None,
     device: SearchDevice = "auto",
     tokens_per_batch: TokensPerBatch = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer that the model may write.")] = 256,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
+    **options: Any,
 ) -> None:
     """Find the training samples that made the model say something.
 
@@ -109,9 +81,9 @@ def search(
         raise SettingError("give either --prompt or --queries")
     if generation is not None and prompt is None:
         raise SettingError("--generation goes with --prompt; in a file of queries it is a field of each row")
-    if exact and index not in ("auto", "exact"):
-        raise SettingError(f"--exact and --index {index} contradict each other: give one of them")
-    if exact and nprobe is not None:
+    if exact and options["index"] not in ("auto", "exact"):
+        raise SettingError(f"--exact and --index {options['index']} contradict each other: give one of them")
+    if exact and options["nprobe"] is not None:
         raise SettingError("--nprobe is of --index ivf: leave out --nprobe or --exact")
     from rapidin.storage import Store
 
@@ -121,31 +93,23 @@ def search(
         raise SettingError(
             f"--report {report} is a directory: give the name of a file, such as {report}/report.html"
         )
-    if rerank is None:
-        rerank = 0 if queries is not None and report is None else RERANKED_PER_RESULT * k
-    options: dict[str, Any] = {
-        "k": k,
-        "opponents": opponents,
-        "where": where or [],
-        "max_new_tokens": max_new_tokens,
-        "index": "exact" if exact else index,
-        "nprobe": nprobe,
-        "rerank": rerank,
-        "by_token": by_token or report is not None,
-        "spans": span or [],
-        "matrices": report is not None and rerank > 0,
-    }
+    if exact:
+        options["index"] = "exact"
+    if options["rerank"] is None:
+        alone = queries is None or report is not None
+        options["rerank"] = RERANKED_PER_RESULT * options["k"] if alone else 0
+    by_token = options["by_token"]
+    if report is not None:
+        options |= {"by_token": True, "matrices": options["rerank"] > 0}
+    wanted = SearchOptions(**options)
     with ExitStack() as stack:
         opened = stack.enter_context(Store.open(store))
-        # What the store cannot do is told before the model, or anything that is large, is loaded.
-        with opened.snapshot() as snapshot:
-            snapshot.count(where or [])
-            snapshot.chosen_index(options["index"], where or [], nprobe)
+        with opened.snapshot() as snapshot:  # errors about the store come before the model is loaded
+            snapshot.count(wanted.where)
+            snapshot.chosen_index(wanted.index, wanted.where, wanted.nprobe)
         with importing():
             from rapidin.commands.views.search_view import search_view
             from rapidin.search import Searcher
-            from rapidin.settings import SearchOptions
-        SearchOptions(**options)  # tells what is wrong with it before the model is loaded
         searcher = stack.enter_context(
             Searcher(
                 opened,
@@ -159,10 +123,10 @@ def search(
         results = []
         if prompt is not None:
             with progress("searching") as tell:
-                found = iter([searcher.search(prompt, generation, on_progress=tell, **options)])
+                found = iter([searcher.search(prompt, generation, options=wanted, on_progress=tell)])
         else:
             count = stack.enter_context(counting("queries answered"))
-            found = searcher.search_file(str(queries), on_progress=count, **options)
+            found = searcher.search_file(str(queries), options=wanted, on_progress=count)
         for result in found:
             view = result if by_token else replace(result, by_token=())  # a report shows them better
             output(result, search_view(view), as_json, one_line=True)

@@ -10,13 +10,14 @@ Needs ``rapidin[langchain]``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 from rapidin.errors import SettingError
-from rapidin.integrations.retrieval import QueryIs, ends, fields_of, missing, options_of, question
+from rapidin.integrations.retrieval import QueryIs, ends, fields_of, missing, question, retriever_options
 from rapidin.records import SearchResult
 from rapidin.search import Searcher
+from rapidin.settings import SearchKeywords, SearchOptions
 
 try:
     from langchain_core.callbacks import (
@@ -43,27 +44,49 @@ class RapidinRetriever(BaseRetriever):
     Documents have the sample's id, its text as content, and as metadata `retrieval.fields_of`:
     signed ``score``, ``estimate`` and ``exact``, ``rank``, ``prompt``, ``response``, and the row's own fields.
 
+    Args:
+        searcher: an open searcher; the caller closes it.
+        query_is: what a query is, ``prompt`` or ``generation``.
+        generation: what the model said, if the query is a prompt; None: the model answers now.
+        prompt: what the model was asked, if the query is a generation; None: nothing, the generation stands by
+            itself.
+        options: options of every search; None: the defaults.
+        langchain: what LangChain's own retrievers take: ``name``, ``tags`` and ``metadata`` of the runs.
+        changes: options by name, such as ``k=5``, in place of those of `options`, see `rapidin.SearchOptions`; all
+            but those of `retrieval.NOT_FOR_RETRIEVERS`.
+
+    Raises:
+        SettingError: an option cannot be used.
+
     Attributes:
-        searcher: an open one; closing it is the caller's.
-        k: samples wanted at each end.
-        query_is: ``prompt``, or ``generation``.
-        generation: what the model said, where the query is a prompt; None: the model answers now.
-        prompt: what it was asked, where the query is a generation; None: nothing, the generation stands by itself.
-        opponents: whether the most negative influences follow the proponents.
-        where: filter expressions that a sample must all meet.
-        rerank: of so many samples at each end the exact influence is computed, which orders them; 0: none.
-        max_new_tokens: longest answer that the model may write.
+        options: options of every search.
     """
 
     searcher: Searcher
-    k: int = 10
     query_is: QueryIs = "prompt"
     generation: str | None = None
     prompt: str | None = None
-    opponents: bool = False
-    where: Sequence[str] = ()
-    rerank: int = 0
-    max_new_tokens: int = 256
+    options: SearchOptions
+
+    def __init__(
+        self,
+        *,
+        searcher: Searcher,
+        query_is: QueryIs = "prompt",
+        generation: str | None = None,
+        prompt: str | None = None,
+        options: SearchOptions | None = None,
+        langchain: Mapping[str, Any] | None = None,
+        **changes: Unpack[SearchKeywords],
+    ) -> None:
+        super().__init__(
+            searcher=searcher,
+            query_is=query_is,
+            generation=generation,
+            prompt=prompt,
+            options=retriever_options(options, changes),
+            **langchain or {},
+        )
 
     def _get_relevant_documents(
         self,
@@ -73,7 +96,7 @@ class RapidinRetriever(BaseRetriever):
         **changes: Any,
     ) -> list[Document]:
         prompt, generation, options = self._asked(query, changes)
-        return _documents(self.searcher.search(prompt, generation, **options))
+        return _documents(self.searcher.search(prompt, generation, options=options))
 
     async def _aget_relevant_documents(
         self,
@@ -83,17 +106,12 @@ class RapidinRetriever(BaseRetriever):
         **changes: Any,
     ) -> list[Document]:
         prompt, generation, options = self._asked(query, changes)
-        return _documents(await self.searcher.asearch(prompt, generation, **options))
+        return _documents(await self.searcher.asearch(prompt, generation, options=options))
 
-    def _asked(self, query: str, changes: dict[str, Any]) -> tuple[str | None, str | None, Any]:
-        """Prompt, generation and options of a call."""
-        names = ("k", "query_is", "generation", "prompt", "opponents", "where", "rerank", "max_new_tokens")
-        unknown = changes.keys() - set(names)
-        if unknown:
-            raise SettingError(f"a retriever's call takes no {min(unknown)!r}: give some of {', '.join(names)}")
-        given = {name: changes.get(name, getattr(self, name)) for name in names}
-        asked = question(query, given.pop("query_is"), given.pop("prompt"), given.pop("generation"))
-        return *asked, options_of(**given)
+    def _asked(self, query: str, changes: dict[str, Any]) -> tuple[str | None, str | None, SearchOptions]:
+        """Return the prompt, the generation and the options of a call."""
+        given = {name: changes.pop(name, getattr(self, name)) for name in ("query_is", "prompt", "generation")}
+        return *question(query, **given), retriever_options(self.options, changes)
 
 
 class WithProponents(RunnableSerializable[dict[str, Any], dict[str, Any]]):

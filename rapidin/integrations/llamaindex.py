@@ -9,13 +9,13 @@ Needs ``rapidin[llamaindex]``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Unpack
 
-from rapidin.integrations.retrieval import QueryIs, ends, fields_of, missing, options_of, question
+from rapidin.integrations.retrieval import QueryIs, ends, fields_of, missing, question, retriever_options
 from rapidin.records import SearchResult
 from rapidin.search import Searcher
+from rapidin.settings import SearchKeywords, SearchOptions
 
 try:
     from llama_index.core.callbacks import CallbackManager
@@ -25,85 +25,85 @@ except ImportError as error:
     raise missing("llama-index-core", "llamaindex") from error
 
 
-@dataclass
+@dataclass(init=False)
 class RapidinQuery(QueryBundle):
-    """A query that says more than its text; what is None is the retriever's.
+    """A query that says more than its text.
 
-    Attributes:
-        query_str: the text, see `query_is` of the retriever.
-        generation: what the model said, where the text is a prompt.
-        prompt: what it was asked, where the text is a generation.
-        query_is: what the text is.
-        k: samples wanted at each end.
-        where: filter expressions that a sample must all meet.
+    Args:
+        query_str: the text; `query_is` says what it is.
+        generation: what the model said, if the text is a prompt.
+        prompt: what the model was asked, if the text is a generation.
+        query_is: what the text is; None: the retriever says it.
+        changes: options by name, such as ``k=5``, in place of those of the retriever.
     """
 
     generation: str | None = None
     prompt: str | None = None
     query_is: QueryIs | None = None
-    k: int | None = None
-    where: Sequence[str] | None = None
+    changes: SearchKeywords = field(default_factory=SearchKeywords)
+
+    def __init__(
+        self,
+        query_str: str,
+        *,
+        generation: str | None = None,
+        prompt: str | None = None,
+        query_is: QueryIs | None = None,
+        **changes: Unpack[SearchKeywords],
+    ) -> None:
+        super().__init__(query_str)
+        self.generation, self.prompt, self.query_is, self.changes = generation, prompt, query_is, changes
 
 
 class RapidinRetriever(BaseRetriever):
-    """Retrieves the training samples behind what a model says; async all the way.
+    """Retrieves the training samples behind what a model says; asynchronous calls never block the event loop.
 
-    A node has the sample's id and text; its score is the signed influence, the exact one where it was computed.
-    Its metadata are those of `retrieval.fields_of`, none of which is shown to a language model
-    or an embedding.
+    A node has the sample's id and text; its score is the signed influence, the exact one if it was computed. Its
+    metadata are those of `retrieval.fields_of`, none of which is shown to a language model or an embedding.
 
     Args:
-        searcher: an open one; closing it is the caller's.
-        k: samples wanted at each end.
+        searcher: an open searcher; the caller closes it.
         query_is: what a query's text is, ``prompt`` or ``generation``.
-        opponents: whether the most negative influences follow the proponents.
-        where: filter expressions that a sample must all meet.
-        rerank: of so many samples at each end the exact influence is computed, which orders them; 0: none.
-        max_new_tokens: longest answer that the model may write, where none is given.
+        options: options of every search; None: the defaults.
         callback_manager: LlamaIndex's.
         verbose: LlamaIndex's.
+        changes: options by name, such as ``k=5``, in place of those of `options`, see `rapidin.SearchOptions`; all
+            but those of `retrieval.NOT_FOR_RETRIEVERS`.
+
+    Raises:
+        SettingError: an option cannot be used.
     """
 
     def __init__(
         self,
         searcher: Searcher,
         *,
-        k: int = 10,
         query_is: QueryIs = "prompt",
-        opponents: bool = False,
-        where: Sequence[str] = (),
-        rerank: int = 0,
-        max_new_tokens: int = 256,
+        options: SearchOptions | None = None,
         callback_manager: CallbackManager | None = None,
         verbose: bool = False,
+        **changes: Unpack[SearchKeywords],
     ) -> None:
         super().__init__(callback_manager=callback_manager, verbose=verbose)
         self._searcher = searcher
         self._query_is = query_is
-        self._options: dict[str, Any] = {
-            "k": k,
-            "opponents": opponents,
-            "where": where,
-            "rerank": rerank,
-            "max_new_tokens": max_new_tokens,
-        }
+        self._options = retriever_options(options, changes)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         prompt, generation, options = self._asked(query_bundle)
-        return _nodes(self._searcher.search(prompt, generation, **options))
+        return _nodes(self._searcher.search(prompt, generation, options=options))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         prompt, generation, options = self._asked(query_bundle)
-        return _nodes(await self._searcher.asearch(prompt, generation, **options))
+        return _nodes(await self._searcher.asearch(prompt, generation, options=options))
 
-    def _asked(self, query: QueryBundle) -> tuple[str | None, str | None, Any]:
-        """Prompt, generation and options of a query."""
+    def _asked(self, query: QueryBundle) -> tuple[str | None, str | None, SearchOptions]:
+        """Return the prompt, the generation and the options of a query."""
         if not isinstance(query, RapidinQuery):
-            return *question(query.query_str, self._query_is, None, None), options_of(**self._options)
-        changes = {"k": query.k, "where": query.where}
-        given = self._options | {name: value for name, value in changes.items() if value is not None}
+            return *question(query.query_str, self._query_is, None, None), self._options
         query_is = query.query_is or self._query_is
-        return *question(query.query_str, query_is, query.prompt, query.generation), options_of(**given)
+        asked = question(query.query_str, query_is, query.prompt, query.generation)
+        return *asked, retriever_options(self._options, query.changes)
 
 
 def _nodes(result: SearchResult) -> list[NodeWithScore]:

@@ -1,7 +1,7 @@
-"""A store for agents: an MCP server (Model Context Protocol) with three tools that only read.
+"""A server of a store for agents, over MCP (Model Context Protocol), with three tools that only read.
 
-It answers as soon as the store is open; the model is loaded in the background, and the first search waits for it.
-On stdout there is nothing but the protocol: the SDK keeps the descriptor for itself while it serves.
+The server answers as soon as the store is open; the model is loaded in the background, and the first search waits
+for it. Nothing but the protocol is written to stdout, because the SDK keeps the descriptor for itself.
 
 Needs ``rapidin[mcp]``.
 """
@@ -9,9 +9,10 @@ Needs ``rapidin[mcp]``.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,7 @@ from pydantic import Field
 from rapidin.errors import RapidinError
 from rapidin.integrations.retrieval import missing
 from rapidin.records import Hit, to_json
-from rapidin.settings import RERANKED_PER_RESULT
+from rapidin.settings import RERANKED_PER_RESULT, SearchOptions, json_options
 from rapidin.storage import Store, check_bounded
 from rapidin.support import shortened
 
@@ -38,10 +39,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_CHARACTERS = 100_000
-"""Of a prompt or generation; far more than any model takes."""
-MOST_RESULTS = 100
+"""Longest prompt or generation in characters; it is far more than any model takes."""
+NOT_FOR_AGENTS = {
+    "rerank": "the argument `explain` chooses it",
+    "by_token": "the answer would fill an agent's context",
+    "matrices": "the answer would fill an agent's context",
+    "index": "an agent cannot judge which index is good enough",
+    "nprobe": "an agent cannot judge which index is good enough",
+}
+"""Options of a search that the tool does not have, each with the reason."""
+MOST = {"k": 100, "max_new_tokens": 1_024}
+"""Largest numbers that an agent may give, by the names of options."""
+UNLESS_GIVEN = {"k": 5}
 SHOWN_CHARACTERS = 2_000
-"""Of a found sample's prompt, response and each field; an agent reads all it is given."""
+"""Number of characters shown of a sample's prompt, response and each field, because an agent reads all of them."""
 SHOWN_WORDS = 10
 
 INSTRUCTIONS = """\
@@ -57,26 +68,17 @@ Prompt = Annotated[
 Generation = Annotated[
     Text | None, Field(description="What the model answered. Omit it to let the model answer now.")
 ]
-Count = Annotated[int, Field(ge=1, le=MOST_RESULTS, description="Samples wanted at each end.")]
-Opponents = Annotated[bool, Field(description="Also find the samples that made the answer less likely.")]
-Filters = Annotated[
-    list[Annotated[str, Field(max_length=1_000)]] | None,
-    Field(
-        max_length=20,
-        description="Only samples that meet all of these, such as 'source=web', 'tokens<100' or 'response~word'.",
-    ),
-]
 Explain = Annotated[
     bool, Field(description="Compute exact scores and the strongest words of each sample; takes much longer.")
 ]
-NewTokens = Annotated[int, Field(ge=1, le=1_024, description="Longest answer that the model may write.")]
 SampleId = Annotated[
-    str, Field(min_length=1, max_length=1_000, description="As find_influential_samples gives it.")
+    str,
+    Field(min_length=1, max_length=1_000, description="Id of a sample, as find_influential_samples returns it."),
 ]
 
 
 class _Model:
-    """The searcher of a server, loaded once, in a thread."""
+    """The searcher of a server; it is loaded once, in a thread."""
 
     def __init__(self, store: Store, arguments: dict[str, Any]) -> None:
         self._store = store
@@ -84,17 +86,17 @@ class _Model:
         self._loading: asyncio.Task[Searcher] | None = None
 
     def start(self) -> asyncio.Task[Searcher]:
-        """Begin to load, unless that was done; what has failed is tried again."""
+        """Begin to load the model, unless it is loaded; an attempt that failed is repeated."""
         if self._loading is None or (self._loading.done() and self._loading.exception() is not None):
             self._loading = asyncio.create_task(asyncio.to_thread(self._load))
         return self._loading
 
     async def searcher(self) -> Searcher:
-        """The searcher, once it is there."""
-        return await asyncio.shield(self.start())  # who gives up waiting does not stop it for the others
+        """Wait for the searcher."""
+        return await asyncio.shield(self.start())  # a client that stops waiting does not stop it for the others
 
     async def close(self) -> None:
-        """Wait for what runs, and let go of the model."""
+        """Wait until the model is loaded, and let go of it."""
         if self._loading is not None:
             (loaded,) = await asyncio.gather(self._loading, return_exceptions=True)
             if not isinstance(loaded, BaseException):
@@ -109,12 +111,12 @@ class _Model:
 
 
 def make_server(store: Store, *, regular_expressions: bool = False, **arguments: Any) -> MCPServer[None]:
-    """A server of an open store.
+    """Make a server of an open store.
 
     Args:
-        store: closed by the caller, after the server has ended.
+        store: an open store; the caller closes it after the server has ended.
         regular_expressions: whether filters may hold any regular expression, also one that never ends.
-        arguments: of `rapidin.Searcher`, how to load the model.
+        arguments: arguments of `rapidin.Searcher`, which say how the model is loaded.
     """
     model = _Model(store, arguments)
 
@@ -126,14 +128,9 @@ def make_server(store: Store, *, regular_expressions: bool = False, **arguments:
         finally:
             await model.close()
 
+    @_with_search_options
     async def find_influential_samples(
-        prompt: Prompt = None,
-        generation: Generation = None,
-        k: Count = 5,
-        opponents: Opponents = False,
-        where: Filters = None,
-        explain: Explain = False,
-        max_new_tokens: NewTokens = 256,
+        prompt: Prompt = None, generation: Generation = None, explain: Explain = False, **given: Any
     ) -> dict[str, Any]:
         """Find the training samples behind what the fine-tuned model says to a prompt.
 
@@ -141,18 +138,11 @@ def make_server(store: Store, *, regular_expressions: bool = False, **arguments:
         ordered by signed influence; long texts are cut, get_sample shows all of them.
         """
         with _tool_errors():
-            for expression in () if regular_expressions else where or ():
+            options = SearchOptions(**given, rerank=RERANKED_PER_RESULT * given["k"] if explain else 0)
+            for expression in () if regular_expressions else options.where:
                 check_bounded(expression)
             searcher = await model.searcher()
-            result = await searcher.asearch(
-                prompt,
-                generation,
-                k=k,
-                opponents=opponents,
-                where=where or [],
-                rerank=RERANKED_PER_RESULT * k if explain else 0,
-                max_new_tokens=max_new_tokens,
-            )
+            result = await searcher.asearch(prompt, generation, options=options)
         query = to_json(result.query)
         query["prompt"], query["generation"] = _cut(query["prompt"]), _cut(query["generation"])
         return {
@@ -189,9 +179,9 @@ def serve_stdio(store: Path, *, regular_expressions: bool = False, **arguments: 
     """Serve a store on stdin and stdout until stdin ends.
 
     Args:
-        store: its path.
-        regular_expressions: as of `make_server`.
-        arguments: of `rapidin.Searcher`.
+        store: path of the store.
+        regular_expressions: whether filters may hold any regular expression, also one that never ends.
+        arguments: arguments of `rapidin.Searcher`, which say how the model is loaded.
 
     Raises:
         StoreError: the store cannot be opened.
@@ -200,9 +190,27 @@ def serve_stdio(store: Path, *, regular_expressions: bool = False, **arguments: 
         make_server(opened, regular_expressions=regular_expressions, **arguments).run("stdio")
 
 
+def _with_search_options(tool: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a tool so that each option of a search is one of its arguments, in place of ``**given``."""
+    signature = inspect.signature(tool, eval_str=True)
+    own = [
+        parameter
+        for parameter in signature.parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in json_options(
+            without=NOT_FOR_AGENTS, most=MOST, unless_given=UNLESS_GIVEN
+        ).items()
+    ]
+    tool.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    return tool
+
+
 @contextmanager
 def _tool_errors() -> Iterator[None]:
-    """Tell the agent what is wrong, in the words of the command line."""
+    """Turn an error of rapidin into an error of the tool, with the same message."""
     try:
         yield
     except RapidinError as error:
@@ -237,7 +245,7 @@ def _cut(text: str) -> str:
 
 
 def _cut_value(value: Any) -> Any:
-    """A value of the metadata, or its JSON, cut, where that is long."""
+    """Return a value of the metadata; if it is long, return its JSON and cut it."""
     if isinstance(value, str):
         return _cut(value)
     text = json.dumps(value, ensure_ascii=False)

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
 from rapidin.errors import DependencyError, SettingError
 from rapidin.records import Hit, SearchResult
-
-if TYPE_CHECKING:  # the package loads torch, for which a server of the protocol does not wait
-    from rapidin.settings import Options
+from rapidin.settings import SEARCH_OPTIONS, SearchKeywords, SearchOptions, options_as_keywords, options_with
 
 QueryIs = Literal["prompt", "generation"]
 """What the text of a query is: what the model was asked, or what it said."""
 
 End = Literal["proponent", "opponent"]
 
+NOT_FOR_RETRIEVERS = {
+    "by_token": "a document stands for the whole generation",
+    "matrices": "a document has no place for them",
+}
+"""Options of a search that retrievers do not have, each with the reason."""
+
+RETRIEVER_OPTIONS = tuple(name for name in SEARCH_OPTIONS if name not in NOT_FOR_RETRIEVERS)
+
 
 def missing(package: str, extra: str) -> DependencyError:
-    """The error about a package of an extra that is not installed."""
+    """Make the error about a package of an extra that is not installed."""
     return DependencyError(f"rapidin.integrations needs {package}: pip install 'rapidin[{extra}]'")
 
 
 def question(
     query: str, query_is: QueryIs, prompt: str | None, generation: str | None
 ) -> tuple[str | None, str | None]:
-    """Prompt and generation that a query asks about.
+    """Return the prompt and the generation that a query asks about.
 
     Args:
-        query: the text that was given.
-        query_is: what it is.
-        prompt: of a query that is a generation, if it is known.
-        generation: of a query that is a prompt; None: the model writes it.
+        query: text that was given.
+        query_is: what the text is.
+        prompt: prompt of a query that is a generation, if it is known.
+        generation: generation of a query that is a prompt; None: the model writes it.
 
     Raises:
-        SettingError: what the query is was given a second time, or it is nothing that can be searched for.
+        SettingError: the text was given a second time under its own name, or `query_is` is unknown.
     """
     if query_is not in ("prompt", "generation"):
         raise SettingError(f"query_is {query_is!r} is unknown: choose 'prompt' or 'generation'")
@@ -47,25 +53,41 @@ def question(
     return prompt, query
 
 
-def options_of(k: int, rerank: int, where: str | Sequence[str], opponents: bool, max_new_tokens: int) -> Options:
-    """Options of a search; exact influences, if any, are computed of k samples at least."""
-    return {
-        "k": k,
-        "rerank": max(k, rerank) if rerank else 0,
-        "where": [where] if isinstance(where, str) else list(where),
-        "opponents": opponents,
-        "max_new_tokens": max_new_tokens,
-    }
+def retriever_options(options: SearchOptions | None, changes: Mapping[str, Any]) -> SearchOptions:
+    """Make the options of a retriever's search.
+
+    Exact influences, if any are wanted, are computed of at least k samples, because callers may change k for each
+    call.
+
+    Args:
+        options: options to start from; None: the defaults.
+        changes: options by name that take the place of those of `options`.
+
+    Raises:
+        SettingError: a name is unknown, a retriever cannot show what an option asks for, or an option cannot be
+            used.
+    """
+    unknown = sorted(changes.keys() - SEARCH_OPTIONS.keys())
+    if unknown:
+        raise SettingError(f"a retriever takes no {unknown[0]!r}: give some of {', '.join(RETRIEVER_OPTIONS)}")
+    values = {**options_as_keywords(options), **changes}
+    for name, reason in NOT_FOR_RETRIEVERS.items():
+        if values.get(name):
+            raise SettingError(f"a retriever cannot take {name}, because {reason}: call Searcher.search instead")
+    k, rerank = (values.get(name, SEARCH_OPTIONS[name].default) for name in ("k", "rerank"))
+    if isinstance(k, int) and isinstance(rerank, int) and 0 < rerank < k:
+        values["rerank"] = k
+    return options_with(None, cast("SearchKeywords", values))
 
 
 def ends(result: SearchResult) -> list[tuple[End, Hit]]:
-    """Proponents, then opponents, of a result."""
+    """Return the proponents of a result, then its opponents."""
     proponents: list[tuple[End, Hit]] = [("proponent", hit) for hit in result.proponents]
     return [*proponents, *(("opponent", hit) for hit in result.opponents)]
 
 
 def fields_of(end: End, hit: Hit, result: SearchResult) -> dict[str, Any]:
-    """A hit as flat metadata.
+    """Return a hit as flat metadata.
 
     Returns:
         ``id``, ``end``, ``rank``, ``score``, ``estimate`` and ``exact`` (signed; None: not computed), ``prompt``

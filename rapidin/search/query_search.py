@@ -11,7 +11,7 @@ from rapidin.model import StoreModel
 from rapidin.records import SearchResult, TokenResult
 from rapidin.search.explaining import SearchExplainer, Tell, generation_tokens
 from rapidin.settings import SearchOptions
-from rapidin.storage import Found, Scan, Snapshot, Store
+from rapidin.storage import Found, OpenSource, VectorSource
 from rapidin.text import EncodedSample, TextSample
 
 
@@ -19,36 +19,34 @@ class QuerySearch:
     """Searches with one model in one store; serves several threads, which take turns at the model only.
 
     Args:
-        store: is searched.
-        model: of the store.
-        scan: scan that compares vectors where a search is exact.
+        open_source: function that opens the newest state of the store's samples and vectors.
+        model: model of the store.
     """
 
-    def __init__(self, store: Store, model: StoreModel, scan: Scan) -> None:
-        self._store = store
+    def __init__(self, open_source: OpenSource, model: StoreModel) -> None:
+        self._open_source = open_source
         self._model = model
-        self._scan = scan
         self._explainer = SearchExplainer(model)
 
     def results(
         self, samples: Sequence[TextSample], options: SearchOptions, tell: Tell | None
     ) -> Iterator[SearchResult]:
-        """Search for some queries together; nothing but memory is held between two results.
+        """Search for some queries together; between two results only memory is held, and no source is open.
 
         Args:
-            samples: the queries.
-            options: of all of them.
-            tell: told of progress.
+            samples: queries.
+            options: options of all queries.
+            tell: function that is told of progress, or None.
 
         Raises:
-            RapidinError: one of its kinds.
+            RapidinError: one of its kinds, see `rapidin.errors`.
         """
         prepared = [self._model.prepared(sample, options.max_new_tokens, options.spans) for sample in samples]
         vectors = self._model.vectors([encoded for _, encoded in prepared])
-        with self._store.snapshot(self._scan) as snapshot:
-            found = _ends(snapshot, vectors, options, options.candidates)
+        with self._open_source() as source:
+            found = _ends(source, vectors, options, options.candidates)
             by_token = [
-                self._by_token(snapshot, encoded, options) if options.by_token else () for _, encoded in prepared
+                self._by_token(source, encoded, options) if options.by_token else () for _, encoded in prepared
             ]
         for (query, encoded), (best, worst), tokens in zip(
             prepared, zip(*found.ends, strict=True), by_token, strict=True
@@ -59,19 +57,19 @@ class QuerySearch:
             yield result
 
     def _by_token(
-        self, snapshot: Snapshot, query: EncodedSample, options: SearchOptions
+        self, source: VectorSource, query: EncodedSample, options: SearchOptions
     ) -> tuple[TokenResult, ...]:
-        """What every target token of a query goes back to, in one search for all of them."""
+        """Find the samples behind every target token of a query, in one search for all tokens."""
         vectors = self._model.token_vectors(query)
         tokens = generation_tokens(query, self._model.token_spans(query))
-        found = _ends(snapshot, vectors, options, options.k)
+        found = _ends(source, vectors, options, options.k)
         return tuple(
             TokenResult(token.token, token.start, token.end, tuple(best), tuple(worst))
             for token, (best, worst) in zip(tokens, zip(*found.ends, strict=True), strict=True)
         )
 
 
-def _ends(snapshot: Snapshot, vectors: NDArray[np.float32], options: SearchOptions, k: int) -> Found:
-    """The k proponents, and opponents where they are wanted, of every query."""
-    search = snapshot.search_ends if options.opponents else snapshot.search
+def _ends(source: VectorSource, vectors: NDArray[np.float32], options: SearchOptions, k: int) -> Found:
+    """Find the k proponents, and opponents if they are wanted, of every query."""
+    search = source.search_ends if options.opponents else source.search
     return search(vectors, k, options.where, index=options.index, nprobe=options.nprobe)

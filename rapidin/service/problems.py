@@ -27,6 +27,7 @@ from rapidin.errors import (
     StoreMismatchError,
     StoreSpaceError,
 )
+from rapidin.settings import SEARCH_OPTIONS
 from rapidin.support import one_line
 
 logger = logging.getLogger("rapidin.service")
@@ -62,8 +63,11 @@ CLIENT_GONE = 499
 _UNUSABLE = (SettingError, RowError, GradientError, NoIndexError, StoreMismatchError)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _LONGEST_MESSAGE = 1_000
-# Of the command line that are fields of a request by the same names.
-_FLAGS = re.compile(r"--(prompt|generation|where|by-token|rerank|index|nprobe|max-new-tokens)\b")
+_FIELDS = {"--prompt": "prompt", "--generation": "generation"} | {
+    option.flag.name: name for name, option in SEARCH_OPTIONS.items()
+}
+"""Names of a request's fields, by the names of the command line's options."""
+_FLAGS = re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, _FIELDS)) + r")(?![\w-])")
 
 
 class Problem(Exception):
@@ -72,7 +76,7 @@ class Problem(Exception):
     Args:
         status: one of `STATUSES`.
         message: what is wrong and what to do.
-        headers: to send with it.
+        headers: headers to send with the answer.
     """
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
@@ -171,8 +175,8 @@ def _of_validation(error: RequestValidationError) -> Problem:
 
 def _as_field(message: str) -> str:
     """An error that speaks of a flag of the command line, in terms of a request's fields."""
-    message = message.replace("--span ", "spans ").replace("with --exact", "with index exact")
-    return _FLAGS.sub(lambda flag: flag[1].replace("-", "_"), message)
+    message = message.replace("with --exact", "with index exact")
+    return _FLAGS.sub(lambda flag: _FIELDS[flag[1]], message)
 
 
 def _clipped(message: str) -> str:

@@ -16,7 +16,6 @@ from rapidin.service.problems import Problem
 from rapidin.service.requests import SearchRequest, options_of
 from rapidin.service.service_settings import ServiceSettings
 from rapidin.service.work import Stopped, WorkQueue
-from rapidin.settings import SearchOptions
 from rapidin.storage import Store
 
 if TYPE_CHECKING:
@@ -93,8 +92,8 @@ class Service:
         """
         searcher = self.check_ready()
         limits = self.settings.limits
+        # Options that cannot be used are refused here, before any waiting.
         options = options_of(asked, limits, self.settings.regular_expressions)
-        SearchOptions(**options)  # what is wrong with them is told before any waiting
         loop = asyncio.get_running_loop()
 
         def work(stop: threading.Event) -> SearchResult:
@@ -111,7 +110,7 @@ class Service:
                     "shorten them"
                 )
             on_progress("searching", 0, 1)
-            return searcher.search(asked.prompt, asked.generation, on_progress=on_progress, **options)
+            return searcher.search(asked.prompt, asked.generation, options=options, on_progress=on_progress)
 
         return await self.queue.run(work, limits.seconds)
 

@@ -15,10 +15,17 @@ from .choices import (
 from .flags import (
     Flag as Flag,
 )
+from .json_fields import (
+    json_options as json_options,
+)
 from .search_options import (
-    Options as Options,
+    SEARCH_OPTIONS as SEARCH_OPTIONS,
     Part as Part,
+    SearchKeywords as SearchKeywords,
+    SearchOption as SearchOption,
     SearchOptions as SearchOptions,
+    options_as_keywords as options_as_keywords,
+    options_with as options_with,
 )
 from .setting_table import (
     STORE_SETTINGS as STORE_SETTINGS,

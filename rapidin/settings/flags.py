@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """An option of ``rapidin ingest``.
+    """An option of ``rapidin ingest`` or ``rapidin search``.
 
     Attributes:
         name: name of the option, such as ``--projection-dim``.
@@ -15,6 +15,7 @@ class Flag:
         metavar: name of the value in the help; None for the name of its type.
         takes: type of the value that is typed; None if it is the field's own type.
         switches_off: whether the option takes no value and sets the field to False.
+        least: smallest number that an option of a search takes; None if it takes no number.
     """
 
     name: str
@@ -22,3 +23,4 @@ class Flag:
     metavar: str | None = None
     takes: type | None = None
     switches_off: bool = False
+    least: int | None = None

@@ -13,7 +13,6 @@ from .scan import (
     scan_on as scan_on,
 )
 from .snapshot import (
-    Found as Found,
     Snapshot as Snapshot,
 )
 from .store import (
@@ -29,4 +28,9 @@ from .transfer import (
     export_vectors as export_vectors,
     import_vectors as import_vectors,
     recode as recode,
+)
+from .vector_source import (
+    Found as Found,
+    OpenSource as OpenSource,
+    VectorSource as VectorSource,
 )

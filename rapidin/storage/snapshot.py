@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,55 +17,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreMismatchError
-from rapidin.records import Hit, Sample
+from rapidin.records import Sample
 from rapidin.storage.catalog import Database, compile_filters, hits_of, sample_of, tables
 from rapidin.storage.concurrency import ReadersLock
 from rapidin.storage.derived import EXACT, DerivedRecord, StoreFacts
-from rapidin.storage.scan import CpuScan, Scan, nothing
+from rapidin.storage.scan import Scan, nothing
 from rapidin.storage.store_files import DATABASE_NAME
 from rapidin.storage.store_state import NewestState
+from rapidin.storage.vector_source import Found
 from rapidin.storage.vectors import DecodedSamples, Rows, Segment, decoded_vectors
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The result of a search in a snapshot.
-
-    Attributes:
-        index: ``exact``, or the kind of the index that the search used.
-        largest: samples of largest scores for each query, best first; none if they were not wanted.
-        smallest: samples of smallest scores for each query, from the smallest up; none if they were not wanted.
-    """
-
-    index: str
-    largest: list[list[Hit]]
-    smallest: list[list[Hit]]
-
-    @property
-    def ends(self) -> tuple[list[list[Hit]], list[list[Hit]]]:
-        """`largest` and `smallest`."""
-        return self.largest, self.smallest
-
-
 class Snapshot:
-    """One state of a store; comes from `Store.snapshot`, serves several threads, and is a context manager.
+    """One state of a store, which is a `VectorSource`; it serves several threads.
+
+    `Store.snapshot` opens it. Use it in a ``with``, at whose end it is closed.
 
     Attributes:
         samples: number of live samples in it.
     """
 
-    def __init__(
-        self, path: Path, database: Database, dimension: int, states: NewestState, scan: Scan | None = None
-    ) -> None:
-        """Take the present state of the store in the directory `path`; without a `scan` the CPU compares vectors.
+    def __init__(self, path: Path, database: Database, states: NewestState, scan: Scan) -> None:
+        """Take the present state of the store in the directory `path`; `scan` compares vectors.
 
         Raises:
             StoreCorruptError: the database is damaged.
         """
         self._path = path
         self._database = database
-        self._dimension = dimension
-        self._scan = CpuScan() if scan is None else scan
+        self._scan = scan
         self._lock = threading.RLock()  # a session serves one thread at a time
         self._opened: dict[int, Segment] = {}
         self._segments = states.segments
@@ -80,6 +59,7 @@ class Snapshot:
             raise
         self._rows, self._indexes = state.rows, state.indexes
         self._derived, self._facts = state.derived, state.facts
+        self._dimension = state.facts.dimension
         self.samples = len(self._rows)
 
     def search(
@@ -91,19 +71,7 @@ class Snapshot:
         index: str = EXACT,
         nprobe: int | None = None,
     ) -> Found:
-        """Find the k samples of largest, or smallest, inner product with each query, the most extreme first.
-
-        Args:
-            queries: float32 [q, K].
-            k: samples wanted for each query; fewer come back where there are fewer.
-            where: filter expressions that a sample must all meet, see `filters`.
-            largest: False for the smallest scores, from the smallest up.
-            index: ``exact``, the kind of an index, or ``auto``: what serves best; see `chosen_index`.
-            nprobe: lists that index ``ivf`` reads, instead of its own number.
-
-        Returns:
-            The samples at the end that was asked for; equal scores are ordered by ascending id. An index may miss
-            some samples, but those that come back have their exact scores.
+        """Find the k samples at one end; see `VectorSource.search`, and `chosen_index` for ``auto``.
 
         Raises:
             SettingError: k is not positive, a query is not finite, no index is of that kind, or `nprobe` does not
@@ -123,10 +91,10 @@ class Snapshot:
         index: str = EXACT,
         nprobe: int | None = None,
     ) -> Found:
-        """Find both ends as `search` does, in one pass over the vectors.
+        """Find both ends in one pass over the vectors; see `VectorSource.search_ends`.
 
         Raises:
-            SettingError, FilterError, IndexNotFoundError, StoreMismatchError, StoreCorruptError: as `search`.
+            SettingError, IndexNotFoundError, FilterError, StoreMismatchError, StoreCorruptError: as `search`.
         """
         return self._found(queries, k, where, (True, True), index, nprobe)
 

@@ -86,7 +86,7 @@ def test_what_cannot_be_meant_is_refused(retriever: RapidinRetriever) -> None:
         ({"prompt": "Name"}, "leave out prompt"),
         ({"query_is": "both"}, "choose 'prompt' or 'generation'"),
         ({"top_k": 3}, "takes no 'top_k'"),
-        ({"k": 0}, "k is 0"),
+        ({"k": 0}, "-k 0 cannot be used"),
     ):
         with pytest.raises(SettingError, match=message):
             retriever.invoke("Name a colour.", **changes)

@@ -238,7 +238,7 @@ def test_without_layer_norm_scores_are_plain_inner_products(
 
 def test_impossible_requests(store: Path) -> None:
     with rapidin.Searcher(store) as searcher:
-        with pytest.raises(SettingError, match="k is 0"):
+        with pytest.raises(SettingError, match="-k 0 cannot be used"):
             searcher.search("Name a colour.", "It is red", k=0)
         with pytest.raises(RapidinError):
             searcher.search("Name a colour.", "")

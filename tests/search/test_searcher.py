@@ -24,8 +24,10 @@ from rapidin.errors import (
     StoreMismatchError,
 )
 from rapidin.records.hits import SearchResult
-from rapidin.search.closing import Gate
+from rapidin.search.closing_latch import ClosingLatch
+from rapidin.storage.scan import CpuScan
 from tests import worlds
+from tests.storage.half_sources import merged_source
 
 OPTIONS = {"k": 5, "opponents": True}
 
@@ -154,6 +156,46 @@ def test_more_readers_than_any_pool_of_connections_holds(store: Path) -> None:
         snapshots = [stack.enter_context(opened.snapshot()) for _ in range(40)]
         assert {snapshot.samples for snapshot in snapshots} == {40}
         assert opened.count() == 40
+
+
+# Sources of the nearest
+
+
+def test_a_search_over_two_halves_finds_what_one_over_the_whole_finds(store: Path, tmp_path: Path) -> None:
+    """Scores, hits of tokens and exact influences are equal to the last bit."""
+    options = {**OPTIONS, "by_token": True, "rerank": 12}
+    with contextlib.ExitStack() as stack:
+        halves = []
+        for number in range(2):
+            copy = shutil.copytree(store, tmp_path / str(number))
+            halves.append(stack.enter_context(rapidin.Store.open(copy)))
+            halves[-1].delete(where=[f"even={'true' if number else 'false'}"])
+        source = merged_source([half.snapshot for half in halves])
+        with rapidin.Searcher(store) as whole, rapidin.Searcher(store, source=source) as divided:
+            for where in ((), ("number<20",)):
+                one = whole.search("Name colour 3.", "It is red", where=where, **options)
+                other = divided.search("Name colour 3.", "It is red", where=where, **options)
+                assert other == one
+                assert {hit.metadata["even"] for hit in (*other.proponents, *other.opponents)} == {True, False}
+
+
+def test_a_searcher_compares_vectors_with_the_scan_that_it_is_given(store: Path) -> None:
+    class Counted(CpuScan):
+        calls = 0
+
+        def best(self, *arguments, **named):
+            self.calls += 1
+            return super().best(*arguments, **named)
+
+    scan = Counted()
+    with (
+        rapidin.Store.open(store) as opened,
+        rapidin.Searcher(opened) as plain,
+        rapidin.Searcher(opened, source=lambda: opened.snapshot(scan)) as counted,
+    ):
+        found = counted.search("Name colour 3.", "It is red", **OPTIONS)
+        assert scan.calls == 1
+        assert summary(found) == summary(plain.search("Name colour 3.", "It is red", **OPTIONS))
 
 
 # What others do to the store
@@ -293,7 +335,7 @@ def test_a_store_that_was_given_stays_open(store: Path) -> None:
 
 
 def test_only_the_first_to_close_a_gate_cleans_up() -> None:
-    gate = Gate("the gate")
+    gate = ClosingLatch("the gate")
     with gate.inside(), gate.inside(), pytest.raises(ClosedError, match="the gate cannot be closed"):
         gate.close()
     assert not gate.closed
@@ -368,7 +410,7 @@ def test_a_cancelled_task_leaves_the_searcher_usable(store: Path) -> None:
             found = await asyncio.gather(*others, return_exceptions=True)
             assert isinstance(found[9], asyncio.CancelledError)
             assert all(isinstance(one, SearchResult) for one in found[:9])
-            with pytest.raises(SettingError, match="k is 0"):
+            with pytest.raises(SettingError, match="-k 0 cannot be used"):
                 await searcher.asearch("A", "B", k=0)
             assert (await searcher.asearch("A", "B", k=1)).proponents
 

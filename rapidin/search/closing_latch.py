@@ -1,4 +1,4 @@
-"""Who closes a searcher waits for the searches under way; who comes later is refused."""
+"""A latch that waits for the searches under way when a searcher is closed, and refuses later ones."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from rapidin.errors import ClosedError
 
 
-class Gate:
-    """Counts who is inside; serves several threads.
+class ClosingLatch:
+    """Counts the calls that are inside, from several threads, until it is closed.
 
     Args:
-        what: is closed, for messages: a noun with its article.
+        what: name of what is closed, with its article, for messages.
     """
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._changed = threading.Condition()
-        self._inside: list[int] = []  # threads, each as often as it is inside
+        self._inside: list[int] = []  # identifiers of threads, each as often as it is inside
         self._closed = False
 
     @property
@@ -29,10 +29,10 @@ class Gate:
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """Be counted as long as the ``with`` lasts.
+        """Count the caller as inside as long as the ``with`` lasts.
 
         Raises:
-            ClosedError: the gate was closed.
+            ClosedError: the latch was closed.
         """
         thread = threading.get_ident()
         with self._changed:
@@ -50,10 +50,10 @@ class Gate:
         """Let nobody in any more, and wait until all are out.
 
         Returns:
-            Whether this call was the first; it alone is to clean up.
+            whether this call was the first one, which must clean up.
 
         Raises:
-            ClosedError: the caller itself is inside, and would wait for ever; nothing is closed.
+            ClosedError: the caller itself is inside, so it would wait for ever; nothing is closed.
         """
         with self._changed:
             if threading.get_ident() in self._inside:
