@@ -63,9 +63,9 @@ app.add_typer(experiments)
 def main() -> None:
     """Run the command line; exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a character shows another in its place
+        if isinstance(stream, TextIOWrapper):  # a terminal shows a substitute for a character that it lacks
             stream.reconfigure(errors="replace")
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
-    # Typer itself tells wrong usage and exits with 2, and with 130 when interrupted.
+    # Typer itself reports wrong usage and exits with 2, or with 130 if it is interrupted.
     app()

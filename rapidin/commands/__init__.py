@@ -1,1 +1,1 @@
-"""The commands of ``rapidin``, each in its own file; `views` says what their results look like."""
+"""The commands of ``rapidin``, each in its own file; `views` draws their results."""

@@ -1,4 +1,4 @@
-"""What all commands share: ``--version``, ``--debug``, logging, one-line errors, and exit codes."""
+"""The parts that all commands share: ``--version``, ``--debug``, logging, one-line errors, and exit codes."""
 
 from __future__ import annotations
 

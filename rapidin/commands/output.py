@@ -1,4 +1,4 @@
-"""How commands talk with people and programs: results on stdout; progress, questions and messages on stderr."""
+"""Input and output of commands: results on stdout; progress, questions and messages on stderr."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class _StrictJson:
             number.
 
         Raises:
-            ValueError: the text is no JSON; a JSONDecodeError if the syntax is wrong.
+            ValueError: the text is not JSON; a JSONDecodeError if the syntax is wrong.
         """
         self._refused = None
         try:
@@ -55,7 +55,7 @@ class _StrictJson:
 
 
 def _json_row(path: Path, number: int, value: Any, refused: str | None) -> Row | RowError:
-    """Make a row of a decoded value, or the error that says why it is no row."""
+    """Make a row of a decoded value, or the error that says why it is not a row."""
     if refused is not None:
         return RowError(path, number, f"holds the number {refused}, which JSON does not have; write null")
     if not isinstance(value, dict):

@@ -50,7 +50,7 @@ class DemoFigures:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What a demo found.
+    """The results of a demo.
 
     Attributes:
         figures: figures over all questions.
@@ -78,7 +78,7 @@ class DemoListener:
 
     @contextmanager
     def ingesting(self) -> Iterator[IngestListener | None]:
-        """The ingest runs inside; it tells the listener, if there is one, its progress."""
+        """Enclose the ingest; the context is a listener to its progress, or None."""
         yield None
 
     def ingested(self, report: IngestReport) -> None:

@@ -315,7 +315,7 @@ def evaluate_lds(
 
 
 class _ModelPlace(TypedDict):
-    """Where the model is and how it computes; see `evaluate_backdoor`."""
+    """The place of the model, and the way it computes; see `evaluate_backdoor`."""
 
     model: str | nn.Module | None
     tokenizer: Tokenizer | None

@@ -45,7 +45,7 @@ class WorkBlock:
 
     @property
     def names(self) -> str:
-        """Words for the samples in messages: how many there are, and the ids of all or of the first ones."""
+        """Words for the samples in messages: their number, and the ids of all or of the first ones."""
         ids = [repr(shortened(planned.sample.id, _LONGEST_ID)) for planned in self.samples]
         if len(ids) == 1:
             return f"sample {ids[0]}"

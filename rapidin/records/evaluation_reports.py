@@ -226,7 +226,7 @@ class OverlapAt:
 
 @dataclass(frozen=True, slots=True)
 class FidelityReport:
-    """How close stored scores are to scores of exact gradients.
+    """A comparison of stored scores with scores of exact gradients.
 
     Attributes:
         store: path of the store.
@@ -268,7 +268,7 @@ class FidelityReport:
 
 @dataclass(frozen=True, slots=True)
 class MethodLds:
-    """How well a method predicts retraining.
+    """The quality of a method's predictions of retraining.
 
     Attributes:
         name: name of the method.

@@ -135,7 +135,7 @@ class SearchResult:
         by_token: hits of every target token of the generation by itself; empty unless asked for.
         generation_tokens: target tokens of the generation, one for each row of `Hit.matrix`, with the sum of the
             shown proponents' influences on each; empty if they were not computed.
-        explained: how the influences of tokens were computed: ``forward mode``, ``central differences`` or
+        explained: method by which token influences were computed: ``forward mode``, ``central differences`` or
             ``one backward pass per token``, followed by ``along the query's RapidGrad`` if memory did not suffice
             for the gradient; None if they were not computed.
     """

@@ -34,7 +34,7 @@ class RowFailure:
         file: the data file, as the user named it.
         row: number of the row in its file, counted from 1.
         id: the sample's id; None if the row has none.
-        reason: what is wrong and what to do.
+        reason: message that says what is wrong and what to do.
     """
 
     file: str
@@ -50,7 +50,7 @@ class IngestReport:
     Attributes:
         added: number of new samples.
         replaced: number of samples whose text had changed; their old vectors are gone.
-        updated: number of samples of which only the metadata had changed.
+        updated: number of samples whose metadata alone had changed.
         skipped: number of rows that were in the store already.
         failed: number of rows left out because of an error; `failures` lists them.
         truncated: number of samples of this run that were cut to the maximum length.

@@ -40,7 +40,7 @@ class DerivedInfo:
         uncovered: number of live samples that it does not know; a search by an index compares them exactly.
         bytes: size of the files of the derived data.
         parameters: settings that it was built with, and figures that were measured then.
-        advice: what the user should do about it; None if nothing needs to be done.
+        advice: advice to the user; None if nothing needs to be done.
     """
 
     name: str
@@ -94,7 +94,7 @@ class StoreInfo(StatedSettings):
         format_version: version of the store's format.
         created: time of creation.
         indexes: ways to search the store, the exact one first.
-        derived: derived data that is no index.
+        derived: derived data that is not an index.
         segments: files of vectors.
         metadata_fields: names of the metadata fields.
     """

@@ -1,18 +1,18 @@
-"""Where samples and their vectors are kept: the only home of FAISS and SQLAlchemy.
+"""Stores of samples and their vectors: the only home of FAISS and SQLAlchemy.
 
 The package knows nothing of models, text, ingest or search. Each part imports only from those above it:
 
-store_files   names of a store's files, and errors of the operating system as the project's own
-filters       expressions such as ``topic=odd``, without SQL
-concurrency   locks of the writer and of readers
-vectors       codecs and segments, immutable files of coded vectors
-catalog       everything that SQLite knows: samples, metadata, segments, derived data
-scan          exact search
-derived       data made from the samples and kept beside them, such as indexes
-maintenance   what a store holds, checks, garbage, compaction
-vector_source what a search asks, whether of a snapshot or of other machines
-store         `Store`, with its `Snapshot` for reading and its `StoreWriter`
-transfer      export, import and recoding of whole stores
+store_files    names of a store's files, and errors of the operating system as the project's own
+filters        expressions such as ``topic=odd``, without SQL
+concurrency    locks of the writer and of readers
+vectors        codecs and segments, immutable files of coded vectors
+catalog        everything that SQLite holds: samples, metadata, segments, derived data
+scan           exact search
+derived        data made from the samples and kept beside them, such as indexes
+maintenance    inventory, verification, garbage, compaction
+vector_source  the questions of a search, which a snapshot or other machines answer
+store          `Store`, with its `Snapshot` for reading and its `StoreWriter`
+transfer       export, import and recoding of whole stores
 """
 
 import lazy_loader

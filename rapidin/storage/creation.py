@@ -1,7 +1,7 @@
-"""Making a store and opening one: files, settings, format, migration.
+"""Creating a store and opening one: files, settings, format, migration.
 
-A new database is built under a temporary name and renamed, so that a store is there wholly or not at all; what
-a killed creation leaves is taken for an empty directory by the next.
+A new database is built under a temporary name and renamed, so that a store exists completely or not at all. The
+next creation treats the remains of a killed one as an empty directory.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _LEFTOVERS = {
 
 
 _PAUSE = 0.05
-"""Seconds between looks at a store that another process is migrating."""
+"""Seconds between two looks at a store that another process is migrating."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An open database and what its settings say."""
+    """An open database and its settings."""
 
     database: Database
     settings: StoreSettings
@@ -53,21 +53,21 @@ class Opened:
 
 
 def create_store(path: Path, settings: StoreSettings) -> None:
-    """Make an empty store in the directory `path`, which is made too where it is missing.
+    """Create an empty store in the directory `path`, and the directory if it is missing.
 
     Raises:
-        StoreError: something else is there, or the directory cannot be written to.
+        StoreError: the directory holds something else, or cannot be written to.
         StoreLockedError: another process is creating it.
     """
     check_place(path)
     with file_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     with writer_lock(path), file_errors(path):
-        _refuse_occupied(path)  # again: it may have been created while this process waited for its turn
+        _refuse_occupied(path)  # again, because another process may have created it meanwhile
         for name in _LEFTOVERS - {LOCK_NAME, HOLDER_NAME}:
             (path / name).unlink(missing_ok=True)
         (path / SEGMENTS_NAME).mkdir(exist_ok=True)
-        (path / READERS_NAME).touch()  # now, for readers who may not write here
+        (path / READERS_NAME).touch()  # made now for readers that may not write to the directory
         temporary = path / _TEMPORARY_NAME
         database = Database(temporary, create=True)
         try:
@@ -81,10 +81,10 @@ def create_store(path: Path, settings: StoreSettings) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Check, without changing anything, that a store can be made in the directory `path`.
+    """Check, without changing anything, that a store can be created in the directory `path`.
 
     Raises:
-        StoreError: something else is there, or the directory cannot be written to.
+        StoreError: the directory holds something else, or cannot be written to.
     """
     with file_errors(path):
         if path.exists() and not path.is_dir():
@@ -99,12 +99,12 @@ def check_place(path: Path) -> None:
 
 
 def open_store(path: Path) -> Opened:
-    """Open the store in the directory `path`; one of an older format is migrated.
+    """Open the store in the directory `path`; a store of an older format is migrated.
 
     Raises:
-        StoreNotFoundError: there is none.
-        StoreFormatError: `path` is a file or no store, or a newer rapidin wrote it.
-        StoreCorruptError: its database is damaged.
+        StoreNotFoundError: there is no store.
+        StoreFormatError: `path` is a file or not a store, or a newer rapidin wrote the store.
+        StoreCorruptError: the database is damaged.
         StoreLockedError: another process is writing to a store of an older format, and does not finish.
     """
     with file_errors(path):
@@ -130,12 +130,12 @@ def open_store(path: Path) -> Opened:
 
 
 def _migrated(path: Path, database: Database) -> int:
-    """Migrate to the newest format, or wait until another process has done so; the number of the format."""
+    """Migrate to the newest format, or wait until another process has done so; return the format's number."""
     deadline = time.monotonic() + databases.BUSY_SECONDS
     while (version := databases.read_format_version(database)) < schema.FORMAT_VERSION:
         try:
             with writer_lock(path):
-                # Again: it may have been migrated between the look and the lock.
+                # Again, because it may have been migrated between the look and the lock.
                 if databases.read_format_version(database) < schema.FORMAT_VERSION:
                     databases.migrate(database, schema.FORMAT_VERSION)
         except StoreLockedError:
@@ -172,12 +172,12 @@ def _write_settings(database: Database, settings: StoreSettings) -> None:
 
 
 def _read_settings(database: Database) -> tuple[StoreSettings, str]:
-    """Settings, and when the store was created."""
+    """Return the settings, and the time at which the store was created."""
     with database.reading() as session:
         row = session.scalars(select(schema.SettingsRow)).one_or_none()
         if row is None or not isinstance(row.settings, str) or text_checksum(row.settings) != row.checksum:
             raise StoreCorruptError(
-                f"{database.path}: its settings were altered; restore the file from a backup or ingest anew"
+                f"{database.path}: its settings were altered; restore the file from a backup or ingest again"
             )
         try:
             return StoreSettings.model_validate_json(row.settings), str(row.created)

@@ -1,4 +1,4 @@
-"""Operating-system errors as the project's own, and the names of a store's files."""
+"""The names of a store's files, and operating-system errors translated to the project's own."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def refuse_inside_store(path: Path) -> None:
-    """Check that `path` is not below the directory of a store, whose files are nobody else's.
+    """Check that `path` is not inside the directory of a store, which holds nothing but the store's own files.
 
     Raises:
-        StoreError: it is.
+        StoreError: `path` is inside a store.
     """
     for above in path.resolve().parents:
         if os.access(above / DATABASE_NAME, os.F_OK):
@@ -45,5 +45,5 @@ def file_errors(path: Path) -> Iterator[None]:
             raise StoreSpaceError(
                 f"{path}: no space left to write ({reason}); make room and run the same command again"
             ) from error
-        advice = "; check who may write there" if error.errno in _NOT_ALLOWED else ""
+        advice = "; check the permissions" if error.errno in _NOT_ALLOWED else ""
         raise StoreError(f"{path}: {reason}{advice}") from error

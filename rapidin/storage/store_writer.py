@@ -1,7 +1,7 @@
 """Writing to a store: a batch of samples with their vectors becomes one segment, all of it or nothing.
 
-The order is what makes a kill harmless: the file is complete and on disk under its final name before one
-transaction names it, adds its samples and marks those that they replace.
+The order of the steps makes a kill harmless: the file is complete and on disk under its final name before one
+transaction records it, adds its samples and marks the samples that they replace.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from rapidin.storage.vectors import Codec, segment_writing
 
 
 class StoreWriter:
-    """The one writer of a store; comes from `Store.writer`, which holds the lock meanwhile.
+    """The only writer of a store. `Store.writer` makes it, and holds the writer's lock meanwhile.
 
     Attributes:
-        codec: of the vectors.
+        codec: codec of the vectors.
         dimension: K.
     """
 
     def __init__(self, path: Path, database: Database, dimension: int, codec: Codec) -> None:
-        """Write to the store in the directory `path`; only under the writer's lock."""
+        """Make a writer of the store in the directory `path`. The caller holds the writer's lock."""
         self.codec = codec
         self.dimension = dimension
         self._path = path
@@ -41,18 +41,18 @@ class StoreWriter:
     ) -> None:
         """Store samples and their vectors; live samples of the same ids are replaced.
 
-        When this returns, everything is on disk and visible to new snapshots; when it raises, or the process
+        If this returns, the whole batch is on disk and visible to new snapshots. If it raises, or the process
         dies, nothing of the batch is.
 
         Args:
-            samples: with ids that differ from each other.
-            vectors: RapidGrads, float32 [n, K], as they are: they are divided by `scales` here.
-            scales: positive numbers [n] that bring the vectors into the range of half precision, where that is
-                what the store keeps; a search multiplies its scores with them. None: all 1.
+            samples: samples whose ids differ from each other.
+            vectors: RapidGrads, float32 [n, K], which are not divided by `scales` yet.
+            scales: positive numbers [n] that bring the vectors into the range of half precision, if the store
+                keeps half precision; a search multiplies its scores with them. None means that all are 1.
 
         Raises:
             StoreMismatchError: the vectors' shape or type does not fit the samples or the store.
-            StoreError: a vector or scale that cannot be stored, or an id given twice; names the id.
+            StoreError: a vector or scale cannot be stored, or an id was given twice; the message names the id.
             StoreSpaceError: the disk is full.
         """
         self._check_open()
@@ -73,11 +73,11 @@ class StoreWriter:
     def update_metadata(self, changes: Sequence[MetadataChange]) -> int:
         """Replace metadata, file and row of live samples whose text, and so their vector, stays the same.
 
-        All changes are one transaction of a few statements for every 500 samples; either all of them are made or,
-        if this raises, none.
+        All changes are one transaction of a few statements for every 500 samples. Either all of them are made, or
+        none if this raises.
 
         Args:
-            changes: new values of samples with ids that differ from each other.
+            changes: new values of samples whose ids differ from each other.
 
         Returns:
             The number of samples.
@@ -85,7 +85,7 @@ class StoreWriter:
         Raises:
             SampleNotFoundError: no live sample has one of the ids.
             StoreMismatchError: a content hash is not that of the stored sample, which then needs a new vector.
-            StoreError: an id given twice, or metadata that cannot be stored.
+            StoreError: an id was given twice, or metadata cannot be stored.
         """
         self._check_open()
         _check_ids(changes)
@@ -100,7 +100,7 @@ class StoreWriter:
         garbage.remove_garbage(self._path, self._database)
 
     def close(self) -> None:
-        """Refuse further work; the lock is about to be released."""
+        """Refuse further work, because the lock is about to be released."""
         self._closed = True
 
     def _record(
@@ -110,7 +110,7 @@ class StoreWriter:
         scales: NDArray[np.float32],
         samples: Sequence[NewSample],
     ) -> None:
-        """Name the segment and its samples in one transaction."""
+        """Record the segment and its samples in one transaction."""
         with self._database.writing() as session:
             segment_id = tables.insert_segment(session, record)
             tables.mark_deleted(session, [sample.id for sample in samples])
@@ -129,10 +129,11 @@ def check_batch(
     dimension: int,
     codec: Codec,
 ) -> list[dict[str, Any]]:
-    """Check all that `StoreWriter.commit` checks of its arguments; the columns of the samples.
+    """Check everything that `StoreWriter.commit` checks of its arguments, and return the columns of the samples.
 
     Raises:
-        StoreMismatchError, StoreError: as `StoreWriter.commit`.
+        StoreMismatchError: the vectors' shape or type does not fit the samples or the store.
+        StoreError: a vector or scale cannot be stored, or an id was given twice; the message names the id.
     """
     _check_shapes(len(samples), vectors, scales, dimension)
     _check_ids(samples)
@@ -145,7 +146,8 @@ def _metadata_names(samples: Sequence[NewSample]) -> set[str]:
 
 
 def _as_float32(scales: NDArray[Any]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore", under="ignore"):  # becomes infinite or zero, which is refused by id
+    # numbers out of range become infinite or zero, which is refused with the id
+    with np.errstate(over="ignore", under="ignore"):
         return np.asarray(scales, dtype=np.float32)
 
 
@@ -161,14 +163,14 @@ def _check_ids(samples: Sequence[NewSample | MetadataChange]) -> None:
     seen: set[str] = set()
     for sample in samples:
         if sample.id in seen:
-            raise StoreError(f"sample {sample.id!r}: its id comes twice in one batch; make ids differ")
+            raise StoreError(f"sample {sample.id!r}: its id occurs twice in one batch; make the ids differ")
         seen.add(sample.id)
 
 
 def _check_numbers(
     samples: Sequence[NewSample], vectors: NDArray[np.float32], scales: NDArray[np.float32], codec: Codec
 ) -> None:
-    """Refuse what the codec cannot keep, because it would be missing from every search, or ruin it."""
+    """Refuse vectors that the codec cannot keep, because searches would miss them or give wrong scores."""
     for sample, vector, scale in zip(samples, vectors, scales, strict=True):
         if not (np.isfinite(scale) and scale > 0):
             raise StoreError(f"sample {sample.id!r}: its scale {scale} is not a positive number")

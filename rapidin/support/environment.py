@@ -1,7 +1,7 @@
 """Environment variables that a process of rapidin runs with, unless the user has set them."""
 
 VARIABLES = {"THP_MEM_ALLOC_ENABLE": "1", "GOMP_SPINCOUNT": "1000"}
-"""Libraries read both when they are loaded or first used, so they are set before torch is imported.
+"""Both variables are set before torch is imported, because libraries read them when they are loaded or first used.
 
 ``THP_MEM_ALLOC_ENABLE`` lets torch ask Linux for pages of 2 MiB when it allocates that much. The system empties
 every page of fresh memory before it hands it out. With pages of 4 KiB this takes a tenth of ingest's time on a

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def interruptions_wait() -> Iterator[None]:
-    """Let an interruption wait until the end of the block; processes started in it begin with it blocked.
+    """Make an interruption wait until the end of the block; processes started in it begin with it blocked.
 
-    Blocking the signal is not enough, because the system then gives it to any thread that does not block it, for
-    instance one of torch's, and Python interrupts the main thread all the same.
+    Blocking the signal is not enough, because the system then gives it to a thread that does not block it, for
+    instance one of torch's, and Python interrupts the main thread anyway.
 
     Raises:
         KeyboardInterrupt: an interruption came; it is raised at the end, unless the process's handler does

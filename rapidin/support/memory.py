@@ -1,4 +1,4 @@
-"""Memory: how much is left, what happens when it runs out, and room that is used again and again."""
+"""Memory: the amount that is left, a way to notice that it ran out, and room that is used repeatedly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def free_bytes(device: torch.device) -> int | None:
     """Return the bytes that a device has left, with those that the system would give up; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    with suppress(OSError, ValueError):  # only Linux has it
+    with suppress(OSError, ValueError):  # only Linux has this file
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
@@ -26,7 +26,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error means that memory ran out, for which torch has a class of its own with CUDA only."""
+    """Tell whether an error means that memory ran out; torch has a class for such errors with CUDA only."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
@@ -57,7 +57,8 @@ def unless_memory_runs_out(compute: Callable[[], Result]) -> Result | None:
 
 
 class WorkingMemory:
-    """Room for a tensor that is not needed any more when the next one is made; for one thread at a time.
+    """Room for a tensor that is not needed any more when the next one is made; only one thread may use it at a
+    time.
 
     The system empties every page of fresh memory first, which takes as long as writing a gradient to it. On a GPU
     torch keeps memory by itself.
@@ -72,6 +73,6 @@ class WorkingMemory:
             return torch.empty(shape, dtype=torch.float32, device=device)
         size = math.prod(shape)
         if self._kept.numel() < size:
-            self._kept = torch.empty(0, dtype=torch.float32, device="cpu")  # let go of it first
+            self._kept = torch.empty(0, dtype=torch.float32, device="cpu")  # release the old memory first
             self._kept = torch.empty(size, dtype=torch.float32, device="cpu")
         return self._kept[:size].view(shape)

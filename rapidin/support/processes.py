@@ -80,12 +80,13 @@ class FreshInterpreter:
         process: subprocess.Popen[bytes] | None = None
         try:
             # An interruption of the terminal goes to all of its processes; it must not reach the new one before
-            # that ignores it, nor this one before it knows of the new one.
+            # that one ignores it, nor this one before it has recorded the new one.
             with interruptions_wait():
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-c", _PROGRAM, path, function, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
-                    stdout=2 if output is None else output,  # what a model's code prints is no result
+                    # output of a model's code does not belong to the results
+                    stdout=2 if output is None else output,
                     stderr=output,
                     pass_fds=[theirs.fileno()],
                     start_new_session=own_session,
@@ -113,7 +114,7 @@ class FreshInterpreter:
         self.connection.close()
 
     def terminate(self) -> None:
-        """Ask the process, and its session if it has its own, to end (SIGTERM)."""
+        """Ask the process to end (SIGTERM), and its session if it leads one."""
         self._signal(signal.SIGTERM)
 
     def end(self, deadline: float) -> None:

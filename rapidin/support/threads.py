@@ -1,7 +1,7 @@
-"""How many threads libraries may start: the only place that changes it, always for a while and for one thread.
+"""The number of threads that libraries start: only this module changes it, for a while and for one thread.
 
-torch and FAISS compute with teams of OpenMP threads. A team is right for one large computation, and wrong inside
-threads that already share the work between them: then all teams wait for each other, many times slower. OpenMP
+torch and FAISS compute with teams of OpenMP threads. A team suits one large computation, but not the inside of
+threads that share the work already: then all teams wait for each other, which takes many times as long. OpenMP
 keeps the number of threads for each calling thread, so that it can be changed there and nowhere else.
 `torch.set_num_threads` instead changes it for the whole process: a thread that computes for the first time
 meanwhile keeps the changed number for ever. So `torch_threads` calls what torch calls, but only for the calling
@@ -20,10 +20,10 @@ from typing import Protocol
 
 
 class OpenMP(Protocol):
-    """What a library with OpenMP in it offers, such as the module faiss; both calls mean the calling thread."""
+    """A library that uses OpenMP, such as the module faiss; both functions concern the calling thread."""
 
     def omp_get_max_threads(self) -> int:
-        """Threads of a team that this thread starts."""
+        """Return the number of threads of a team that this thread starts."""
         ...
 
     def omp_set_num_threads(self, num_threads: int, /) -> object:
@@ -32,7 +32,7 @@ class OpenMP(Protocol):
 
 
 def processors() -> int:
-    """Processors that this process may use; a container or a batch system may allow fewer than there are."""
+    """Return the number of processors that this process may use; a container or batch system may restrict it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -40,7 +40,7 @@ def processors() -> int:
 
 @contextmanager
 def openmp_threads(library: OpenMP, count: int | None) -> Iterator[None]:
-    """Give the teams of a library `count` threads when the calling thread starts them; None changes nothing.
+    """Set the number of threads of teams that the calling thread starts in a library; None changes nothing.
 
     What was set before is set again at the end, also after an error.
     """
@@ -57,20 +57,18 @@ def openmp_threads(library: OpenMP, count: int | None) -> Iterator[None]:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Have torch compute with `count` threads in the calling thread; other threads do not notice.
+    """Make torch compute with `count` threads in the calling thread; other threads do not notice.
 
     What was set before is set again at the end, also after an error.
     """
     import torch
 
-    before = (
-        torch.get_num_threads()
-    )  # has torch settle this thread's number, which happens once in a thread's life
+    before = torch.get_num_threads()  # makes torch set this thread's number, which it does once in a thread's life
     if before == count:
         yield
         return
     library = _torch_library()
-    if library is None:  # a torch that was built without OpenMP has one number for all threads
+    if library is None:  # torch without OpenMP has one number for all threads
         torch.set_num_threads(count)
         try:
             yield
@@ -78,7 +76,7 @@ def torch_threads(count: int) -> Iterator[None]:
             torch.set_num_threads(before)
         return
     set_mkl_threads = getattr(library, "MKL_Set_Num_Threads_Local", None)
-    mkl_before = set_mkl_threads(count) if set_mkl_threads is not None else 0  # zero: as OpenMP has it
+    mkl_before = set_mkl_threads(count) if set_mkl_threads is not None else 0  # zero means OpenMP's number
     try:
         with openmp_threads(library, count):
             yield
@@ -89,7 +87,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 @cache
 def _torch_library() -> ctypes.CDLL | None:
-    """The library of torch's kernels, with the OpenMP and the MKL that it uses; None if it has no OpenMP."""
+    """Return the library of torch's kernels, with the OpenMP and the MKL that it uses; None without OpenMP."""
     import torch
 
     folder = Path(torch.__file__).parent / "lib"

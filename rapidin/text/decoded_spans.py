@@ -16,7 +16,7 @@ Decode = Callable[[Sequence[int]], str]
 """Function that gives the text of tokens."""
 
 REPLACEMENT = "\ufffd"
-"""Character that stands for bytes that are no character, or only the beginning of one."""
+"""Character that stands for bytes that are not a character, or only the beginning of one."""
 
 
 def align(decode: Decode, ids: Sequence[int], text: str) -> list[Span]:

@@ -265,6 +265,6 @@ def test_a_directory_without_write_permission(
         outcomes = [rapidin(*command) for command in (ingest, ("delete", closed, "row-1"), below)]
         verified = rapidin("verify", closed, "--json")
     for outcome in outcomes:
-        outcome.error(FAILED, closed, "Permission denied; check who may write there")
+        outcome.error(FAILED, closed, "Permission denied; check the permissions")
     assert verified.json["ok"]
     closed.check_unharmed()

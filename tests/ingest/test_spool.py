@@ -72,7 +72,7 @@ def test_without_a_directory_samples_are_only_counted(tmp_path: Path) -> None:
     ("number", "kind", "message"),
     [
         (errno.ENOSPC, StoreSpaceError, "no space left to write"),
-        (errno.EACCES, StoreError, "check who may write there"),
+        (errno.EACCES, StoreError, "check the permissions"),
     ],
 )
 def test_a_disk_that_takes_no_more_is_told(

@@ -17,6 +17,7 @@ LAYERS = [
     ("scan",),
     ("derived",),
     ("maintenance",),
+    ("vector_source",),
     ("store_state",),
     ("snapshot", "store_writer", "creation"),
     ("store",),

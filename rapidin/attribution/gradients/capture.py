@@ -171,7 +171,7 @@ def _is_linear(module: nn.Module) -> bool:
 def _embedding_scale(module: nn.Module) -> float | None:
     """Find the factor s of an embedding whose output is s · weight[ids] (s ≠ 1 in Gemma).
 
-    The result is None if the module is no such embedding.
+    The result is None if the module is not such an embedding.
     """
     if not isinstance(module, nn.Embedding) or module.max_norm is not None or module.scale_grad_by_freq:
         return None

@@ -157,8 +157,8 @@ class FactoredProjection:
         """See `Projection.suits`.
 
         This kind suits if it is at least about as fast as the shuffled one and gives each layer enough numbers.
-        Without layer-wise normalisation it would give equal shares to layers of unequal weight, so then only users
-        who ask for it get it.
+        Without layer-wise normalisation it would give equal shares to layers of unequal weight, so then it is used
+        only on request.
         """
         fast = sum(math.prod(shape) for shape in shapes) >= _LEAST_REDUCTION * settings.dimension
         fine = settings.dimension >= _LEAST_NUMBERS_FOR_NORM * len(shapes)

@@ -13,7 +13,7 @@ _SKETCH_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class TokenBudget:
-    """How much one batch may hold; an immutable value.
+    """The maximum size of one batch; an immutable value.
 
     Attributes:
         tokens: maximum number of padded tokens (samples × longest sample).

@@ -22,7 +22,7 @@ def compact(
     ] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Free the space of deleted samples; merge small files.
+    """Free the space of deleted samples, and merge small files.
 
     Searches may run at the same time. An index no longer covers samples whose files are rewritten, so searches
     compare these samples exactly until 'rapidin index' extends the index; the output names such indexes.

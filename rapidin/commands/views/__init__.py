@@ -1,1 +1,1 @@
-"""How results look in a terminal, drawn by rich."""
+"""Views: results drawn for a terminal by rich."""

@@ -58,7 +58,7 @@ def trace_view(report: TraceReport) -> RenderableType:
 
 
 def fidelity_view(report: FidelityReport) -> RenderableType:
-    """Draw how stored scores compare with exact ones."""
+    """Draw a table that compares stored scores with exact ones."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

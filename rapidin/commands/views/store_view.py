@@ -187,7 +187,7 @@ def _setting(value: Any) -> str:
 
 
 def index_summary(report: DerivedReport) -> str:
-    """Write what building an index did."""
+    """Describe what building an index did."""
     done = "built" if report.trained else "extended"
     line = f"index {report.name} {done}: {report.added:,} samples added, {report.covered:,} covered, "
     line += f"{size(report.bytes)} ({report.seconds:,.1f} s)"
@@ -214,7 +214,7 @@ def curvature_summary(report: DerivedReport) -> str:
 def _index_line(index: DerivedInfo) -> str:
     if index.name == "exact":
         return "exactly"
-    if not index.covered:  # figures that were measured before do not hold for an empty index
+    if not index.covered:  # figures that were measured before say nothing about an empty index
         parts = [f"through {index.name}: no samples yet"]
     else:
         parts = [f"through {index.name}, {size(index.bytes)}, {index.covered:,} samples"]
@@ -226,14 +226,14 @@ def _index_line(index: DerivedInfo) -> str:
 
 
 def _derived_line(derived: DerivedInfo) -> str:
-    """Describe derived data that is no index."""
+    """Describe derived data that is not an index."""
     samples = derived.covered + derived.uncovered
     line = f"{derived.name}, {size(derived.bytes)}, {derived.covered:,} of {samples:,} samples"
     return f"{line}; {derived.advice}" if derived.advice else line
 
 
 def _measured(parameters: Mapping[str, Any]) -> str:
-    """Write what was measured when an index was trained; empty if nothing was."""
+    """Write the figures that were measured when an index was trained; empty if nothing was measured."""
     if "nlist" not in parameters:
         return ""
     text = f"{parameters['nprobe']:,} of {parameters['nlist']:,} lists are read"

@@ -51,7 +51,7 @@ class Retraining:
     """Settings of a retraining on random subsets.
 
     Attributes:
-        training: how each model is trained.
+        training: settings of the training.
         subsets: number of subsets, and so of models.
         fraction: share of the samples in each subset, in (0, 1).
         seed: seed of the subsets.

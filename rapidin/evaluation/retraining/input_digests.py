@@ -20,7 +20,7 @@ def inputs_digest(training: Training, data: Sequence[Path]) -> dict[str, object]
     script. Modules that a script imports are not read.
 
     Args:
-        training: how each model is trained.
+        training: settings of the training.
         data: data files whose rows a command gets.
 
     Raises:

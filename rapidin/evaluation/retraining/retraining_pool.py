@@ -47,7 +47,7 @@ def retrained_losses(
     """Train a model on each subset and compute all queries' losses under it.
 
     Args:
-        job: what is trained and measured.
+        job: description of the training and the measurement.
         members: whether each sample is in each subset, [m, n].
         processes: number of processes that train at a time.
         write_data: function that writes a subset's rows for a command.

@@ -48,7 +48,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How a model is trained on a subset.
+    """The way a model is trained on a subset.
 
     Attributes:
         command: command with `PLACEHOLDERS` that trains a model; None for the built-in training.
@@ -96,7 +96,7 @@ class Job:
 
     Attributes:
         directory: directory of losses, logs and checkpoints; everything that decides the losses is in its name.
-        training: how models are trained.
+        training: settings of the training.
         model: settings of the store's model.
         samples: token ids and targets of all n samples for the built-in training; empty for a command.
         queries: token ids and targets of all q queries.
@@ -121,7 +121,7 @@ def trained(
     """Train a model with the built-in loop.
 
     Args:
-        training: how the model is trained.
+        training: settings of the training.
         architecture: checkpoint whose configuration is used if `training` has no initial one.
         samples: token ids and targets of the subset's samples.
         trust_remote_code: whether the checkpoint's own Python code may run.

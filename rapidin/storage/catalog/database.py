@@ -33,12 +33,12 @@ from rapidin.storage.concurrency import opened_unchanging
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30.0
-"""How long a statement waits for another process's transaction; those are short."""
+"""Time that a statement waits for another process's transaction; transactions are short."""
 
 CACHE_BYTES = 2**26
 """Maximum size of the pages that a connection keeps; SQLite's default, 2 MiB, makes large stores half as fast."""
 EMPTY_SHARE = 0.1
-"""Share of the file's pages; with less, SQLite may keep free pages instead of rewriting the file."""
+"""Share of free pages below which the file is not rewritten to give them back."""
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_FORMAT}
 _NOT_ALLOWED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_CANTOPEN}
@@ -46,9 +46,9 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 class _Compiler(SQLiteCompiler):
-    """SQLAlchemy's, with hints, which it leaves out for SQLite.
+    """SQLAlchemy's compiler for SQLite, which leaves hints out; this one keeps them.
 
-    Without them SQLite looks keys up in the table, whose rows are wide, rather than in a narrow index.
+    Without hints SQLite looks keys up in the table, whose rows are wide, rather than in a narrow index.
     """
 
     def get_from_hint_text(self, table: FromClause, text: str | None) -> str | None:  # noqa: ARG002
@@ -60,14 +60,14 @@ class Database:
     """One SQLite file; connects on first use.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
     """
 
     def __init__(self, path: Path, create: bool = False) -> None:
-        """Refer to the file at `path`; only with `create` may it not exist yet."""
+        """Refer to the file at `path`. It must exist unless `create` is true."""
         self.path = path
         self._mode = "rwc" if create else "rw"
-        # No limit: a thread that searches holds a connection, and must not wait for others to end.
+        # There is no limit, because a thread that searches holds a connection and must not wait for others.
         self._engine = create_engine("sqlite://", creator=self._connect, poolclass=pool.QueuePool, max_overflow=-1)
         self._engine.dialect.statement_compiler = _Compiler
         event.listen(self._engine, "begin", _begin)
@@ -77,13 +77,13 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session in a read transaction: it sees one state of the database throughout."""
+        """Open a session in a read transaction: it sees one state of the database throughout."""
         with self.translated_errors(), Session(self._engine) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """A session in a write transaction, committed at the end, rolled back on any error."""
+        """Open a session in a write transaction, which is committed at the end and rolled back on any error."""
         with (
             self.translated_errors(),
             Session(self._writer_engine, expire_on_commit=False) as session,
@@ -92,11 +92,11 @@ class Database:
             yield session
 
     def open_session(self) -> Session:
-        """A session for whoever needs one state of the database for long; the caller closes it, once for all."""
+        """Open a session for callers that need one state of the database for long; they close it themselves."""
         return Session(self._engine, close_resets_only=False)
 
     def version(self) -> int:
-        """A number that is another one after each commit of any process; it means nothing outside this object."""
+        """Return a number that changes with each commit of any process; it means nothing outside this object."""
         with self.translated_errors(), self._watcher_lock:
             if self._watcher is None:
                 self._watcher = self._connect()
@@ -105,16 +105,16 @@ class Database:
             return int(version)
 
     def use_write_ahead_log(self) -> None:
-        """Make the file one whose readers and writer do not wait for each other; it stays so."""
+        """Switch the file to a write-ahead log for good, so that neither readers nor a writer wait for others."""
         with self.translated_errors(), self._engine.connect() as connection:
             driver: Any = connection.connection.driver_connection
             connection.rollback()  # the mode cannot change inside a transaction
             driver.execute("PRAGMA journal_mode=WAL")
 
     def give_back_space(self) -> None:
-        """Shrink the file to what it holds, if a good part is empty, and empty its log; waits for nobody.
+        """Shrink the file if a good part of it is empty, and empty its log. This waits for no other process.
 
-        Nothing that the database says changes, whether it succeeds or not.
+        The contents of the database stay as they are, whether this succeeds or not.
         """
         with self.translated_errors(), closing(self._connect()) as connection:
             connection.execute("PRAGMA busy_timeout=0")
@@ -125,7 +125,7 @@ class Database:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # does less while somebody reads
 
     def size(self) -> int:
-        """Bytes of the file with what is still in its write-ahead log."""
+        """Return the size of the file in bytes, with what is still in its write-ahead log."""
         size = 0
         for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
             with suppress(FileNotFoundError):  # the log goes when the last process closes the database
@@ -145,15 +145,15 @@ class Database:
         """Turn errors of SQLite and SQLAlchemy in the body into a `StoreError` that names the file.
 
         Raises:
-            SettingError: a text to look for is no valid Unicode.
+            SettingError: a text that a query looks for is not valid Unicode.
         """
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise _translated(error, self.path) from error
         except UnicodeDecodeError as error:  # SQLite quotes damaged names in its messages
-            raise _damaged(self.path, "it holds text that is none") from error
-        except UnicodeEncodeError as error:  # from the command line, where bytes that are no UTF-8 become such
+            raise _damaged(self.path, "it holds text that is not valid Unicode") from error
+        except UnicodeEncodeError as error:  # bytes on the command line that are not UTF-8 become such text
             raise SettingError(
                 f"{error.object[:80]!r} holds half a character (\\u{ord(error.object[error.start]):04x}), "
                 "which no text in a store does; repair it"
@@ -188,10 +188,10 @@ def migrate(database: Database, format_version: int) -> None:
 
 
 def read_format_version(database: Database) -> int:
-    """The number of the format that the file was written in.
+    """Return the number of the format that the file was written in.
 
     Raises:
-        StoreFormatError: it is a database, but not one of a store.
+        StoreFormatError: the file is a database, but not one of a store.
     """
     try:
         with database.reading() as session:
@@ -204,7 +204,7 @@ def read_format_version(database: Database) -> int:
         raise
     if not isinstance(version, int):
         raise StoreCorruptError(
-            f"{database.path}: its settings are missing; restore the file from a backup or ingest anew"
+            f"{database.path}: its settings are missing; restore the file from a backup or ingest again"
         )
     return version
 
@@ -218,14 +218,14 @@ def _begin(connection: Connection) -> None:
 
 
 def _connected(uri: str) -> sqlite3.Connection:
-    """A connection that has proved to work, with the functions that filters need."""
+    """Open a connection that has proved to work, with the functions that filters need."""
     return _prepared(
         sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     )
 
 
 def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
-    """The connection, once it has proved to work."""
+    """Return the connection once it has proved to work; close it if it does not."""
     try:
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA synchronous=FULL")
@@ -241,7 +241,7 @@ def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
 
 
 def _translated(error: SQLAlchemyError | sqlite3.Error, path: Path) -> StoreError:
-    """The project's error for one of SQLite or SQLAlchemy."""
+    """Return the project's error that corresponds to an error of SQLite or SQLAlchemy."""
     original = error.orig if isinstance(error, DBAPIError) else error
     reason = " ".join(str(original).split())
     # The low byte is the kind of the error, the others a detail.
@@ -253,7 +253,7 @@ def _translated(error: SQLAlchemyError | sqlite3.Error, path: Path) -> StoreErro
     if code in _BUSY:
         return StoreLockedError(f"{path}: another process keeps it locked ({reason}); try again later")
     if code in _NOT_ALLOWED:
-        return StoreError(f"{path}: cannot be opened or written ({reason}); check who may read and write there")
+        return StoreError(f"{path}: cannot be opened or written ({reason}); check its permissions")
     if code == sqlite3.SQLITE_IOERR:
         return StoreError(
             f"{path}: the disk failed or is full ({reason}): make room, because SQLite needs a little space even "

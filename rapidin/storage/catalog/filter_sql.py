@@ -1,8 +1,8 @@
 """Filters as SQLAlchemy expressions over the table of samples; values are bound parameters throughout.
 
-They are meant for statements made by `tables.live`, which read an index that holds all that filters ask of a
-sample, except its texts: a condition on a built-in field compares a column of that index, one on a sample's id or
-metadata (`metadata_conditions`) says which keys another index finds.
+They are meant for statements made by `tables.live`. These read an index that holds everything that filters compare
+except texts. A condition on a built-in field compares a column of that index. A condition on a sample's id or
+metadata (`metadata_sql`) says which keys another index finds.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _NUMBER_COLUMNS: dict[str, InstrumentedAttribute[int]] = {
 
 
 def compile_filters(where: Sequence[str], session: Session) -> ColumnElement[bool]:
-    """One SQL condition that holds where all the expressions do; true without any.
+    """Return one SQL condition that holds for samples that meet all expressions; it is true without any.
 
-    It is meant for `session` in its present transaction: metadata conditions are put in the form that is quick
-    for what the store holds now.
+    It is meant for `session` in its present transaction, because metadata conditions are put in the form that is
+    fastest for what the store holds now.
 
     Raises:
-        FilterError: an expression that cannot be read or asks for a field that no sample has.
+        FilterError: an expression cannot be read, or names a field that no sample has.
     """
     expressions = (where,) if isinstance(where, str) else tuple(where)
     conditions = [parse(expression) for expression in expressions]
@@ -61,7 +61,7 @@ def _compiled(condition: Condition, fields: dict[str, int], session: Session) ->
 
 
 def _on_built_in(condition: Condition) -> ColumnElement[bool]:
-    """The condition, before negation, on a field that is never null."""
+    """Return the condition, before negation, on a field that is never null."""
     match condition.field:
         case "id":
             # This is a subquery, because the outer statement reads an index without ids.
@@ -82,7 +82,7 @@ def _on_built_in(condition: Condition) -> ColumnElement[bool]:
 def _on_file(condition: Condition) -> ColumnElement[bool]:
     if condition.operator != "~":
         return _on_text(condition, SampleRow.file)
-    # There are few files; the limit keeps SQLite from looking at every sample's all the same.
+    # There are few files. Without the limit SQLite would look at every sample's file anyway.
     other = aliased(SampleRow)
     files = (
         select(other.file)
@@ -100,7 +100,7 @@ def _on_text(condition: Condition, column: Any) -> ColumnElement[bool]:
         return finds(condition.text, column)
     if condition.field == "truncated":
         check_boolean(condition)
-    # True is how Python's users write it.
+    # Python's users write True.
     value = condition.text.lower() if condition.field == "truncated" else condition.text
     compared: ColumnElement[bool] = COMPARISONS[condition.operator](column, value)
     return compared
@@ -109,13 +109,13 @@ def _on_text(condition: Condition, column: Any) -> ColumnElement[bool]:
 def _on_number(condition: Condition, column: InstrumentedAttribute[int]) -> ColumnElement[bool]:
     number = condition.number
     if number is not None and condition.operator != "~":
-        # An integer that SQLite has no room for is bound as a float, which is larger than any here all the same.
+        # An integer too large for SQLite is bound as a float, which still exceeds every number in these columns.
         bound = number if abs(number) <= LARGEST_INTEGER else float(number)
         compared: ColumnElement[bool] = COMPARISONS[condition.operator](column, bound)
         return compared
     if condition.operator in ("<", "<=", ">", ">="):
         raise FilterError(
-            f"filter on {condition.field!r}: {condition.text!r} is no number; write, for example, "
+            f"filter on {condition.field!r}: {condition.text!r} is not a number; write, for example, "
             f"'{condition.field} {condition.operator} 100'"
         )
     return _on_text(condition, cast(column, Text))

@@ -1,8 +1,8 @@
-"""Conditions on metadata as SQL over ``sample_metadata``: exactly `filters.Condition.matches`, by an index.
+"""Conditions on metadata as SQL over ``sample_metadata``; they match exactly what `Condition.matches` does.
 
 A condition becomes a few *cases*, one for each kind of value (`indexed_values.Kind`) that can match: numbers,
-texts, booleans, and what only the sample's JSON tells. A sample has one value of a field, so the cases never
-overlap. Negated conditions ask for the samples that no case finds, those without the field included.
+texts, booleans, and values that only the sample's JSON holds. A sample has one value of a field, so cases never
+overlap. A negated condition matches the samples that no case finds, including those without the field.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from rapidin.storage.filters import (
 )
 
 _FEW = 0.25
-"""Share of all samples up to which a list of matching keys is quicker than a look at every sample's value."""
+"""Largest share of samples for which a list of matching keys is faster than a look at every sample's value."""
 _LONGEST_NUMBER = 30
-"""Characters; no number that is indexed has a longer JSON text."""
+"""Maximum number of characters of an indexed number's JSON text."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One kind of value, and what it must meet.
+    """One kind of value, and the condition that it must meet.
 
     Attributes:
-        kind: of the value.
-        met: on the columns of `SampleMetadataRow`.
-        indexed: whether the index finds the rows, without a look at others.
+        kind: kind of the value.
+        met: condition on the columns of `SampleMetadataRow`.
+        indexed: whether the index finds the rows without a look at others.
     """
 
     kind: Kind
@@ -48,7 +48,7 @@ class _Case:
 
 
 def compile_metadata(condition: Condition, field_id: int, session: Session) -> ColumnElement[bool]:
-    """The condition on the metadata field `field_id` for rows of `SampleRow`."""
+    """Return the condition on the metadata field `field_id` for rows of `SampleRow`."""
     plain = replace(condition, negated=False)
     cases = [*_numbers(plain), *_booleans(plain), *_texts(plain, field_id)]
     unindexed = _unindexed(plain)
@@ -63,9 +63,9 @@ def compile_metadata(condition: Condition, field_id: int, session: Session) -> C
 
 
 def holds_only_booleans(field_id: int, session: Session) -> bool:
-    """Whether the metadata field `field_id` has values, and all are truth values."""
+    """Tell whether the metadata field `field_id` has values and all of them are truth values."""
     of_field = select(SampleMetadataRow.sample_key).where(SampleMetadataRow.field_id == field_id)
-    # Kind by kind, so that the index finds the first of each.
+    # This asks for one kind at a time, so that the index finds the first row of each.
     some = {kind: session.scalar(of_field.where(SampleMetadataRow.kind == kind).limit(1)) for kind in Kind}
     return [kind for kind, key in some.items() if key is not None] == [Kind.BOOLEAN]
 
@@ -73,7 +73,7 @@ def holds_only_booleans(field_id: int, session: Session) -> bool:
 def _by_list_of_keys(
     cases: Sequence[_Case], unindexed: Sequence[Kind], plain: Condition, field_id: int
 ) -> ColumnElement[bool]:
-    """Gather the keys of matching samples from the index: takes as long as there are matches."""
+    """Gather the keys of matching samples from the index. The time grows with the number of matches."""
     found = [_of_case(case, field_id) for case in cases]
     if unindexed:
         sample = aliased(SampleRow)
@@ -92,7 +92,7 @@ def _by_list_of_keys(
 def _by_look_at_each(
     cases: Sequence[_Case], unindexed: Sequence[Kind], plain: Condition, field_id: int
 ) -> ColumnElement[bool]:
-    """Look every sample's value up: takes as long as there are samples, but a limit may end it early."""
+    """Look up every sample's value. The time grows with the number of samples, but a limit may end it early."""
     met = [and_(SampleMetadataRow.kind == case.kind, case.met) for case in cases]
     if unindexed:
         of_json = metadata_matches(plain, SampleRow.metadata_json)
@@ -105,7 +105,7 @@ def _by_look_at_each(
 
 
 def _are_many(cases: Sequence[_Case], field_id: int, session: Session) -> bool:
-    """Whether the cases match more than a few of the samples; counts no further than that."""
+    """Tell whether the cases match more than a few of the samples; stop counting there."""
     few = int((session.scalar(select(func.max(SampleRow.key))) or 0) * _FEW)
     matching = union_all(*(_of_case(case, field_id) for case in cases)).limit(few + 1).subquery()
     return (session.scalar(select(func.count()).select_from(matching)) or 0) > few
@@ -135,12 +135,12 @@ def _numbers(plain: Condition) -> list[_Case]:
 
 
 def _compared(symbol: str, number: int | float) -> ColumnElement[bool] | None:
-    """The comparison of the numbers in the index with `number`, exact as Python's; None where none can match."""
+    """Compare the numbers in the index with `number`, exactly as Python does; return None if none can match."""
     column = SampleMetadataRow.number
     if isinstance(number, float) or SMALLEST_INTEGER <= number <= LARGEST_INTEGER:
         compared: ColumnElement[bool] = COMPARISONS[symbol](column, number)
         return compared
-    # SQLite has no room for it, but only floats in the index are as large, so a float beside it serves as well.
+    # SQLite cannot hold this integer. Only floats in the index are as large, so the nearest float serves as well.
     near = float(number)
     if symbol == "=":
         return column == near if near == number else None
@@ -151,7 +151,7 @@ def _compared(symbol: str, number: int | float) -> ColumnElement[bool] | None:
 
 
 def _number_written(text: str) -> int | float | None:
-    """The number in the index whose JSON is `text`, if there can be one."""
+    """Return the number in the index whose JSON is `text`, or None if there can be none."""
     if len(text) > _LONGEST_NUMBER:
         return None
     try:
@@ -173,11 +173,12 @@ def _booleans(plain: Condition) -> list[_Case]:
 
 def _texts(plain: Condition, field_id: int) -> list[_Case]:
     column = SampleMetadataRow.text
-    no_number = SampleMetadataRow.number.is_(None)  # always so; the index has this column before the text
+    # This is always true of a text. It lets SQLite use the index, which has this column before the text.
+    no_number = SampleMetadataRow.number.is_(None)
     if plain.operator != "~":
         compared: ColumnElement[bool] = COMPARISONS[plain.operator](column, plain.text)
         return [_Case(Kind.TEXT, and_(no_number, compared))]
-    # Each text once; without the limit SQLite would call the function for every sample all the same.
+    # The function sees each text once. Without the limit SQLite would call it for every sample anyway.
     other = aliased(SampleMetadataRow)
     texts = (
         select(other.text)
@@ -191,6 +192,6 @@ def _texts(plain: Condition, field_id: int) -> list[_Case]:
 
 
 def _unindexed(plain: Condition) -> list[Kind]:
-    """The kinds of values that only the samples' JSON tells and that may match."""
+    """Return the kinds of values that only the samples' JSON holds and that may match."""
     too_short = plain.operator == "=" and len(plain.text) <= LONGEST_TEXT
     return [Kind.OTHER] if too_short else [Kind.LONG_TEXT, Kind.OTHER]

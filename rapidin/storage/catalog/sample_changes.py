@@ -1,4 +1,4 @@
-"""Changes of samples that are stored already: another place for a vector, other metadata, segments that end.
+"""Changes of stored samples: a vector gets another place, metadata changes, segments are removed.
 
 As in `tables`, these are plain functions of a session. Several of them make up one transaction, so that a test can
 kill the process between any two.
@@ -25,10 +25,10 @@ from rapidin.storage.catalog.schema import SampleRow, SegmentRow
 
 
 def move_samples(session: Session, keys: Sequence[int], segment_id: int) -> None:
-    """Have the samples' vectors lie in a segment, in the order of `keys`; the samples stay as they are otherwise.
+    """Record that the samples' vectors lie in a segment, in the order of `keys`; change nothing else of them.
 
     Raises:
-        StoreCorruptError: a sample's row is missing, or was altered: its new checksum would hide that.
+        StoreCorruptError: a sample's row is missing, or was altered, which its new checksum would hide.
     """
     for start in range(0, len(keys), tables.CHUNK):
         chunk = keys[start : start + tables.CHUNK]
@@ -45,8 +45,8 @@ def change_metadata(session: Session, changes: Sequence[MetadataChange]) -> None
     Raises:
         SampleNotFoundError: no live sample has one of the ids.
         StoreMismatchError: a content hash differs.
-        StoreCorruptError: a sample's row was altered: its new checksum would hide that.
-        StoreError: a text that is no valid Unicode.
+        StoreCorruptError: a sample's row was altered, which its new checksum would hide.
+        StoreError: a text is not valid Unicode.
     """
     field_ids = tables.insert_metadata_fields(session, {name for change in changes for name in change.metadata})
     for chunk in tables.chunks(changes):
@@ -65,12 +65,12 @@ def change_metadata(session: Session, changes: Sequence[MetadataChange]) -> None
 
 
 def remove_segments(session: Session, segment_ids: Iterable[int]) -> int:
-    """Remove those of the segments in which no live sample is left, and their deleted samples.
+    """Remove the given segments that hold no live sample any more, and their deleted samples.
 
-    What belongs to them, metadata for filters and parts of derived data, goes with them.
+    Their metadata for filters and their parts of derived data are removed, too.
 
     Returns:
-        The number of deleted samples of which nothing is left now.
+        The number of deleted samples that were removed.
     """
     removed = 0
     unsynchronised = {"synchronize_session": False}

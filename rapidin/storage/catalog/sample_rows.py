@@ -1,4 +1,4 @@
-"""Samples on their way into and out of the tables; rows end here, records begin."""
+"""Conversion between samples and rows of the tables; outside this package there are only records."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ _FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class NewSample(Sample):
-    """A sample to be stored: `records.Sample` and the digest of its metadata.
+    """A sample to be stored: a `records.Sample` with the digest of its metadata.
 
     Attributes:
-        metadata_hash: made from `metadata` on creation, whatever is given.
+        metadata_hash: digest of `metadata`; it is made on creation, and a given one is ignored.
 
     Raises:
-        StoreError: on creation, a metadata value that JSON has no form for.
+        StoreError: a metadata value has no form in JSON; raised on creation.
     """
 
     metadata_hash: str = ""
 
     @classmethod
     def of(cls, sample: Sample, **changes: Any) -> Self:
-        """A sample to be stored that has the fields of `sample`, but for the `changes`."""
+        """Make a sample to be stored from the fields of `sample` and the `changes`."""
         return cls(**({field.name: getattr(sample, field.name) for field in fields(Sample)} | changes))
 
     def __post_init__(self) -> None:
@@ -81,15 +81,15 @@ class MetadataChange:
 
     @classmethod
     def of(cls, sample: Sample) -> Self:
-        """The change after which the store says of a sample what `sample` says."""
+        """Return the change that gives a stored sample the metadata, file and row of `sample`."""
         return cls(sample.id, sample.content_hash, sample.metadata, sample.file, sample.row)
 
 
 def sample_values(sample: NewSample) -> dict[str, Any]:
-    """Columns of `sample` that do not depend on its vector.
+    """Return the columns of `sample` that do not depend on its vector.
 
     Raises:
-        StoreError: text that is no valid Unicode, which SQLite cannot hold; the message names the id.
+        StoreError: a text is not valid Unicode, so SQLite cannot hold it; the message names the id.
     """
     values = {
         "sample_id": sample.id,
@@ -110,10 +110,10 @@ def sample_values(sample: NewSample) -> dict[str, Any]:
 
 
 def changed_values(change: MetadataChange) -> dict[str, Any]:
-    """Columns that `change` gives new values to.
+    """Return the columns that `change` gives new values to.
 
     Raises:
-        StoreError: metadata that JSON has no form for, or text that is no valid Unicode; the message names the id.
+        StoreError: a metadata value has no form in JSON, or a text is not valid Unicode; the message names the id.
     """
     try:
         digest = metadata_hash(change.metadata)
@@ -133,7 +133,7 @@ def _check_unicode(sample_id: str, values: Mapping[str, Any]) -> None:
     """Refuse text that SQLite cannot hold.
 
     Raises:
-        StoreError: text that is no valid Unicode; the message names the id.
+        StoreError: a text is not valid Unicode; the message names the id.
     """
     for name, value in values.items():
         try:
@@ -146,23 +146,23 @@ def _check_unicode(sample_id: str, values: Mapping[str, Any]) -> None:
 
 
 def spans_text(spans: Sequence[tuple[int, int]]) -> str | None:
-    """JSON of `Sample.target_spans`, None where there are none."""
+    """Return `Sample.target_spans` as JSON, or None if there are none."""
     return json.dumps([list(span) for span in spans], separators=(",", ":")) if spans else None
 
 
 def spans_of(text: str | None) -> tuple[tuple[int, int], ...]:
-    """The other way round.
+    """Return the spans that `spans_text` made the text from.
 
     Raises:
-        ValueError: it is not the JSON of pairs of ascending whole numbers.
+        ValueError: the text is not the JSON of pairs of ascending whole numbers.
     """
     found = [] if text is None else json.loads(text)
     if not isinstance(found, list) or (text is not None and not found):
-        raise ValueError("no list of spans")
+        raise ValueError("it is not a list of spans")
     last = 0
     for span in found:
         if not isinstance(span, list) or [type(offset) for offset in span] != [int, int]:
-            raise ValueError("a span is no pair of whole numbers")
+            raise ValueError("a span is not a pair of whole numbers")
         if not last <= span[0] <= span[1]:
             raise ValueError("spans do not ascend")
         last = span[1]
@@ -170,29 +170,29 @@ def spans_of(text: str | None) -> tuple[tuple[int, int], ...]:
 
 
 def values_checksum(values: Mapping[str, Any]) -> str:
-    """XXH3-64 of a row's columns, hexadecimal."""
+    """Return the XXH3-64 of a row's columns, hexadecimal."""
     return text_checksum(json.dumps([values[name] for name in _FIELDS]))
 
 
 def text_checksum(text: str) -> str:
-    """XXH3-64 of a text, hexadecimal."""
+    """Return the XXH3-64 of a text, hexadecimal."""
     return str(xxhash.xxh3_64_hexdigest(text.encode()))
 
 
 def row_values(row: SampleRow) -> dict[str, Any]:
-    """Columns of `row` that its checksum covers."""
+    """Return the columns of `row` that its checksum covers."""
     return {name: getattr(row, name) for name in _FIELDS}
 
 
 def sample_of(row: SampleRow) -> Sample:
-    """The record of a row.
+    """Return the record of a row.
 
     Raises:
         StoreCorruptError: the row is not as it was written.
     """
     try:
         intact = values_checksum(row_values(row)) == row.checksum
-    except TypeError:  # a damaged column may come back as bytes, which JSON refuses
+    except TypeError:  # JSON refuses bytes, which a damaged column may come back as
         intact = False
     if not intact:
         raise StoreCorruptError(
@@ -215,6 +215,6 @@ def sample_of(row: SampleRow) -> Sample:
 
 
 def hits_of(scores: NDArray[np.float32], indexes: NDArray[np.int64], samples: Mapping[int, Sample]) -> list[Hit]:
-    """Make the hits of one query from inner products and the indexes of samples; an index of −1 is no result."""
+    """Make the hits of one query from inner products and the indexes of samples; an index of −1 is no hit."""
     found = ((float(score), samples[int(i)]) for score, i in zip(scores, indexes, strict=True) if i >= 0)
     return [Hit.of(sample, rank, score) for rank, (score, sample) in enumerate(found, start=1)]

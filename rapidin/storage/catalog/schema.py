@@ -1,7 +1,7 @@
-"""The tables of ``store.db``; nothing outside `rapidin.storage` ever sees one of these rows.
+"""The tables of ``store.db``; no row of them leaves `rapidin.storage`.
 
-A change here needs a new file in ``migrations/versions`` and a higher `FORMAT_VERSION`; a test compares what
-the migrations make with what stands here. Format version n is what migration number n leaves behind.
+A change here needs a new file in ``migrations/versions`` and a higher `FORMAT_VERSION`. A test compares the tables
+that the migrations make with those that are defined here. Migration number n makes format version n.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import UserDefinedType
 
 FORMAT_VERSION = 1
-"""Format of the stores that this rapidin writes; an older one is migrated, a newer one refused."""
+"""Format of the stores that this rapidin writes. Older stores are migrated, newer ones are refused."""
 
 LIVE_INDEX = "ix_samples_live"
-"""Index of what filters ask of live samples, in the order in which these were stored."""
+"""Index of the columns that filters compare, for live samples in the order in which they were stored."""
 SEARCH_INDEX = "ix_samples_live_search"
-"""Index of what a search needs of live samples, in the order of their ids."""
+"""Index of the columns that a search needs, for live samples in the order of their ids."""
 
 
 class Number(UserDefinedType[int | float]):
-    """A column that keeps integers and floats apart, as given; any other declared type would turn one kind."""
+    """A column that keeps integers and floats as they were given; other declared types would convert them."""
 
     cache_ok = True
 
     def get_col_spec(self, **_: Any) -> str:
-        """The type in the table's definition: the one whose affinity converts nothing."""
+        """Return the type in the table's definition, the only one whose affinity converts nothing."""
         return "BLOB"
 
 
 class Base(DeclarativeBase):
-    """Base of the tables; constraints get names, so that migrations can find them."""
+    """Base of the tables. It gives constraints names, so that migrations can find them."""
 
     metadata = MetaData(
         naming_convention={
@@ -45,7 +45,7 @@ class Base(DeclarativeBase):
 
 
 class SettingsRow(Base):
-    """The one row that says what the store was created with.
+    """The one row that holds the settings that the store was created with.
 
     Every later format keeps this table's name and its `format_version`: an older rapidin reads them to say
     that it is too old.
@@ -62,7 +62,7 @@ class SettingsRow(Base):
 
 
 class SegmentRow(Base):
-    """One immutable file of vectors: size and XXH3-128 checksum are those of the file on disk."""
+    """One immutable file of vectors, with the size and XXH3-128 checksum of the file on disk."""
 
     __tablename__ = "segments"
 
@@ -75,10 +75,10 @@ class SegmentRow(Base):
 
 
 class SampleRow(Base):
-    """One training sample and the place of its vector; a replaced or deleted one stays, marked.
+    """One training sample and the place of its vector; a replaced or deleted sample is only marked.
 
-    `checksum` covers all that the row says except `deleted_at`, so that an altered row is noticed although
-    SQLite itself keeps no checksums. `target_spans` is null unless the sample is a chat.
+    `checksum` covers all columns except `deleted_at`, so that an altered row is noticed although SQLite keeps no
+    checksums. `target_spans` is null unless the sample is a chat.
     """
 
     __tablename__ = "samples"
@@ -120,7 +120,7 @@ class SampleRow(Base):
 
 
 class MetadataFieldRow(Base):
-    """A metadata key that some sample has or had: what a filter may ask for."""
+    """A metadata key that some sample has or had, and that a filter may therefore name."""
 
     __tablename__ = "metadata_fields"
 
@@ -129,9 +129,9 @@ class MetadataFieldRow(Base):
 
 
 class SampleMetadataRow(Base):
-    """One metadata value that is not null, of a sample live or not, as filters compare it; see `indexed_values`.
+    """One metadata value that is not null, as filters compare it (see `indexed_values`).
 
-    The truth is the sample's own JSON: `Store.verify` compares.
+    Deleted samples have such rows, too. A sample's own JSON is the truth; `Store.verify` compares them with it.
     """
 
     __tablename__ = "sample_metadata"
@@ -149,9 +149,9 @@ class SampleMetadataRow(Base):
 
 
 class DerivedRow(Base):
-    """Data derived from the store, such as an index for approximate search; a store has one of a kind at most.
+    """Data derived from the store, such as an index for approximate search; a store has at most one of each kind.
 
-    `file` is what its parts share, null where there is no such file. `checksum` covers the row.
+    `file` is the file that its parts share, or null if they share none. `checksum` covers the row.
     """
 
     __tablename__ = "derived"
@@ -167,7 +167,7 @@ class DerivedRow(Base):
 
 
 class DerivedPartRow(Base):
-    """The part of derived data that covers one segment; `file` is null where the shared file holds it."""
+    """The part of derived data that covers one segment; `file` is null if the shared file holds it."""
 
     __tablename__ = "derived_parts"
     __table_args__ = (UniqueConstraint("derived_id", "segment_id"),)

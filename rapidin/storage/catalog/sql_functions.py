@@ -1,7 +1,7 @@
-"""Functions that SQLite calls back, because it has no regular expressions and its JSON functions cannot do it.
+"""Python functions that SQLite calls, because it has no regular expressions and its JSON functions do not suffice.
 
-Their paths know no key with a double quote in it, they cut text at a NUL and round integers beyond 64 bits,
-differently from version to version. `database` registers these functions with every connection.
+Those functions cannot name a key with a double quote, cut text at a NUL, and round integers beyond 64 bits, all of
+it differently from version to version. `database` registers the functions below with every connection.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from sqlalchemy import ColumnElement, false, func
 from rapidin.storage.filters import Condition
 
 _PLAIN_PATTERN = re.compile(r"[\w ]*")
-"""Regular expressions that find nothing but themselves: letters, digits, underscores and spaces."""
+"""Regular expressions of letters, digits, underscores and spaces, which match only themselves."""
 
 
 def finds(pattern: str, column: Any) -> ColumnElement[bool]:
-    """SQL for: the regular expression finds something in the text."""
+    """Return SQL that tells whether the regular expression finds something in the text."""
     if _PLAIN_PATTERN.fullmatch(pattern):
         found: ColumnElement[bool] = func.instr(column, pattern) > 0  # many times faster than a call of Python
         return found
@@ -29,14 +29,14 @@ def finds(pattern: str, column: Any) -> ColumnElement[bool]:
 
 
 def metadata_matches(condition: Condition, metadata_json: Any) -> ColumnElement[bool]:
-    """SQL for: the condition holds for a sample with this metadata, a column of JSON."""
+    """Return SQL that tells whether the condition holds for a sample with this metadata, a column of JSON."""
     return func.rapidin_metadata_matches(
         metadata_json, condition.field, *_arguments(condition), type_=false().type
     )
 
 
 def value_matches(condition: Condition, value: Any) -> ColumnElement[bool]:
-    """SQL for: the condition holds for this value, a column of numbers or texts."""
+    """Return SQL that tells whether the condition holds for this value, a column of numbers or texts."""
     return func.rapidin_value_matches(value, *_arguments(condition), type_=false().type)
 
 

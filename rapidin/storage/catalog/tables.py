@@ -1,6 +1,6 @@
 """Reading from and writing to the tables, as plain functions of a session.
 
-A write is a few functions that `writer` calls in one transaction, so that a test can kill between any two.
+`store_writer` calls some of them in one transaction, so that a test can kill the process between any two.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ from rapidin.storage.vectors import Rows, SegmentRecord
 Item = TypeVar("Item")
 
 CHUNK = 500
-"""Values in one ``IN``; SQLite takes 999 parameters in its smallest build."""
+"""Maximum number of values in one ``IN``; the smallest build of SQLite takes 999 parameters."""
 
 ROWS_AT_ONCE = 10_000
-"""Rows of numbers that are Python objects at the same time."""
+"""Maximum number of rows that are Python objects at a time."""
 LARGEST_EXACT = 2**53
-"""Up to here every integer is a float."""
+"""Limit up to which a float holds every integer exactly."""
 
 LIVE = SampleRow.deleted_at.is_(None)
-"""Condition of the samples that were neither deleted nor replaced."""
+"""Condition that holds for samples that were neither deleted nor replaced."""
 
 
 def chunks(items: Sequence[Item], size: int = CHUNK) -> Iterator[Sequence[Item]]:
-    """Slices of at most `size` items."""
+    """Yield slices of at most `size` items."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 def live_rows(session: Session, ids: Iterable[str]) -> Iterator[SampleRow]:
-    """Rows of the live samples among `ids`, in no particular order."""
+    """Yield the rows of the live samples among `ids`, in no particular order."""
     for chunk in chunks(list(ids)):
         yield from session.scalars(select(SampleRow).where(LIVE, SampleRow.sample_id.in_(chunk)))
 
 
 def rows_by_key(session: Session, keys: Iterable[int]) -> dict[int, SampleRow]:
-    """Rows with the given keys, live or not.
+    """Return the rows with the given keys, live or not.
 
     Raises:
-        StoreCorruptError: there is none with one of the keys.
+        StoreCorruptError: no row has one of the keys.
     """
     keys = set(keys)
     found: dict[int, SampleRow] = {}
@@ -75,7 +75,7 @@ def rows_by_key(session: Session, keys: Iterable[int]) -> dict[int, SampleRow]:
 
 
 def content_hashes(session: Session, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Content and metadata hash of the live samples among `ids`."""
+    """Return content hash and metadata hash of the live samples among `ids`."""
     found: dict[str, tuple[str, str]] = {}
     columns = select(SampleRow.sample_id, SampleRow.content_hash, SampleRow.metadata_hash)
     for chunk in chunks(ids):
@@ -92,9 +92,9 @@ def live_contents(session: Session) -> Iterator[tuple[str, str]]:
 
 
 def live(*columns: Any) -> Select[Any]:
-    """A selection from the live samples, in the order in which they were stored, read from a narrow index.
+    """Return a selection from the live samples, in the order in which they were stored, read from a narrow index.
 
-    Conditions of `conditions` may be added; only those on texts make SQLite look at the samples' rows.
+    Conditions of `filter_sql` may be added; only those on texts make SQLite look at the samples' rows.
     """
     return select(*columns).with_hint(SampleRow, f"INDEXED BY {LIVE_INDEX}", "sqlite").where(LIVE)
 
@@ -107,13 +107,13 @@ def live_count(session: Session, condition: ColumnElement[bool]) -> int:
 def live_keys(
     session: Session, condition: ColumnElement[bool], limit: int | None = None, offset: int = 0
 ) -> NDArray[np.int64]:
-    """Keys of live samples that meet `condition`, ascending [n], which is the order in which they were stored.
+    """Return the keys [n] of live samples that meet `condition`, ascending, which is the order of storing.
 
     Args:
-        session: to read with.
-        condition: from `conditions.compile_filters`.
-        limit: keys at most; None for all.
-        offset: keys to leave out at the beginning.
+        session: session to read with.
+        condition: condition from `filter_sql.compile_filters`.
+        limit: maximum number of keys; None for all.
+        offset: number of keys to leave out at the beginning.
     """
     statement = live(SampleRow.key).where(condition).order_by(SampleRow.key)
     # SQLite takes an offset only after a limit.
@@ -122,7 +122,7 @@ def live_keys(
 
 
 def searchable_rows(session: Session) -> Rows:
-    """The live samples, in ascending order of their ids.
+    """Return the rows of the live samples, in ascending order of their ids.
 
     SQLite orders text by its UTF-8 bytes, which is Python's order, by code point.
 
@@ -138,14 +138,14 @@ def searchable_rows(session: Session) -> Rows:
     numbers = _numbers(session, statement, 4)
     whole = numbers[:, :3]
     if not ((np.abs(whole) <= LARGEST_EXACT) & (whole == np.floor(whole))).all():
-        raise _no_number("it is not whole")
+        raise _no_number("it is not a whole number")
     keys, segments, positions = (np.ascontiguousarray(column) for column in whole.T.astype(np.int64))
-    with np.errstate(over="ignore"):  # becomes infinite, and the scores with it, which is refused
+    with np.errstate(over="ignore"):  # an overflow becomes infinite, and so does the score, which is refused
         return Rows(keys, segments, positions, numbers[:, 3].astype(np.float32))
 
 
 def searchable_ids(session: Session, condition: ColumnElement[bool]) -> list[str]:
-    """Ids of the live samples that meet `condition`, in the order of `searchable_rows`."""
+    """Return the ids of the live samples that meet `condition`, in the order of `searchable_rows`."""
     other = aliased(SampleRow)
     statement = (
         select(other.sample_id)
@@ -160,8 +160,8 @@ def _numbers(session: Session, statement: Select[*tuple[Any, ...]], width: int) 
     """Return the numbers that `statement` selects in `width` columns, [n, width].
 
     Floats hold every key and place exactly (below 2^53), and one array for all columns is filled fastest. Rows
-    are taken from the driver itself, some at a time, because those of SQLAlchemy cost twice the time and all of
-    them at once as Python objects a hundred bytes each.
+    come from the driver itself, because SQLAlchemy's take twice the time, and only some at a time, because each
+    costs a hundred bytes as a Python object.
 
     Raises:
         StoreCorruptError: a column does not hold numbers.
@@ -185,7 +185,7 @@ def _no_number(reason: str) -> StoreCorruptError:
 
 
 def segment_records(session: Session) -> list[SegmentRecord]:
-    """All segments, in order of creation."""
+    """Return all segments, in order of creation."""
     return [
         SegmentRecord(row.id, row.name, row.rows, row.bytes, row.checksum, row.codec)
         for row in session.scalars(select(SegmentRow).order_by(SegmentRow.id))
@@ -193,13 +193,13 @@ def segment_records(session: Session) -> list[SegmentRecord]:
 
 
 def live_counts(session: Session) -> dict[int, int]:
-    """Live samples of each segment that has any, by its database id."""
+    """Return the number of live samples of each segment that has any, by its database id."""
     statement = live(SampleRow.segment_id, func.count()).group_by(SampleRow.segment_id)
     return {segment: count for segment, count in session.execute(statement)}
 
 
 def insert_segment(session: Session, record: SegmentRecord) -> int:
-    """Name a segment; its database id."""
+    """Record a segment, and return its database id."""
     row = SegmentRow(
         name=record.name, rows=record.rows, bytes=record.bytes, checksum=record.checksum, codec=record.codec
     )
@@ -209,7 +209,7 @@ def insert_segment(session: Session, record: SegmentRecord) -> int:
 
 
 def mark_deleted(session: Session, ids: Sequence[str]) -> int:
-    """Mark the live samples among `ids` as deleted; how many there were."""
+    """Mark the live samples among `ids` as deleted, and return their number."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     marked = 0
     for chunk in chunks(ids):
@@ -225,7 +225,7 @@ def mark_deleted(session: Session, ids: Sequence[str]) -> int:
 
 
 def insert_metadata_fields(session: Session, names: Iterable[str]) -> dict[str, int]:
-    """Remember metadata keys, so that filters may ask for them; their database ids."""
+    """Record metadata keys, so that filters may name them, and return their database ids."""
     ids: dict[str, int] = {}
     for chunk in chunks(sorted(set(names))):
         session.execute(
@@ -247,13 +247,13 @@ def insert_samples(
     """Insert samples whose vectors lie in a segment in the same order, and their metadata for filters.
 
     Args:
-        session: to write with.
-        values: columns of each sample but those of its vector.
-        segment_id: of the segment.
-        scales: of the vectors.
-        field_ids: from `insert_metadata_fields`.
+        session: session to write with.
+        values: columns of each sample, without those of its vector.
+        segment_id: database id of the segment.
+        scales: scales of the vectors.
+        field_ids: database ids of metadata keys, from `insert_metadata_fields`.
     """
-    # As SQLite would number them; the transaction keeps others from writing meanwhile.
+    # The keys are those that SQLite would give; the transaction keeps others from writing meanwhile.
     first = (session.scalar(select(func.max(SampleRow.key))) or 0) + 1
     complete = []
     for position, (columns, scale) in enumerate(zip(values, scales, strict=True)):

@@ -1,6 +1,6 @@
 """One writer at a time: an advisory lock that the operating system releases when its holder dies.
 
-Readers need no lock, but one that opens the database without SQLite's own locks keeps writers away
+Readers need no lock, except those that open the database without SQLite's own locks: they keep writers away
 (`NoWriter`).
 """
 
@@ -28,11 +28,11 @@ HOLDER_NAME = "writer.json"
 
 @contextmanager
 def writer_lock(store: Path) -> Iterator[None]:
-    """Hold the writer's lock of the store in the directory `store`; never waits.
+    """Hold the writer's lock of the store in the directory `store`. This never waits.
 
     Raises:
-        StoreLockedError: someone else holds it; the message names the process.
-        StoreSpaceError: this process reads the store without SQLite's locks, since the disk is full.
+        StoreLockedError: another process holds the lock; the message names it.
+        StoreSpaceError: this process reads the store without SQLite's locks, because the disk is full.
         StoreError: the directory cannot be written to.
     """
     # The lock belongs to no thread, so that a generator that ends in another thread still releases it.
@@ -40,7 +40,7 @@ def writer_lock(store: Path) -> Iterator[None]:
     with file_errors(store):
         try:
             lock.acquire(blocking=False)
-        except Timeout as error:  # an OSError, so it has to be told apart first
+        except Timeout as error:  # it is an OSError, too, so it is caught first
             if NoWriter.is_kept_here(store):
                 raise StoreSpaceError(
                     f"{store}: no space left to write; make room and run the same command again"
@@ -54,7 +54,7 @@ def writer_lock(store: Path) -> Iterator[None]:
             (store / HOLDER_NAME).write_text(json.dumps({"pid": os.getpid(), "started": started}))
         yield
     finally:
-        # Before the release: afterwards the file may already be the next holder's.
+        # This comes before the release, because the file may belong to the next holder afterwards.
         with suppress(OSError):
             (store / HOLDER_NAME).unlink(missing_ok=True)
         lock.release()
@@ -70,7 +70,7 @@ class NoWriter:
         """Keep writers away from the store in the directory `store`.
 
         Raises:
-            OSError: somebody is writing, the file is not there, or the system has no such locks.
+            OSError: a process is writing, the file does not exist, or the system has no such locks.
         """
         self._store = store.resolve()
         self._file = (store / LOCK_NAME).open("rb")
@@ -84,12 +84,12 @@ class NoWriter:
 
     @classmethod
     def is_kept_here(cls, store: Path) -> bool:
-        """Return whether this process itself keeps writers away from the store in the directory `store`."""
+        """Tell whether this process itself keeps writers away from the store in the directory `store`."""
         with cls._kept_lock:
             return cls._kept[store.resolve()] > 0
 
     def close(self) -> None:
-        """Let writers come, unless others keep them away."""
+        """Admit writers again, unless other readers keep them away."""
         if not self._file.closed:
             self._file.close()
             with self._kept_lock:
@@ -102,4 +102,4 @@ def _holder(store: Path) -> str:
         holder = json.loads((store / HOLDER_NAME).read_text())
         return f"process {holder['pid']} (since {holder['started']})"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"  # it has the lock, but has not yet written down who it is
+        return "another process"  # it holds the lock, but has not written its number down yet

@@ -1,11 +1,12 @@
 """Reading ``store.db`` where SQLite cannot make its helper files, with which readers and writers share it.
 
-SQLite then has to be told that the file does not change (``immutable``), and reads it without any lock. That is so
+SQLite then has to be told that the file does not change (``immutable``), and reads it without any lock. The file
+does not change
 
-* where this process may not write to the directory: a store on a read-only disk, or somebody else's;
-* on a full disk, as long as this process keeps writers away with a share of their lock.
+* if this process may not write to the directory, because the disk is read-only or the store belongs to another
+user; * on a full disk, as long as this process keeps writers away with a share of their lock.
 
-``immutable`` also ignores a write-ahead log, so one that holds something rules it out.
+``immutable`` also ignores the write-ahead log, so it is not used if the log holds anything.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ _logger = logging.getLogger(__name__)
 
 
 def opened_unchanging(path: Path, error: sqlite3.OperationalError) -> sqlite3.Connection | None:
-    """A connection that only reads the database at `path`, None where it might change or is not whole.
+    """Open a read-only connection to the database at `path`; return None if it might change or is incomplete.
 
     Args:
-        path: of the file.
-        error: what SQLite said when it was opened as usual.
+        path: path of the file.
+        error: error of SQLite when the file was opened as usual.
     """
     if os.access(path, os.R_OK) and not os.access(path.parent, os.W_OK):
         return _opened(path) if _has_empty_log(path) else None
@@ -37,7 +38,7 @@ def opened_unchanging(path: Path, error: sqlite3.OperationalError) -> sqlite3.Co
         no_writer = NoWriter(path.parent)
     except OSError:
         return None
-    if not _has_empty_log(path):  # only now is it sure to stay as it is
+    if not _has_empty_log(path):  # only from now on can the log not change
         no_writer.close()
         return None
     if not known:
@@ -48,12 +49,12 @@ def opened_unchanging(path: Path, error: sqlite3.OperationalError) -> sqlite3.Co
 
 
 class _Connection(sqlite3.Connection):
-    """One that may keep writers away as long as it is open."""
+    """A connection that may keep writers away as long as it is open."""
 
     no_writer: NoWriter | None = None
 
     def close(self) -> None:
-        """Close it, and let writers come."""
+        """Close the connection and admit writers again."""
         super().close()
         if self.no_writer is not None:
             self.no_writer.close()

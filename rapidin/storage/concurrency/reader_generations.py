@@ -1,10 +1,10 @@
-"""Readers keep the files that their state of the store names, although a compaction has replaced them.
+"""Generations of readers: files that a reader may need are kept, although a compaction has replaced them.
 
-Readers come in generations. Who reads vectors shares the kernel lock of the newest generation's file, taken before
-the state of the database is. A writer that cannot remove a file because somebody reads makes a new generation and
-records in it what no row names by then: whoever joins that generation, or a later one, cannot need these files. So
-they go as soon as nobody is left in the generations before it, however many read in it. The kernel releases a lock
-with its process, so a killed reader keeps nothing.
+A reader of vectors joins the newest generation, which means that it shares the kernel lock of that generation's
+file. It joins before it reads the state of the database. If a writer cannot remove a file because of readers, it
+makes a new generation and records in it the files that no row names any more. Readers of that generation or a
+later one cannot need these files. So the files are removed as soon as the earlier generations have no reader, even
+if later ones have many. The kernel releases the locks of a dead process, so a killed reader keeps no files.
 
 Generation 0 is ``readers.lock``, which every store has; the others are ``readers.<number>.lock``.
 """
@@ -27,15 +27,15 @@ READERS_NAME = "readers.lock"
 _TEMPORARY_NAME = ".readers.tmp"
 _NUMBERED = re.compile(r"readers\.([1-9][0-9]{0,17})\.lock")
 _MOST_TRIES = 100
-"""To join a generation that is not removed meanwhile; more are needed only where inodes mean nothing."""
+"""Maximum number of tries to join a generation before it is removed; only odd file systems need so many."""
 _logger = logging.getLogger(__name__)
 
 
 class ReadersLock:
-    """One reader's share of a generation's lock, from its making until `close`.
+    """One reader's share of a generation's lock, from its creation until `close`.
 
-    Without effect where the file can be neither made nor opened, as in a directory that nobody may write to, and
-    where the file system has no locks.
+    It has no effect if the file can be neither made nor opened, as in a directory that nobody may write to, or if
+    the file system has no locks.
     """
 
     def __init__(self, store: Path) -> None:
@@ -43,20 +43,21 @@ class ReadersLock:
         self._file = _joined(store)
 
     def close(self) -> None:
-        """Give the share back."""
+        """Release the share."""
         if self._file is not None:
             self._file.close()
 
 
 def is_readers_file(name: str) -> bool:
-    """Whether a file of that name in a store's directory is one of this module's."""
+    """Tell whether a file with this name in a store's directory belongs to this module."""
     return name in (READERS_NAME, _TEMPORARY_NAME) or _NUMBERED.fullmatch(name) is not None
 
 
 def removable(store: Path, unnamed: Mapping[str, int]) -> set[str]:
-    """Choose the files that no reader needs, now or later; only for the writer, who is then to delete them.
+    """Choose the files that no reader needs, now or later. Only the writer calls this, and then deletes them.
 
-    The others are recorded in a new generation, unless the newest knows them all; those that nobody reads in end.
+    The other files are recorded in a new generation, unless the newest has recorded them all. Generations without
+    readers are removed.
 
     Args:
         store: directory of the store.
@@ -77,21 +78,21 @@ def removable(store: Path, unnamed: Mapping[str, int]) -> set[str]:
             kept = {name: time for name, time in unnamed.items() if name not in gone}
             if not kept.items() <= _record(store, numbers[-1]).items():
                 _make(store, numbers[-1] + 1, kept)
-        # What one of them recorded is going, or is in the newest's record, too.
+        # Files that one of them recorded are removed now, or are recorded by the newest, too.
         for number in numbers[:-1]:
-            if number > 0:  # that one is for good: a reader who may not write may need it
+            if number > 0:  # generation 0 stays, because a reader that may not write may need it
                 _end(store, number)
-    except OSError as error:  # no locks, no right to open one, a full disk: the next writer tries again
+    except OSError as error:  # without locks, without permission or on a full disk: the next writer tries again
         _logger.info("%s: files that readers may need are kept: %s", store, error)
     return gone
 
 
 def _joined(store: Path) -> IO[bytes] | None:
-    """The file of the newest generation, its lock shared."""
+    """Open the file of the newest generation and share its lock; None if that is impossible."""
     file = None
     for _ in range(_MOST_TRIES):
         newest = 0
-        with suppress(OSError):  # a directory that cannot be listed; in generation 0 a reader keeps most
+        with suppress(OSError):  # the directory cannot be listed; a reader in generation 0 keeps the most files
             newest = max(_generations(store), default=0)
         path = _path(store, newest)
         file = _opened(path)
@@ -111,7 +112,7 @@ def _joined(store: Path) -> IO[bytes] | None:
 
 
 def _generations(store: Path) -> list[int]:
-    """Numbers of the generations that there are, the oldest first."""
+    """Return the numbers of the existing generations, the oldest first."""
     names = [entry.name for entry in store.iterdir()]
     found = [int(match[1]) for name in names if (match := _NUMBERED.fullmatch(name))]
     return sorted([*found, 0] if READERS_NAME in names else found)
@@ -122,7 +123,7 @@ def _path(store: Path, number: int) -> Path:
 
 
 def _opened(path: Path) -> IO[bytes] | None:
-    """A generation's file, generation 0 made if need be; where it is another user's, reading it is enough."""
+    """Open a generation's file. Generation 0 is made if missing; another user's file is opened for reading."""
     make = os.O_CREAT if path.name == READERS_NAME else 0
     for flags in (os.O_RDWR | make, os.O_RDONLY):
         with suppress(OSError):
@@ -132,10 +133,10 @@ def _opened(path: Path) -> IO[bytes] | None:
 
 @contextmanager
 def _alone(store: Path, number: int) -> Iterator[bool]:
-    """Hold a generation's lock alone, without waiting; false where somebody shares it.
+    """Try to hold a generation's lock alone, without waiting; the context is false if a reader shares it.
 
     Raises:
-        OSError: it cannot be known.
+        OSError: the file cannot be opened or locked.
     """
     path = _path(store, number)
     file = _opened(path)
@@ -156,16 +157,16 @@ def _free(store: Path, number: int) -> bool:
 
 
 def _end(store: Path, number: int) -> None:
-    """Remove a generation's file if nobody reads in it."""
+    """Remove a generation's file if it has no reader."""
     with _alone(store, number) as free:
         if free:
             _path(store, number).unlink()
 
 
 def _make(store: Path, number: int, unnamed: Mapping[str, int]) -> None:
-    """Begin a generation; it is there with its record or not at all.
+    """Begin a generation. Its file appears together with its record or not at all.
 
-    Nothing is synced: after a power failure an empty record only means that these files are recorded again.
+    Nothing is synced, because an empty record after a power failure only means that the files are recorded again.
     """
     write_whole(_path(store, number), json.dumps(unnamed), durable=False, temporary_name=_TEMPORARY_NAME)
 

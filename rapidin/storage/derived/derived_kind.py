@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from rapidin.errors import StoreCorruptError
 from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord
+from rapidin.storage.scan import Scan
 from rapidin.storage.vectors import Codec, Rows, SegmentRecord, SegmentSource
 
 StepProgress = Callable[[str, int, int], None]
@@ -49,6 +50,7 @@ class BuildWork:
         rows: live samples' vectors.
         segments: function that gives the segment of a database id, open and checked.
         samples: function that yields the id and the content hash of every live sample.
+        scan: scan that compares vectors, for kinds that need it.
         progress: function that is told what is done.
     """
 
@@ -56,6 +58,7 @@ class BuildWork:
     rows: Rows
     segments: SegmentSource
     samples: Callable[[], Iterator[tuple[str, str]]]
+    scan: Scan
     progress: StepProgress
 
 

@@ -1,20 +1,20 @@
-"""Filter expressions ``FIELD OPERATOR VALUE``: reading them, and what they mean for one value.
+"""Filter expressions ``FIELD OPERATOR VALUE``: how they are read, and what they mean for one value.
 
 Operators: ``=`` (or ``==``), ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``~`` (a regular expression finds
 something) and ``!~``. Spaces around the operator do not count. Field and value may stand in quotes, single or
 double, with a backslash before a quote or backslash inside; a quoted value is text, never a number or null.
 
 =================  ==========================================================================================
-``=``              equal numbers where field and value both are numbers, else equal text; the text of a value
-                   that is no text is its JSON (``true``, ``["a","b"]``); ``null`` also matches a missing field
-``<`` and so on    numbers with numbers, else text with text, by code point
-``~``              on the text
-``!=``, ``!~``     exactly what ``=`` and ``~`` do not match, missing fields included
-truth values       a field that holds only these is compared with ``true`` and ``false`` or not at all
+``=``              compares numbers if field and value both are numbers, else texts; the text of any other value
+                   is its JSON (``true``, ``["a","b"]``); ``null`` also matches a missing field
+``<`` and so on    compare numbers with numbers, else text with text, by code point
+``~``              searches the text
+``!=``, ``!~``     match exactly what ``=`` and ``~`` do not match, missing fields included
+truth values       a field that holds only these can be compared with ``true`` and ``false`` only
 missing, null      match none of ``<``, ``<=``, ``>``, ``>=`` and ``~``
 =================  ==========================================================================================
 
-`conditions` compiles them for SQL; this module knows nothing of a database.
+`filter_sql` compiles them for SQL; this module knows nothing of a database.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-"""Comparisons by operator; they serve Python values and SQL columns alike."""
+"""Comparisons by operator, for Python values and for SQL columns."""
 
 _QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
 _EXPRESSION = re.compile(
@@ -54,19 +54,19 @@ _EXPRESSION = re.compile(
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _UNBOUNDED = re.compile(r"[*+?{(]")
 _LONGEST_NUMBER = 300
-"""Characters; a longer integer fits no float, and Python refuses to read one of some thousand digits."""
+"""Maximum number of characters of a number; a longer integer fits no float, and Python refuses very long ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One expression, read.
+    """A filter expression that was read.
 
     Attributes:
-        field: a built-in field's name, or a metadata key.
-        in_metadata: whether `field` surely is a metadata key.
+        field: name of a built-in field, or a metadata key.
+        in_metadata: whether `field` is certainly a metadata key.
         operator: one of `COMPARISONS` or ``~``.
-        negated: whether the rows that it does not match are meant.
-        text: of the value, without quotes.
+        negated: whether the expression means the rows that field, operator and value do not match.
+        text: text of the value, without quotes.
         quoted: whether the value stood in quotes.
     """
 
@@ -79,18 +79,18 @@ class Condition:
 
     @property
     def number(self) -> int | float | None:
-        """The value as a number, or None where it is none."""
+        """The value as a number, or None if it is not a number."""
         if self.quoted or len(self.text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(self.text):
             return None
         return int(self.text) if re.fullmatch(r"[+-]?[0-9]+", self.text) else float(self.text)
 
     @property
     def is_built_in(self) -> bool:
-        """Whether a built-in field is asked for."""
+        """Whether the expression names a built-in field."""
         return not self.in_metadata and self.field in BUILT_IN_FIELDS
 
     def matches(self, value: Any) -> bool:
-        """Whether a sample whose field holds `value`, None where it has none, is meant."""
+        """Tell whether the expression matches a sample whose field holds `value`, or None without a value."""
         return self._plainly_matches(value) != self.negated
 
     def _plainly_matches(self, value: Any) -> bool:
@@ -103,7 +103,7 @@ class Condition:
         if number is not None and isinstance(value, (int, float)) and not isinstance(value, bool):
             return bool(compare(value, number))
         if isinstance(value, bool) and not self.quoted:
-            return bool(compare(value_text(value), self.text.lower()))  # True is how Python's users write it
+            return bool(compare(value_text(value), self.text.lower()))  # Python's users write True
         return bool(compare(value_text(value), self.text))
 
 
@@ -111,7 +111,7 @@ def parse(expression: str) -> Condition:
     """Read one filter expression.
 
     Raises:
-        FilterError: it cannot be read, or its regular expression is none.
+        FilterError: the expression cannot be read, or what follows ``~`` is not a regular expression.
     """
     match = _EXPRESSION.fullmatch(expression)
     if match is None:
@@ -137,10 +137,10 @@ def parse(expression: str) -> Condition:
 
 
 def check_field(condition: Condition, metadata_fields: Sequence[str]) -> None:
-    """Check that a condition asks for a field that exists.
+    """Check that a condition names a field that exists.
 
     Raises:
-        FilterError: there is no such field; the message lists those that there are.
+        FilterError: there is no such field; the message lists the existing ones.
     """
     if not condition.is_built_in and condition.field not in metadata_fields:
         known = ", ".join(BUILT_IN_FIELDS)
@@ -152,10 +152,10 @@ def check_field(condition: Condition, metadata_fields: Sequence[str]) -> None:
 
 
 def check_boolean(condition: Condition) -> None:
-    """Check that a condition on a field of truth values compares with one, or it would silently mean nothing.
+    """Check that a condition on a field of truth values compares with one, or it would silently match nothing.
 
     Raises:
-        FilterError: it compares with something else, such as 1 or yes.
+        FilterError: the condition compares with something else, such as 1 or yes.
     """
     known = ("true", "false") if condition.is_built_in else ("true", "false", "null")
     if condition.operator != "~" and condition.text.lower() not in known:
@@ -166,13 +166,13 @@ def check_boolean(condition: Condition) -> None:
 
 
 def check_bounded(expression: str) -> None:
-    """Check that a filter from someone who need not be trusted cannot keep Python busy for ever.
+    """Check that a filter from an untrusted source cannot keep Python busy for ever.
 
-    Repetition and groups are what a regular expression needs for that, and Python's cannot be interrupted: a
-    thread that is in one lets no other run.
+    Only a regular expression with repetition or groups can do that. Python cannot interrupt one, and other threads
+    do not run meanwhile.
 
     Raises:
-        FilterError: the expression cannot be read, or its regular expression has one of them.
+        FilterError: the expression cannot be read, or its regular expression has repetition or groups.
     """
     condition = parse(expression)
     if condition.operator == "~" and _UNBOUNDED.search(condition.text):
@@ -183,7 +183,7 @@ def check_bounded(expression: str) -> None:
 
 
 def _unquoted_value(value: str, expression: str) -> tuple[str, bool]:
-    """The value's text, and whether it stood in quotes."""
+    """Return the value's text, and whether it stood in quotes."""
     if value[:1] not in ("'", '"'):
         return value, False
     if not re.fullmatch(_QUOTED, value, re.DOTALL):
@@ -195,6 +195,6 @@ def _unquoted_value(value: str, expression: str) -> tuple[str, bool]:
 
 
 def _unquoted(quoted: str) -> str:
-    r"""Text between quotes; ``\`` counts only before that quote or another ``\``, as expressions need it."""
+    r"""Return the text between quotes; ``\`` is an escape only before that quote or another ``\``."""
     quote = quoted[0]
     return re.sub(rf"\\([{quote}\\])", r"\1", quoted[1:-1])

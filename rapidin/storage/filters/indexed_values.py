@@ -1,7 +1,7 @@
 """Metadata values as the table ``sample_metadata`` holds them, so that SQLite can find and compare them.
 
-Used by whatever writes the table (commits, changes of metadata, the migration that fills it) and by `verify`,
-which compares. A change of what is said here needs a migration that fills the table again.
+Everything that writes the table (commits and changes of metadata) uses this module, and `verify` compares with it.
+A change here needs a migration that fills the table again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from rapidin.storage.filters.metadata import value_text
 
 LONGEST_TEXT = 200
-"""Maximum number of characters; a longer text would bloat the index, and few filters compare one as a whole."""
+"""Maximum number of characters of an indexed text. Longer ones bloat the index, and few filters need them."""
 SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
 """Range of SQLite's integers."""
 
@@ -27,11 +27,11 @@ class Kind(IntEnum):
         NUMBER: `number` is the value: an integer of at most 64 bits or a finite float other than -0.0.
         TEXT: `text` is the value's text: a text itself, or the JSON of a list or object.
         BOOLEAN: `number` is 0 or 1.
-        LONG_TEXT: as `TEXT`, but too long for the index; only the sample's JSON tells it.
-        OTHER: any other value that only the sample's JSON tells, for example an integer beyond 64 bits.
+        LONG_TEXT: text that is too long for the index; only the sample's JSON holds it.
+        OTHER: any other value that only the sample's JSON holds, for example an integer beyond 64 bits.
     """
 
-    # Numbers first: SQLite stores 0 and 1 in no bytes.
+    # The frequent kinds come first, because SQLite stores 0 and 1 without using a byte.
     NUMBER = 0
     TEXT = 1
     BOOLEAN = 2
@@ -48,22 +48,22 @@ class IndexedValue(NamedTuple):
 
 
 def indexed_metadata(metadata_json: str) -> dict[str, IndexedValue]:
-    """The values of a sample's metadata that are not null, by field.
+    """Return the values of a sample's metadata that are not null, by field.
 
     Raises:
-        ValueError: the text is not the JSON of an object; a row that holds such was damaged.
+        ValueError: the text is not the JSON of an object, so the row was damaged.
     """
     try:
         metadata = json.loads(metadata_json)
     except RecursionError as error:
         raise ValueError("metadata is nested too deeply") from error
     if not isinstance(metadata, Mapping):
-        raise ValueError("metadata is no JSON object")
+        raise ValueError("metadata is not a JSON object")
     return {name: indexed_value(value) for name, value in metadata.items() if value is not None}
 
 
 def indexed_value(value: Any) -> IndexedValue:
-    """The columns for a value that came from JSON and is not null."""
+    """Return the columns for a value that came from JSON and is not null."""
     if isinstance(value, bool):
         return IndexedValue(Kind.BOOLEAN, number=int(value))
     if isinstance(value, (int, float)):
@@ -71,13 +71,13 @@ def indexed_value(value: Any) -> IndexedValue:
     try:
         text = value_text(value)
         text.encode()
-    except ValueError:  # half a surrogate pair or an infinite number inside a list: none that rapidin wrote
+    except ValueError:  # rapidin writes neither half a surrogate pair nor an infinite number inside a list
         return IndexedValue(Kind.OTHER)
     return IndexedValue(Kind.LONG_TEXT) if len(text) > LONGEST_TEXT else IndexedValue(Kind.TEXT, text=text)
 
 
 def _fits(number: int | float) -> bool:
-    """Whether SQLite gives the number back as it was, its sign and its being an integer or not included."""
+    """Tell whether SQLite gives the number back as it was, with its sign and type."""
     if isinstance(number, int):
         return SMALLEST_INTEGER <= number <= LARGEST_INTEGER
     # SQLite promises nothing about -0.0, and refuses NaN.

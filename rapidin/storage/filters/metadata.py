@@ -1,7 +1,7 @@
-"""Metadata as JSON text: one form for storing it, one for telling whether it changed.
+"""Metadata as JSON text: one form is stored, another tells whether the metadata changed.
 
-Values that tables have and JSON lacks are turned: NaN, which stands for a missing value, becomes null, dates
-and times become ISO 8601 text, a decimal becomes text. What cannot be turned is refused by name of the field.
+Values that tables have and JSON lacks are converted: NaN, which stands for a missing value, becomes null; dates
+and times become ISO 8601 text; a decimal becomes text. Other values are refused, with the name of the field.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from rapidin.errors import StoreError
 
 
 def metadata_text(metadata: Mapping[str, Any]) -> str:
-    """JSON text of `metadata`, fields in their order, compact and without escaped letters.
+    """Return the JSON text of `metadata`, with fields in their order, compact and without escaped letters.
 
     Raises:
-        StoreError: a value that JSON has no form for; the message names the field.
+        StoreError: a value has no form in JSON; the message names the field.
     """
     plain = {}
     for name, value in metadata.items():
         if not isinstance(name, str):
-            raise StoreError(f"metadata field {name!r}: its name is no text; give every field a text name")
+            raise StoreError(f"metadata field {name!r}: its name is not text; give every field a text name")
         plain[name] = value
     for name, value in plain.items():
         try:
@@ -40,20 +40,20 @@ def metadata_text(metadata: Mapping[str, Any]) -> str:
 
 
 def metadata_hash(metadata: Mapping[str, Any]) -> str:
-    """Digest of `metadata` that does not depend on the order of its fields.
+    """Return a digest of `metadata` that does not depend on the order of its fields.
 
     Returns:
         The first 32 hexadecimal digits of the SHA-256 of its canonical JSON.
 
     Raises:
-        StoreError: a value that JSON has no form for; the message names the field.
+        StoreError: a value has no form in JSON; the message names the field.
     """
     canonical = json.dumps(json.loads(metadata_text(metadata)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 def value_text(value: Any) -> str:
-    """Text of a metadata value: a text itself, any other value as its stored JSON."""
+    """Return the text of a metadata value: a text itself, or the stored JSON of any other value."""
     return value if isinstance(value, str) else _dump(value)
 
 
@@ -62,10 +62,10 @@ def _dump(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with everything turned that JSON lacks."""
+    """Convert everything in `value` that JSON lacks."""
     if isinstance(value, float):
         if math.isinf(value):
-            raise ValueError("JSON has no infinite number")
+            raise ValueError("JSON has no infinite numbers")
         return None if math.isnan(value) else float(value)
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
@@ -73,7 +73,7 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
-            raise TypeError("it holds an object with a name that is no text")
+            raise TypeError("it holds an object with a name that is not text")
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]

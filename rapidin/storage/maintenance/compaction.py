@@ -1,8 +1,8 @@
-"""Compaction: new segments without deleted rows, and few large ones for many small.
+"""Compaction: new segments without deleted rows, and a few large segments in place of many small ones.
 
-Codes are copied as they are, so that every score stays what it was. Each new segment is one transaction that names
-it, moves its samples and ends the old segments that it emptied; only then do old files go, as soon as no reader
-needs them. So a kill at any moment leaves a right store, partly compacted, and disk space is needed for one new
+Codes are copied unchanged, so every score stays the same. One transaction records each new segment, moves its
+samples and removes the old segments that it emptied. Only then are old files deleted, as soon as no reader needs
+them. So a kill at any moment leaves a correct store, partly compacted, and disk space is needed for one new
 segment at a time.
 """
 
@@ -28,7 +28,7 @@ from rapidin.storage.store_files import file_errors
 from rapidin.storage.vectors import Codec, Rows, Segment, SegmentRecord, open_segment, segment_writing
 
 SEGMENT_BYTES = 2**27
-"""Maximum number of bytes of codes in a new segment; a segment of less than half is small."""
+"""Maximum number of bytes of codes in a new segment; a segment with less than half of it is small."""
 _COPIED_BYTES = 2**24
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Plan:
     """The work of one compaction.
 
     Attributes:
-        empty: database ids of segments of which nothing is left.
+        empty: database ids of segments without live samples.
         parts: rows of each new segment, in the order of old segments and positions.
     """
 
@@ -49,14 +49,14 @@ class Plan:
 def make_plan(records: Sequence[SegmentRecord], rows: Rows, row_bytes: int, fraction: float) -> Plan:
     """Choose the segments to rewrite: those with more deleted rows than `fraction`, and small ones if several.
 
-    The rows of all of them are dealt out evenly, so that new segments are small only where there is a single one:
-    compacting again finds nothing to do.
+    Their rows are distributed evenly, so that a new segment is small only if it is the only one. So a second
+    compaction finds nothing to do.
 
     Args:
-        records: all segments.
-        rows: all live samples.
-        row_bytes: of a coded vector.
-        fraction: of a segment's rows.
+        records: records of all segments.
+        rows: rows of all live samples.
+        row_bytes: number of bytes of a coded vector.
+        fraction: share of a segment's rows.
     """
     most = max(1, SEGMENT_BYTES // row_bytes)
     ids, counts = np.unique(rows.segments, return_counts=True)
@@ -82,7 +82,7 @@ def compact_store(
     fraction: float,
     on_progress: Progress | None = None,
 ) -> CompactReport:
-    """Compact the store in the directory `path`; only under the writer's lock.
+    """Compact the store in the directory `path`. The caller holds the writer's lock.
 
     Args:
         path: directory of the store.
@@ -90,12 +90,12 @@ def compact_store(
         codec: codec of its vectors.
         dimension: K.
         fraction: share of a segment's rows; the segment is rewritten if more of them are deleted.
-        on_progress: function that is told how many samples are done, and of how many.
+        on_progress: function that takes the number of samples done and the number of all samples.
 
     Raises:
         SettingError: `fraction` is not from 0 to 1.
-        StoreCorruptError: a segment or row is damaged; what was done before stays, and nothing is lost.
-        StoreSpaceError: there is no room for a new segment; likewise.
+        StoreCorruptError: a segment or row is damaged. Segments made before stay, and nothing is lost.
+        StoreSpaceError: the disk has no room for a new segment. Segments made before stay, and nothing is lost.
     """
     if not 0 <= fraction <= 1:
         raise SettingError(f"--fraction {fraction} cannot be used: give a number from 0 to 1")
@@ -124,7 +124,7 @@ def compact_store(
 
 
 class _Compaction:
-    """One run; counts the deleted samples whose rows are gone in `removed`."""
+    """One run of a compaction; `removed` counts the deleted samples whose rows it removed."""
 
     def __init__(self, path: Path, database: Database, codec: Codec, dimension: int) -> None:
         self.removed = 0
@@ -135,7 +135,7 @@ class _Compaction:
         self._opened: tuple[int, Segment] | None = None
 
     def run(self, plan: Plan, records: Sequence[SegmentRecord], on_progress: Progress | None) -> None:
-        """Do what `plan` says, then give space back."""
+        """Carry out the plan, then give space back."""
         by_id = {record.id or 0: record for record in records}
         if plan.empty:
             with self._database.writing() as session:
@@ -146,7 +146,7 @@ class _Compaction:
             try:
                 self._rewrite(part, by_id)
             except RapidinError:
-                with suppress(RapidinError):  # the first error is the one to tell
+                with suppress(RapidinError):  # the first error is the one to report
                     garbage.remove_garbage(self._path, self._database)
                 raise
             garbage.remove_garbage(self._path, self._database)
@@ -164,7 +164,7 @@ class _Compaction:
         for source, positions in zip(sources.tolist(), np.split(rows.positions, starts[1:]), strict=True):
             self._copy(self._segment(records[source]), positions, index)
         record = segment_writing.write_segment(self._path, index, self._codec)
-        del index  # as large as the segment
+        del index  # it is as large as the segment
         self.removed += self._record(record, rows, sources.tolist())
 
     def _copy(self, segment: Segment, positions: NDArray[np.int64], index: object) -> None:
@@ -174,7 +174,7 @@ class _Compaction:
             index.add_sa_codes(np.ascontiguousarray(codes))  # type: ignore[attr-defined]
 
     def _segment(self, record: SegmentRecord) -> Segment:
-        """The segment, its bytes compared with their checksum: the new one's would hide damage."""
+        """Open a segment and compare its bytes with their checksum, because a new checksum would hide damage."""
         if self._opened is None or self._opened[0] != record.id:
             segment = open_segment(self._path, record, self._dimension, recheck=True)
             if segment.codec != self._codec:
@@ -186,7 +186,7 @@ class _Compaction:
         return self._opened[1]
 
     def _record(self, record: SegmentRecord, rows: Rows, sources: Sequence[int]) -> int:
-        """Have the database say what was done; how many deleted samples it dropped."""
+        """Record a new segment in the database, and return the number of deleted samples that this removed."""
         with self._database.writing() as session:
             segment_id = tables.insert_segment(session, record)
             sample_changes.move_samples(session, rows.keys.tolist(), segment_id)
@@ -195,11 +195,11 @@ class _Compaction:
             return sample_changes.remove_segments(session, sources)
 
     def _give_back_space(self) -> None:
-        """Shrink the database; that it cannot be done now harms nothing."""
+        """Shrink the database; it does no harm if that is impossible now."""
         try:
             with file_errors(self._path):
                 size, free = self._database.path.stat().st_size, shutil.disk_usage(self._path).free
-            if free > 2 * size:  # SQLite writes a copy, and then its log
+            if free > 2 * size:  # SQLite writes a copy and then its log
                 self._database.give_back_space()
         except StoreError as error:
             _logger.info("the database keeps its size for now: %s", error)

@@ -1,4 +1,4 @@
-"""Files that the database does not name: what an interrupted commit, a compaction or dropped derived data left."""
+"""Files that the database does not name: remains of interrupted commits, compactions and dropped derived data."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rapidin.storage.vectors import SUFFIX
 
 
 def remove_garbage(store: Path, database: Database) -> None:
-    """Delete the files that the database does not name and no reader needs; only for the writer.
+    """Delete the files that the database does not name and no reader needs. Only the writer calls this.
 
-    Those that readers may need wait for the first writer after them. Unfinished ones go in any case.
+    Files that readers may need are left to a later writer. Unfinished files are always deleted.
 
     Raises:
         StoreError: the directory cannot be read or written to.
@@ -32,25 +32,25 @@ def remove_garbage(store: Path, database: Database) -> None:
 
 
 def unnamed_bytes(store: Path, database: Database) -> int:
-    """Size of all files that the database does not name, unfinished ones included.
+    """Return the size of all files that the database does not name, including unfinished ones.
 
     Raises:
         StoreError: the directory cannot be read.
     """
     size = 0
     for path in unnamed_files(store, database).values():
-        with file_errors(path), suppress(FileNotFoundError):  # a writer has just removed it
+        with file_errors(path), suppress(FileNotFoundError):  # a writer has just removed the file
             size += path.stat().st_size
     return size
 
 
 def unnamed_files(store: Path, database: Database) -> dict[str, Path]:
-    """Paths of the files that the database does not name, by their names with the folder's.
+    """Return the paths of the files that the database does not name, by folder and file name.
 
     Raises:
         StoreError: the directory cannot be read.
     """
-    # Before the database is asked: what is committed meanwhile must not count.
+    # Files are listed before the database is read, so that files committed meanwhile do not count.
     known = {SEGMENTS_NAME: frozenset({SUFFIX}), **folders()}
     files = {
         f"{folder}/{path.name}": path
@@ -61,14 +61,14 @@ def unnamed_files(store: Path, database: Database) -> dict[str, Path]:
         named = {f"{SEGMENTS_NAME}/{record.name}" for record in tables.segment_records(session)}
         for record in derived_records.read(session).values():
             kind = KINDS.get(record.kind)
-            # Files of a kind that only a newer rapidin knows may lie in a folder that is known here.
+            # A folder may also hold files of a kind that only a newer rapidin knows.
             for folder in folders() if kind is None else (kind.folder,):
                 named |= {f"{folder}/{file.name}" for file in record.files}
     return {name: path for name, path in files.items() if name not in named}
 
 
 def _files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """The store's files in one of its folders, unfinished ones included; other endings are not its own."""
+    """Return the files with the given suffixes in a folder of the store, including unfinished ones."""
     with file_errors(folder):
         if not folder.is_dir():
             return []

@@ -18,7 +18,7 @@ from rapidin.storage.vectors import codec_named
 def store_info(
     path: Path, database: Database, settings: StoreSettings, created: str, format_version: int
 ) -> StoreInfo:
-    """The record of the store in the directory `path`; the other arguments are what `Store` knows of it."""
+    """Make the record of the store in the directory `path` from its database and settings."""
     with database.reading() as session:
         records = tables.segment_records(session)
         live = tables.live_counts(session)
@@ -56,5 +56,5 @@ def store_info(
 
 
 def _serves_searches(kind: str) -> bool:
-    """Whether derived data of that kind is an index; what this rapidin does not know is taken for none."""
+    """Tell whether derived data of a kind is an index; a kind that this rapidin does not know is not."""
     return kind in KINDS and KINDS[kind].serves_searches

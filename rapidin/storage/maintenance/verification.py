@@ -1,4 +1,4 @@
-"""Checking a whole store: every file, every vector, every row. Damage is reported, never raised."""
+"""Verification of a whole store: every file, every vector, every row. Damage is reported, never raised."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from rapidin.storage.store_files import DATABASE_NAME
 from rapidin.storage.vectors import Codec, Segment, SegmentRecord, open_segment
 
 MOST_NAMED = 20
-"""Samples or rows named one by one before a problem is summed up."""
+"""Number of samples or rows that are named one by one before a problem is summed up."""
 
 
 def verify_store(path: Path, database: Database, codec: Codec, dimension: int) -> VerifyReport:
     """Check the store in the directory `path`, whose vectors have `dimension` numbers in `codec`.
 
-    Files that no row names are what an interrupted commit left; they are harmless and no problem.
+    Files that no row names are the remains of an interrupted commit. They are harmless and not a problem.
 
     Raises:
         DependencyError: faiss is not installed.
     """
     check = _Verification(path, database, codec, dimension)
-    with closing(ReadersLock(path)):  # or a compaction might remove files that are about to be read
+    with closing(ReadersLock(path)):  # otherwise a compaction might remove files that are about to be read
         for part in (check.database_file, check.rows, check.segments, check.derived):
             with check.noting():
                 part()
@@ -43,7 +43,7 @@ def verify_store(path: Path, database: Database, codec: Codec, dimension: int) -
 
 
 class _Verification:
-    """One run; collects problems."""
+    """One run of a verification, which collects problems."""
 
     def __init__(self, path: Path, database: Database, codec: Codec, dimension: int) -> None:
         self.problems: list[str] = []
@@ -56,26 +56,28 @@ class _Verification:
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Note an error of the body as a problem."""
+        """Turn an error of the body into a problem."""
         try:
             yield
         except StoreError as error:
             self.problems.append(str(error))
 
     def database_file(self) -> None:
-        """Check what SQLite itself can check: pages, indexes and references."""
+        """Check the pages, indexes and references of the database with SQLite's own functions."""
         with self._database.reading() as session:
             connection = session.connection()
             for (finding,) in connection.exec_driver_sql(f"PRAGMA integrity_check({MOST_NAMED})"):
                 if finding != "ok":
                     self.problems.append(f"{self._name}: {finding}; restore it from a backup")
-            for table, row, parent, _ in connection.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(
-                MOST_NAMED
-            ):
-                self.problems.append(f"{self._name}: row {row} of {table} refers to no row of {parent}")
+            dangling = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(MOST_NAMED)
+            for table, row, parent, _ in dangling:
+                self.problems.append(
+                    f"{self._name}: row {row} of {table} refers to a row of {parent} that does not exist; "
+                    "restore it from a backup"
+                )
 
     def rows(self) -> None:
-        """Every sample's row is as it was written, what filters see of it too, and no two share a vector."""
+        """Check that every sample's row and metadata for filters are as written, and no two share a vector."""
         with self._database.reading() as session:
             self.samples = session.scalar(select(func.count()).where(tables.LIVE)) or 0
             damaged, misfiled = _Counted(self.problems), _Counted(self.problems)
@@ -98,9 +100,9 @@ class _Verification:
             self._places(session)
 
     def segments(self) -> None:
-        """Every segment's file is as it was written, and its vectors are finite.
+        """Check that every segment's file is as it was written, and that its vectors are finite.
 
-        One of which no sample is left is never read, so its file does not matter.
+        A segment without live samples is never read, so its file does not matter.
         """
         with self._database.reading() as session:
             live = tables.live_counts(session)
@@ -111,7 +113,7 @@ class _Verification:
                 self._finite(segment)
 
     def derived(self) -> None:
-        """The rows and files of all derived data are as they were written."""
+        """Check that the rows and files of all derived data are as they were written."""
         with self._database.reading() as session:
             records = derived_records.read(session)
             segments = {record.id or 0: record for record in tables.segment_records(session)}
@@ -122,7 +124,7 @@ class _Verification:
                         check()
 
     def _places(self, session: Session) -> None:
-        """Every sample's vector lies in a segment that there is, at a place of its own."""
+        """Check that every sample's vector lies in an existing segment, at a place of its own."""
         records = {record.id: record for record in tables.segment_records(session)}
         taken: defaultdict[tuple[int, int], int] = defaultdict(int)
         columns = select(SampleRow.sample_id, SampleRow.segment_id, SampleRow.position)
@@ -161,7 +163,7 @@ class _Verification:
 
 
 class _Counted:
-    """Problems of one kind: the first are told one by one."""
+    """Problems of one kind; the first ones are reported one by one."""
 
     def __init__(self, problems: list[str]) -> None:
         self._problems = problems
@@ -173,13 +175,13 @@ class _Counted:
             self._problems.append(problem)
 
     def sum_up(self, words: str) -> None:
-        """Tell, in `words` with a place for it, how many there were if not all were told."""
+        """Report the number of all problems in `words`, which has a place for it, if some were not reported."""
         if self._count > MOST_NAMED:
             self._problems.append(words.format(self._count))
 
 
 class _FiledMetadata:
-    """The table of metadata for filters, read once, in step with the samples in ascending order of key."""
+    """The table of metadata for filters, read once in ascending order of the samples' keys."""
 
     def __init__(self, session: Session) -> None:
         fields = select(MetadataFieldRow.id, MetadataFieldRow.name)
@@ -195,8 +197,9 @@ class _FiledMetadata:
         self._next = next(self._groups, None)
 
     def of(self, key: int) -> dict[str, tuple[Any, ...]]:
-        """Kind, number and text by field, of the sample with that key; keys must ascend."""
-        while self._next is not None and self._next[0] < key:  # of no sample: SQLite's own check tells
+        """Return kind, number and text by field of the sample with a key; keys must ascend."""
+        # rows without a sample are reported by SQLite's own check
+        while self._next is not None and self._next[0] < key:
             self._next = next(self._groups, None)
         if self._next is None or self._next[0] != key:
             return {}
@@ -205,10 +208,10 @@ class _FiledMetadata:
 
     @staticmethod
     def difference(metadata_json: str, found: dict[str, tuple[Any, ...]]) -> str | None:
-        """A field of which `found` is not what the JSON says, if there is one."""
+        """Return a field whose value in `found` differs from the one in the JSON, or None if all agree."""
         expected = indexed_metadata(metadata_json)
         for name in sorted(expected.keys() | found.keys()):
-            # As text, because 1, 1.0 and True are equal.
+            # They are compared as text, because 1, 1.0 and True are equal.
             if repr(found.get(name)) != repr(_plain(expected.get(name))):
                 return name
         return None

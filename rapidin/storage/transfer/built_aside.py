@@ -1,4 +1,4 @@
-"""A directory that appears wholly or not at all: built beside its place and renamed."""
+"""A directory that appears complete or not at all: it is built beside its place and renamed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ SUFFIX = ".partial"
 
 @contextmanager
 def built_aside(target: Path) -> Iterator[Path]:
-    """An empty directory, named like `target` with `SUFFIX`, that becomes `target` at the end of the ``with``.
+    """Make an empty directory, named like `target` with `SUFFIX`, that becomes `target` at the end of the
+    ``with``.
 
-    An error in the body removes it; what a killed process left is removed by the next that builds the same. The
-    files in it have to be on disk when the body ends.
+    An error in the body removes it. If a process was killed, the next one that builds the same directory removes
+    the remains. The files in it must be on disk when the body ends.
 
     Raises:
-        StoreError: `target` is no directory or holds something, or its place cannot be written to.
+        StoreError: `target` is not a directory or holds something, or its place cannot be written to.
         StoreLockedError: another process is building it.
     """
     target = target.absolute()
@@ -41,34 +42,34 @@ def built_aside(target: Path) -> Iterator[Path]:
             yield partial
             with file_errors(target):
                 sync(partial)
-                partial.rename(target)  # onto an empty directory, too
+                partial.rename(target)  # this also replaces an empty directory
                 sync(target.parent)
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)  # the error is the one to tell
+            shutil.rmtree(partial, ignore_errors=True)  # the error of the body is the one to report
             raise
     finally:
         os.close(descriptor)
 
 
 def check_free(target: Path) -> None:
-    """Check that nothing, or an empty directory, is at `target`.
+    """Check that there is nothing, or an empty directory, at `target`.
 
     Raises:
-        StoreError: something is there, or the name cannot be one.
+        StoreError: there is something at `target`, or the name is not possible.
     """
     with file_errors(target):
         if target.name == "" or (target.exists() and not target.is_dir()):
-            raise StoreError(f"{target}: it cannot be made anew; give the name of a new or empty directory")
+            raise StoreError(f"{target}: it cannot be created; give the name of a new or empty directory")
         if target.is_dir() and (found := sorted(path.name for path in target.iterdir())):
             raise StoreError(f"{target}: the directory holds {found[0]!r}; give a new or empty one")
         refuse_inside_store(target)
 
 
 def _lock(descriptor: int, partial: Path) -> None:
-    """Hold the directory as long as the descriptor is open."""
+    """Lock the directory as long as the descriptor is open."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The other process may have finished, and renamed it, since it was opened.
+        # The other process may have finished and renamed the directory since it was opened.
         mine = partial.exists() and os.path.samestat(partial.stat(), os.fstat(descriptor))
     except BlockingIOError:
         mine = False

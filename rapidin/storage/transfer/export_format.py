@@ -1,12 +1,12 @@
-"""The format of an export, a directory that other programs can read, and that `importing` takes in again.
+"""The format of an export: a directory that other programs can read, and that `importing` reads again.
 
-``store.json``                    `Manifest`: settings of the store, and what else is there
-``samples.parquet``               one row for each sample, columns as in `SCHEMA`
+``store.json``                    `Manifest`: settings of the store, and a list of the files of vectors
+``samples.parquet``               one row for each sample, with the columns of `SCHEMA`
 ``vectors-00000.safetensors`` …   tensor ``vectors``, float32 [rows, K]; or
-``vectors.npy``                   all of them, float32 [n, K]
+``vectors.npy``                   all vectors, float32 [n, K]
 
-Samples and vectors are in the same order. Vectors have the coordinates and size of RapidGrads, whatever codec they
-come from, so an inner product with a query's RapidGrad is its score.
+Samples and vectors are in the same order. Vectors have the coordinates and scale of RapidGrads, whatever codec
+they come from, so an inner product with a query's RapidGrad is a score.
 
 n samples · K numbers in a vector.
 """
@@ -29,7 +29,7 @@ NUMPY_NAME = "vectors.npy"
 TENSOR_NAME = "vectors"
 VERSION: Final = 1
 SHARD_BYTES = 2**30
-"""Of a safetensors file's vectors at most, but at least one."""
+"""Maximum number of bytes of vectors in a safetensors file, which holds at least one vector."""
 
 SPANS = pa.field("target_spans", pa.string())
 SCHEMA = pa.schema(
@@ -48,12 +48,12 @@ SCHEMA = pa.schema(
 )
 """Columns of the samples, named as in `records.Sample`; metadata is the text of a JSON object.
 
-`SPANS` is the text of a JSON list of pairs, null where there are none. Other programs may leave the column out.
+`SPANS` is the text of a JSON list of pairs, or null without spans. Other programs may leave the column out.
 """
 
 
 class VectorFile(Frozen):
-    """A file of vectors, and how many."""
+    """A file of vectors, and the number of its rows."""
 
     name: Annotated[str, Field(pattern=r"^(vectors-[0-9]{5,}\.safetensors|vectors\.npy)$")]
     rows: Annotated[int, Field(ge=1)]
@@ -63,12 +63,12 @@ class Manifest(Frozen):
     """``store.json`` of an export.
 
     Attributes:
-        about: a line for whoever finds the directory.
-        version: of this form; `importing` refuses a newer one.
-        format: of the files of vectors.
-        samples: n.
-        files: of vectors, in order; none where there are no samples.
-        settings: of the store that was exported.
+        about: one line that explains the directory to people.
+        version: version of this format; `importing` refuses newer ones.
+        format: format of the files of vectors.
+        samples: number of samples n.
+        files: files of vectors, in order; there are none without samples.
+        settings: settings of the store that was exported.
     """
 
     about: str
@@ -80,7 +80,7 @@ class Manifest(Frozen):
 
 
 def shards(samples: int, dimension: int, kind: ExportFormat) -> tuple[VectorFile, ...]:
-    """The files that n vectors of K numbers go to."""
+    """Divide n vectors of K numbers among files."""
     if kind == "numpy":
         return (VectorFile(name=NUMPY_NAME, rows=samples),) if samples else ()
     most = max(1, SHARD_BYTES // (4 * dimension))
@@ -91,10 +91,10 @@ def shards(samples: int, dimension: int, kind: ExportFormat) -> tuple[VectorFile
 
 
 def header(kind: ExportFormat, rows: int, dimension: int) -> bytes:
-    """What stands in a file before its vectors, which follow as they lie in memory.
+    """Return the beginning of a file; its vectors follow as they lie in memory.
 
-    Written here because both libraries would hold a whole file in memory, or map it, where a full disk kills the
-    process. The form of safetensors: https://github.com/huggingface/safetensors#format
+    Both libraries could write the file, but would hold it in memory or map it, and a full disk kills a process
+    that writes to a mapped file. Format of safetensors: https://github.com/huggingface/safetensors#format
     """
     if kind == "numpy":
         buffer = io.BytesIO()
@@ -103,5 +103,5 @@ def header(kind: ExportFormat, rows: int, dimension: int) -> bytes:
         return buffer.getvalue()
     tensor = {"dtype": "F32", "shape": [rows, dimension], "data_offsets": [0, 4 * rows * dimension]}
     text = json.dumps({TENSOR_NAME: tensor}).encode()
-    text += b" " * (-len(text) % 8)  # so that the numbers are aligned
+    text += b" " * (-len(text) % 8)  # padding aligns the numbers
     return len(text).to_bytes(8, "little") + text

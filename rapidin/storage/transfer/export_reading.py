@@ -1,4 +1,4 @@
-"""Reading an export that may come from anywhere: nothing in it is believed before it is checked.
+"""Reading an export that may come from anywhere: everything in it is checked before it is used.
 
 n samples · m of a batch · K numbers in a vector.
 """
@@ -33,24 +33,24 @@ from rapidin.storage.transfer.export_format import (
 )
 
 MANIFEST_BYTES = 2**28
-"""A larger one is none; the names of a large model's tensors take a megabyte."""
+"""Maximum number of bytes of a manifest; the names of a large model's tensors take a megabyte."""
 _ADVICE = "export it again"
 
 
 class Exported:
-    """An export whose manifest was read and whose files have the kind and shape that it says.
+    """An export whose manifest was read, and whose files have the kinds and shapes that the manifest says.
 
     Attributes:
-        manifest: what ``store.json`` says.
-        samples_path: of the file of samples.
+        manifest: contents of ``store.json``.
+        samples_path: path of the file of samples.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Look at the export in `directory`; samples and numbers are read later.
+        """Read the manifest of the export in `directory`; samples and vectors are read later.
 
         Raises:
-            StoreFormatError: it is no export, or one of a newer rapidin.
-            StoreError: a file is missing, unknown, damaged, or of another kind or shape than it should be.
+            StoreFormatError: the directory is not an export, or a newer rapidin wrote it.
+            StoreError: a file is missing, unknown, damaged, or has the wrong kind or shape.
         """
         self.samples_path = directory / SAMPLES_NAME
         self._directory = directory
@@ -69,10 +69,10 @@ class Exported:
         self._check_columns()
 
     def batches(self, rows: int) -> Iterator[list[NewSample]]:
-        """The samples in order, `rows` at a time.
+        """Yield the samples in order, `rows` at a time.
 
         Raises:
-            StoreError: a value that cannot be; names the row, counted from 1.
+            StoreError: a value is not possible; the message names the row, counted from 1.
         """
         path, gathered, row = self.samples_path, list[NewSample](), 0
         with _errors(path), pa.parquet.ParquetFile(path) as table:
@@ -92,7 +92,7 @@ class Exported:
             yield gathered
 
     def vectors(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Vectors from number `start` to before `stop`, [m, K].
+        """Return the vectors from number `start` to before `stop`, [m, K].
 
         Raises:
             StoreError: a file can no longer be read.
@@ -107,11 +107,11 @@ class Exported:
 
     @contextmanager
     def _opened(self, file: VectorFile) -> Iterator[Any]:
-        """Something to take slices of the file's vectors from; its kind and shape are right."""
+        """Open a file whose vectors can be sliced, and check its kind and shape."""
         path, shape = self._directory / file.name, (file.rows, self._dimension)
         with _errors(path):
             if path.suffix == ".npy":
-                # Never unpickles: a file with Python objects in it cannot be mapped.
+                # This never unpickles, because a file with Python objects cannot be mapped.
                 rows = np.lib.format.open_memmap(path, mode="r")
                 _check_shape(path, str(rows.dtype), rows.shape, ("float32", shape))
                 yield rows
@@ -129,13 +129,13 @@ class Exported:
         if len(known) < len(names) + 2:
             raise StoreError(f"{self._directory / MANIFEST_NAME}: it names a file twice; {_ADVICE}")
         with file_errors(self._directory):
-            # Hidden files are the system's, such as .DS_Store; nobody reads them.
+            # Hidden files such as .DS_Store belong to the system and are ignored.
             found = {path.name: path for path in self._directory.iterdir() if not path.name.startswith(".")}
         for name in sorted(known | found.keys()):
             if name not in known:
-                raise StoreError(f"{found[name]}: an export has no such file; take it away")
+                raise StoreError(f"{found[name]}: an export has no such file; remove it")
             if name not in found or found[name].is_symlink() or not found[name].is_file():
-                raise StoreError(f"{self._directory / name}: the file is missing or none; {_ADVICE}")
+                raise StoreError(f"{self._directory / name}: the file is missing or not a regular file; {_ADVICE}")
 
     def _check_columns(self) -> None:
         path = self.samples_path
@@ -145,7 +145,7 @@ class Exported:
             if field == SPANS and (
                 SPANS.name not in found.names or pa.types.is_null(found.field(SPANS.name).type)
             ):
-                continue  # another program wrote it, and none of its samples is a chat
+                continue  # another program wrote it, and no sample is a chat
             if found.get_all_field_indices(field.name) == [] or not _alike(
                 found.field(field.name).type, field.type
             ):
@@ -159,9 +159,9 @@ def _manifest(directory: Path) -> Manifest:
     path = directory / MANIFEST_NAME
     with file_errors(path):
         if not path.is_file():
-            raise StoreFormatError(f"{directory}: there is no {MANIFEST_NAME}, so it is no export of a store")
+            raise StoreFormatError(f"{directory}: there is no {MANIFEST_NAME}, so it is not an export of a store")
         if path.stat().st_size > MANIFEST_BYTES:
-            raise StoreFormatError(f"{path}: it is too large to be that of an export")
+            raise StoreFormatError(f"{path}: it is too large for an export's; give the directory of an export")
         content = path.read_bytes()
     try:
         plain = json.loads(content)
@@ -181,7 +181,7 @@ def _manifest(directory: Path) -> Manifest:
 
 @contextmanager
 def _errors(path: Path) -> Iterator[None]:
-    """Turn what the libraries raise over a damaged file into a `StoreError` that names it."""
+    """Turn the libraries' errors about a damaged file into a `StoreError` that names it."""
     with file_errors(path):
         try:
             yield
@@ -200,7 +200,7 @@ def _check_shape(path: Path, kind: str, shape: tuple[int, ...], expected: tuple[
 
 
 def _alike(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether values of one type are such of the other; programs write texts and integers in several sizes."""
+    """Tell whether two types have the same kind of values; programs write texts and integers in several sizes."""
     types = pa.types
     if types.is_string(wanted):
         return bool(types.is_string(found) or types.is_large_string(found) or types.is_string_view(found))
@@ -217,9 +217,9 @@ def _sample(values: dict[str, Any], place: str) -> NewSample:
     try:
         metadata = json.loads(values["metadata"])
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"{place}: its metadata is no JSON ({error}); {_ADVICE}") from error
+        raise StoreError(f"{place}: its metadata is not JSON ({error}); {_ADVICE}") from error
     if not isinstance(metadata, dict):
-        raise StoreError(f"{place}: its metadata is no JSON object; {_ADVICE}")
+        raise StoreError(f"{place}: its metadata is not a JSON object;  {_ADVICE}")
     try:
         spans = spans_of(values[SPANS.name])
     except (ValueError, RecursionError) as error:

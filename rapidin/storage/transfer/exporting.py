@@ -1,4 +1,4 @@
-"""Writing an export; `transfer` says what it is."""
+"""Writing an export; `export_format` says what it consists of."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ def export_vectors(
     format: ExportFormat = "safetensors",
     on_progress: Progress | None = None,
 ) -> ExportReport:
-    """Write samples and vectors of a store to a new directory, for other programs; `transfer` says how.
+    """Write samples and vectors of a store to a new directory, in the format that `export_format` describes.
 
     Args:
         store: open store to export from; it is only read.
-        directory: place where nothing or an empty directory is; it appears when all is written.
-        where: filter expressions that a sample must all meet.
+        directory: path of a new or empty directory; it appears when everything is written.
+        where: filter expressions, all of which a sample must meet.
         format: format of the vectors, ``safetensors`` or ``numpy``.
-        on_progress: function that is told how many samples are done, and of how many.
+        on_progress: function that takes the number of samples done and the number of all samples.
 
     Returns:
-        What was written.
+        A report of what was written.
 
     Raises:
         SettingError: there is no such format.
-        FilterError: a filter cannot be read or asks for an unknown field.
-        StoreError: something is at `directory`, or it cannot be written to.
+        FilterError: a filter cannot be read or names an unknown field.
+        StoreError: `directory` holds something, or cannot be written to.
         StoreCorruptError: a segment or row is damaged.
-        StoreSpaceError: there is no room for it.
+        StoreSpaceError: the disk has no room for the export.
     """
     if format not in get_args(ExportFormat):
         raise SettingError(f"export format {format!r} is unknown; take safetensors or numpy")
@@ -115,14 +115,14 @@ def _export(
 
 
 class _Vectors:
-    """The files of vectors, one open at a time."""
+    """Writer of the files of vectors, one after the other."""
 
     def __init__(self, directory: Path, files: Sequence[VectorFile], kind: ExportFormat, dimension: int) -> None:
         self._directory = directory
         self._kind = kind
         self._dimension = dimension
         self._coming = iter(files)
-        self._room = 0  # rows of the open file that are still to come
+        self._room = 0  # number of rows that the open file still lacks
         self._path = directory
         self._stack = ExitStack()
         self._file: IO[bytes] | None = None
@@ -156,7 +156,7 @@ class _Vectors:
 
 @contextmanager
 def _samples_file(path: Path) -> Iterator[Any]:
-    """A writer of record batches."""
+    """Open the file of samples, as a writer of record batches."""
     with _errors(path):
         writer = pa.parquet.ParquetWriter(path, SCHEMA)
     try:
@@ -168,7 +168,7 @@ def _samples_file(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _errors(path: Path) -> Iterator[None]:
-    """Turn what pyarrow raises into errors of a store."""
+    """Turn pyarrow's errors into errors of a store."""
     with file_errors(path):
         try:
             yield

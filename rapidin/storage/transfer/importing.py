@@ -1,4 +1,4 @@
-"""Taking an export into a store, new or old; `exported` reads it, `transfer` says what it is."""
+"""Import of an export into a new or existing store; `export_reading` reads it, `export_format` describes it."""
 
 from __future__ import annotations
 
@@ -34,33 +34,35 @@ def import_vectors(
     bits: int | None = None,
     on_progress: Progress | None = None,
 ) -> ImportReport:
-    """Take an export into the store at `store_path`, which is made where there is none.
+    """Import an export into the store at `store_path`, which is created if there is none.
 
-    The vectors may have been computed elsewhere, but by the same settings. All of the export is checked before
-    anything is written. A sample whose id and content the store has is left as it is, except for metadata that
-    changed; one of the same id and other content is replaced. An import that was killed is continued by the same
-    call.
+    The vectors may have been computed elsewhere, but with the settings of the store. The whole export is checked
+    before anything is written. If the store has a sample with the same id and content, only changed metadata is
+    taken; a sample with the same id and other content is replaced. If an import was killed, the same call
+    continues it.
 
     Args:
-        store_path: of the store.
-        directory: of the export, see `transfer`.
-        bits: per number in a new store; None: the export's. An existing store has its own.
-        on_progress: told how many samples are done, and of how many.
+        store_path: directory of the store.
+        directory: directory of the export, see `export_format`.
+        bits: number of bits of each number in a new store; None takes that of the export. An existing store keeps
+            its own.
+        on_progress: function that takes the number of samples done and the number of all samples.
 
     Returns:
-        What was done.
+        A report of what was done.
 
     Raises:
-        SettingError: there is no codec of so many bits.
-        StoreFormatError: `directory` is no export, or one of a newer rapidin.
-        StoreError: something in the export is missing, damaged or cannot be; names file, row or id.
-        StoreMismatchError: the store was made with other settings; says which.
+        SettingError: no codec has this number of bits.
+        StoreFormatError: `directory` is not an export, or a newer rapidin wrote it.
+        StoreError: something in the export is missing, damaged or impossible; the message names file, row or id.
+        StoreMismatchError: the store was created with other settings; the message names them.
         StoreLockedError: another process is writing to the store.
-        StoreSpaceError: the disk is full; what was done before stays.
+        StoreSpaceError: the disk is full; samples stored before stay.
     """
     path = Path(store_path)
     chosen = None if bits is None else codec_of_bits(bits)
-    from rapidin.storage.transfer.export_reading import Exported  # with pyarrow, which nothing else here needs
+    # imported here with pyarrow, which nothing else in this module needs
+    from rapidin.storage.transfer.export_reading import Exported
 
     exported = Exported(Path(directory))
     settings = exported.manifest.settings
@@ -87,7 +89,8 @@ def check_same_settings(store: Store, settings: StoreSettings, bits: int | None 
     """Check that vectors made by `settings` may lie beside those of the store.
 
     Raises:
-        StoreMismatchError: they may not, or the store has other than the `bits` asked for; says what differs.
+        StoreMismatchError: they may not, or the store has another number of bits than `bits`; the message says
+            which.
     """
     different = list(_differences(store.settings, settings))
     if different:
@@ -96,7 +99,7 @@ def check_same_settings(store: Store, settings: StoreSettings, bits: int | None 
         )
     if bits is not None and bits != store.settings.codec.bits:
         raise StoreMismatchError(
-            f"{store.path}: the store has {store.settings.codec.bits} bits, not {bits}; leave the bits out, or "
+            f"{store.path}: the store has {store.settings.codec.bits} bits, not {bits}; leave --bits out, or "
             "import into a new store"
         )
 
@@ -124,7 +127,7 @@ def _shown(value: object) -> str:
 
 
 def _batches(exported: Exported) -> Iterator[tuple[int, list[NewSample]]]:
-    """The number of the first sample and the samples of each batch."""
+    """Yield the number of the first sample and the samples of each batch."""
     start = 0
     for samples in exported.batches(max(1, BATCH_BYTES // (4 * exported.manifest.settings.projection.dimension))):
         yield start, samples
@@ -132,14 +135,16 @@ def _batches(exported: Exported) -> Iterator[tuple[int, list[NewSample]]]:
 
 
 def _check_all(exported: Exported, codec: Codec) -> None:
-    """Check every sample and every number, as a commit will, and that no id comes twice."""
+    """Check every sample and every vector as a commit does, and that no id occurs twice."""
     seen: set[str] = set()
     for start, samples in _batches(exported):
         vectors = exported.vectors(start, start + len(samples))
         check_batch(samples, vectors, fitting_scales(vectors), vectors.shape[1], codec)
         for sample in samples:
             if sample.id in seen:
-                raise StoreError(f"{exported.samples_path}: the id {sample.id!r} comes twice; make ids differ")
+                raise StoreError(
+                    f"{exported.samples_path}: the id {sample.id!r} occurs twice; make the ids differ"
+                )
             seen.add(sample.id)
     if len(seen) != exported.manifest.samples:
         raise StoreError(
@@ -150,7 +155,7 @@ def _check_all(exported: Exported, codec: Codec) -> None:
 def _write(
     exported: Exported, store: Store, writer: StoreWriter, on_progress: Progress | None
 ) -> tuple[int, int, int]:
-    """The numbers of samples that were added, replaced and skipped."""
+    """Write the samples, and return the numbers of those that were added, replaced and skipped."""
     added = replaced = skipped = 0
     for start, samples in _batches(exported):
         known = store.content_hashes(sample.id for sample in samples)

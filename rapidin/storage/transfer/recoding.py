@@ -1,4 +1,4 @@
-"""A copy of a store whose vectors have other bits."""
+"""Copies of a store whose vectors have another number of bits."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ _logger = logging.getLogger(__name__)
 def recode(
     store_path: str | Path, new_path: str | Path, bits: int, *, on_progress: Progress | None = None
 ) -> RecodeReport:
-    """Copy a store, keeping each number of its vectors in `bits` bits.
+    """Copy a store, and keep each number of its vectors in `bits` bits.
 
-    The copy is built under the name ``NEW_PATH.partial`` and renamed at the end; after a kill, the same call
-    starts over. Deleted samples are left out, and samples keep their order.
+    The copy is built under the name ``NEW_PATH.partial`` and renamed at the end. After a kill, the same call
+    starts from the beginning. Deleted samples are left out, and samples keep their order.
 
     Args:
-        store_path: of the store to copy; it is only read.
-        new_path: of the copy, where nothing or an empty directory is.
-        bits: 16, 4 or 1; more than the store has add nothing to what it knows, which a warning says.
-        on_progress: told how many samples are done, and of how many.
+        store_path: directory of the store to copy, which is only read.
+        new_path: path of a new or empty directory for the copy.
+        bits: number of bits: 16, 4 or 1. More bits than the store has make vectors larger, not better, and a
+            warning says so.
+        on_progress: function that takes the number of samples done and the number of all samples.
 
     Raises:
-        SettingError: there is no codec of so many bits.
-        StoreError: something is at `new_path`, or a vector cannot be kept in so many bits; names its id.
+        SettingError: no codec has this number of bits.
+        StoreError: `new_path` holds something, or a vector cannot be kept in `bits` bits; the message names its
+            id.
         StoreCorruptError: the store is damaged.
         StoreSpaceError: the disk is full.
         StoreLockedError: another process is making the same copy.
@@ -49,7 +51,7 @@ def recode(
     with Store.open(store_path) as store, store.snapshot() as snapshot:
         if bits > store.settings.codec.bits:
             _logger.warning(
-                "%s: its vectors are of %d-bit numbers; %d bits will make them larger, not better",
+                "%s: its vectors have %d-bit numbers; %d bits make them larger, not better",
                 *(store.path, store.settings.codec.bits, bits),
             )
         settings = store.settings.model_copy(update={"codec": codec.settings})
@@ -67,7 +69,7 @@ def recode(
                         if on_progress is not None:
                             on_progress(done, snapshot.samples)
                 bytes_after = copy.info().bytes_vectors
-            with file_errors(partial):  # those of a store that nobody has written to yet
+            with file_errors(partial):  # the size of a store that was never written to
                 for name in (LOCK_NAME, HOLDER_NAME):
                     (partial / name).unlink(missing_ok=True)
     kinds = [derived.name for derived in (*info.indexes[1:], *info.derived)]

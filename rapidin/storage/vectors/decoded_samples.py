@@ -1,4 +1,4 @@
-"""Samples with their vectors as these were before they were coded, up to what the codec lost.
+"""Samples with decoded vectors, which differ from the original ones by what the codec lost.
 
 m rows · K numbers in a vector.
 """
@@ -25,17 +25,17 @@ class DecodedSamples:
 
 
 def decoded_vectors(rows: Rows, segments: SegmentSource, dimension: int) -> NDArray[np.float32]:
-    """Decode the vectors of rows [m, K], in the coordinates and size of RapidGrads and in the order of the rows.
+    """Decode the vectors of rows [m, K], in the coordinates and scale of RapidGrads and in the order of the rows.
 
     Args:
         rows: rows whose vectors are wanted.
-        segments: gives the segment of a database id.
+        segments: function that gives the segment with a database id.
         dimension: K.
     """
     vectors = np.empty((len(rows), dimension), np.float32)
     for segment_id, mine in rows.by_segment():
         segment = segments(segment_id)
         found = segment.decode(rows.positions[mine], np.empty((len(mine), dimension), np.float32))
-        with np.errstate(over="ignore"):  # becomes infinite, which every user of vectors refuses
+        with np.errstate(over="ignore"):  # an overflow becomes infinite, which all users of vectors refuse
             vectors[mine] = segment.codec.turned_back(found) * rows.scales[mine, None]
     return vectors

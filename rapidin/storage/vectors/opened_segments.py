@@ -11,10 +11,10 @@ from rapidin.storage.vectors.segments import Segment, open_segment
 
 
 class OpenedSegments:
-    """The segments of a store that searches have opened; serves several threads.
+    """The segments of a store that searches have opened; several threads may use it.
 
     A segment that no row names any more is closed when the next state of the store is read, or at `close`. Until
-    then it takes its room on the disk, although its file may be removed already.
+    then it occupies disk space, even if its file was removed.
 
     Args:
         path: directory of the store.
@@ -28,10 +28,11 @@ class OpenedSegments:
         self._kept: dict[SegmentRecord, Segment] = {}
 
     def segment(self, record: SegmentRecord) -> Segment:
-        """The open segment of a record; its file is looked at each time, and read again if it has changed.
+        """Return the open segment of a record. Its file is checked each time, and read again if it has changed.
 
         Raises:
-            StoreCorruptError, StoreFormatError: as `open_segment`.
+            StoreCorruptError: the file is missing, altered, of another size, or no such segment.
+            StoreFormatError: this rapidin does not know the codec of its vectors.
         """
         with self._lock:
             kept = self._kept.get(record)

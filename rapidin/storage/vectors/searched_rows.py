@@ -1,4 +1,4 @@
-"""Rows: where the vectors to be searched lie in segments, in the order of their samples' ids.
+"""Rows: the places in segments of the vectors to be searched, in the order of their samples' ids.
 
 n rows · m rows of a request.
 """
@@ -19,8 +19,8 @@ class Rows:
     Attributes:
         keys: keys of the samples' rows in the database.
         segments: database ids of their segments.
-        positions: positions in the segment.
-        scales: numbers to multiply the scores with.
+        positions: positions of the vectors in their segments.
+        scales: factors of the scores.
     """
 
     keys: NDArray[np.int64]
@@ -32,11 +32,11 @@ class Rows:
         return len(self.keys)
 
     def chosen(self, indexes: NDArray[np.int64]) -> Rows:
-        """Some of the rows, in the order of `indexes`."""
+        """Return some of the rows, in the order of `indexes`."""
         return Rows(self.keys[indexes], self.segments[indexes], self.positions[indexes], self.scales[indexes])
 
     def by_segment(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Database ids of the segments, each with the indexes of its rows in order of position."""
+        """Yield the database id of each segment with the indexes of its rows in order of position."""
         if len(self):
             order = np.lexsort((self.positions, self.segments))
             borders = np.flatnonzero(np.diff(self.segments[order])) + 1
@@ -44,5 +44,5 @@ class Rows:
                 yield int(self.segments[group[0]]), group
 
     def having(self, keys: NDArray[np.int64]) -> Rows:
-        """The rows with one of `keys` [m], in the same order."""
+        """Return the rows with one of `keys` [m], in the same order."""
         return self.chosen(np.flatnonzero(np.isin(self.keys, keys)))

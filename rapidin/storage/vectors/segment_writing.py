@@ -1,8 +1,8 @@
 """Writing segments: immutable FAISS files of coded vectors.
 
-Writing goes in steps, each a function of its own, so that a test can kill the process between any two:
-`write_temporary`, `sync_file`, `publish`, `sync_directory`, `describe`. A segment counts only once the database
-names it; `garbage` deletes files that it does not name. `segments` opens what was written.
+Each step of writing is a function, so that a test can kill the process between any two: `write_temporary`,
+`sync_file`, `publish`, `sync_directory`, `describe`. A segment counts only once the database names it; `garbage`
+deletes files that it does not name. `segments` opens what was written.
 
 n samples · K numbers in a vector.
 """
@@ -30,12 +30,12 @@ from rapidin.support import sync, write_content
 SUFFIX = ".faiss"
 _CHUNK_BYTES = 2**24
 _HEADER_BYTES = 4096
-"""More than FAISS writes before the codes."""
+"""Upper bound of the bytes that FAISS writes before the codes."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentRecord:
-    """The record of a segment in the database; `id` is the id of its row, None before there is one."""
+    """The record of a segment in the database; `id` is the id of its row, or None before it is recorded."""
 
     id: int | None
     name: str
@@ -46,12 +46,12 @@ class SegmentRecord:
 
 
 def new_name() -> str:
-    """A file name that no other segment has; names sort by time of creation."""
+    """Make a file name that no other segment has; names sort by time of creation."""
     return f"{time.time_ns():016x}-{uuid.uuid4().hex[:16]}{SUFFIX}"
 
 
 def temporary_path(store: Path, name: str, folder: str = SEGMENTS_NAME) -> Path:
-    """Return the path where the file `name` of a folder of the store is written before it counts."""
+    """Return the temporary path that the file `name` of a folder of the store is written to at first."""
     return store / folder / f".{name}.tmp"
 
 
@@ -74,11 +74,11 @@ def check_space(store: Path, rows: int, row_bytes: int, more: int = 0) -> None:
 def coded(
     codec: Codec, vectors: NDArray[np.float32], scales: NDArray[np.float32]
 ) -> tuple[Any, NDArray[np.float32]]:
-    """A FAISS index of the coded vectors [n, K], and numbers [n] to multiply their scores with."""
+    """Code vectors [n, K]; return a FAISS index of the codes, and factors [n] of their scores."""
     index = codec.new_index(vectors.shape[1])
     kept = np.empty(len(vectors), np.float32)
     step = max(1, _CHUNK_BYTES // (4 * vectors.shape[1]))
-    for start in range(0, len(vectors), step):  # in pieces, so that no second copy of all is held
+    for start in range(0, len(vectors), step):  # in pieces, so that there is never a second copy of all vectors
         piece = slice(start, start + step)
         codes, kept[piece] = codec.encode(index, vectors[piece], scales[piece])
         index.add_sa_codes(codes)
@@ -99,15 +99,15 @@ def write_temporary(store: Path, name: str, index: Any, folder: str = SEGMENTS_N
 
 
 def _write_index(index: Any, file: BinaryIO) -> None:
-    # FAISS writes through Python's file, because its own one turns "disk full" into a RuntimeError, and ignores it
-    # at close.
+    # FAISS writes through Python's file, because its own turns a full disk into a RuntimeError, or ignores it at
+    # close.
     writer = load_faiss().PyCallbackIOWriter(file.write, _CHUNK_BYTES)
     load_faiss().write_index(index, writer)
-    del writer  # writes what it still buffers
+    del writer  # the writer flushes its buffer
 
 
 def sync_file(store: Path, name: str, folder: str = SEGMENTS_NAME) -> None:
-    """Wait until the temporary file's bytes are on disk, before anything names them."""
+    """Wait until the bytes of the temporary file are on disk."""
     path = temporary_path(store, name, folder)
     with file_errors(path):
         sync(path)
@@ -121,14 +121,14 @@ def publish(store: Path, name: str, folder: str = SEGMENTS_NAME) -> None:
 
 
 def sync_directory(store: Path, folder: str = SEGMENTS_NAME) -> None:
-    """Wait until the final name is on disk, too."""
+    """Wait until the final name is on disk."""
     directory = store / folder
     with file_errors(directory):
         sync(directory)
 
 
 def describe(store: Path, name: str, rows: int, codec: Codec, dimension: int) -> SegmentRecord:
-    """Size and checksum of the segment file `name`, from its bytes on disk.
+    """Make the record of the segment file `name`, with size and checksum of its bytes on disk.
 
     Raises:
         StoreSpaceError: the file is shorter than its vectors.
@@ -138,7 +138,7 @@ def describe(store: Path, name: str, rows: int, codec: Codec, dimension: int) ->
 
 
 def write_segment(store: Path, index: Any, codec: Codec) -> SegmentRecord:
-    """Take all steps with a FAISS index of coded vectors, and return what the database has to say about the file.
+    """Take all steps of writing a FAISS index of coded vectors, and return the record for the database.
 
     Raises:
         StoreSpaceError: the disk is full.
@@ -153,10 +153,10 @@ def write_segment(store: Path, index: Any, codec: Codec) -> SegmentRecord:
 
 
 def written(path: Path, least: int) -> tuple[str, int]:
-    """Checksum and size of a file that was just written, as `file_checksum` gives them.
+    """Return checksum and size of a file that was just written, as `file_checksum` gives them.
 
     Raises:
-        StoreSpaceError: it has fewer than `least` bytes.
+        StoreSpaceError: the file has fewer than `least` bytes.
     """
     with file_errors(path):
         checksum, size = file_checksum(path)
@@ -168,7 +168,7 @@ def written(path: Path, least: int) -> tuple[str, int]:
 
 
 def file_checksum(path: Path) -> tuple[str, int]:
-    """XXH3-128 of the file, hexadecimal, and its size in bytes."""
+    """Return the XXH3-128 of the file, hexadecimal, and its size in bytes."""
     digest, size = xxhash.xxh3_128(), 0
     with path.open("rb", buffering=0) as file:
         buffer = bytearray(_CHUNK_BYTES)

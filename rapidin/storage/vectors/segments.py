@@ -1,7 +1,7 @@
-"""Segments: files of coded vectors, mapped into memory, scored where they lie or decoded on demand.
+"""Segments: files of coded vectors, mapped into memory, which are scored in place or decoded on demand.
 
-FAISS files have no checksum and FAISS may abort the process on a damaged one, so a file's size and checksum are
-compared with the database's before FAISS sees it.
+FAISS files have no checksum, and FAISS may abort the process on a damaged one. So a file's size and checksum are
+compared with those in the database before FAISS reads it.
 
 q queries · m rows of a request · K numbers in a vector.
 """
@@ -27,10 +27,10 @@ _ADVICE = (
 )
 
 _BLOCK_BYTES = 2**25
-"""Bytes of decoded vectors, in single precision, that come together."""
+"""Maximum number of bytes of a block of decoded vectors in single precision."""
 
 _ANNOUNCED_BYTES = 2**17
-"""Bytes of a file that the system is asked to read at a time; it reads no more than its read-ahead at once."""
+"""Number of bytes that the system is asked to read at a time; it never reads more than its read-ahead."""
 
 
 class Segment:
@@ -45,7 +45,7 @@ class Segment:
     """
 
     def __init__(self, path: Path, record: SegmentRecord, codec: Codec, dimension: int, advice: str) -> None:
-        """Map the file at `path`; use `open_segment`, which checks it first. `advice` ends messages.
+        """Map the file at `path`. Callers use `open_segment`, which checks it first; `advice` ends error messages.
 
         Raises:
             StoreCorruptError: the file does not hold what `record` says.
@@ -56,7 +56,7 @@ class Segment:
         self.codec = codec
         self.dimension = dimension
         try:
-            # Never add to this index: on a mapped one that aborts the process.
+            # Never add to this index: adding to a mapped index aborts the process.
             self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
             raise StoreCorruptError(f"{path}: FAISS cannot read it ({error}); {advice}") from error
@@ -71,14 +71,17 @@ class Segment:
                 f"{advice}"
             )
         self._header_bytes = codec.codes_offset(dimension)
-        # FAISS maps the file for random access, which makes reading it in order from a disk fifteen times slower.
+        # FAISS maps the file for random access, which makes reading in order from a disk fifteen times slower.
         with file_errors(path):
             codes = np.memmap(path, np.uint8, "r", self._header_bytes, (record.rows, row_bytes))
         self.codes: NDArray[np.uint8] = np.asarray(codes)
 
     def decode(self, positions: NDArray[np.int64], out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Decode vectors at ascending `positions` [m], as the codec turned them, into the first m rows of `out` [≥
-        m, K].
+        """Decode vectors, in the coordinates of the codec, into the first m rows of `out`, and return these.
+
+        Args:
+            positions: ascending positions [m] in the segment.
+            out: array [≥ m, K] that is written to.
 
         Raises:
             StoreCorruptError: a position is not in the segment.
@@ -88,7 +91,7 @@ class Segment:
         return vectors
 
     def decoded(self, positions: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
-        """Decode vectors as `decode` does, in blocks [≤ m, K] of bounded size; each is only good until the next.
+        """Decode vectors as `decode` does, in blocks [≤ m, K] of bounded size; the next block overwrites the last.
 
         Raises:
             StoreCorruptError: a position is not in the segment.
@@ -99,7 +102,8 @@ class Segment:
             yield self.decode(positions[start : start + step], buffer)
 
     def selected(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Codes at ascending `positions` [m]: the mapped bytes if the positions follow each other, else a copy.
+        """Return the codes at ascending `positions` [m]: mapped bytes if the positions are consecutive, else a
+        copy.
 
         Raises:
             StoreCorruptError: a position is not in the segment.
@@ -114,14 +118,14 @@ class Segment:
             return
         first, last = self.range_of(positions)
         row_bytes = self.codes.shape[1]
-        # This is only advice: a file that was removed is still mapped.
+        # This is only advice, so a removed file, which is still mapped, is no error.
         with suppress(OSError), self.path.open("rb") as file:
             begin = self._header_bytes + first * row_bytes
             for offset in range(begin, begin + (last - first + 1) * row_bytes, _ANNOUNCED_BYTES):
                 os.posix_fadvise(file.fileno(), offset, _ANNOUNCED_BYTES, os.POSIX_FADV_WILLNEED)
 
     def range_of(self, positions: NDArray[np.int64]) -> tuple[int, int]:
-        """First and last of ascending `positions` [m].
+        """Check ascending `positions` [m], and return the first and the last.
 
         Raises:
             StoreCorruptError: a position is not in the segment.
@@ -136,7 +140,7 @@ class Segment:
 
 
 SegmentSource = Callable[[int], Segment]
-"""Gives the open segment of a database id; raises StoreCorruptError if the segment is damaged or unknown."""
+"""Function from a database id to the open segment; raises StoreCorruptError if it is damaged or unknown."""
 
 
 def open_segment(
@@ -152,11 +156,11 @@ def open_segment(
 
     Args:
         store: directory of the store.
-        record: what the database says about the segment.
+        record: record of the segment in the database.
         dimension: K.
-        recheck: whether to compute the checksum even if this process has done so before.
+        recheck: whether the checksum is computed even if this process has done so before.
         folder: folder of the store where the file lies.
-        advice: what to do if the file is damaged; None gives the advice for a segment.
+        advice: advice for a damaged file, which ends error messages; None gives the one for a segment.
         kept: the same segment, opened before; it is returned if the file has not changed since it was checked.
 
     Raises:
@@ -174,7 +178,7 @@ def open_segment(
 
 
 def place_of(store: Path, folder: str, name: str) -> Path:
-    """Path of the file `name` in a folder of the store.
+    """Return the path of the file `name` in a folder of the store.
 
     Raises:
         StoreCorruptError: the name leads out of the folder.

@@ -1,4 +1,4 @@
-"""Which files a process has compared with their checksums, so that it does so once while they do not change."""
+"""Files that a process has compared with their checksums, so that it does so again only if they change."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from rapidin.storage.vectors.segment_writing import file_checksum
 
 
 class VerifiedFiles:
-    """Files whose size and checksum were right when they were last looked at; serves several threads."""
+    """Files whose size and checksum were right at the last check; several threads may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seen: dict[Path, tuple[int, int, int, str]] = {}  # size, time of change, inode, checksum
 
     def verify(self, path: Path, size: int, checksum: str, advice: str, recheck: bool = False) -> bool:
-        """Compare a file's size and checksum; the checksum only once unless the file changes.
+        """Compare a file's size and checksum; the checksum is computed only once unless the file changes.
 
         Args:
-            path: path of the file.
-            size: bytes that it must have.
+            path: file to check.
+            size: number of bytes that it must have.
             checksum: XXH3-128 that it must have, hexadecimal.
-            advice: what to do if the file differs; ends the message.
-            recheck: whether to compute the checksum even if that was done before.
+            advice: advice for a file that differs, which ends the error message.
+            recheck: whether the checksum is computed even if that was done before.
 
         Returns:
             Whether the checksum was computed.
@@ -54,4 +54,4 @@ class VerifiedFiles:
 
 
 VERIFIED_FILES = VerifiedFiles()
-"""Files that this process has verified; all stores share it, because paths mean the same for all of them."""
+"""Files that this process has verified. All stores share this, because a path means the same for all of them."""

@@ -63,5 +63,5 @@ def test_a_store_of_other_settings_is_refused(rapidin: CommandLine, exported: Pa
 
 def test_a_directory_that_is_no_export_is_refused(rapidin: CommandLine, store: Path, tmp_path: Path) -> None:
     for place in (store, tmp_path / "absent"):
-        rapidin("import", tmp_path / "new", place).error(FAILED, place, "no export of a store")
+        rapidin("import", tmp_path / "new", place).error(FAILED, place, "not an export of a store")
     assert not (tmp_path / "new").exists()

@@ -329,8 +329,8 @@ def two_parameters_of_a_name(manifest) -> None:
 HOSTILE = {
     "spans that are no JSON": (column("target_spans", ["["], pa.string()), StoreError, r"row 1: its target_spans"),
     "spans of other things": (column("target_spans", ["[[1,true]]"], pa.string()), StoreError, "whole numbers"),
-    "spans that are no list": (column("target_spans", ['{"a":1}'], pa.string()), StoreError, "no list"),
-    "no spans": (column("target_spans", ["[]"], pa.string()), StoreError, "no list"),
+    "spans that are no list": (column("target_spans", ['{"a":1}'], pa.string()), StoreError, "not a list"),
+    "no spans": (column("target_spans", ["[]"], pa.string()), StoreError, "not a list"),
     "spans in disorder": (column("target_spans", ["[[3,5],[4,6]]"], pa.string()), StoreError, "do not ascend"),
     "spans beyond the text": (column("target_spans", ["[[3,999]]"], pa.string()), StoreError, "beyond the end"),
     "spans of a negative place": (column("target_spans", ["[[-1,2]]"], pa.string()), StoreError, "ascend"),
@@ -454,7 +454,7 @@ def test_directories_that_are_not_empty(filled: Store, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="file"):
         export_vectors(filled, tmp_path / "file")
-    with pytest.raises(StoreError, match="cannot be made"):
+    with pytest.raises(StoreError, match="cannot be created"):
         export_vectors(filled, "/")
     with pytest.raises(StoreError):
         export_vectors(filled, "/proc/export")

@@ -1,4 +1,4 @@
-"""Run by Alembic: migrates over the connection, and inside the transaction, that it is handed."""
+"""Alembic runs this file. It migrates over the connection and in the transaction that the caller opened."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rapidin.storage.catalog.schema import Base
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,
-    # SQLite rolls table definitions back too, so that a killed migration leaves the old format.
+    # SQLite also rolls back table definitions, so a killed migration leaves the old format.
     transactional_ddl=True,
 )
 context.run_migrations()

@@ -1,12 +1,12 @@
-"""The protocol of codecs; a codec is one way of keeping the numbers of a RapidGrad in few bits.
+"""The protocol of codecs; a codec keeps the numbers of a RapidGrad in few bits.
 
-A store chooses its codec when it is made, and each of its segments records the codec's name. Nothing is trained,
-so later samples never drift away from earlier ones. Queries are turned as the vectors are, but never coded.
+A store's codec is chosen when the store is created, and each segment records its name. Nothing is trained, so
+later samples never drift away from earlier ones. Queries are turned as the vectors are, but never coded.
 
 ==================  ====  ============================================  ===========================================
 codec               bits  coordinates                                   score of a row
 ==================  ====  ============================================  ===========================================
-fp16                16    half precision, as they are                   exact inner product with what is stored
+fp16                16    half precision, not rotated                   exact inner product with what is stored
 hadamard-uniform4   4     rotated; 16 equal steps over ±2.73 standard   times ‖v‖²/⟨v, decoded v⟩, which is the
                           deviations (nearly the best uniform grid)     row's scale: unbiased over rotations
 hadamard-rabitq1    1     rotated; the sign (RaBitQ, Gao & Long 2024)   likewise unbiased, by RaBitQ's own factors
@@ -37,24 +37,24 @@ SMALLEST_NORM, LARGEST_NORM = 1e-30, 1e36
 
 
 class PreparedQueries(Protocol):
-    """Queries made ready to be compared with codes of one codec; serves several threads."""
+    """Queries prepared for comparison with codes of one codec; several threads may use them."""
 
     def scores(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Inner products [q, m] with the rows whose codes [m, bytes] are given, without the rows' own scales."""
+        """Return inner products [q, m] with rows given by their codes [m, bytes], without the rows' scales."""
         ...
 
 
 @dataclass(frozen=True)
 class Codec(ABC):
-    """One way of keeping vectors.
+    """A way to store vectors in few bits.
 
     Attributes:
-        name: the codec's identity, which the database records for each segment.
+        name: identity of the codec, which the database records for each segment.
         bits: bits of a coordinate; several codecs may have the same number.
-        rotation: the coordinates in which the codec keeps vectors.
+        rotation: map to the coordinates in which the codec keeps vectors.
         gains_from_rabitq: whether an index ``rabitq`` is smaller than the coded vectors themselves.
-        holds_halves: whether the codes are the turned vectors in half precision, so that nothing need be decoded.
-        decodes_beyond: number of queries beyond which torch decodes rows to compare them; None: it never does.
+        holds_halves: whether the codes are the turned vectors in half precision, so that decoding is not needed.
+        decodes_beyond: number of queries beyond which torch decodes rows to compare them; None for never.
     """
 
     name: str
@@ -66,16 +66,16 @@ class Codec(ABC):
 
     @property
     def settings(self) -> CodecSettings:
-        """Settings of a store with this codec."""
+        """Return the settings of a store with this codec."""
         return CodecSettings(name=self.name, bits=self.bits)
 
     @abstractmethod
     def row_bytes(self, dimension: int) -> int:
-        """Bytes of a coded vector of K = `dimension` numbers."""
+        """Return the number of bytes of a coded vector of K = `dimension` numbers."""
 
     @abstractmethod
     def new_index(self, dimension: int) -> Any:
-        """An empty FAISS index with this coding, ready for codes of K = `dimension` numbers."""
+        """Make an empty FAISS index with this coding, ready for codes of K = `dimension` numbers."""
 
     @abstractmethod
     def encode(
@@ -90,46 +90,46 @@ class Codec(ABC):
                 norms do not need them.
 
         Returns:
-            Codes [n, bytes], and numbers [n] to multiply the rows' scores with.
+            Codes [n, bytes], and factors [n] of the rows' scores.
         """
 
     @abstractmethod
     def refusal(self, vector: NDArray[np.float32], scale: float) -> str | None:
-        """Why a vector cannot be kept, as the end of a message; None if it can.
+        """Tell why a vector cannot be kept, as the end of a message; None if it can.
 
         Args:
             vector: finite numbers [K].
-            scale: the positive scale of the row.
+            scale: positive scale of the row.
         """
 
     @abstractmethod
     def prepared(self, queries: NDArray[np.float32], query_bits: int | None = None) -> PreparedQueries:
-        """Make queries ready to be compared with codes.
+        """Prepare queries for comparison with codes.
 
         Args:
             queries: [q, K], as `turned` gives them.
-            query_bits: bits to which a query's numbers may be rounded, if the codec can save time by it; None: as
-                many as leave the rounding far below the error of the codes.
+            query_bits: number of bits to which a query's numbers may be rounded, if the codec can save time by it.
+                None rounds far below the error of the codes.
         """
 
     def decodes_for(self, queries: int) -> bool:
-        """Whether torch decodes rows to compare them with so many queries; else the codes are read as they lie."""
+        """Tell whether torch decodes rows to compare them with so large a number of queries."""
         return self.decodes_beyond is not None and queries > self.decodes_beyond
 
     def turned(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Queries [q, K] in the coordinates of the codes."""
+        """Map queries [q, K] to the coordinates of the codes."""
         return self.rotation.turned(queries)
 
     def turned_back(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Decoded vectors [n, K] in the coordinates of RapidGrads."""
+        """Map decoded vectors [n, K] back to the coordinates of RapidGrads."""
         return self.rotation.turned_back(vectors)
 
     def codes_offset(self, dimension: int) -> int:
-        """Where the codes begin in a file of FAISS; their number does not matter."""
+        """Return the offset of the codes in a file of FAISS; it does not depend on the number of rows."""
         return _codes_offset(self, dimension)
 
     def fits(self, index: Any, dimension: int) -> bool:
-        """Whether an index that was read from a file has this coding; the number of its rows does not matter."""
+        """Tell whether an index that was read from a file has this coding, whatever the number of its rows."""
         mine = self.new_index(dimension)
         here = (type(index), index.metric_type, index.d, index.code_size)
         there = (type(mine), load_faiss().METRIC_INNER_PRODUCT, dimension, mine.code_size)
@@ -137,7 +137,7 @@ class Codec(ABC):
 
     @abstractmethod
     def _decodes_alike(self, index: Any, mine: Any) -> bool:
-        """Whether an index of the right type and size decodes as `mine` does, which comes from `new_index`."""
+        """Tell whether an index of the right type and size decodes as `mine`, which `new_index` made, does."""
 
 
 class DirectionCodec(Codec):
@@ -160,7 +160,7 @@ class DirectionCodec(Codec):
         return codes, (norms / kept).astype(np.float32)
 
     def refusal(self, vector: NDArray[np.float32], scale: float) -> str | None:  # noqa: ARG002
-        """Why the vector's norm cannot be kept; see `Codec.refusal`."""
+        """Tell why the vector's norm cannot be kept; see `Codec.refusal`."""
         if SMALLEST_NORM <= np.linalg.norm(vector.astype(np.float64)) <= LARGEST_NORM:
             return None
         return "its vector is zero or too large for single precision; leave the sample out"
@@ -169,7 +169,7 @@ class DirectionCodec(Codec):
 @cache
 def _codes_offset(codec: Codec, dimension: int) -> int:
     index = codec.new_index(dimension)
-    row = np.full((1, codec.row_bytes(dimension)), 0xA5, np.uint8)  # a pattern that stands nowhere else
+    row = np.full((1, codec.row_bytes(dimension)), 0xA5, np.uint8)  # a pattern that occurs nowhere else
     index.add_sa_codes(row)
     offset: int = load_faiss().serialize_index(index).tobytes().index(row.tobytes())
     return offset

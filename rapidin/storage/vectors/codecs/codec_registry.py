@@ -1,4 +1,4 @@
-"""The codecs that there are, by name."""
+"""All codecs by name."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CODECS: dict[str, Codec] = {
         OneBit("hadamard-rabitq1", HADAMARD),
     )
 }
-"""Codecs by name. A name and what it stands for never change, because stores record the name."""
+"""Codecs by name. A name never changes its meaning, because stores record it."""
 
 
 def codec_named(name: str) -> Codec:
-    """The codec of that name.
+    """Return the codec with a name.
 
     Raises:
-        StoreFormatError: there is none.
+        StoreFormatError: no codec has the name.
     """
     codec = CODECS.get(name)
     if codec is None:
@@ -34,10 +34,10 @@ def codec_named(name: str) -> Codec:
 
 
 def codec_of_bits(bits: int) -> Codec:
-    """The default codec of that many bits, which ``--bits`` chooses.
+    """Return the default codec for a number of bits, which ``--bits`` chooses.
 
     Raises:
-        SettingError: there is none.
+        SettingError: no codec has this number of bits.
     """
     name = CODEC_OF_BITS.get(bits)
     if name is None:

@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 SLICE = 2048
-"""Numbers of each row that are decoded at a time; with some hundred rows a slice fits a processor's own cache."""
+"""Number of coordinates that are decoded at a time; a slice of some hundred rows fits a processor's own cache."""
 
 _TOGETHER = 16
-"""Rows and queries are multiplied in multiples of this: BLAS sums what is left over in another order, and a score
-would differ in its last bits with the row's place and the number of rows and queries beside it."""
+"""Numbers of rows and queries are padded to multiples of this. BLAS would sum a remainder in another order, so
+that the last bits of a score would depend on the row's place and on the number of other rows and queries."""
 
 
 class SlicedQueries:
-    """Queries cut into the slices that decoded rows come in; serves several threads, each with memory of its own.
+    """Queries cut into slices like those of decoded rows. Several threads may use them; each has its own memory.
 
-    The scores are the same to the last bit only where torch computes with one thread.
+    The scores are the same to the last bit only if torch computes with one thread.
 
     Args:
         queries: [q, K].
@@ -43,7 +43,7 @@ class SlicedQueries:
         self._of_thread = threading.local()
 
     def scores(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Inner products [q, m] with the rows whose codes [m, 2·K] are given."""
+        """Return inner products [q, m] with the rows whose codes [m, 2·K] are given."""
         import torch
 
         factors = self._memory(_whole(len(codes)))
@@ -56,7 +56,7 @@ class SlicedQueries:
         return scores
 
     def _memory(self, rows: int) -> Any:
-        """Memory [rows, slice] that this thread decodes rows into."""
+        """Return the memory [rows, slice] that this thread decodes rows into."""
         import torch
 
         memory = getattr(self._of_thread, "memory", None)
@@ -66,21 +66,21 @@ class SlicedQueries:
 
 
 class _Shown:
-    """An array's memory as NumPy's array interface describes it, but without saying that it is read-only.
+    """An array's memory as NumPy's array interface describes it, but without the mark that it is read-only.
 
-    torch has no read-only tensors, so `torch.from_numpy` warns about every read-only array. Mapped codes are
-    read-only and stay so, because the system sets memory aside for a private mapping that may be written to.
+    torch has no read-only tensors, so `torch.from_numpy` warns about every read-only array. Mapped codes stay
+    read-only, because the system would set memory aside for a private mapping that can be written to.
     DLPack, the other way to share memory, refuses read-only arrays in NumPy 1 and 2.0.
     """
 
     def __init__(self, array: NDArray[Any]) -> None:
-        self._array = array  # lives as long as the tensor that is made of this
+        self._array = array  # keeps the memory alive as long as the tensor
         described = array.__array_interface__
         self.__array_interface__ = {**described, "data": (described["data"][0], False)}
 
 
 def _tensor_of(array: NDArray[Any]) -> Any:
-    """A tensor that shares an array's memory; it must only be read."""
+    """Make a tensor that shares an array's memory; it must only be read."""
     import torch
 
     return torch.from_numpy(np.asarray(_Shown(array)))

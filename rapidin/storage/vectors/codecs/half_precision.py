@@ -1,7 +1,7 @@
 """Half precision: 16 bits a number, the paper's choice.
 
-NumKong multiplies halves where they lie. A query is the sum of two vectors of halves: the query in half precision,
-and what that leaves, also in half precision. So a score loses no more than single precision does.
+NumKong multiplies halves without decoding them. A query is the sum of two vectors of halves: the query in half
+precision, and its rounding error, also in half precision. So a score loses no more than single precision does.
 
 n vectors · q queries · m rows of a block · K numbers in a vector.
 """
@@ -24,25 +24,25 @@ from rapidin.storage.vectors.codecs.query_planes import tensor_of_bytes
 LARGEST_HALF = float(np.finfo(np.float16).max)
 SMALLEST_HALF = float(np.finfo(np.float16).smallest_subnormal)
 _REST = 2.0**11
-"""Factor of what half precision leaves of a number, because half precision has 11 bits."""
+"""Factor that the rounding error of a query is multiplied with, because half precision has 11 bits."""
 _LARGEST_EXPONENT = 15
-"""Power of two that a query's largest number lies below, before the query is put into half precision."""
+"""Power of two below which a query's largest number is brought before it is put into half precision."""
 
 
 @dataclass(frozen=True)
 class HalfPrecision(Codec):
-    """Numbers in half precision, divided by a scale of their row."""
+    """Codec of numbers in half precision, divided by a scale of their row."""
 
     bits: ClassVar[Bits] = 16
     holds_halves: ClassVar[bool] = True
     decodes_beyond: ClassVar[int | None] = 12
 
     def row_bytes(self, dimension: int) -> int:
-        """Two bytes a number."""
+        """Return two bytes for each number."""
         return 2 * dimension
 
     def new_index(self, dimension: int) -> Any:
-        """An empty scalar quantiser of FAISS; see `Codec.new_index`."""
+        """Make an empty scalar quantiser of FAISS; see `Codec.new_index`."""
         faiss = load_faiss()
         return faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
 
@@ -53,7 +53,7 @@ class HalfPrecision(Codec):
         return index.sa_encode(vectors / scales[:, None]), scales
 
     def refusal(self, vector: NDArray[np.float32], scale: float) -> str | None:
-        """Why the largest number is beyond half precision; see `Codec.refusal`."""
+        """Tell why the largest number is beyond half precision; see `Codec.refusal`."""
         largest = float(np.abs(vector).max())
         if SMALLEST_HALF <= largest / scale <= LARGEST_HALF:
             return None
@@ -63,7 +63,7 @@ class HalfPrecision(Codec):
         )
 
     def prepared(self, queries: NDArray[np.float32], query_bits: int | None = None) -> PreparedQueries:  # noqa: ARG002
-        """Queries for halves where they lie, or for decoded slices; see `Codec.prepared`."""
+        """Prepare queries for codes as they lie, or for decoded slices; see `Codec.prepared`."""
         return SlicedQueries(queries) if self.decodes_for(len(queries)) else _HalfPrecisionQueries(queries)
 
     def _decodes_alike(self, index: Any, mine: Any) -> bool:
@@ -73,7 +73,7 @@ class HalfPrecision(Codec):
 class _HalfPrecisionQueries:
     def __init__(self, queries: NDArray[np.float32]) -> None:
         largest = np.abs(queries).max(axis=1, initial=0, keepdims=True)
-        # Double precision, because single precision has no power of two large enough for the smallest queries.
+        # This needs double precision: single precision has no power of two large enough for the smallest queries.
         self._scales = 2.0 ** (_LARGEST_EXPONENT - np.frexp(largest)[1])
         fitting = (queries * self._scales).astype(np.float32)
         coarse = _converted(fitting, "float16")
@@ -88,7 +88,7 @@ class _HalfPrecisionQueries:
 
 
 def fitting_scales(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scales [n] with which half precision holds vectors [n, K] well, whatever their size.
+    """Choose scales [n] with which half precision holds vectors [n, K] well, whatever their size.
 
     The scales are powers of two, mostly 1, so that dividing changes no digit, and vectors that were in half
     precision before come out as they were. The scales of vectors that cannot be stored are 1.
@@ -102,5 +102,5 @@ def fitting_scales(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _converted(array: NDArray[Any], kind: Literal["float16", "float32"]) -> NDArray[Any]:
-    """Numbers converted from and to half precision as NumPy does it, but thirty times as fast."""
+    """Convert numbers from or to half precision, as NumPy does, but thirty times as fast."""
     return np.asarray(numkong.astype(array, kind))

@@ -1,8 +1,8 @@
 """One bit a number: the sign of a rotated coordinate, as RaBitQ keeps it (Gao & Long 2024).
 
-A query is rounded to 8 bits a number and compared as 8 planes of signs; that costs a score a hundredth of
-‖query‖‖row‖/√K, which is the deviation of the scores of unrelated vectors; the signs themselves cost three
-quarters of it. Differing bits are counted, so a score is the same to the last bit whatever is compared beside it.
+A query is rounded to 8 bits a number and compared as 8 planes of signs. The scores of unrelated vectors have a
+standard deviation of ‖query‖‖row‖/√K; rounding the query costs a score a hundredth of it, and the signs three
+quarters. Differing bits are counted, so a score is the same to the last bit whatever is compared beside it.
 
 q queries · m rows of a block · K numbers in a vector.
 """
@@ -22,31 +22,31 @@ from rapidin.storage.vectors.codecs.faiss_library import load_faiss
 from rapidin.storage.vectors.codecs.query_planes import on_grid, tensor_of_bytes, weighted
 
 _QUERY_BITS = 8
-"""Bits of a query's number, hence planes of a query."""
+"""Number of bits of a query's numbers, and so the number of its planes."""
 _FACTOR_BYTES = 8
 """Bytes of the two factors that RaBitQ keeps with each row."""
 
 
 @dataclass(frozen=True)
 class OneBit(DirectionCodec):
-    """Signs of directions, with RaBitQ's factors."""
+    """Codec of the signs of directions, with RaBitQ's factors."""
 
     bits: ClassVar[Bits] = 1
     gains_from_rabitq: ClassVar[bool] = False
 
     def row_bytes(self, dimension: int) -> int:
-        """An eighth of a byte a number, and the row's factors."""
+        """Return one bit for each number, and the bytes of the row's factors."""
         return dimension // 8 + _FACTOR_BYTES
 
     def new_index(self, dimension: int) -> Any:
-        """An empty RaBitQ index of FAISS; see `Codec.new_index`."""
+        """Make an empty RaBitQ index of FAISS; see `Codec.new_index`."""
         faiss = load_faiss()
         index = faiss.IndexRaBitQ(dimension, faiss.METRIC_INNER_PRODUCT)
-        index.is_trained = True  # a centre of zeros would say the same, but take 4·K bytes of each file
+        index.is_trained = True  # a centre of zeros would mean the same, but take 4·K bytes of each file
         return index
 
     def prepared(self, queries: NDArray[np.float32], query_bits: int | None = None) -> PreparedQueries:
-        """Queries in planes of signs, at most 8; fewer are faster and less exact. See `Codec.prepared`."""
+        """Prepare queries as planes of signs, at most 8; fewer are faster and less exact. See `Codec.prepared`."""
         return _SignQueries(queries, query_bits or _QUERY_BITS)
 
     def _decodes_alike(self, index: Any, mine: Any) -> bool:  # noqa: ARG002
@@ -54,7 +54,7 @@ class OneBit(DirectionCodec):
 
 
 class _SignQueries:
-    """A number of b bits, less (2ᵇ − 1)/2, is the sum of ±2ʲ/2: signs, to be compared with those of a row."""
+    """Queries as planes of signs: a number of b bits, less (2ᵇ − 1)/2, is the sum of ±2ʲ/2 over b planes."""
 
     def __init__(self, queries: NDArray[np.float32], bits: int) -> None:
         count, self._dimension = queries.shape
@@ -65,7 +65,7 @@ class _SignQueries:
             whole, step = on_grid(numbers, bits)
             self._steps[query] = step / np.sqrt(self._dimension)
             eight = whole.astype(np.uint8)
-            for place in range(bits):  # packbits counts everything that is not zero as one
+            for place in range(bits):  # packbits makes a one of everything that is not zero
                 packed[query, place] = np.packbits(eight & 1 << place, bitorder="little")
         planes = tensor_of_bytes(packed.reshape(-1, packed.shape[2]), "uint1")
         self._planes = numkong.hammings_pack(planes, dtype="uint1")
@@ -74,7 +74,7 @@ class _SignQueries:
         signs, factors = np.split(codes, [self._dimension // 8], axis=1)
         different = np.asarray(numkong.hammings_packed(tensor_of_bytes(signs, "uint1"), self._planes))
         totals = (2**self._bits - 1) / 2 * self._dimension - weighted(different, 2, self._bits)
-        # RaBitQ's second factor leads from the product with the signs, which have norm 1, to the product with the
+        # RaBitQ's second factor turns the product with the signs, which have norm 1, into the product with the
         # vector; its first factor is for distances.
         of_rows = np.ascontiguousarray(factors).view(np.float32)[:, 1]
         scores: NDArray[np.float32] = (totals.T * self._steps * of_rows).astype(np.float32)

@@ -16,7 +16,7 @@ from rapidin.support import openmp_threads
 
 _SEED = 1
 _ROTATED_ALONE = 4
-"""Vectors that one thread rotates: a team of threads would keep the processors busy for a while afterwards."""
+"""Maximum number of vectors that one thread rotates; several threads would keep the processors busy afterwards."""
 
 
 class Rotation(Protocol):
@@ -42,8 +42,8 @@ class _Identity:
 class _Hadamard:
     """Three rounds of random signs and a Hadamard transform; K is a power of 2.
 
-    FAISS draws the signs from a seed that never changes, because a store is read by later versions of rapidin. The
-    signs of each K are kept for the life of the process: they take 12·K bytes and depend on nothing else.
+    FAISS draws the signs from a seed that never changes, because later versions of rapidin read the store, too.
+    The signs for each K take 12·K bytes, depend on nothing else, and are kept for the life of the process.
     """
 
     def turned(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,13 +1,13 @@
 """Uniform grid: 4 bits a number, which is nearly as good as half precision in a quarter of its bytes.
 
-A coordinate of a rotated vector is nearly Gaussian, whatever the gradient was, so that one grid fits every vector.
-The best grid for Gaussian numbers (FAISS's ``QT_4bit_tqmse``) errs by a fifth less, but steps of equal size can be
+A coordinate of a rotated vector is nearly Gaussian, whatever the gradient was, so one grid fits every vector. The
+best grid for Gaussian numbers (FAISS's ``QT_4bit_tqmse``) has a fifth less error. But steps of equal size can be
 multiplied as integers, FAISS codes them ten times as fast, and both errors vanish beside the projection's
 (benchmarks/RESULTS.md).
 
-A query is rounded to 12 bits a number and compared as 3 planes of 4 bits; that costs a score 6e-4 of
-‖query‖‖row‖/√K, which is the deviation of the scores of unrelated vectors. Integers are multiplied, so a score is
-the same to the last bit whatever is compared beside it.
+A query is rounded to 12 bits a number and compared as 3 planes of 4 bits. The scores of unrelated vectors have a
+standard deviation of ‖query‖‖row‖/√K, and the rounding costs a score 6e-4 of it. Integers are multiplied, so a
+score is the same to the last bit whatever is compared beside it.
 
 q queries · m rows of a block · K numbers in a vector.
 """
@@ -28,14 +28,14 @@ from rapidin.storage.vectors.codecs.faiss_library import load_faiss
 from rapidin.storage.vectors.codecs.query_planes import on_grid, tensor_of_bytes, weighted
 
 _NIBBLES = 3
-"""Planes of a query."""
+"""Number of planes of a query."""
 _MIDDLE = (16**_NIBBLES - 1) / 2
 """Middle of the grid of a query's numbers."""
 
 
 @dataclass(frozen=True)
 class UniformGrid(DirectionCodec):
-    """Directions on a grid of 16 equal steps.
+    """Codec of directions on a grid of 16 equal steps.
 
     Attributes:
         edge: end of the grid, in standard deviations of a coordinate.
@@ -45,11 +45,11 @@ class UniformGrid(DirectionCodec):
     bits: ClassVar[Bits] = 4
 
     def row_bytes(self, dimension: int) -> int:
-        """Half a byte a number."""
+        """Return half a byte for each number."""
         return dimension // 2
 
     def new_index(self, dimension: int) -> Any:
-        """An empty scalar quantiser of FAISS with the grid's ends; see `Codec.new_index`."""
+        """Make an empty scalar quantiser of FAISS with the grid's ends; see `Codec.new_index`."""
         faiss = load_faiss()
         kind = faiss.ScalarQuantizer.QT_4bit_uniform
         index = faiss.IndexScalarQuantizer(dimension, kind, faiss.METRIC_INNER_PRODUCT)
@@ -58,7 +58,7 @@ class UniformGrid(DirectionCodec):
         return index
 
     def prepared(self, queries: NDArray[np.float32], query_bits: int | None = None) -> PreparedQueries:  # noqa: ARG002
-        """Queries in planes of 4 bits; see `Codec.prepared`."""
+        """Prepare queries as planes of 4 bits; see `Codec.prepared`."""
         return _GridQueries(queries, *_grid(self, queries.shape[1]))
 
     def _decodes_alike(self, index: Any, mine: Any) -> bool:
@@ -70,16 +70,16 @@ class UniformGrid(DirectionCodec):
 @cache
 def _grid(codec: UniformGrid, dimension: int) -> tuple[float, float]:
     """Return the number that code 0 stands for, and the size of a step; FAISS decodes to the middle of a step."""
-    index = codec.new_index(dimension)  # kept in a variable, because FAISS's vectors die with it
+    index = codec.new_index(dimension)  # this variable keeps the memory of FAISS's vectors alive
     first, extent = load_faiss().vector_to_array(index.sq.trained).tolist()
     return first + extent / 30, extent / 15
 
 
 class _GridQueries:
-    """A code c of a row stands for start + step·c; a number c of a query for own step·(c − 4095/2).
+    """Queries as planes: a row's code c means start + step·c, a query's number c means its own step·(c − 4095/2).
 
-    The rounded query is only multiplied with c − 15/2. The middle of the grid meets the query as it is, because
-    there all roundings would add up.
+    The rounded query is only multiplied with c − 15/2. The middle of the grid is multiplied with the query itself,
+    because all rounding errors would add up there.
     """
 
     def __init__(self, queries: NDArray[np.float32], start: float, step: float) -> None:
@@ -88,7 +88,7 @@ class _GridQueries:
         rounded_sums = np.empty((count, 1))
         self._steps = np.empty((count, 1))
         packed = np.empty((count * _NIBBLES + 1, dimension // 2), np.uint8)
-        packed[-1] = 0x11  # a plane of ones gives the sums of rows
+        packed[-1] = 0x11  # a plane of ones gives the sums of the rows
         for query, numbers in enumerate(queries):
             whole, own_step = on_grid(numbers, 4 * _NIBBLES)
             self._steps[query] = step * own_step
