@@ -21,7 +21,7 @@ from rapidin.records import Sample
 from rapidin.storage.catalog import Database, compile_filters, hits_of, sample_of, tables
 from rapidin.storage.concurrency import ReadersLock
 from rapidin.storage.derived import EXACT, DerivedRecord, StoreFacts
-from rapidin.storage.scan import CpuScan, Scan, nothing
+from rapidin.storage.scan import Scan, nothing
 from rapidin.storage.store_files import DATABASE_NAME
 from rapidin.storage.store_state import NewestState
 from rapidin.storage.vector_source import Found
@@ -37,18 +37,15 @@ class Snapshot:
         samples: number of live samples in it.
     """
 
-    def __init__(
-        self, path: Path, database: Database, dimension: int, states: NewestState, scan: Scan | None = None
-    ) -> None:
-        """Take the present state of the store in the directory `path`; without a `scan` the CPU compares vectors.
+    def __init__(self, path: Path, database: Database, states: NewestState, scan: Scan) -> None:
+        """Take the present state of the store in the directory `path`; `scan` compares vectors.
 
         Raises:
             StoreCorruptError: the database is damaged.
         """
         self._path = path
         self._database = database
-        self._dimension = dimension
-        self._scan = CpuScan() if scan is None else scan
+        self._scan = scan
         self._lock = threading.RLock()  # a session serves one thread at a time
         self._opened: dict[int, Segment] = {}
         self._segments = states.segments
@@ -62,6 +59,7 @@ class Snapshot:
             raise
         self._rows, self._indexes = state.rows, state.indexes
         self._derived, self._facts = state.derived, state.facts
+        self._dimension = state.facts.dimension
         self.samples = len(self._rows)
 
     def search(

@@ -19,9 +19,17 @@ from rapidin.settings import IndexKind, StoreSettings
 from rapidin.storage.catalog import compile_filters, sample_of, tables
 from rapidin.storage.concurrency import writer_lock
 from rapidin.storage.creation import Opened, check_place, create_store, open_store
-from rapidin.storage.derived import KINDS, DerivedKind, IvfOptions, StepProgress, build_derived, drop_derived
+from rapidin.storage.derived import (
+    KINDS,
+    DerivedKind,
+    IvfOptions,
+    StepProgress,
+    build_derived,
+    drop_derived,
+    index_kinds,
+)
 from rapidin.storage.maintenance import compact_store, store_info, verify_store
-from rapidin.storage.scan import Scan
+from rapidin.storage.scan import CpuScan, Scan
 from rapidin.storage.snapshot import Snapshot
 from rapidin.storage.store_files import DATABASE_NAME, file_errors
 from rapidin.storage.store_state import NewestState
@@ -47,7 +55,8 @@ class Store:
         self.format_version = opened.format_version
         self._database = opened.database
         dimension, codec = self.settings.projection.dimension, codec_named(self.settings.codec.name)
-        self._states = NewestState(path, self._database, dimension, codec)
+        self._scan: Scan = CpuScan()
+        self._states = NewestState(path, self._database, dimension, codec, self._scan)
 
     @classmethod
     def create(cls, path: str | Path, settings: StoreSettings) -> Self:
@@ -114,12 +123,13 @@ class Store:
         """The present state, for searching; use it in a ``with``.
 
         Args:
-            scan: compares vectors where a search is exact; None: the CPU compares them.
+            scan: scan that compares vectors if a search is exact; None: the CPU compares them. Candidates of
+                indexes are always compared by the CPU.
 
         Raises:
             StoreCorruptError: the database is damaged.
         """
-        return Snapshot(self.path, self._database, self.settings.projection.dimension, self._states, scan)
+        return Snapshot(self.path, self._database, self._states, self._scan if scan is None else scan)
 
     def content_hashes(self, ids: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Content hash and metadata hash of the live samples among `ids`, by id."""
@@ -309,7 +319,15 @@ class Store:
     ) -> DerivedReport:
         with self.writer() as writer:
             report = build_derived(
-                kind, self.path, self._database, writer.codec, writer.dimension, options, retrain, on_progress
+                kind,
+                self.path,
+                self._database,
+                writer.codec,
+                writer.dimension,
+                self._scan,
+                options,
+                retrain,
+                on_progress,
             )
             writer.remove_garbage()  # what was replaced
         return report
@@ -339,10 +357,10 @@ def _index_kind(name: str) -> DerivedKind:
     Raises:
         SettingError: there is none.
     """
-    indexes = [kind.name for kind in KINDS.values() if kind.serves_searches]
+    indexes = index_kinds()
     if name not in indexes:
         raise SettingError(f"index type {name!r} is unknown: choose from {', '.join(indexes)}")
-    return KINDS[name]
+    return indexes[name]
 
 
 def _derived_kind(name: str) -> DerivedKind:

@@ -10,8 +10,8 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from rapidin.storage.catalog import Database, tables
-from rapidin.storage.derived import DerivedRecord, SearchIndexes, StoreFacts, derived_records
-from rapidin.storage.scan import CpuScan
+from rapidin.storage.derived import DerivedRecord, SearchIndexes, StoreFacts, derived_records, index_kinds
+from rapidin.storage.scan import Scan
 from rapidin.storage.vectors import Codec, OpenedSegments, Rows
 
 
@@ -39,12 +39,13 @@ class NewestState:
         segments: open segments of the newest state, and of those before it that are still searched.
     """
 
-    def __init__(self, path: Path, database: Database, dimension: int, codec: Codec) -> None:
-        """Read states of the store in the directory `path`."""
+    def __init__(self, path: Path, database: Database, dimension: int, codec: Codec, scan: Scan) -> None:
+        """Read states of the store in the directory `path`; `scan` compares what an index finds."""
         self._path = path
         self._database = database
         self._dimension = dimension
         self._codec = codec
+        self._scan = scan
         self.segments = OpenedSegments(path, dimension)
         self._lock = threading.Lock()
         self._kept: tuple[int, StoreState] | None = None
@@ -64,8 +65,8 @@ class NewestState:
             records = {record.id or 0: record for record in found}
             rows = tables.searchable_rows(session)
             derived = derived_records.read(session)
-            indexes = SearchIndexes(self._path, derived, records, rows, self._codec, self._dimension, CpuScan())
             facts = StoreFacts(self._path, self._codec, self._dimension, records)
+            indexes = SearchIndexes(index_kinds(), facts, derived, rows, self._scan)
             state = StoreState(rows, indexes, derived, facts)
             if steady:
                 self._kept = (before, state)

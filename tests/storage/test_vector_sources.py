@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from rapidin.storage import OpenSource, Store
+import pytest
+
+from rapidin.storage import OpenSource, Store, derived
+from tests.storage.derived.third_index import NormKind
 from tests.storage.half_sources import merged_source
 from tests.storage.vector_source_conformance import VectorSourceConformance
 
@@ -28,6 +31,23 @@ class TestSnapshotWithRabitq(TestSnapshot):
     @classmethod
     def prepare(cls, store: Store) -> None:
         store.build_index("rabitq")
+
+
+class TestSnapshotWithAThirdIndex(TestSnapshot):
+    """A kind that is in the registry only while these tests run."""
+
+    INDEX = "norms"
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def known(cls) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(derived.KINDS, "norms", NormKind())
+            yield
+
+    @classmethod
+    def prepare(cls, store: Store) -> None:
+        store.build_derived("norms", derived.IvfOptions())
 
 
 class TestTwoStores(VectorSourceConformance):

@@ -17,7 +17,9 @@ from .derived_records import (
 )
 from .indexes import (
     EXACT as EXACT,
+    IndexKind as IndexKind,
     IvfOptions as IvfOptions,
+    SearchIndex as SearchIndex,
     SearchIndexes as SearchIndexes,
 )
 from .inspection import (
@@ -27,6 +29,7 @@ from .inspection import (
 from .kinds import (
     KINDS as KINDS,
     folders as folders,
+    index_kinds as index_kinds,
     left_out as left_out,
     uncovered_notes as uncovered_notes,
 )

@@ -20,6 +20,7 @@ from rapidin.storage.derived import derived_records
 from rapidin.storage.derived.derived_kind import BuildWork, DerivedKind, StepProgress, StoreFacts
 from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord
 from rapidin.storage.derived.inspection import Inspection, derived_info, inspect
+from rapidin.storage.scan import Scan
 from rapidin.storage.vectors import Codec, Segment, open_segment
 
 
@@ -29,6 +30,7 @@ def build_derived(
     database: Database,
     codec: Codec,
     dimension: int,
+    scan: Scan,
     options: Any = None,
     retrain: bool = False,
     progress: StepProgress | None = None,
@@ -41,6 +43,7 @@ def build_derived(
         database: database of the store.
         codec: codec of its vectors.
         dimension: K.
+        scan: scan that compares vectors, for kinds that need it.
         options: options of the kind.
         retrain: whether to build all of it again.
         progress: function that is told what is done.
@@ -68,7 +71,7 @@ def build_derived(
     if existing is not None and found.damaged:
         with database.writing() as session:
             derived_records.delete_parts(session, kind.name, found.damaged)
-    work = BuildWork(store, rows, _OpenedSegments(store).opened, progress)
+    work = BuildWork(store, rows, _OpenedSegments(store).opened, scan, progress)
     replaces = existing is None
     for step in kind.build(work, existing, new, set(found.damaged), options):
         record_step(database, step.record, step.parts, replaces)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from rapidin.errors import StoreCorruptError
 from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord
+from rapidin.storage.scan import Scan
 from rapidin.storage.vectors import Codec, Rows, SegmentRecord, SegmentSource
 
 StepProgress = Callable[[str, int, int], None]
@@ -48,12 +49,14 @@ class BuildWork:
         store: the store.
         rows: live samples' vectors.
         segments: function that gives the segment of a database id, open and checked.
+        scan: scan that compares vectors, for kinds that need it.
         progress: function that is told what is done.
     """
 
     store: StoreFacts
     rows: Rows
     segments: SegmentSource
+    scan: Scan
     progress: StepProgress
 
 

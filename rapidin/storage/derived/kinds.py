@@ -6,14 +6,25 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rapidin.storage.derived.derived_kind import DerivedKind
-from rapidin.storage.derived.indexes import IVF, RABITQ
+from rapidin.storage.derived.indexes import IndexKind, IvfKind, RabitqKind, is_index
 
-KINDS: dict[str, DerivedKind] = {kind.name: kind for kind in (IVF, RABITQ)}
-"""Kinds by name; adding one is a line here."""
+_INDEXES: tuple[IndexKind, ...] = (IvfKind(), RabitqKind())
+"""Kinds that searches can use, in the order in which messages name them; a new one is added here."""
+
+_OTHERS: tuple[DerivedKind, ...] = ()
+"""Kinds that searches cannot use; a new one is added here."""
+
+KINDS: dict[str, DerivedKind] = {kind.name: kind for kind in (*_INDEXES, *_OTHERS)}
+"""All kinds by name."""
+
+
+def index_kinds() -> dict[str, IndexKind]:
+    """Return the kinds that searches can use, by name."""
+    return {name: kind for name, kind in KINDS.items() if is_index(kind)}
 
 
 def folders() -> dict[str, frozenset[str]]:
-    """Folders of the store's directory that hold derived data, with the endings of its files."""
+    """Return the folders of the store's directory that hold derived data, with the endings of its files."""
     found: dict[str, frozenset[str]] = {}
     for kind in KINDS.values():
         found[kind.folder] = found.get(kind.folder, frozenset()) | kind.suffixes
@@ -22,11 +33,11 @@ def folders() -> dict[str, frozenset[str]]:
 
 def unknown(store: Path, name: str) -> str:
     """Return the message about data of a kind that this rapidin does not know."""
-    return f"{store}/store.db: derived data {name!r} is unknown here and was left alone; upgrade rapidin"
+    return f"{store}/store.db: {_title(name)} is unknown here and was left alone; upgrade rapidin"
 
 
 def uncovered_notes(uncovered: Mapping[str, int], store: Path) -> tuple[str, ...]:
-    """Sentences that say how to extend derived data which no longer covers some samples.
+    """Return sentences that say how to extend derived data which no longer covers some samples.
 
     Args:
         uncovered: number of samples by name of the kind.
@@ -35,15 +46,19 @@ def uncovered_notes(uncovered: Mapping[str, int], store: Path) -> tuple[str, ...
     notes = []
     for name, count in uncovered.items():
         kind = KINDS.get(name)
-        title = f"derived data {name!r}" if kind is None else kind.title
         remedy = "upgrade rapidin to extend it" if kind is None else f"extend it with '{kind.command(store)}'"
-        notes.append(f"{title} no longer covers {count:,} samples: {remedy}")
+        notes.append(f"{_title(name)} no longer covers {count:,} samples: {remedy}")
     return tuple(notes)
 
 
 def left_out(names: Iterable[str], target: Path) -> tuple[str, ...]:
     """Return notes that say that the export or copy at `target` does not contain derived data of these kinds."""
     return tuple(
-        KINDS[name].left_behind(target) if name in KINDS else f"derived data {name!r} is not in {target}"
+        KINDS[name].left_behind(target) if name in KINDS else f"{_title(name)} is not in {target}"
         for name in names
     )
+
+
+def _title(name: str) -> str:
+    """Return the title of a kind in messages, also of a kind that this rapidin does not know."""
+    return KINDS[name].title if name in KINDS else f"derived data {name!r}"

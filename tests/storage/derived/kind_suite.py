@@ -36,9 +36,10 @@ from rapidin.storage.maintenance import garbage
 from rapidin.storage.vectors import segment_writing
 from tests.storage.derived.kind_suite import options_of
 from tests.storage.derived.mean_kinds import MEANS
+from tests.storage.derived.third_index import NormKind
 import faiss
 
-KINDS.update((kind.name, kind) for kind in MEANS)
+KINDS.update((kind.name, kind) for kind in (*MEANS, NormKind()))
 
 def die_around(step, moment):
     home = next(one for one in (segment_writing, derived_records, derived_building, garbage) if step in vars(one))

@@ -1,4 +1,4 @@
-"""Every kind of derived data passes the same suite: the two indexes, and two kinds that only tests know."""
+"""Every kind of derived data passes the same suite: the two indexes, and three kinds that only tests know."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rapidin.storage import Store
 from rapidin.storage.derived import KINDS
 from tests.storage.derived.kind_suite import KindSuite
 from tests.storage.derived.mean_kinds import SegmentMeans, StoreMean
+from tests.storage.derived.third_index import NormKind
 
 
 class TestIvf(KindSuite):
@@ -25,6 +26,10 @@ class TestStoreMean(KindSuite):
 
 class TestSegmentMeans(KindSuite):
     KIND = SegmentMeans()
+
+
+class TestThirdIndex(KindSuite):
+    KIND = NormKind()
 
 
 def test_what_is_no_index_is_not_built_as_one(filled: Store, monkeypatch) -> None:

@@ -12,7 +12,7 @@ from rapidin.errors import IndexNotFoundError, SettingError, StoreLockedError
 from rapidin.storage import Store
 from rapidin.storage.derived.indexes import clustering
 from rapidin.storage.derived.indexes.folding import Folding
-from rapidin.storage.derived.indexes.parameters import IvfParameters
+from rapidin.storage.derived.indexes.ivf_parameters import IvfParameters
 from rapidin.storage.derived.indexes.tuning import measure
 from tests.storage.derived.clusters import (
     CLUSTERS,

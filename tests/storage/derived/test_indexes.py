@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from rapidin.errors import FilterError, IndexNotFoundError, SettingError, StoreEmptyError
 from rapidin.records.json_form import to_json
-from rapidin.storage import Store
-from rapidin.storage.derived.indexes import index_choice, ivf, rabitq
+from rapidin.settings import IndexChoice, IndexKind
+from rapidin.storage import Store, derived
+from rapidin.storage.derived import IvfOptions, index_kinds
+from rapidin.storage.derived.indexes import ivf, rabitq
 from rapidin.storage.scan import CpuScan, cpu_scan
 from rapidin.storage.vectors.codecs import codec_of_bits
 from tests.storage.derived.clusters import (
@@ -26,6 +29,7 @@ from tests.storage.derived.clusters import (
     recall,
     settings_of,
 )
+from tests.storage.derived.third_index import NormKind
 from tests.storage.stores import new_sample, random_vectors
 
 QUERIES = clustered(40, seed=2)
@@ -46,6 +50,11 @@ def indexed(templates, path: Path):
     shutil.copytree(templates[16], path)
     with Store.open(path) as store:
         yield store
+
+
+def test_settings_name_the_kinds_of_indexes_that_there_are() -> None:
+    assert get_args(IndexKind) == tuple(index_kinds())
+    assert get_args(IndexChoice) == ("auto", "exact", *index_kinds())
 
 
 @pytest.mark.parametrize(("bits", "kind"), [(16, "ivf"), (16, "rabitq"), (4, "ivf"), (4, "rabitq"), (1, "ivf")])
@@ -245,9 +254,9 @@ class TestAuto:
     def test_small_stores_take_one_bit(self, indexed: Store, monkeypatch) -> None:
         with indexed.snapshot() as snapshot:
             assert snapshot.chosen_index() == "rabitq"
-            few = QUERIES[: index_choice.MOST_QUERIES]
+            few = QUERIES[: rabitq.MOST_QUERIES]
             assert snapshot.search(few, 3, index="auto").largest == snapshot.search(few, 3, index="rabitq").largest
-        monkeypatch.setattr(index_choice, "MANY_ROWS", COUNT)
+        monkeypatch.setattr(ivf, "MANY_ROWS", COUNT)
         with indexed.snapshot() as snapshot:
             assert snapshot.chosen_index() == "ivf"
         indexed.drop_index("ivf")
@@ -256,13 +265,32 @@ class TestAuto:
 
     def test_many_queries_are_compared_exactly(self, indexed: Store, monkeypatch) -> None:
         with indexed.snapshot() as snapshot:
-            assert snapshot.chosen_index(queries=index_choice.MOST_QUERIES) == "rabitq"
+            assert snapshot.chosen_index(queries=rabitq.MOST_QUERIES) == "rabitq"
             assert snapshot.chosen_index(queries=1000) == "exact"
             assert snapshot.search(QUERIES, 3, index="auto").largest == snapshot.search(QUERIES, 3).largest
         indexed.drop_index("rabitq")
         with indexed.snapshot() as snapshot:
             assert snapshot.chosen_index(queries=1) == "ivf"
             assert snapshot.chosen_index(queries=1000) == "exact"
+
+    def test_a_third_kind_is_asked_like_the_others(self, indexed: Store, monkeypatch) -> None:
+        """It goes before them by its priority, and serves a single query at a time."""
+        monkeypatch.setitem(derived.KINDS, "norms", NormKind())
+        indexed.build_derived("norms", IvfOptions())
+        with indexed.snapshot() as snapshot:
+            assert snapshot.chosen_index() == "norms"
+            assert snapshot.chosen_index(queries=2) == "rabitq"
+            found, truth = snapshot.search(QUERIES, 5, index="norms"), snapshot.search(QUERIES, 5)
+            assert ids(found.largest) == ids(truth.largest)
+            with pytest.raises(SettingError, match="--nprobe is of index 'ivf' only: leave it out with 'norms'"):
+                snapshot.chosen_index("norms", nprobe=2)
+        assert [info.name for info in indexed.info().indexes] == ["exact", "ivf", "norms", "rabitq"]
+        indexed.drop_derived("norms")
+        with (
+            indexed.snapshot() as snapshot,
+            pytest.raises(IndexNotFoundError, match=r"build it with 'rapidin index .* --type norms'"),
+        ):
+            snapshot.chosen_index("norms")
 
     def test_lists_that_are_asked_for(self, indexed: Store) -> None:
         with indexed.snapshot() as snapshot:

@@ -8,8 +8,8 @@ of candidates is not.
             that are nearest to its query
 ``rabitq``  one bit per number: a search reads these first, and the stored vectors of the best candidates only
 
-Searching: index_choice → ivf, rabitq → index_files. Building: index_kinds → list_making, rabitq → clustering,
-tuning, folding.
+`index_kind` says what a kind of index is; `index_choice` knows kinds by that protocol only. Inside: ivf, rabitq →
+index_kind → list_making → clustering, tuning, folding, ivf_parameters.
 """
 
 import lazy_loader

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import SettingError
-from rapidin.storage.derived.derived_kind import StepProgress
+from rapidin.storage.derived.derived_kind import BuildWork
 from rapidin.storage.derived.indexes import clustering, tuning
 from rapidin.storage.derived.indexes.folding import Folding
-from rapidin.storage.derived.indexes.parameters import IvfParameters
-from rapidin.storage.scan import Best, Scan
-from rapidin.storage.vectors import Codec, Rows, SegmentSource, decoded_vectors
+from rapidin.storage.derived.indexes.ivf_parameters import IvfParameters
+from rapidin.storage.scan import Best
+from rapidin.storage.vectors import decoded_vectors
 
 QUERIES = 100
 """Stored vectors that are held back to measure with; at most a tenth of all."""
@@ -66,25 +66,19 @@ class Lists:
 
 
 class ListMaker:
-    """Makes lists for the rows of one state of a store."""
+    """Makes lists for the rows of one state of a store.
 
-    def __init__(
-        self,
-        rows: Rows,
-        segments: SegmentSource,
-        codec: Codec,
-        dimension: int,
-        scan: Scan,
-        progress: StepProgress,
-    ) -> None:
-        """Work on live `rows` whose segments `segments` gives; vectors have K = `dimension` numbers."""
-        self._rows = rows
-        self._open = segments
-        self._scan = scan
-        self._codec = codec
-        self._dimension = dimension
-        self._folding = Folding(dimension)
-        self._progress = progress
+    Args:
+        work: state of the store, and the scan that finds the true neighbours that lists are measured with.
+    """
+
+    def __init__(self, work: BuildWork) -> None:
+        self._store = work.store
+        self._rows = work.rows
+        self._open = work.segments
+        self._scan = work.scan
+        self._progress = work.progress
+        self._folding = Folding(work.store.dimension)
 
     def make(self, options: IvfOptions) -> Lists:
         """Train anew, with the number of lists that reads least where none was asked for.
@@ -145,7 +139,7 @@ class ListMaker:
         """Indexes [h, m] of the rows of largest, and of smallest, inner product with held-back rows; not these."""
         # The length of a query changes no order, but might overflow.
         rows = replace(self._rows.chosen(held), scales=np.ones(len(held), np.float32))
-        vectors = decoded_vectors(rows, self._open, self._dimension)
+        vectors = decoded_vectors(rows, self._open, self._store.dimension)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         ends = self._scan.best(vectors, NEIGHBOURS + 1, self._rows, self._open, both=True)
         low = ends.smallest or ends.largest
@@ -194,7 +188,7 @@ class ListMaker:
 
     def _bytes_read(self, made: Lists) -> float:
         """Return the number of bytes that a search reads, centroids included."""
-        rows = made.parameters.scanned * len(self._rows) * self._codec.row_bytes(self._dimension)
+        rows = made.parameters.scanned * len(self._rows) * self._store.codec.row_bytes(self._store.dimension)
         return rows + made.centroids.nbytes
 
 

@@ -1,4 +1,4 @@
-"""Search by one bit per number first; the stored vectors of the best candidates then decide.
+"""The index ``rabitq``: one bit per number is read first; the stored vectors of the best candidates then decide.
 
 A part is a segment of codec 1 over the stored vectors of a segment, in the same positions. RaBitQ's own factors
 carry each vector's norm, so that its scores, times the row's scale, estimate those of the store.
@@ -9,22 +9,34 @@ q queries · n rows · k results · K numbers in a vector.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.errors import StoreCorruptError
-from rapidin.storage.derived.derived_kind import check_row
-from rapidin.storage.derived.derived_records import DerivedRecord
-from rapidin.storage.derived.indexes import index_files
-from rapidin.storage.derived.indexes.parameters import RabitqParameters, from_text
+from rapidin.errors import SettingError
+from rapidin.storage.derived import derived_files, derived_records
+from rapidin.storage.derived.derived_kind import BuildStep, BuildWork, StoreFacts
+from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord
+from rapidin.storage.derived.indexes.index_kind import IndexKindBase, from_text, to_text
+from rapidin.storage.derived.indexes.list_making import IvfOptions
 from rapidin.storage.scan import Best, Ends, Scan, best_of, joined
-from rapidin.storage.vectors import Rows, Segment, SegmentRecord, SegmentSource, codec_of_bits
+from rapidin.storage.vectors import (
+    SUFFIX,
+    Rows,
+    Segment,
+    SegmentRecord,
+    SegmentSource,
+    codec_of_bits,
+    open_segment,
+)
 
+MOST_QUERIES = 16
+"""Maximum number of queries for which bits are read, query by query; more are compared with all vectors faster."""
 LEAST_CANDIDATES = 300
 CANDIDATES_PER_RESULT = 20
 _FIRST = 64
@@ -42,64 +54,152 @@ _SELECTED = 1.27
 _MOST_SCORES = 2**26
 
 
-def coded_segment(segment: Segment) -> Any:
-    """A FAISS index of all vectors of a segment in one bit."""
-    one_bit = codec_of_bits(1)
-    index = one_bit.new_index(segment.dimension)
-    for vectors in segment.decoded(np.arange(segment.rows)):
-        alike = segment.codec.rotation is one_bit.rotation
-        turned = vectors if alike else one_bit.turned(segment.codec.turned_back(vectors))
-        index.add_sa_codes(index.sa_encode(turned))
-    return index
+@dataclass(frozen=True, slots=True)
+class _RabitqParameters:
+    """The parameters of an index of kind ``rabitq``.
 
-
-def candidate_count(rows: int, k: int) -> int:
-    """Return the number of `rows` to compare exactly so that 99 of 100 of the k best are among them.
-
-    For vectors without any likeness, whose scores are normal: the k-th best of n lies at z = Φ⁻¹(1 − k/n), its
-    one-bit score, in one case of a hundred, below z − 2.33·0.785, and so many one-bit scores lie above that. Where
-    data has neighbours worth finding, these stand out farther, and fewer would do.
+    Attributes:
+        build: name of the index, with which the names of its files begin.
     """
-    if rows <= max(LEAST_CANDIDATES, CANDIDATES_PER_RESULT * k):
-        return rows
-    normal = NormalDist()
-    lowest = normal.inv_cdf(1 - k / rows) - _MISSED * _ONE_BIT_ERROR
-    above = rows * (1 - normal.cdf(lowest / math.hypot(1, _ONE_BIT_ERROR)))
-    return min(rows, max(LEAST_CANDIDATES, CANDIDATES_PER_RESULT * k, math.ceil(above)))
+
+    build: str
 
 
-class RabitqIndex:
-    """A ``rabitq`` index over the rows of a snapshot, checked and ready."""
+class RabitqKind(IndexKindBase):
+    """The kind ``rabitq``: one bit per number; each part is a step of building, because each takes long."""
 
-    def __init__(
-        self,
-        store: Path,
-        record: DerivedRecord,
-        segments: Mapping[int, SegmentRecord],
-        rows: Rows,
-        dimension: int,
-        scan: Scan,
-    ) -> None:
-        """Open the index; the arguments are those of `IvfIndex`.
+    name = "rabitq"
+    title = "index 'rabitq'"
+    suffix = SUFFIX
+    suffixes = frozenset({suffix})
+
+    def priority(self, samples: int) -> int:  # noqa: ARG002
+        """Return a place between those of ``ivf`` in small stores and in large ones."""
+        return 1
+
+    def open(self, store: StoreFacts, record: DerivedRecord, rows: Rows, scan: Scan) -> RabitqIndex:
+        """Open the codes of all segments; see `IndexKind.open`.
 
         Raises:
             StoreCorruptError: a file is missing or is not as it was written.
-            StoreFormatError: a newer rapidin made it.
+            StoreFormatError: a newer rapidin made the index.
         """
-        check_row(store, record, index_files.title(record.kind), index_files.remedy(store, record.kind))
-        parameters = from_text(RabitqParameters, record.parameters, store)
-        self._store = store
+        parameters = self._parameters(store, record)
+        parts = {part.segment_id: self._codes(store, parameters, part) for part in record.parts}
+        return RabitqIndex(parts, rows, scan)
+
+    def check(self, store: StoreFacts, record: DerivedRecord) -> None:
+        """Read the parameters; there is no shared file.
+
+        Raises:
+            StoreFormatError: a newer rapidin made the index.
+        """
+        self._parameters(store, record)
+
+    def check_part(self, store: StoreFacts, record: DerivedRecord, part: PartRecord) -> None:
+        """Read the codes of a segment.
+
+        Raises:
+            StoreCorruptError: they are missing or are not as they were written.
+            StoreFormatError: a newer rapidin made the index.
+        """
+        self._codes(store, self._parameters(store, record), part, recheck=True)
+
+    def advice(
+        self,
+        store: StoreFacts,
+        record: DerivedRecord,  # noqa: ARG002
+        covered: int,
+        samples: int,
+    ) -> str | None:
+        """Return advice to the store's owner, or None."""
+        return self.covers_too_little(store, covered, samples)
+
+    def settled(
+        self,
+        store: StoreFacts,
+        existing: DerivedRecord | None,  # noqa: ARG002
+        options: IvfOptions,
+    ) -> IvfOptions:
+        """Return the options, of which none may be given.
+
+        Raises:
+            SettingError: an option was given, or the store keeps one bit per number itself.
+        """
+        self.refuse_options(options)
+        if not store.codec.gains_from_rabitq:
+            raise SettingError(
+                f"{store.path}: the store itself keeps one bit per number, as 'rabitq' would: search it as it is, "
+                "or build an index with --type ivf"
+            )
+        return options
+
+    def build(
+        self,
+        work: BuildWork,
+        existing: DerivedRecord | None,
+        segment_ids: Sequence[int],
+        known: Collection[int],  # noqa: ARG002
+        options: IvfOptions,  # noqa: ARG002
+    ) -> Iterator[BuildStep]:
+        """Code segment after segment, each in a step of its own."""
+        fresh = to_text(_RabitqParameters(uuid.uuid4().hex[:16]))
+        record = existing or derived_records.new_record(self.name, fresh, None)
+        build = self._parameters(work.store, record).build
+        for done, segment_id in enumerate(segment_ids):
+            work.progress("encode", done, len(segment_ids))
+            segment = work.segments(segment_id)
+            name = self.part_name(build, work.store.segments[segment_id])
+            file = derived_files.write_codes(work.store.path, self.folder, name, coded_segment(segment))
+            yield BuildStep(record, [PartRecord(segment_id, file, segment.rows)])
+        work.progress("encode", len(segment_ids), len(segment_ids))
+
+    def _codes(
+        self, store: StoreFacts, parameters: _RabitqParameters, part: PartRecord, recheck: bool = False
+    ) -> Segment:
+        """Open the coded vectors of a part.
+
+        Args:
+            store: store that the index belongs to.
+            parameters: parameters of the index.
+            part: part that covers a segment.
+            recheck: whether to compute the checksum even if this process has done so before.
+
+        Raises:
+            StoreCorruptError: the file is missing or is not as it was written.
+        """
+        segment, file = self.checked_part(store, parameters.build, part)
+        one_bit = codec_of_bits(1).name
+        record = SegmentRecord(segment.id, file.name, part.rows, file.bytes, file.checksum, one_bit)
+        remedy = self.remedy(store.path)
+        return open_segment(store.path, record, store.dimension, recheck, self.folder, remedy)
+
+    @staticmethod
+    def _parameters(store: StoreFacts, record: DerivedRecord) -> _RabitqParameters:
+        return from_text(_RabitqParameters, record.parameters, store.path)
+
+
+class RabitqIndex:
+    """A ``rabitq`` index over the rows of one state of a store; see `SearchIndex`."""
+
+    def __init__(self, parts: Mapping[int, Segment], rows: Rows, scan: Scan) -> None:
+        """Divide rows into those that the index covers and the others.
+
+        Args:
+            parts: coded vectors of each segment that is covered, by its database id.
+            rows: vectors of the live samples.
+            scan: scan that compares codes, candidates, and rows that the index does not cover.
+        """
+        self._parts = parts
         self._rows = rows
         self._scan = scan
-        self._parts = {
-            part.segment_id: index_files.open_codes(
-                store, parameters, part, segments.get(part.segment_id), dimension
-            )
-            for part in record.parts
-        }
-        covered = np.isin(rows.segments, list(self._parts))
+        covered = np.isin(rows.segments, list(parts))
         self._covered = np.flatnonzero(covered)
         self._uncovered = np.flatnonzero(~covered)
+
+    def saves_time(self, queries: int) -> bool:
+        """Return whether there are so few queries that reading their bits takes less time than all vectors."""
+        return queries <= MOST_QUERIES
 
     def search(
         self,
@@ -107,17 +207,10 @@ class RabitqIndex:
         k: int,
         largest: bool,
         smallest: bool,
+        nprobe: int | None,  # noqa: ARG002
         segments: SegmentSource,
     ) -> Ends:
-        """The best found.
-
-        Args:
-            queries: [q, K].
-            k: results wanted.
-            largest: whether the largest scores are wanted.
-            smallest: whether the smallest are.
-            segments: gives the segment of a database id.
-        """
+        """Find the best; see `SearchIndex.search`. There are no lists, so `nprobe` means nothing."""
         largest_candidates, smallest_candidates = self._candidates(queries, k, smallest)
         outside = self._scan.best(queries, k, self._rows.chosen(self._uncovered), segments, both=smallest)
         found = Ends(len(queries), k, smallest)
@@ -138,7 +231,7 @@ class RabitqIndex:
         step = max(1, _MOST_SCORES // max(1, len(rows)))
         for start in range(0, len(queries), step):
             some = slice(start, start + step)
-            scores = self._scan.scores(queries[some], rows, self._part, _QUERY_BITS)
+            scores = self._scan.scores(queries[some], rows, self._parts.__getitem__, _QUERY_BITS)
             for end, signed in ((high, scores), (low, -scores))[: 1 + smallest]:
                 found = best_of(signed, np.broadcast_to(every, scores.shape), count)
                 end.scores[some], end.indexes[some] = found.scores, found.indexes
@@ -179,10 +272,28 @@ class RabitqIndex:
         scores: NDArray[np.float32] = self._scan.scores(query, self._rows.chosen(indexes), segments)[0]
         return scores
 
-    def _part(self, segment_id: int) -> Segment:
-        if segment_id not in self._parts:
-            raise StoreCorruptError(
-                f"{self._store}: no part of index 'rabitq' covers segment {segment_id}; "
-                f"{index_files.remedy(self._store, 'rabitq')}"
-            )
-        return self._parts[segment_id]
+
+def coded_segment(segment: Segment) -> Any:
+    """A FAISS index of all vectors of a segment in one bit."""
+    one_bit = codec_of_bits(1)
+    index = one_bit.new_index(segment.dimension)
+    for vectors in segment.decoded(np.arange(segment.rows)):
+        alike = segment.codec.rotation is one_bit.rotation
+        turned = vectors if alike else one_bit.turned(segment.codec.turned_back(vectors))
+        index.add_sa_codes(index.sa_encode(turned))
+    return index
+
+
+def candidate_count(rows: int, k: int) -> int:
+    """Return the number of `rows` to compare exactly so that 99 of 100 of the k best are among them.
+
+    For vectors without any likeness, whose scores are normal: the k-th best of n lies at z = Φ⁻¹(1 − k/n), its
+    one-bit score, in one case of a hundred, below z − 2.33·0.785, and so many one-bit scores lie above that. Where
+    data has neighbours worth finding, these stand out farther, and fewer would do.
+    """
+    if rows <= max(LEAST_CANDIDATES, CANDIDATES_PER_RESULT * k):
+        return rows
+    normal = NormalDist()
+    lowest = normal.inv_cdf(1 - k / rows) - _MISSED * _ONE_BIT_ERROR
+    above = rows * (1 - normal.cdf(lowest / math.hypot(1, _ONE_BIT_ERROR)))
+    return min(rows, max(LEAST_CANDIDATES, CANDIDATES_PER_RESULT * k, math.ceil(above)))

@@ -1,13 +1,8 @@
-"""The parameters of an index: numbers that were chosen or measured when it was built, and advice that follows."""
+"""The parameters of an ``ivf`` index: numbers that were chosen or measured when it was built, and advice."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TypeVar
-
-from rapidin.errors import StoreFormatError
+from dataclasses import dataclass
 
 _SIMILARITY_KEPT = 0.8
 """Share of the held-out rows' similarity below which the lists no longer fit the rows that came later."""
@@ -18,21 +13,8 @@ _LEAST_RECALL = 0.9
 """Measured with a number of lists that somebody gave, below which searches do not take an index unasked."""
 _GROWTH = 2
 """Times the trained rows that a store may have before its lists are too long."""
-LEAST_COVERED = 0.5
-"""Minimum share of the rows that an index must cover to be used unasked."""
 MOST_SCANNED = 0.5
 """Maximum share of a store that an index may read; more saves nothing, because its rows lie scattered."""
-
-
-@dataclass(frozen=True, slots=True)
-class RabitqParameters:
-    """The parameters of an index of kind ``rabitq``.
-
-    Attributes:
-        build: name of this index, of which its files' names are made.
-    """
-
-    build: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,25 +100,3 @@ class IvfParameters:
                 f"{self.added_similarity:.2f} instead of {self.similarity:.2f}): build it again with --retrain"
             )
         return None
-
-
-Parameters = TypeVar("Parameters", IvfParameters, RabitqParameters)
-
-
-def to_text(parameters: IvfParameters | RabitqParameters) -> str:
-    """As the database keeps them."""
-    return json.dumps(asdict(parameters))
-
-
-def from_text(kind: type[Parameters], text: str, store: Path) -> Parameters:
-    """Parameters from the database of a store, whose checksum has been compared.
-
-    Raises:
-        StoreFormatError: this rapidin does not know them.
-    """
-    try:
-        return kind(**json.loads(text))
-    except (TypeError, ValueError) as error:
-        raise StoreFormatError(
-            f"{store}/store.db: the parameters of an index are unknown here; upgrade rapidin"
-        ) from error
