@@ -27,7 +27,7 @@ _BUFFER_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class PlannedSample:
-    """A sample whose gradient is to be computed; the engine takes it as a `TokenSample`.
+    """A sample whose gradient is to be computed; the engine takes it as a `NamedSample`.
 
     Attributes:
         sample: the sample as it will be stored.
@@ -40,6 +40,11 @@ class PlannedSample:
     ids: tuple[int, ...]
     targets: tuple[bool, ...]
     replaces: bool
+
+    @property
+    def id(self) -> str:
+        """Id of the sample."""
+        return self.sample.id
 
 
 class SampleSpool:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from rapidin.attribution.curvature import parameter_vectors as algebra
 from rapidin.attribution.curvature.parameter_vectors import Vectors
-from rapidin.attribution.gradients import TargetBatch, TokenSample, weighted_objective
+from rapidin.attribution.gradients import PositionScaling, TargetBatch, TokenSample, weighted_objective
 from rapidin.attribution.influence import differentiable_forwards
 from rapidin.errors import ComputationError
 from rapidin.support import is_out_of_memory
@@ -59,6 +59,7 @@ class Curvature:
         self.parameters: dict[str, nn.Parameter] = {name: model.get_parameter(name) for name in names}
         embeddings: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
         self._device = embeddings.device
+        self._scaling = PositionScaling.of(model)
         size = 4 * _TANGENTS_PER_LOGIT * embeddings.shape[0]
         self._tokens = tokens_per_batch or max(1, _WORKING_BYTES // size)
 
@@ -141,13 +142,23 @@ class Curvature:
         count = len(next(iter(vectors.values())))
         try:
             with differentiable_forwards(self._model):
-                for chunk in _of_one_length(samples, self._tokens // count):
+                for chunk in self._batches(samples, self._tokens // count):
                     batch = TargetBatch.of(chunk).on(self._device)
                     weights = batch.sample_weights(len(samples))
                     algebra.add(total, product(batch, weights, parameters, directions))
         except (NotImplementedError, RuntimeError) as error:
             raise ComputationError(_reason(error)) from error
         return total
+
+    def _batches(self, samples: Sequence[TokenSample], tokens: int) -> Iterator[list[TokenSample]]:
+        """Divide samples into batches of at most `tokens` padded tokens, or of one sample, by length."""
+        waiting = sorted(samples, key=lambda sample: len(sample.ids), reverse=True)
+        for positions in self._scaling.batches(waiting):
+            alike = [waiting[position] for position in positions]
+            while alike:
+                count = max(1, tokens // len(alike[0].ids))
+                yield alike[:count]
+                del alike[:count]
 
     def _logits(self, batch: TargetBatch, parameters: Mapping[str, Tensor]) -> Tensor:
         """Compute the logits that predict each target, [g, v], with the given parameters."""
@@ -188,15 +199,6 @@ def drawn(samples: int, count: int, random_numbers: random.Random) -> list[int]:
         Positions in [0, `samples`), ascending.
     """
     return sorted(random_numbers.sample(range(samples), min(count, samples)))
-
-
-def _of_one_length(samples: Sequence[TokenSample], tokens: int) -> Iterator[list[TokenSample]]:
-    """Divide samples into batches of at most `tokens` padded tokens, or of one sample; longest samples first."""
-    waiting = sorted(samples, key=lambda sample: len(sample.ids), reverse=True)
-    while waiting:
-        count = max(1, tokens // len(waiting[0].ids))
-        yield waiting[:count]
-        del waiting[:count]
 
 
 def _reason(error: Exception) -> str:

@@ -33,3 +33,6 @@ from .objectives import (
     token_objectives as token_objectives,
     weighted_objective as weighted_objective,
 )
+from .position_scaling import (
+    PositionScaling as PositionScaling,
+)

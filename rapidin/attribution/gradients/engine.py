@@ -4,12 +4,16 @@ The engine composes two sources of gradients (`gradient_sources`): a fast one, w
 autograd, which takes one sample and is always right. It hands each traced parameter's `ParameterGradient` to an
 accumulator as soon as it is complete, and knows nothing of projections or stores.
 
-Before the first gradient of the fast source is used, the engine *tries* that source: both sources compute made-up
-samples (a long and a short one together, and the long one alone), and the results are compared, parameter tensor
-by parameter tensor. If the two disagree, the engine uses autograd only. So an architecture that uses its
-parameters in a way that the hooks cannot see costs time, never correctness. The trial depends on the model alone.
-Therefore which source computes a sample, and with it the last bits of its gradient, does not depend on the samples
-before it.
+Before the first gradient of the fast source is used, the engine *tries* that source on made-up samples. If it
+disagrees with plain autograd, the engine uses autograd only. So an architecture that uses its parameters in a
+way that the hooks cannot see costs time, and nothing else. The trial depends on the model alone. Therefore
+which source computes a sample, and with it the last bits of its gradient, does not depend on the samples before
+it.
+
+Some models compute long inputs in another way than the trial's short ones. If the configuration says that a
+model's positions depend on the length of its input, the engine computes only those samples together that have
+the same positions together as alone (`position_scaling`). Whatever else there may be, a watch over real batches
+ends with an error (`source_checks`).
 
 Shape letters: b batch · L parameter tensors.
 """
@@ -17,30 +21,22 @@ Shape letters: b batch · L parameter tensors.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from rapidin.attribution.gradients.agreement import TensorDigests, disagreement
 from rapidin.attribution.gradients.capture import NotBatchedError
 from rapidin.attribution.gradients.contributions import ParameterGradient
 from rapidin.attribution.gradients.gradient_sources import AutogradGradients, GradientSource, HookedGradients
 from rapidin.attribution.gradients.objectives import TokenSample
+from rapidin.attribution.gradients.position_scaling import PositionScaling, forget_longer_inputs
+from rapidin.attribution.gradients.source_checks import BatchWatch, SourceTrial
 from rapidin.errors import ModelError
 from rapidin.settings import Objective
-from rapidin.support import is_out_of_memory
 
 logger = logging.getLogger(__name__)
-
-_TRIAL_TOKENS = 32
-"""Number of tokens of the trial's long sample; the short one has a quarter, so that it gets much padding."""
-_TRIALS = 3
-"""Number of pairs of made-up samples that are tried; if none has finite gradients, autograd is used."""
-_TRIAL_WEIGHTS = (1.0, 1 / 1024, 64.0)
-"""Weights of a token's loss at which a model in half precision is tried, until one gives finite gradients."""
 
 
 class Accumulator(Protocol):
@@ -51,17 +47,6 @@ class Accumulator(Protocol):
 
     def result(self) -> Tensor:
         """Return what was made of the gradients, one row per sample; this is called once, at the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class _TrialSample:
-    """A made-up sample; every token but the first is a target."""
-
-    ids: Sequence[int]
-
-    @property
-    def targets(self) -> Sequence[bool]:
-        return [False] + [True] * (len(self.ids) - 1)
 
 
 class GradientEngine:
@@ -97,14 +82,11 @@ class GradientEngine:
         for name in names:
             if name not in parameters:
                 raise ModelError(f"the model has no parameter {name!r}, which this store traces")
-        self._tensors = len(names)
         self._before = [(parameter, parameter.requires_grad) for parameter in parameters.values()]
         for parameter in parameters.values():
             parameter.requires_grad_(False)
         embeddings: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
         self.device: torch.device = embeddings.device
-        self._vocabulary = _vocabulary(model, embeddings)
-        self._context = _context_length(model)
         # An adapter is often in float32 and its base in low precision; then the base's activations are the coarse
         # ones.
         types = {parameter.dtype for parameter in parameters.values()}
@@ -113,8 +95,13 @@ class GradientEngine:
         self.precision = low if low in types else parameters[names[0]].dtype
         self._fast = fast(model, names)
         self._plain = plain(model, names)
+        self._scaling = PositionScaling.of(model)
+        self._handles = forget_longer_inputs(model)
+        self._trial = SourceTrial(
+            model, self._fast, self._plain, self._scaling, len(names), self.half, self.precision
+        )
+        self._watch = BatchWatch(self._plain, len(names), self.precision)
         self._fast_is_right: bool | None = None
-        self._watched = False
 
     def __enter__(self) -> Self:
         return self
@@ -126,6 +113,8 @@ class GradientEngine:
         """Remove the hooks and put every parameter's ``requires_grad`` back."""
         self._fast.close()
         self._plain.close()
+        for handle in self._handles:
+            handle.remove()
         for parameter, required in self._before:
             parameter.requires_grad_(required)
 
@@ -133,7 +122,7 @@ class GradientEngine:
     def batched(self) -> bool:
         """Whether the fast source is used; the trial decides it when this is first read."""
         if self._fast_is_right is None:
-            reason = self._objection()
+            reason = self._trial.objection()
             self._fast_is_right = reason is None
             if reason is not None:
                 logger.info("samples are differentiated one by one: %s", reason)
@@ -161,13 +150,20 @@ class GradientEngine:
 
         Returns:
             The accumulators' results, one row per sample, in the order of `samples`.
+
+        Raises:
+            ModelError: A sample's gradient in a batch is not that of the sample alone, see `BatchWatch`.
         """
         if not plainly and self.batched:
             try:
                 return self._together(samples, new, objective, token_weight)
             except NotBatchedError as reason:
                 logger.info("a batch of %d is differentiated one by one: %s", len(samples), reason)
-        return torch.cat([_accumulated(self._plain, [one], new, objective, token_weight) for one in samples])
+        return self._one_by_one(samples, new, objective, token_weight)
+
+    def same_positions(self, length: int, other: int) -> bool:
+        """Tell whether the model gives the tokens that inputs of two lengths share the same positions."""
+        return self._scaling.group(length) == self._scaling.group(other)
 
     def _together(
         self,
@@ -176,114 +172,31 @@ class GradientEngine:
         objective: Objective,
         token_weight: float | None,
     ) -> Tensor:
-        """Accumulate a batch by the fast source; in the first batch one sample is compared with plain autograd."""
-        if self._watched:
-            return _accumulated(self._fast, samples, new, objective, token_weight)
-        shortest = min(range(len(samples)), key=lambda position: len(samples[position].ids))
-        accumulator, digests = new(len(samples)), self._digests(1)
+        """Accumulate samples by the fast source, together if they get the positions that they have alone."""
+        batches = self._scaling.batches(samples)
+        results = []
+        for batch in batches:
+            accumulator = new(len(batch))
+            together = [samples[position] for position in batch]
+            self._watch.emit(self._fast, together, accumulator.consume, objective, token_weight)
+            results.append(accumulator.result())
+        if len(results) == 1:
+            return results[0]
+        gathered = torch.cat(results)
+        order = torch.tensor([position for batch in batches for position in batch]).argsort()
+        return gathered[order.to(gathered.device)]
 
-        def consume(gradient: ParameterGradient) -> None:
-            digests.consume(gradient.of_sample(shortest))
-            accumulator.consume(gradient)
-
-        self._fast.emit(samples, consume, objective, token_weight)
-        self._watched = True
-        self._warn_of_disagreement(samples[shortest], digests.result(), objective, token_weight)
-        return accumulator.result()
-
-    def _warn_of_disagreement(
-        self, sample: TokenSample, fast: Tensor, objective: Objective, token_weight: float | None
-    ) -> None:
-        """Compare a real sample of the first batch with plain autograd, and log a warning if the two disagree.
-
-        The trial is short, so it cannot see an error that occurs only from a certain length on. The warning
-        changes nothing, because results must not depend on which batch came first.
-        """
-        try:
-            slow = _accumulated(self._plain, [sample], self._digests, objective, token_weight)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            logger.debug("there is no memory to compare a sample of the first batch with plain autograd")
-            return
-        found = disagreement(fast, slow, self.precision)
-        if found is not None and found > 1:
-            logger.warning(
-                "in a batch a sample's gradient differs from that of the sample alone, %.2g times as much as "
-                "rounding explains: with --tokens-per-batch 1 every sample is computed alone",
-                found,
-            )
-
-    def _objection(self) -> str | None:
-        """Find out why the fast source must not be used; None if it may."""
-        if self._fast.unsupported:
-            return f"no fast way to the gradients of {', '.join(self._fast.unsupported[:3])}"
-        for samples, token_weight in self._trials():
-            try:
-                slow = torch.cat(
-                    [_accumulated(self._plain, [one], self._digests, "loss", token_weight) for one in samples]
-                )
-            except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-                if is_out_of_memory(error):
-                    raise
-                logger.debug("the model fails on made-up tokens", exc_info=True)
-                continue
-            if not (torch.isfinite(slow).all() and (slow[:, :, 0] > 0).any(dim=1).all()):
-                continue
-            try:
-                # The long sample is computed beside the short one, and then alone, because a model may treat a
-                # batch of one in another way.
-                fast = [
-                    _accumulated(self._fast, some, self._digests, "loss", token_weight)
-                    for some in (samples, samples[:1])
-                ]
-            except (NotBatchedError, RuntimeError) as error:
-                if is_out_of_memory(error):
-                    raise
-                return str(error)
-            found = disagreement(torch.cat(fast), torch.cat([slow, slow[:1]]), self.precision)
-            if found is not None and found > 1:
-                return f"a batch's gradients differ from a single sample's, {found:.2g} × what rounding explains"
-            return None
-        return "the gradients of made-up tokens are zero or not finite"
-
-    def _trials(self) -> Iterator[tuple[list[_TrialSample], float | None]]:
-        """Make up pairs of a long and a short sample, with weights of tokens; they depend on the model alone."""
-        long = max(2, min(_TRIAL_TOKENS, self._context))
-        lengths = (long, max(2, long // 4))
-        for seed in range(_TRIALS):
-            generator = torch.Generator().manual_seed(seed)
-            samples = [
-                _TrialSample(torch.randint(self._vocabulary, (length,), generator=generator).tolist())
-                for length in lengths
-            ]
-            for weight in _TRIAL_WEIGHTS if self.half else (None,):
-                yield samples, weight
-
-    def _digests(self, batch: int) -> TensorDigests:
-        return TensorDigests(batch, self._tensors)
-
-
-def _accumulated(
-    source: GradientSource,
-    samples: Sequence[TokenSample],
-    new: Callable[[int], Accumulator],
-    objective: Objective,
-    token_weight: float | None,
-) -> Tensor:
-    """Accumulate the gradients that a source emits for samples."""
-    accumulator = new(len(samples))
-    source.emit(samples, accumulator.consume, objective, token_weight)
-    return accumulator.result()
-
-
-def _vocabulary(model: nn.Module, embeddings: Tensor) -> int:
-    """Find the number of token ids that the model both takes and predicts; some embed more than they predict."""
-    head = getattr(model.get_output_embeddings(), "weight", None)  # type: ignore[operator]
-    return int(embeddings.shape[0] if head is None else min(embeddings.shape[0], head.shape[0]))
-
-
-def _context_length(model: nn.Module) -> int:
-    """Find the number of tokens that the model can take; if its configuration does not say, the trial's length."""
-    given = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    return given if isinstance(given, int) and given > 0 else _TRIAL_TOKENS
+    def _one_by_one(
+        self,
+        samples: Sequence[TokenSample],
+        new: Callable[[int], Accumulator],
+        objective: Objective,
+        token_weight: float | None,
+    ) -> Tensor:
+        """Accumulate samples by plain autograd."""
+        results = []
+        for sample in samples:
+            accumulator = new(1)
+            self._plain.emit([sample], accumulator.consume, objective, token_weight)
+            results.append(accumulator.result())
+        return torch.cat(results)

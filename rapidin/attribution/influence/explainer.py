@@ -207,7 +207,7 @@ class Explainer:
 
     def _exact_token_direction(self, query: NamedSample, place: int, whole: Direction) -> Direction:
         # The gradient of a token that the model is certain of may be zero, which is an answer.
-        tensors, _ = self._whole(Prefix(query, place), zero=True)
+        tensors, _ = self._whole(Prefix(query, place, self._engine), zero=True)
         part = 1 / sum(query.targets)
         return direction_of(tensors, whole.norms, whole.normalise_layers, self._rounding, part)
 
@@ -219,7 +219,7 @@ class Explainer:
 
     def _restored_token_direction(self, query: NamedSample, place: int, whole: Direction) -> Direction:
         norms = whole.norms if whole.normalise_layers else None
-        vector = self._engine.compute_with_norms([Prefix(query, place)], norms)[0]
+        vector = self._engine.compute_with_norms([Prefix(query, place, self._engine)], norms)[0]
         return self._restored(vector * (1 / sum(query.targets)), whole.norms)
 
     def _restored(self, vector: NDArray[np.float32], norms: Tensor) -> Direction:

@@ -50,7 +50,7 @@ class TokenQueries:
         def too_large(prefix: Prefix) -> NDArray[np.float32]:
             raise GradientError(query.id, too_large_for_memory(prefix), "query")
 
-        prefixes = [Prefix(query, place) for place in places]
+        prefixes = [Prefix(query, place, self._engine) for place in places]
         for positions, batch in self._batches.run(prefixes, compute, too_large):
             vectors[positions] = batch
         if not np.isfinite(vectors).all():

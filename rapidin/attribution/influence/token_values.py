@@ -205,7 +205,7 @@ class TokenValues:
                 "--rerank or --device cpu"
             )
 
-        prefixes = [Prefix(sample, place) for place in places]
+        prefixes = [Prefix(sample, place, self._engine) for place in places]
         for positions, batch in self._batches.run(prefixes, compute, too_large):
             values[positions] = batch
         return values / len(places)

@@ -197,6 +197,10 @@ class RapidGradEngine:
         targets = torch.tensor([sum(sample.targets) for sample in samples], device=results.device)
         return results, 1 / (targets * weights)
 
+    def same_positions(self, length: int, other: int) -> bool:
+        """Tell whether inputs of two lengths get the same positions, see `GradientEngine.same_positions`."""
+        return self._engine.same_positions(length, other)
+
     def norms(self, sample: TokenSample) -> Tensor:
         """Compute the norms that layer-wise normalisation divides a sample's gradient by, float64 [L].
 

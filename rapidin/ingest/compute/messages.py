@@ -68,13 +68,15 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class TokenIds:
-    """A sample with what the engine needs, see `rapidin.attribution.TokenSample`.
+    """A sample with what the engine needs, see `rapidin.attribution.NamedSample`.
 
     Attributes:
+        id: id of the sample.
         ids: token ids [t].
         targets: whether each token is a target [t].
     """
 
+    id: str
     ids: tuple[int, ...]
     targets: tuple[bool, ...]
 

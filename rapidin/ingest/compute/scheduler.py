@@ -65,7 +65,8 @@ class _Station:
     def give(self, block: WorkBlock) -> None:
         """Let the worker compute a block after those that it has at hand."""
         self.at_hand.append(block)
-        self.worker.send(Work(block.number, tuple(TokenIds(one.ids, one.targets) for one in block.samples)))
+        samples = tuple(TokenIds(one.id, one.ids, one.targets) for one in block.samples)
+        self.worker.send(Work(block.number, samples))
 
     def take_back(self, number: int) -> WorkBlock:
         """Remove the block that the worker has answered from those that it has at hand, and return it."""

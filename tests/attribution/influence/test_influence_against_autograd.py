@@ -19,6 +19,7 @@ from rapidin.errors import ComputationError
 from rapidin.settings.store_settings import GradientSettings, ProjectionSettings, TracedParameter
 from tests import tiny
 from tests.attribution.gradients.test_against_autograd import Tokens, random_samples, traced
+from tests.attribution.gradients.test_position_scaling import MODELS, made
 
 
 def token_gradients(model: nn.Module, sample: Tokens, objective: str = "loss") -> list[Tensor]:
@@ -127,6 +128,29 @@ def test_token_queries_add_up_to_the_query(architecture: str, kind: str, normali
     assert tokens.shape == (sum(query.targets), 512)
     np.testing.assert_allclose(tokens.sum(axis=0), whole, atol=1e-5 * np.abs(whole).max() * len(tokens) ** 0.5)
     assert np.linalg.norm(tokens, axis=1).min() > 0
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_tokens_add_up_if_positions_depend_on_the_length(kind: str) -> None:
+    """The query is longer than the original length, and most of its prefixes are not."""
+    model = made(kind)
+    query, sample = random_samples(4)[3], random_samples(4)[2]
+    query.targets = [place > 6 for place in range(len(query.ids))]
+    with engine_of(model) as engine:
+        whole = engine.compute([query]).vectors[0]
+        tokens = TokenQueries(engine, budget_of(engine)).vectors(query)
+        np.testing.assert_allclose(tokens.sum(axis=0), whole, atol=1e-4 * np.abs(whole).max())
+        explainer, direction, (influence,) = asked(model, engine, query, [sample])
+        parts = [explainer.token_direction(query, place, direction) for place in target_places(query)]
+        tokens_of_sample = explainer.token_influences(sample, direction, influence)
+        matrix = np.array([explainer.matrix(sample, [part], influence)[0] for part in parts])
+        np.testing.assert_allclose(matrix.sum(axis=0), tokens_of_sample, atol=1e-3 * np.abs(matrix).max())
+        backward = Explainer(model, engine, budget_of(engine), way=BACKWARD)
+        np.testing.assert_allclose(
+            backward.token_influences(sample, direction, influence),
+            tokens_of_sample,
+            atol=1e-3 * np.abs(tokens_of_sample).max(),
+        )
 
 
 @pytest.mark.parametrize("way", [DIFFERENCES, BACKWARD])

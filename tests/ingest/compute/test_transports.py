@@ -49,7 +49,7 @@ def workers(transport: Transport, before: set[int]) -> Iterator[list[Worker]]:
 
 
 def work(number: int, first: int = 1) -> Work:
-    return Work(number, (TokenIds((first, 2), (False, True)), TokenIds((3,), (True,))))
+    return Work(number, (TokenIds("a", (first, 2), (False, True)), TokenIds("b", (3,), (True,))))
 
 
 def answer(worker: Worker) -> tuple[int, list[list[float]]]:
@@ -74,7 +74,7 @@ def test_answers_come_in_the_order_of_the_work(workers: list[Worker]) -> None:
 
 def test_large_work_and_answers_pass_while_nobody_receives(workers: list[Worker]) -> None:
     """A worker takes in its messages even while its answers are not fetched."""
-    many = Work(0, (TokenIds(tuple(range(200_000)), (True,) * 200_000),) * 2)
+    many = Work(0, (TokenIds("a", tuple(range(200_000)), (True,) * 200_000),) * 2)
     for _ in range(3):
         workers[0].send(many)
     assert [answer(workers[0])[0] for _ in range(3)] == [0, 0, 0]
