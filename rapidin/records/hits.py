@@ -13,11 +13,12 @@ from pydantic import computed_field
 
 from rapidin.records.samples import Sample, Span, WhereComputed
 
-Measure = Literal["influence", "cosine"]
+Measure = Literal["influence", "cosine", "inner product"]
 """Meaning of a score.
 
-``influence``: predicted change of the generation's mean loss, corrected by the curvature of the training loss.
-``cosine``: mean over parameter tensors of the cosine between two gradients.
+``influence``: predicted change of the generation's mean loss, with the curvature of the training loss. ``cosine``:
+mean over parameter tensors of the cosine between two gradients. ``inner product``: inner product of two gradients,
+which a store has that was made with ``--no-normalisation``.
 """
 
 

@@ -1,4 +1,4 @@
-"""Exact scores, tokens and words of what a search has found."""
+"""Exact scores of the samples that a search has found, and the tokens and words that they come from."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rapidin.text import EncodedSample, spans_in_response, words_of
 logger = logging.getLogger(__name__)
 
 Tell = Callable[[str, int, int], None]
-"""Told a step's name, how much of it is done, and of how much."""
+"""Function that is told the name of a step, how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What was computed of a sample: its tokens as the model sees them, and its exact influence."""
+    """A sample whose influence was computed: its tokens as the model sees them, and the influence."""
 
     encoded: EncodedSample
     influence: ExactInfluence
@@ -44,10 +44,10 @@ class CorrectedQuery:
 
 
 class SearchExplainer:
-    """Orders hits by their exact influence and tells which of their tokens it comes from.
+    """Orders hits by their exact influence and finds the tokens that it comes from.
 
     Args:
-        model: the store's model.
+        model: model of the store.
     """
 
     def __init__(self, model: StoreModel) -> None:
@@ -61,14 +61,15 @@ class SearchExplainer:
         corrected: CorrectedQuery | None = None,
         tell: Tell | None = None,
     ) -> SearchResult:
-        """Explain a result that has more hits than wanted, and keep the best of them.
+        """Explain a result that has more hits than are wanted, and keep the best of them.
 
         Args:
-            result: what the search by RapidGrads found.
-            query: what was searched for.
-            options: `k` hits at each end are kept; `matrices` says whether Eq. 8 is wanted, too.
+            result: result of the search by RapidGrads.
+            query: query of the search.
+            options: options of the search; `k` hits at each end are kept, and `matrices` says whether Eq. 8 is
+                computed, too.
             corrected: the query as the store's curvature corrects it, if the scores are influences.
-            tell: told of progress.
+            tell: function that is told of progress, or None.
 
         Raises:
             GradientError: the query's gradient cannot be used.
@@ -78,7 +79,7 @@ class SearchExplainer:
 
 
 class _Explanation:
-    """Explains the hits of one query with a model's parts."""
+    """Explains the hits of one query with the parts of a model."""
 
     def __init__(
         self, parts: ModelParts, query: EncodedSample, corrected: CorrectedQuery | None, tell: Tell | None
@@ -91,11 +92,12 @@ class _Explanation:
         self._tell = tell
 
     def of(self, result: SearchResult, options: SearchOptions) -> SearchResult:
-        """The result with exact scores, tokens and words."""
+        """Return a result with exact scores, tokens and words."""
         query, tell = self._query, self._tell
         direction = self._direction()
         known = self._influences([*result.proponents, *result.opponents], direction, tell)
-        # Without memory for the gradient, a RapidGrad says nothing new; a corrected query is nothing but one.
+        # Without memory for the gradient, a RapidGrad tells no more than the estimate. A corrected query is a
+        # RapidGrad in any case, and products with it are free of the rounding of stored vectors.
         exact = known if direction.exact or self._corrected is not None else {}
         proponents = _ordered(result.proponents, exact, options.k, largest=True)
         opponents = _ordered(result.opponents, exact, options.k, largest=False)
@@ -136,7 +138,7 @@ class _Explanation:
         return self._explainer.way if direction.exact else f"{self._explainer.way} along the query's RapidGrad"
 
     def _influences(self, hits: Sequence[Hit], direction: Direction, tell: Tell | None) -> dict[str, _Known]:
-        """Exact influences by sample id, of those that can be computed."""
+        """Return the exact influences that can be computed, by sample id."""
         encoded: list[EncodedSample] = []
         for hit in {hit.id: hit for hit in hits}.values():
             one = self._encoded(hit)
@@ -148,7 +150,7 @@ class _Explanation:
         known = {}
         for one, influence in zip(encoded, influences, strict=True):
             if influence is None:
-                logger.warning("sample %r: its gradient is not finite or too large, so its score stays", one.id)
+                logger.warning("sample %r: its gradient is not finite or is too large, so its score stays", one.id)
             else:
                 known[one.id] = _Known(one, influence)
         return known
@@ -157,7 +159,7 @@ class _Explanation:
         try:
             return self._encoder.encode_stored(sample)
         except RapidinError as error:
-            logger.warning("%s; its exact influence stays unknown", error)
+            logger.warning("%s; the exact influence of this sample stays unknown", error)
             return None
 
     def _with_tokens(self, hit: Hit, known: _Known, direction: Direction) -> Hit:
@@ -178,7 +180,7 @@ class _Explanation:
         direction: Direction,
         tell: Tell | None,
     ) -> None:
-        """Eq. 8 for every hit that is explained; a token's direction is made once and serves all of them."""
+        """Add Eq. 8 to every hit that is explained; the direction of a token is made once and serves all hits."""
         places = target_places(query)
         rows: dict[str, list[tuple[float, ...]]] = {id: [] for id in shown if id in known}
         token_direction = self._token_directions(direction)
@@ -204,11 +206,11 @@ class _Explanation:
 
 
 def generation_tokens(query: EncodedSample, spans: Sequence[tuple[int, int]]) -> list[TokenInfluence]:
-    """Name the target tokens of a query with their characters in its generation; influences are 0.
+    """Return the target tokens of a query with their places in its generation; influences are 0.
 
     Args:
-        query: the query.
-        spans: where each of its tokens stands in its prompt and response together.
+        query: query whose tokens are wanted.
+        spans: places of its tokens in its prompt and response together.
     """
     places = spans_in_response(query, spans)
     return [
@@ -219,7 +221,7 @@ def generation_tokens(query: EncodedSample, spans: Sequence[tuple[int, int]]) ->
 
 
 def _ordered(hits: Sequence[Hit], known: dict[str, _Known], k: int, largest: bool) -> list[Hit]:
-    """Choose the k best of one end by score, after the exact influences that are known were added; ties by id."""
+    """Return the k best hits of one end by score, with the exact influences that are known; ids decide ties."""
     sign = -1 if largest else 1
     scored = [replace(hit, exact=known[hit.id].influence.score) if hit.id in known else hit for hit in hits]
     best = sorted(scored, key=lambda hit: (sign * hit.score, hit.id))[:k]

@@ -1,4 +1,4 @@
-"""Queries as text samples: a bare prompt in the shape of the store's rows, or the rows of a file."""
+"""Queries as text samples, made of a bare prompt in the shape of the store's rows, or of the rows of a file."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from rapidin.settings import Shape, TextSettings
 from rapidin.text import ALPACA, TextSample, Turn, hash_of, named_fields, recognise, render
 
 _ID = "0"
-"""The id of a query that came from no file."""
+"""Id of a query that comes from no file."""
 
 
 def query_of_prompt(prompt: str | None, generation: str | None, settings: TextSettings) -> TextSample:
     """Put a bare prompt into the shape of the store's rows, so that the model sees it as in training.
 
-    A prompt that begins as the store's template does was rendered already and is taken as it is. The sample names
-    no file and has the row number 0.
+    A prompt that begins as the store's template does is taken as it is, because it was rendered already. The
+    sample names no file and has the row number 0.
 
     Args:
-        prompt: what was asked, or the whole rendered prompt; None: nothing, the generation stands by itself.
-        generation: what was answered; None: the model writes it.
-        settings: the store's settings of texts.
+        prompt: question, or the whole rendered prompt; None: the generation stands by itself.
+        generation: answer; None: the model writes it.
+        settings: settings of texts of the store.
 
     Raises:
         SettingError: there is neither prompt nor generation, one of them is empty or holds half a character (a
-            prompt may be empty where the store's rows have none), or the store's template has several fields, so
-            that one text does not fill it.
+            prompt may be empty if the store's rows have none), or the store's template has several fields, which
+            one text does not fill.
     """
     if prompt is None and generation is None:
         raise SettingError("nothing is asked: give a prompt, a generation, or both")
@@ -62,7 +62,7 @@ def query_of_prompt(prompt: str | None, generation: str | None, settings: TextSe
 
 
 def read_queries(file: Path, settings: TextSettings) -> Iterator[TextSample]:
-    """Read the rows of a file of queries; those without a response get the model's own.
+    """Read the rows of a file of queries; the model answers those that have no response.
 
     Raises:
         DataFileError: the file cannot be read.
@@ -72,19 +72,22 @@ def read_queries(file: Path, settings: TextSettings) -> Iterator[TextSample]:
         query = recognise(row, settings.template, response_required=False)
         if not (query.prompt or query.turns or query.has_response):
             raise RowError(
-                query.file, query.row, "asks nothing: its prompt is empty, and so is its response", query.id
+                query.file,
+                query.row,
+                "asks nothing: its prompt is empty, and so is its response; write one of them",
+                query.id,
             )
         yield query
 
 
 def _completion(prompt: str, generation: str | None) -> TextSample:
-    """A prompt and a response as they are."""
+    """Return the sample of a prompt and a response as they are."""
     text = {"prompt": prompt} if generation is None else {"prompt": prompt, "response": generation}
     return _sample("completion", text, prompt=prompt, response=generation or "")
 
 
 def _chat(prompt: str, generation: str | None) -> TextSample:
-    """A chat of one question, with the assistant's answer if it is known."""
+    """Return the sample of a chat of one question, with the assistant's answer if it is known."""
     answer = () if generation is None else (Turn("assistant", generation),)
     turns = (Turn("user", prompt), *answer)
     messages = [[turn.role, turn.content] for turn in turns]
@@ -118,6 +121,6 @@ def _check_unicode(name: str, text: str) -> None:
 
 
 def _is_rendered(prompt: str, *templates: str | None) -> bool:
-    """Tell whether a prompt begins with the text that a template puts before its first field."""
+    """Return whether a prompt begins with the text that a template puts before its first field."""
     beginnings = [template.partition("{")[0] for template in templates if template is not None]
     return any(beginning and prompt.startswith(beginning) for beginning in beginnings)

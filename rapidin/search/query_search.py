@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rapidin.attribution import QueryCorrection
 from rapidin.model import StoreCorrections, StoreModel
-from rapidin.records import SearchResult, TokenResult
+from rapidin.records import Measure, SearchResult, TokenResult
 from rapidin.search.explaining import CorrectedQuery, SearchExplainer, Tell, generation_tokens
 from rapidin.settings import SearchOptions
 from rapidin.storage import Found, OpenSource, VectorSource
@@ -31,6 +31,7 @@ class QuerySearch:
         self._open_source = open_source
         self._model = model
         self._explainer = SearchExplainer(model)
+        self._measure: Measure = "cosine" if model.gradient.normalise_layers else "inner product"
 
     def results(
         self, samples: Sequence[TextSample], options: SearchOptions, tell: Tell | None
@@ -58,7 +59,7 @@ class QuerySearch:
         for (query, encoded), vector, (best, worst), tokens in zip(
             prepared, vectors, zip(*found.ends, strict=True), by_token, strict=True
         ):
-            result = SearchResult(query, tuple(best), tuple(worst), found.index, by_token=tokens)
+            result = SearchResult(query, tuple(best), tuple(worst), found.index, self._measure, by_token=tokens)
             if correction is not None:
                 result = replace(result, measure="influence", curvature=correction.version)
             if options.rerank and (result.proponents or result.opponents):

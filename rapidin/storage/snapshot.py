@@ -1,8 +1,8 @@
 """A view of a store at one moment, and search in it, exact or with an index.
 
-A snapshot keeps a read transaction open, so that it sees no commit, deletion or change of metadata that comes
-later, in filters neither. It also shares a lock of readers, so that the files of its segments stay. Close it soon:
-meanwhile SQLite's write-ahead log can only grow, and nothing that a later compaction replaces is removed.
+A snapshot keeps a read transaction open, so that neither its samples nor its filters see later commits, deletions
+or changes of metadata. It also shares a lock of readers, so that the files of its segments stay. Close it soon,
+because meanwhile SQLite's write-ahead log can only grow, and nothing that a later compaction replaces is removed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Snapshot:
     `Store.snapshot` opens it. Use it in a ``with``, at whose end it is closed.
 
     Attributes:
-        samples: number of live samples in it.
+        samples: number of live samples in the snapshot.
     """
 
     def __init__(self, path: Path, database: Database, states: NewestState, scan: Scan) -> None:
@@ -107,17 +107,18 @@ class Snapshot:
     def chosen_index(
         self, index: str = "auto", where: Sequence[str] = (), nprobe: int | None = None, queries: int = 1
     ) -> str:
-        """The index that a search with these arguments uses: ``exact``, or the kind of an index.
+        """Return the index that a search with these arguments uses: ``exact``, or the kind of an index.
 
-        A search with filters is exact, and so is ``auto`` on a GPU. Otherwise ``auto`` takes an index that covers
-        at least half of the samples, finds enough of the best and saves time: ``rabitq`` below 200,000 samples,
+        A search with filters is exact, and so is a search with ``auto`` on a GPU. Otherwise ``auto`` takes an
+        index that covers at least half of the samples, finds enough of the best and saves time: ``rabitq`` below
+            200,000 samples,
         else ``ivf``. Many queries together are faster compared exactly. If an index is damaged, ``auto`` logs a
         warning and searches exactly.
 
         Args:
             index: ``exact``, the kind of an index, or ``auto``.
             where: filter expressions of the search.
-            nprobe: lists that index ``ivf`` shall read.
+            nprobe: number of lists that index ``ivf`` reads, in place of its own.
             queries: number of queries that are searched for together.
 
         Raises:
@@ -131,7 +132,7 @@ class Snapshot:
         return self._indexes.chosen_index(index, bool(where), nprobe, queries)
 
     def derived(self, kind: str) -> tuple[StoreFacts, DerivedRecord] | None:
-        """What a kind of derived data needs to read its files, which stay until this snapshot is closed.
+        """Return what a kind of derived data needs to read its files, which stay until this snapshot is closed.
 
         Args:
             kind: name of the kind.
@@ -171,11 +172,11 @@ class Snapshot:
     def scores(
         self, queries: NDArray[np.float32], where: Sequence[str] = ()
     ) -> tuple[list[str], NDArray[np.float32]]:
-        """Inner products of every query with every sample.
+        """Return the inner products of every query with every sample.
 
         Args:
             queries: float32 [q, K].
-            where: filter expressions that a sample must all meet.
+            where: filter expressions that a sample must all meet, see `filters`.
 
         Returns:
             The ids in ascending order, and the scores, float32 [q, n].
@@ -202,7 +203,7 @@ class Snapshot:
         """Yield samples and their vectors, some at a time, in the order in which they were stored.
 
         Args:
-            where: filter expressions that a sample must all meet.
+            where: filter expressions that a sample must all meet, see `filters`.
             block_bytes: maximum number of bytes of the vectors that come together; one vector always comes.
 
         Raises:
@@ -219,7 +220,7 @@ class Snapshot:
             yield DecodedSamples([samples[index] for index in indexes.tolist()], vectors)
 
     def close(self) -> None:
-        """End the view; later calls are errors."""
+        """Close the snapshot; later calls are errors."""
         with self._lock:
             self._closed = True
             self._opened.clear()
@@ -243,7 +244,7 @@ class Snapshot:
         index: str,
         nprobe: int | None,
     ) -> Found:
-        """Search at the ends that are wanted: the largest scores, the smallest ones, or both."""
+        """Search for the largest scores, the smallest ones, or both, as `wanted` says of each."""
         if k < 1:
             raise SettingError(f"k is {k}: ask for at least 1 sample")
         queries = self._checked(queries)
@@ -266,10 +267,10 @@ class Snapshot:
         )
 
     def _samples(self, rows: Rows, indexes: NDArray[np.int64]) -> dict[int, Sample]:
-        """Samples of the rows at `indexes`, by index.
+        """Return the samples of the rows at `indexes`, by index.
 
         Raises:
-            StoreCorruptError: a row was altered, or differs from what the search read in an index of SQLite.
+            StoreCorruptError: a row was altered, or it differs from what the search read in an index of SQLite.
         """
         keys = rows.keys[indexes].tolist()
         with self._lock, self._database.translated_errors():
@@ -298,7 +299,7 @@ class Snapshot:
         return self._rows.having(keys)
 
     def _segment(self, segment_id: int) -> Segment:
-        """An open segment, checked when it is first asked for."""
+        """Return an open segment, which is checked when it is first asked for."""
         with self._lock:
             self._check_open()
             if segment_id not in self._opened:

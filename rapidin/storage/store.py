@@ -1,7 +1,7 @@
 """A store: training samples in SQLite and their vectors in FAISS files, in one directory.
 
-It knows samples, vectors and settings, nothing of models, gradients or text. Opening one reads the settings
-only; vectors are touched by a search or `Store.verify`.
+A store knows samples, vectors and settings, and nothing of models, gradients or text. Opening it reads only the
+settings; vectors are read by a search or by `Store.verify`.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Store:
     """An open store; one writer and any number of readers, in any number of processes, use it at a time.
 
     Attributes:
-        path: of its directory.
-        settings: what it was created with.
-        created: when, ISO 8601 in UTC.
-        format_version: of its files.
+        path: directory of the store.
+        settings: settings that it was created with.
+        created: time at which it was created, ISO 8601 in UTC.
+        format_version: version of the format of its files.
     """
 
     def __init__(self, path: Path, opened: Opened) -> None:
@@ -60,7 +60,7 @@ class Store:
 
     @classmethod
     def create(cls, path: str | Path, settings: StoreSettings) -> Self:
-        """Make an empty store at `path`, where nothing or an empty directory is, and open it.
+        """Create an empty store at `path`, where nothing or an empty directory is, and open it.
 
         Raises:
             StoreError: something else is there, or the place cannot be written to.
@@ -71,10 +71,10 @@ class Store:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Open the store at `path`; one of an older format is migrated.
+        """Open the store at `path`; a store of an older format is migrated.
 
         Raises:
-            StoreNotFoundError: there is none.
+            StoreNotFoundError: there is no store.
             StoreFormatError: `path` is a file or no store, or a newer rapidin wrote it.
             StoreCorruptError: its database is damaged.
             StoreLockedError: another process is writing to a store of an older format, and does not finish.
@@ -83,10 +83,10 @@ class Store:
 
     @staticmethod
     def exists(path: str | Path) -> bool:
-        """Whether a store is at `path`; it may still be a damaged one.
+        """Return whether a store is at `path`; the store may be damaged.
 
         Raises:
-            StoreError: there can be none, for example because the name is too long.
+            StoreError: no store can be at `path`, for example because the name is too long.
         """
         with file_errors(Path(path)):
             return (Path(path) / DATABASE_NAME).is_file()
@@ -102,12 +102,12 @@ class Store:
 
     @contextmanager
     def writer(self) -> Iterator[StoreWriter]:
-        """The right to write, until the end of the ``with``.
+        """Hold the right to write until the end of the ``with``.
 
-        What an interrupted commit left is removed first.
+        Files that an interrupted commit left are removed first.
 
         Raises:
-            StoreLockedError: another process has it.
+            StoreLockedError: another process is writing.
             StoreError: the store cannot be written to.
         """
         with writer_lock(self.path):
@@ -120,7 +120,7 @@ class Store:
                 writer.close()
 
     def snapshot(self, scan: Scan | None = None) -> Snapshot:
-        """The present state, for searching; use it in a ``with``.
+        """Open the present state for searches; use it in a ``with``.
 
         Args:
             scan: scan that compares vectors if a search is exact; None: the CPU compares them. Candidates of
@@ -132,15 +132,15 @@ class Store:
         return Snapshot(self.path, self._database, self._states, self._scan if scan is None else scan)
 
     def content_hashes(self, ids: Iterable[str]) -> dict[str, tuple[str, str]]:
-        """Content hash and metadata hash of the live samples among `ids`, by id."""
+        """Return the content hash and the metadata hash of the live samples among `ids`, by id."""
         with self._database.reading() as session:
             return tables.content_hashes(session, list(ids))
 
     def get(self, id: str) -> Sample:
-        """The live sample with that id.
+        """Return the live sample with an id.
 
         Raises:
-            SampleNotFoundError: there is none.
+            SampleNotFoundError: no live sample has the id.
         """
         with self._database.reading() as session:
             for row in tables.live_rows(session, [id]):
@@ -148,12 +148,12 @@ class Store:
         raise SampleNotFoundError(f"{self.path}: no sample has the id {id!r}; 'rapidin list' shows them")
 
     def list(self, where: Sequence[str] = (), limit: int | None = None, offset: int = 0) -> builtins.list[Sample]:
-        """Live samples that meet all filters, in the order in which they were stored.
+        """Return live samples that meet all filters, in the order in which they were stored.
 
         Args:
             where: filter expressions, see `filters`.
-            limit: samples at most; None for all.
-            offset: samples to leave out at the beginning.
+            limit: maximum number of samples; None: all.
+            offset: number of samples to leave out at the beginning.
 
         Raises:
             FilterError: a filter cannot be read or asks for an unknown field.
@@ -180,9 +180,10 @@ class Store:
             return tables.live_count(session, compile_filters(where, session))
 
     def delete(self, ids: Sequence[str] = (), where: Sequence[str] = ()) -> int:
-        """Delete samples: those with the ids, those that meet all filters, or, given both, those that do both.
+        """Delete samples that have one of some ids and meet all of some filters.
 
-        Searches no longer find them; their vectors stay on disk until the store is compacted.
+        Either ids or filters may be left out, and then they do not matter. Searches no longer find the samples;
+        their vectors stay on disk until the store is compacted.
 
         Returns:
             The number of samples deleted.
@@ -218,21 +219,21 @@ class Store:
         retrain: bool = False,
         on_progress: StepProgress | None = None,
     ) -> DerivedReport:
-        """Build an index for approximate search, or extend the one of that kind to what was stored since.
+        """Build an index for approximate search, or extend one to samples that were stored later.
 
-        If there is one, it is read and checked; what is missing of it or damaged is made again.
+        An index that is there is read and checked; parts of it that are missing or damaged are made again.
 
         Args:
             kind: ``ivf`` (lists of similar vectors; needs clusters) or ``rabitq`` (one bit per number).
-            nlist: lists of ``ivf``; None: about 4·√samples, whatever reads least.
-            nprobe: lists that a search reads; None: as many as `recall` takes, measured.
-            train_sample: vectors to make lists from; None: at most 1 GiB of them in single precision.
+            nlist: number of lists of ``ivf``; None: the number near 4·√samples for which searches read least.
+            nprobe: number of lists that a search reads; None: as many as `recall` takes, which is measured.
+            train_sample: number of vectors to make lists from; None: at most 1 GiB of them in single precision.
             recall: share of the true ten best that a search of ``ivf`` is to find, in (0, 1]; None: 0.95.
-            retrain: build anew instead of extending.
-            on_progress: told the name of a step, how much of it is done, and how much there is.
+            retrain: whether to build all of the index again instead of extending it.
+            on_progress: function that is told the name of a step, how much is done of it, and how much there is.
 
         Raises:
-            SettingError: a value that cannot be used.
+            SettingError: a value cannot be used.
             StoreEmptyError: the store holds no samples.
             StoreLockedError: another process is writing.
             StoreCorruptError: a segment is damaged.
@@ -246,7 +247,7 @@ class Store:
 
         Raises:
             SettingError: no index is of that kind.
-            IndexNotFoundError: the store has none of it.
+            IndexNotFoundError: the store has no index of that kind.
             StoreLockedError: another process is writing.
         """
         self._dropped(_index_kind(kind))
@@ -254,11 +255,13 @@ class Store:
     def build_derived(
         self, kind: str, options: object = None, *, retrain: bool = False, on_progress: StepProgress | None = None
     ) -> DerivedReport:
-        """Build derived data of any kind, or extend it to what was stored since; what is damaged is made again.
+        """Build derived data of any kind, or extend it to samples that were stored later.
+
+        Damaged parts are made again.
 
         Args:
             kind: name of the kind, see `derived.kinds`.
-            options: options of that kind.
+            options: options of the kind.
             retrain: whether to build all of it again instead of extending it.
             on_progress: function that is told the name of a step, how much is done of it, and how much there is.
 
@@ -285,16 +288,17 @@ class Store:
         """Rewrite segments that hold deleted rows, merge small ones, and give the space back.
 
         Exact searches find what they found before, with the same scores to the last bit. Readers go on meanwhile;
-        the files that they use go with the first writer after them. Indexes no longer cover what moved.
+        the first writer after them removes the files that they use. Indexes no longer cover samples that moved.
 
         Args:
-            fraction: a segment is rewritten where more than this part of its rows is deleted.
-            on_progress: told after each new segment how many samples are done, and of how many.
+            fraction: share of deleted rows above which a segment is rewritten.
+            on_progress: function that is told after each new segment how many samples are done, and of how many.
 
         Raises:
             SettingError: `fraction` is not from 0 to 1.
-            StoreCorruptError: a segment or row is damaged. What was done before stays; nothing is lost.
-            StoreSpaceError: there is no room for a new segment; likewise.
+            StoreCorruptError: a segment or row is damaged. Segments that were written before stay; nothing is
+            lost. StoreSpaceError: there is no room for a new segment. Segments that were written before stay;
+                nothing is lost.
             StoreLockedError: another process is writing.
         """
         with self.writer() as writer:
@@ -329,7 +333,7 @@ class Store:
                 retrain,
                 on_progress,
             )
-            writer.remove_garbage()  # what was replaced
+            writer.remove_garbage()  # files that were replaced
         return report
 
     def _dropped(self, kind: DerivedKind) -> None:
@@ -352,10 +356,10 @@ class Store:
 
 
 def _index_kind(name: str) -> DerivedKind:
-    """The kind of index of that name.
+    """Return the kind of index with a name.
 
     Raises:
-        SettingError: there is none.
+        SettingError: no kind of index has the name.
     """
     indexes = index_kinds()
     if name not in indexes:
@@ -364,10 +368,10 @@ def _index_kind(name: str) -> DerivedKind:
 
 
 def _derived_kind(name: str) -> DerivedKind:
-    """The kind of derived data of that name.
+    """Return the kind of derived data with a name.
 
     Raises:
-        SettingError: there is none.
+        SettingError: no kind has the name.
     """
     if name not in KINDS:
         raise SettingError(f"derived data {name!r} is unknown: choose from {', '.join(KINDS)}")

@@ -1,4 +1,4 @@
-"""The part of the database that a snapshot reads when it opens, which is kept until the next commit."""
+"""The part of the database that a snapshot reads when it opens; it is kept until the next commit."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class StoreState:
 
 
 class NewestState:
-    """Reads the newest state, and keeps it, so that a search after a search need not read a million rows again.
+    """Reads the newest state and keeps it, so that the next search need not read a million rows again.
 
     Attributes:
         segments: open segments of the newest state, and of those before it that are still searched.
     """
 
     def __init__(self, path: Path, database: Database, dimension: int, codec: Codec, scan: Scan) -> None:
-        """Read states of the store in the directory `path`; `scan` compares what an index finds."""
+        """Read states of the store in the directory `path`; `scan` compares the candidates of indexes."""
         self._path = path
         self._database = database
         self._dimension = dimension
@@ -51,7 +51,7 @@ class NewestState:
         self._kept: tuple[int, StoreState] | None = None
 
     def of(self, session: Session) -> StoreState:
-        """The state that the transaction of a new session sees, which begins here.
+        """Return the state that the transaction of a new session sees; the transaction begins here.
 
         Raises:
             StoreCorruptError: the database is damaged.

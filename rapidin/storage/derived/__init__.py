@@ -1,4 +1,6 @@
-"""Data derived from a store's samples on request and kept beside them, such as indexes; lost without loss.
+"""Data that is made from a store's samples on request and kept beside them, such as indexes.
+
+It can be thrown away, because it can be made again.
 
 `derived_kind` says what a kind of derived data is. Inside: derived_building → inspection → kinds → indexes →
 derived_files, derived_kind → derived_records.

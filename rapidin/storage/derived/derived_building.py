@@ -1,7 +1,7 @@
-"""Building, extending, repairing and dropping derived data of any kind; only under the writer's lock.
+"""Building, extending, repairing and dropping derived data of any kind, under the writer's lock.
 
-All files of a step are complete and on disk before one transaction names them, so that a kill leaves nothing but
-files that no row names; the writer removes these. A build in several steps goes on where it was killed.
+All files of a step are complete and on disk before one transaction names them. Hence a kill leaves at most files
+that no row names, and the writer removes these. A build in several steps goes on where it was killed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def build_derived(
     retrain: bool = False,
     progress: StepProgress | None = None,
 ) -> DerivedReport:
-    """Build derived data, or extend what there is of it to all segments; what of it is damaged is made again.
+    """Build derived data, or extend data that is there to all segments; damaged parts are made again.
 
     Args:
         kind: kind of the data.
@@ -96,7 +96,7 @@ def build_derived(
 
 
 def record_step(database: Database, record: DerivedRecord, parts: Sequence[PartRecord], replaces: bool) -> None:
-    """Name derived data and parts of it in one transaction; if it `replaces` what there was, that is forgotten."""
+    """Name derived data and parts of it in one transaction; if it `replaces` older data, that is forgotten."""
     with database.writing() as session:
         if replaces:
             derived_records.insert_derived(session, record)
@@ -109,7 +109,7 @@ def drop_derived(path: Path, database: Database, kind: DerivedKind) -> None:
     """Forget the derived data of a kind; the writer then removes its files.
 
     Raises:
-        DerivedNotFoundError: the store has none of that kind. For an index, it is an `IndexNotFoundError`.
+        DerivedNotFoundError: the store has no data of that kind; for an index it is an `IndexNotFoundError`.
     """
     with database.writing() as session:
         if not derived_records.delete_derived(session, kind.name):

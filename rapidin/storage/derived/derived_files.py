@@ -1,6 +1,6 @@
-"""Writing the files of derived data, in the steps of `segment_writing`, and reading arrays back.
+"""Writing files of derived data, in the steps of `segment_writing`, and reading arrays from them.
 
-A file counts once the database names it, in the transaction that follows all of these steps.
+A file counts as soon as the database names it, in the transaction that follows all of these steps.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def read_array(
     remedy: str,
     recheck: bool = False,
 ) -> NDArray[Any]:
-    """An array of a safetensors file, once size, checksum, shape and type agree with what is expected.
+    """Return an array of a safetensors file whose size, checksum, shape and type are as expected.
 
     Args:
         store: directory of the store.
@@ -88,7 +88,7 @@ def read_array(
 
 
 def _finish(store: Path, folder: str, name: str, least: int) -> WrittenFile:
-    """Have a temporary file on disk under its final name; it must have `least` bytes or more.
+    """Publish a temporary file under its final name, and sync it; it must have at least `least` bytes.
 
     Raises:
         StoreSpaceError: the file is shorter.

@@ -71,14 +71,15 @@ class BuildStep:
 
 
 class DerivedKind(Protocol):
-    """A kind of derived data; without state, so that one object serves all stores.
+    """A kind of derived data; it has no state, so that one object serves all stores.
 
     Attributes:
         name: name in the database; never changes.
         title: name in messages, such as ``index 'ivf'``.
         folder: folder of its files in the store's directory. Kinds may share one.
-        suffixes: endings of its files; the store takes no other file in the folder for its own.
-        serves_searches: whether `Snapshot.search` can use it, and ``info`` lists it among the indexes.
+        suffixes: endings of its files; a file in the folder that has another ending is not the store's.
+        serves_searches: whether it is an index, see `indexes.IndexKind`: `Snapshot.search` can use it, and
+            ``info`` lists it among the indexes.
         follows_samples: whether it knows samples wherever they lie, so that it still covers them after a
             compaction has moved them. The parts of such a kind have no files.
     """
@@ -91,10 +92,10 @@ class DerivedKind(Protocol):
     follows_samples: bool
 
     def command(self, store: Path) -> str:
-        """The command that builds, extends and repairs it."""
+        """Return the command that builds, extends and repairs the data."""
 
     def remedy(self, store: Path) -> str:
-        """Return the remedy if it is damaged, the end of a message."""
+        """Return the remedy for damaged data, the end of a message."""
 
     def check(self, store: StoreFacts, record: DerivedRecord) -> None:
         """Read the shared file and the parameters, and check them; the row itself was checked before.
@@ -113,17 +114,23 @@ class DerivedKind(Protocol):
         """
 
     def advice(self, store: StoreFacts, record: DerivedRecord, covered: int, samples: int) -> str | None:
-        """Return advice to the store's owner, given how many live samples it covers; None if there is none.
+        """Return advice to the store's owner, or None.
+
+        Args:
+            store: store that the data belongs to.
+            record: what the database says about the data.
+            covered: number of live samples that the data covers.
+            samples: number of live samples of the store.
 
         Raises:
             StoreFormatError: a newer rapidin made it.
         """
 
     def settled(self, store: StoreFacts, existing: DerivedRecord | None, options: Any) -> Any:
-        """The options to build with: those asked for, completed by those that it was built with.
+        """Return the options to build with: `options`, completed by those that existing data was built with.
 
         Raises:
-            SettingError: an option cannot be used, or contradicts what is there.
+            SettingError: an option cannot be used, or it contradicts the data that is there.
         """
 
     def build(
@@ -134,25 +141,26 @@ class DerivedKind(Protocol):
         known: Collection[int],
         options: Any,
     ) -> Iterator[BuildStep]:
-        """Build it, or extend what there is, in steps; each is one transaction once its files are on disk.
+        """Build the data, or extend it, in steps; each step is one transaction once its files are on disk.
 
         Args:
-            work: what to build from.
-            existing: sound part of what is there; None: build anew, which the first step replaces the old with.
-            segment_ids: segments with live samples that are not covered.
-            known: segments that were covered before and whose parts were damaged.
+            work: state of the store to build from.
+            existing: sound part of the data that is there; None: all of it is built, and the first step replaces
+                older data.
+            segment_ids: database ids of the segments with live samples that are not covered.
+            known: database ids of the segments that were covered before and whose parts were damaged.
             options: options from `settled`.
         """
 
     def left_behind(self, target: Path) -> str:
-        """Return a note that the export or copy at `target` does not contain it."""
+        """Return a note that the export or copy at `target` does not contain the data."""
 
 
 def check_row(store: Path, record: DerivedRecord, title: str, remedy: str) -> None:
     """Check that the row of derived data is as it was written.
 
     Raises:
-        StoreCorruptError: it is not.
+        StoreCorruptError: the row was altered.
     """
     if not record.intact:
         raise StoreCorruptError(f"{store}/store.db: the row of {title} was altered; {remedy}")
@@ -161,12 +169,12 @@ def check_row(store: Path, record: DerivedRecord, title: str, remedy: str) -> No
 def check_part_row(
     store: Path, part: PartRecord, segment: SegmentRecord | None, title: str, remedy: str
 ) -> SegmentRecord:
-    """Check that the row of a part can be one, and that its segment is there; the segment.
+    """Check that the row of a part is possible and that its segment is there; return the segment.
 
     Raises:
-        StoreCorruptError: it cannot.
+        StoreCorruptError: the row was altered, or there is no such segment.
     """
-    # SQLite does not see to the types of columns.
+    # SQLite does not check the types of columns.
     typed = part.file is None or (isinstance(part.file.bytes, int) and isinstance(part.file.checksum, str))
     if not typed or segment is None or part.rows != segment.rows:
         raise StoreCorruptError(f"{store}/store.db: the row of a part of {title} was altered; {remedy}")

@@ -1,6 +1,6 @@
-"""Records of derived data, that is, rows of the tables ``derived`` and ``derived_parts``.
+"""Records of derived data, which are rows of the tables ``derived`` and ``derived_parts``.
 
-This module knows no kind of derived data; a kind that a newer rapidin wrote is read like any other.
+This module knows no kinds of derived data; it reads a kind that a newer rapidin wrote like any other.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class DerivedRecord:
 
     @property
     def bytes(self) -> int:
-        """Size of all files, as far as the database is intact."""
+        """Size of all files; those whose size is damaged in the database are left out."""
         return sum(file.bytes for file in self.files if isinstance(file.bytes, int))
 
     @property
@@ -87,18 +87,18 @@ class DerivedRecord:
 
 
 def new_record(kind: str, parameters: str, file: WrittenFile | None) -> DerivedRecord:
-    """The record of data that is built now."""
+    """Return the record of data that is built now."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return _signed(DerivedRecord(kind, parameters, created, file, ""))
 
 
 def with_parameters(record: DerivedRecord, parameters: str) -> DerivedRecord:
-    """The record with other parameters."""
+    """Return the record with other parameters."""
     return _signed(replace(record, parameters=parameters))
 
 
 def read(session: Session) -> dict[str, DerivedRecord]:
-    """All derived data by kind; nothing about it is checked."""
+    """Read all derived data, by kind, without checking it."""
     parts: dict[int, list[PartRecord]] = {}
     for part in session.scalars(select(DerivedPartRow).order_by(DerivedPartRow.segment_id)):
         file = None if part.file is None else WrittenFile(part.file, part.bytes, part.file_checksum)
@@ -121,7 +121,7 @@ def covered(session: Session) -> dict[str, int]:
 
 
 def insert_derived(session: Session, record: DerivedRecord) -> None:
-    """Name derived data instead of what there is of its kind; `insert_parts` names its parts."""
+    """Name derived data in place of older data of its kind; `insert_parts` names its parts."""
     delete_derived(session, record.kind)
     session.execute(insert(DerivedRow), _columns(record))
 
@@ -135,7 +135,7 @@ def update_derived(session: Session, record: DerivedRecord) -> None:
 
 
 def insert_parts(session: Session, kind: str, parts: Iterable[PartRecord]) -> None:
-    """Name parts of the data of that kind."""
+    """Name parts of the data of a kind."""
     derived_id = session.scalars(select(DerivedRow.id).where(DerivedRow.kind == kind)).one()
     rows = [
         {"derived_id": derived_id, "segment_id": part.segment_id, "rows": part.rows} | _file_columns(part.file)
@@ -146,14 +146,14 @@ def insert_parts(session: Session, kind: str, parts: Iterable[PartRecord]) -> No
 
 
 def delete_parts(session: Session, kind: str, segment_ids: Iterable[int]) -> None:
-    """Forget the parts of the data of that kind for some segments."""
+    """Forget the parts of the data of a kind for some segments."""
     derived_id = select(DerivedRow.id).where(DerivedRow.kind == kind).scalar_subquery()
     found = (DerivedPartRow.derived_id == derived_id, DerivedPartRow.segment_id.in_(list(segment_ids)))
     session.execute(delete(DerivedPartRow).where(*found), execution_options={"synchronize_session": False})
 
 
 def delete_derived(session: Session, kind: str) -> bool:
-    """Forget the data of that kind and its parts; whether there was any."""
+    """Forget the data of a kind and its parts; return whether there was any."""
     found = session.scalars(delete(DerivedRow).where(DerivedRow.kind == kind).returning(DerivedRow.id))
     return found.first() is not None
 

@@ -1,6 +1,7 @@
 """Checking derived data of any kind, and describing it: for ``verify``, for repair and for ``info``.
 
-Everything is compared that a use of the data compares: rows of the database, sizes, checksums and shapes of files.
+A check compares everything that a use of the data compares: rows of the database, and sizes, checksums and shapes
+of files.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Inspection:
     """The state in which derived data was found.
 
     Attributes:
-        sound: the record with the parts that are as they were written; None: all of it has to be made again.
+        sound: record with the parts that are as they were written; None: all of the data has to be made again.
         damaged: database ids of the segments whose parts are damaged; a segment may no longer be there.
         problems: number of files and database rows that were missing, damaged or altered.
     """
@@ -34,7 +35,7 @@ class Inspection:
 
 
 def inspect(kind: DerivedKind, store: StoreFacts, record: DerivedRecord, progress: StepProgress) -> Inspection:
-    """Read all derived data of a kind and tell what of it can be kept, so that only the rest is made again.
+    """Read all derived data of a kind and find the parts that can be kept, so that only the others are made again.
 
     Args:
         kind: kind of the data.
@@ -66,7 +67,7 @@ def inspect(kind: DerivedKind, store: StoreFacts, record: DerivedRecord, progres
 
 
 def checks(store: StoreFacts, record: DerivedRecord) -> Iterator[Callable[[], object]]:
-    """Checks of the row and of each file of derived data; each raises a `StoreError` about what is wrong."""
+    """Yield checks of the row and of each file of derived data, which raise a `StoreError` about what is wrong."""
     kind = KINDS.get(record.kind)
     if kind is None:
         yield partial(_refuse_unknown, store.path, record.kind)
@@ -120,7 +121,7 @@ def _refuse_unknown(store: Path, name: str) -> None:
 
 
 def _is_blocked(folder: Path, file: WrittenFile) -> bool:
-    """Whether something lies in the file's place that a new one cannot replace, so that it needs another name."""
+    """Return whether a directory lies in the file's place, so that a new file needs another name."""
     return isinstance(file.name, str) and (folder / file.name).is_dir()
 
 
@@ -128,5 +129,5 @@ def _is_there(folder: Path, file: WrittenFile) -> bool:
     try:
         path = folder / file.name
         return path.is_file() and path.stat().st_size == file.bytes
-    except (TypeError, ValueError, OSError):  # a damaged name, or nobody may look
+    except (TypeError, ValueError, OSError):  # a damaged name, or a folder that may not be read
         return False

@@ -1,4 +1,4 @@
-"""All kinds of derived data that this rapidin knows. A store may hold others, which it leaves alone."""
+"""All kinds of derived data that this rapidin knows. A store may hold others, which rapidin leaves alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scans: exact comparison of stored vectors with queries, by the CPU or by GPUs, and the ranking of scores."""
+"""Scans, which compare stored vectors with queries exactly, by the CPU or by GPUs, and the ranking of scores."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Which scan a search uses: one place decides it from ``--device`` and from what is installed."""
+"""The choice of the scan that a search uses, by ``--device`` and by what is installed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 def scan_on(device: str = "cpu") -> Scan:
-    """The scan by the GPUs that ``--device`` names, or by the CPU where there are none that FAISS can use.
+    """Return the scan by the GPUs that ``--device`` names, or by the CPU if FAISS can use none of them.
 
     Args:
-        device: ``auto`` (all GPUs), ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``.
+        device: name of the device: ``auto`` (all GPUs), ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``.
     """
     if device == "cpu":
         return CpuScan()
@@ -28,8 +28,8 @@ def scan_on(device: str = "cpu") -> Scan:
     faiss = load_faiss()
     if not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus():
         logger.info(
-            "vectors are searched on the CPU: this faiss has no GPU support; "
-            "pip uninstall faiss-cpu and pip install 'rapidin[gpu]' to use the GPU"
+            "vectors are searched on the CPU, because this faiss has no GPU support: pip uninstall faiss-cpu and "
+            "pip install 'rapidin[gpu]' to use the GPU"
         )
         return CpuScan()
     count = min(torch.cuda.device_count(), faiss.get_num_gpus())
@@ -37,6 +37,6 @@ def scan_on(device: str = "cpu") -> Scan:
     numbers = named or list(range(count if device == "auto" else 1))
     usable = [f"cuda:{number}" for number in dict.fromkeys(numbers) if number < count]
     if not usable:
-        logger.info("vectors are searched on the CPU: FAISS does not see device %s", device)
+        logger.info("vectors are searched on the CPU, because FAISS does not see device %s", device)
         return CpuScan()
     return GpuScan(usable, CpuScan())

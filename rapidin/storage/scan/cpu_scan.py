@@ -1,8 +1,8 @@
-"""Scan by the CPU: queries are compared with the codes where they lie, or with decoded slices of them.
+"""The scan by the CPU. It compares queries with codes where these lie in memory, or with decoded slices of them.
 
-Few queries are compared at the speed of memory; for many queries some codecs decode a block of rows once. Threads
-take blocks as they come, with a buffer and a running best of their own, so that memory does not grow with the
-store, and nothing is decoded as a whole.
+Few queries are compared at the speed of memory. For many queries some codecs decode a block of rows once. Each
+thread takes the next block, and has a buffer and results of its own, so that memory does not grow with the store,
+and no segment is decoded as a whole.
 
 n rows · q queries · K numbers in a vector · k results · m rows of a block.
 """
@@ -30,20 +30,24 @@ Part = TypeVar("Part")
 SCANNED_BYTES = 2**22
 """Bytes of codes that several queries are compared with one after the other, while the codes are in the cache."""
 SCANNED_ONCE_BYTES = 2**25
-"""Bytes of codes that a single query is compared with at a time; larger blocks mean fewer calls."""
+"""Bytes of codes that a single query is compared with at a time; larger blocks make fewer calls."""
 _BLOCKS_PER_THREAD = 4
+"""Minimum number of blocks for each thread if there is a single query, so that threads end at the same time."""
 _BYTES_PER_THREAD = 2**23
-"""Bytes of codes, times queries, for which another thread is worth starting."""
+"""Bytes of codes, times the number of queries, for which it is worth starting another thread."""
 GATHERED_BYTES = 2**21
-"""Bytes of scattered rows that are copied to one place at a time, to fit a processor's own cache."""
+"""Bytes of scattered rows that are copied to one place at a time; they fit a processor's own cache."""
 DECODED_NUMBERS = 2**20
-"""Numbers of a slice of a block that each thread decodes."""
+"""Maximum count of numbers that a thread decodes at a time."""
 BLOCK_SCORES = 2**19
 """Maximum number of scores of a block, so that thousands of queries do not fill the memory either."""
 _SCATTERED = 2
-"""A single query is compared with up to so many times the rows that are wanted rather than these gathered."""
+"""A single query is compared with a whole range of rows if it holds at most this many times the wanted rows.
+
+That is faster than gathering the wanted rows.
+"""
 _IN_MEMORY = 0.25
-"""Share of the machine's memory up to which codes are taken to be there; to ask costs a tenth of a scan."""
+"""Share of the machine's memory up to which codes are taken to be in it; asking would cost a tenth of a scan."""
 MOST_THREADS = 8
 """Maximum number of threads: a few saturate the memory's bandwidth."""
 
@@ -57,7 +61,7 @@ class _RowBlock:
 
 
 class CpuScan:
-    """Scan by the processors of this machine; see `Scan`."""
+    """The scan by the processors of this machine; see `Scan`."""
 
     outruns_indexes = False
 
@@ -87,7 +91,7 @@ class CpuScan:
         segments: SegmentSource,
         query_bits: int | None = None,
     ) -> NDArray[np.float32]:
-        """Inner products [q, n]; see `Scan.scores`."""
+        """Return all inner products [q, n]; see `Scan.scores`."""
         scores = np.empty((len(queries), len(rows)), dtype=np.float32)
         task = _Task(queries, rows, segments, query_bits)
 
@@ -103,7 +107,8 @@ class _Task:
     """One comparison of all rows with all queries, cut into blocks, of which each thread takes the next.
 
     Attributes:
-        turn: held while threads compare, so that one comparison runs at a time: it uses all processors anyway.
+        turn: lock that is held while threads compare, so that one comparison runs at a time, because each uses all
+            processors.
     """
 
     turn: ClassVar[threading.Lock] = threading.Lock()
@@ -128,9 +133,9 @@ class _Task:
         self._threads = max(1, min(MOST_THREADS, processors(), len(self._blocks), worth))
 
     def in_threads(self, run: Callable[[Iterator[_RowBlock]], Part]) -> list[Part]:
-        """Run a function in this thread and in others, on the blocks that it takes.
+        """Run a function in this thread and in others; each call takes blocks from the same iterator.
 
-        An error of one of them is raised here.
+        An error of one of the threads is raised here.
         """
         if not self._blocks:
             return []
@@ -139,7 +144,7 @@ class _Task:
         def alone() -> Part:
             if not self._uses_torch:
                 return run(blocks)
-            # Else torch would start a team in every thread, and all teams would wait for each other.
+            # Otherwise torch would start threads in every thread, and all of them would wait for each other.
             with torch_threads(1):
                 return run(blocks)
 
@@ -149,7 +154,7 @@ class _Task:
             return [mine, *(other.result() for other in others)]
 
     def scored(self, blocks: Iterator[_RowBlock]) -> Iterator[tuple[_RowBlock, NDArray[np.float32]]]:
-        """Yield each block with its scores [q, m]; runs in several threads at once."""
+        """Yield each block with its scores [q, m]; several threads call this at once."""
         for block in blocks:
             positions = self._rows.positions[block.indexes]
             if self._announces:
@@ -163,7 +168,7 @@ class _Task:
             yield block, scores
 
     def _products(self, segment: Segment, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Inner products [q, m] with the codes at ascending `positions` [m]."""
+        """Return the inner products [q, m] of the queries with the codes at ascending `positions` [m]."""
         queries = self._prepared[segment.codec]
         first, last = segment.range_of(positions)
         between = last - first + 1
@@ -183,7 +188,7 @@ class _Task:
         return np.concatenate(scores, axis=1)
 
     def _memory(self, rows: int, row_bytes: int) -> NDArray[np.uint8]:
-        """Memory where this thread gathers codes; new memory would cost more than the copying."""
+        """Return memory where this thread gathers codes; new memory would cost more than copying the codes."""
         memory: NDArray[np.uint8] | None = getattr(self._of_thread, "memory", None)
         if memory is None or memory.size < rows * row_bytes:
             memory = self._of_thread.memory = np.empty(rows * row_bytes, np.uint8)
@@ -197,13 +202,14 @@ def _blocks(rows: Rows, segments: SegmentSource, queries: NDArray[np.float32]) -
     for segment_id, group in rows.by_segment():
         segment = segments(segment_id)
         size = _block_rows(segment.codec, queries)
-        if len(queries) == 1:  # large blocks, but enough of them that no thread waits long for the other
+        if len(queries) == 1:  # large blocks, but enough of them that no thread waits long for another
             size = min(size, -(-len(rows) // (_BLOCKS_PER_THREAD * processors())))
         for start in range(0, len(group), size):
             yield _RowBlock(segment, group[start : start + size])
 
 
 def _block_rows(codec: Codec, queries: NDArray[np.float32]) -> int:
+    """Return the number of rows of a block that suits a codec and the queries [q, K]."""
     count, dimension = len(queries), int(queries.shape[1])
     if codec.decodes_for(count):
         size = DECODED_NUMBERS // min(dimension, SLICE)
@@ -214,5 +220,5 @@ def _block_rows(codec: Codec, queries: NDArray[np.float32]) -> int:
 
 @cache
 def _memory_bytes() -> int:
-    """Bytes of the machine's memory."""
+    """Return the size of the machine's memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

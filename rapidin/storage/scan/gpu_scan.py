@@ -1,9 +1,9 @@
-"""Scan by GPUs: half-precision blocks kept in their memory, compared by FAISS.
+"""The scan by GPUs. It keeps blocks of vectors in their memory, in half precision, and FAISS compares them.
 
-Segments are dealt out to the GPUs, decoded there once and kept while there is room; what does not fit is copied
-for each search, a segment at a time. FAISS's GPU search takes no filter, so a block is first cut down to the rows
-that are wanted. Queries and rows are half precision, sums single precision: scores differ from the CPU's in the
-fourth digit, and so may the order of rows that score nearly the same.
+Segments are dealt out to the GPUs, decoded once, and kept there while there is room. Segments that do not fit are
+copied for each search, one at a time. FAISS's GPU search takes no filter, so a block is first cut down to the rows
+that are wanted. Queries and rows have half precision, and sums have single precision. Hence scores differ from the
+CPU's in the fourth digit, and rows of nearly equal scores may come in another order.
 
 `faiss.bfKnn` is called as `faiss.knn_gpu` calls it, but on tensors where they are. FAISS's own way to do that,
 ``faiss.contrib.torch_utils``, replaces the `search` of every index in the process by one that takes no parameters.
@@ -30,21 +30,21 @@ from rapidin.storage.vectors import Rows, Segment, SegmentSource, load_faiss
 logger = logging.getLogger(__name__)
 
 MOST_RESULTS = 2048
-"""Maximum number of results of FAISS on a GPU for each query; the CPU serves searches for more."""
+"""Maximum number of results for each query of FAISS on a GPU; the CPU serves searches for more."""
 MOST_ROWS = 8192
-"""Maximum number of a segment's rows that are compared together, because they may have to be copied."""
+"""Maximum number of rows of a segment that are compared together, because they may have to be copied."""
 _MARGIN = 32
-"""Results beyond k, so that ids decide between rows of equal scores."""
+"""Number of results beyond k that are asked for, so that ids decide between rows of equal scores."""
 _LEAST_FREE = 0.25
-"""Share of a GPU's memory that is left to others."""
+"""Minimum share of a GPU's memory that stays free for other work."""
 
 
 class GpuScan:
-    """Scan by some GPUs; see `Scan`. It keeps blocks between searches, which take turns.
+    """The scan by some GPUs; see `Scan`. It keeps blocks between searches, which take turns.
 
     Args:
         devices: devices as torch names them, ``cuda:0`` and so on.
-        cpu: scan for what GPUs cannot do: all scores, very many results, too little memory.
+        cpu: scan for searches that GPUs cannot serve, which want all scores, very many results, or more memory.
     """
 
     outruns_indexes = True
@@ -64,7 +64,7 @@ class GpuScan:
         segments: SegmentSource,
         both: bool = False,
     ) -> Ends:
-        """Find the k rows at each end, by half precision; see `Scan.best`."""
+        """Find the k rows at each end in half precision; see `Scan.best`."""
         if k > MOST_RESULTS or not len(rows) or not len(queries):
             return self._cpu.best(queries, k, rows, segments, both)
         import torch
@@ -88,7 +88,7 @@ class GpuScan:
         segments: SegmentSource,
         query_bits: int | None = None,
     ) -> NDArray[np.float32]:
-        """Inner products [q, n], computed by the CPU, whose memory they end in; see `Scan.scores`."""
+        """Return all inner products [q, n], which the CPU computes in its own memory; see `Scan.scores`."""
         return self._cpu.scores(queries, rows, segments, query_bits)
 
     def _searched(
@@ -125,7 +125,7 @@ class GpuScan:
         rows: Rows,
         indexes: NDArray[np.int64],
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores and indexes [q, ≤ k + margin] of a segment's best rows; `indexes` are in order of position."""
+        """Return scores and indexes [q, ≤ k + margin] of the best of a segment's rows, which come by position."""
         import torch
 
         norms = np.maximum(np.linalg.norm(queries, axis=1), np.finfo(np.float32).tiny)
@@ -142,7 +142,7 @@ class GpuScan:
         return scores.cpu().numpy() * factors, indexes[places.cpu().numpy()]
 
     def _block(self, device: str, segment: Segment, positions: NDArray[np.int64]) -> Any:
-        """Vectors of a segment on a device, half precision [m, K]; the whole segment is kept if there is room."""
+        """Return vectors of a segment on a device, [m, K]; the whole segment is kept if there is room."""
         import torch
 
         key = (device, segment.path)
@@ -158,13 +158,13 @@ class GpuScan:
         return block[torch.from_numpy(positions).to(device)]
 
     def _forget(self, present: set[Path]) -> None:
-        """Let go of segments whose files are gone."""
+        """Drop the blocks of segments whose files are gone."""
         for key in [key for key in self._kept if key[1] not in present and not key[1].exists()]:
             del self._kept[key]
 
 
 def _halves(segment: Segment, positions: NDArray[np.int64]) -> Any:
-    """Vectors at ascending positions [m], as the codec turned them, half precision [m, K], in the CPU's memory."""
+    """Return the vectors at ascending positions [m], as the codec turned them, half precision [m, K]."""
     import torch
 
     if segment.codec.holds_halves:
@@ -179,7 +179,7 @@ def _halves(segment: Segment, positions: NDArray[np.int64]) -> Any:
 
 
 def _room(device: str, size: int) -> bool:
-    """Whether a device has memory for one more block of this size, and enough left for other work."""
+    """Return whether a device has memory for one more block of `size` bytes, and enough left for other work."""
     import torch
 
     if not device.startswith("cuda"):
@@ -189,12 +189,15 @@ def _room(device: str, size: int) -> bool:
 
 
 def _nearest(resources: Any, queries: Any, vectors: Any, k: int) -> tuple[Any, Any]:
-    """The k rows of largest inner product: scores, float32 [q, k], and rows, int64 [q, k], on the tensors' device.
+    """Find the k rows of largest inner product with each query.
 
     Args:
         resources: FAISS's resources of this thread.
-        queries, vectors: half precision, contiguous, [q, K] and [m, K], on one GPU.
-        k: results wanted, at most m.
+        queries, vectors: tensors in half precision, contiguous, [q, K] and [m, K], on one GPU.
+        k: number of results that are wanted, at most m.
+
+    Returns:
+        Scores, float32 [q, k], and rows, int64 [q, k], on the device of the queries.
     """
     import torch
 

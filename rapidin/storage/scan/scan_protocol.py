@@ -1,4 +1,4 @@
-"""The protocol of scans; a scan compares every row that it is given with every query, and approximates nothing.
+"""The protocol of scans, which compare every row that they are given with every query and approximate nothing.
 
 The order of results is total, by score and then by id, so that it does not depend on how the work was divided.
 Implementations are `cpu_scan.CpuScan` and `gpu_scan.GpuScan`; `choosing.scan_on` chooses one.
@@ -19,7 +19,7 @@ from rapidin.storage.vectors import Rows, SegmentSource
 
 
 class Scan(Protocol):
-    """Exact comparison of rows with queries; serves several threads."""
+    """Compares rows with queries exactly; serves several threads."""
 
     @property
     def outruns_indexes(self) -> bool:
@@ -37,10 +37,10 @@ class Scan(Protocol):
         """Find the k rows of largest inner product with each query; rows of equal scores by ascending id.
 
         Args:
-            queries: [q, K].
-            k: results wanted; fewer come back where there are fewer rows.
+            queries: queries, float32 [q, K].
+            k: number of results that are wanted for each query; fewer come back if there are fewer rows.
             rows: rows to compare.
-            segments: gives the segment of a database id.
+            segments: function that gives the segment of a database id.
             both: whether the k rows of smallest inner product are wanted, too.
 
         Returns:
@@ -59,13 +59,13 @@ class Scan(Protocol):
         segments: SegmentSource,
         query_bits: int | None = None,
     ) -> NDArray[np.float32]:
-        """Inner products [q, n] of every query with every row.
+        """Return the inner products [q, n] of every query with every row.
 
         Args:
-            queries: [q, K].
+            queries: queries, float32 [q, K].
             rows: rows to compare.
-            segments: gives the segment of a database id.
-            query_bits: bits to which the queries may be rounded; see `Codec.prepared`.
+            segments: function that gives the segment of a database id.
+            query_bits: number of bits to which the numbers of queries may be rounded; see `Codec.prepared`.
 
         Raises:
             StoreCorruptError, StoreError: as `best`.

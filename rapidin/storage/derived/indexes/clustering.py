@@ -1,4 +1,4 @@
-"""Lists of an ``ivf`` index: centroids by k-means, and the list of a vector.
+"""Lists of an ``ivf`` index: their centroids, which k-means finds, and the list of a vector.
 
 n vectors · r numbers in a folded one.
 """
@@ -16,28 +16,28 @@ from rapidin.storage.vectors import load_faiss
 from rapidin.support import openmp_threads, processors
 
 MEMORY = 2**30
-"""Bytes of the vectors that lists are made from, unless their number is given."""
+"""Maximum number of bytes of the vectors that lists are made from, unless their number is given."""
 LEAST_PER_LIST = 30
-"""Training vectors; fewer make centroids of noise."""
+"""Minimum number of training vectors for a list; centroids of fewer are noise."""
 MOST_PER_LIST = 64
-"""More hardly improve the centroids."""
+"""Maximum number of training vectors for a list; more hardly improve the centroids."""
 _FACTORS = (2, 4, 8)
-"""Multiples of √N: the numbers of lists that are tried."""
+"""Numbers of lists that are tried, as multiples of √N, where N is the number of samples."""
 _ROUNDS = 10
 _SEED = 1234
 _BLOCK = 4096
 
 
 def list_counts(rows: int, most_training: int, nlist: int | None) -> list[int]:
-    """Numbers of lists to try, ascending.
+    """Return the numbers of lists to try, ascending.
 
     Args:
-        rows: live samples of the store.
-        most_training: vectors that there are for training.
-        nlist: the number that was asked for, None: whatever is best.
+        rows: number of live samples of the store.
+        most_training: number of vectors that there are for training.
+        nlist: number of lists that was asked for; None: the best is measured.
 
     Raises:
-        SettingError: `nlist` is not positive, or there are fewer vectors.
+        SettingError: `nlist` is not positive, or there are fewer vectors than lists.
     """
     if nlist is None:
         most = max(1, most_training // LEAST_PER_LIST)
@@ -50,7 +50,7 @@ def list_counts(rows: int, most_training: int, nlist: int | None) -> list[int]:
 
 
 def train(directions: NDArray[np.float32], nlist: int) -> NDArray[np.float32]:
-    """Unit centroids [nlist, r] of directions [n, r], n ≥ nlist; the same for the same input."""
+    """Return unit centroids [nlist, r] of directions [n, r], n ≥ nlist; equal input gives equal centroids."""
     faiss = load_faiss()
     kmeans = faiss.Kmeans(
         directions.shape[1],
@@ -70,7 +70,7 @@ def train(directions: NDArray[np.float32], nlist: int) -> NDArray[np.float32]:
 def assign(
     directions: NDArray[np.float32], centroids: NDArray[np.float32]
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The list of each direction [n], that of the most similar centroid, and the cosine between them [n]."""
+    """Return the list of each direction [n], whose centroid is most similar, and the cosine between them [n]."""
     lists = np.empty(len(directions), np.int32)
     cosines = np.empty(len(directions), np.float32)
     for start in range(0, len(directions), _BLOCK):
@@ -82,6 +82,6 @@ def assign(
 
 
 def nearest_lists(directions: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
-    """All lists in the order in which queries of these directions [n, r] read them, [n, nlist]."""
+    """Return all lists in the order in which queries of these directions [n, r] read them, [n, nlist]."""
     order: NDArray[np.int64] = np.argsort(-(directions @ centroids.T), axis=1, kind="stable")
     return order

@@ -1,4 +1,4 @@
-"""The protocol of a kind of index, and what all kinds of indexes have in common.
+"""The protocol of a kind of index, and the common part of kinds of indexes.
 
 An index is derived data that a search can use, so its kind is a `DerivedKind` that can also open it for searches.
 A new kind is one file with a class that implements `IndexKind`, most easily on top of `IndexKindBase`, and one
@@ -120,10 +120,11 @@ def is_index(kind: DerivedKind) -> TypeGuard[IndexKind]:
 
 
 class IndexKindBase:
-    """What kinds of indexes have in common if each part of an index covers one segment and is a file.
+    """The common part of kinds of indexes whose parts cover one segment each and are files.
 
     Attributes:
-        name, title, suffixes: see `DerivedKind`; `suffix` is the ending of the files of parts.
+        name, title: name of the kind, and its title in messages; see `DerivedKind`.
+        suffix: ending of the files of parts.
     """
 
     name: str

@@ -102,7 +102,7 @@ class IvfKind(IndexKindBase):
         """Return the options to build with; an index that is there keeps those that it was built with.
 
         Raises:
-            SettingError: an option cannot be used, or contradicts those of the index that is there.
+            SettingError: an option cannot be used, or it contradicts the options of the index that is there.
         """
         options.check()
         if existing is None:
@@ -292,7 +292,7 @@ class IvfIndex:
         measured: int,
         segments: SegmentSource,
     ) -> Best:
-        """The best of the lists that were asked for, or of those measured to be enough, but of k rows at least."""
+        """Find the best in as many lists as were asked for, or measured to be enough, but in at least k rows."""
         order = clustering.nearest_lists(self._folding.directions(self._codec.turned(queries)), self._centroids)
         least = min(k if asked else CANDIDATES_PER_RESULT * k, len(self._order))
         lists = np.maximum(asked or measured, (np.cumsum(self._sizes[order], axis=1) < least).sum(axis=1) + 1)
@@ -307,7 +307,7 @@ class IvfIndex:
                 best = self._scan.best(queries[members], k, rows, segments).largest
             else:
                 scores = self._scan.scores(queries[members], rows, segments)
-                scores[~wanted[members][:, lists]] = -np.inf  # what others read
+                scores[~wanted[members][:, lists]] = -np.inf  # lists that only other queries read
                 places = np.broadcast_to(np.arange(len(indexes)), scores.shape)
                 best = best_of(scores, places, k)
             width = best.scores.shape[1]
@@ -317,7 +317,7 @@ class IvfIndex:
         return joined([outside, inside], len(queries), k)
 
     def _members(self, lists: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Indexes of the rows in some lists, ascending, and the list of each."""
+        """Return the indexes of the rows in some lists, ascending, and the list of each row."""
         starts = self._ends[lists] - self._sizes[lists]
         indexes = np.concatenate(
             [self._order[start:end] for start, end in zip(starts, self._ends[lists], strict=True)]
@@ -327,7 +327,7 @@ class IvfIndex:
         return indexes[ascending], of_row[ascending]
 
     def _groups(self, wanted: NDArray[np.bool_], first: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Queries that read together, since they need much the same lists."""
+        """Yield groups of queries that read together, because they need much the same lists."""
         own = wanted @ self._sizes
         group: list[int] = []
         union = np.zeros(wanted.shape[1], bool)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 _SIMILARITY_KEPT = 0.8
 """Share of the held-out rows' similarity below which the lists no longer fit the rows that came later."""
 _LEAST_ADDED = 50
+"""Minimum number of later rows before their similarity tells anything."""
 _LEAST_ADDED_SHARE = 0.03
-"""Minimum share of the store, and minimum number, of later rows from which their similarity tells anything."""
+"""Minimum share of the store that later rows must have before their similarity tells anything."""
 _LEAST_RECALL = 0.9
-"""Measured with a number of lists that somebody gave, below which searches do not take an index unasked."""
+"""Minimum recall with a number of lists that somebody gave for which searches use the index unasked."""
 _GROWTH = 2
-"""Times the trained rows that a store may have before its lists are too long."""
+"""Maximum ratio of the samples of a store to those at training; above it, lists are too long."""
 MOST_SCANNED = 0.5
 """Maximum share of a store that an index may read; more saves nothing, because its rows lie scattered."""
 
@@ -21,27 +22,27 @@ MOST_SCANNED = 0.5
 class IvfParameters:
     """The parameters of an index of kind ``ivf``.
 
-    Its recall and shares are means over stored vectors that served as queries.
+    Recall and shares are means over stored vectors that served as queries.
 
     Attributes:
-        build: name of this index, of which its files' names are made.
-        width: numbers of a folded vector.
-        nlist: lists.
-        nprobe: lists that a search reads.
-        nprobe_opponents: the same at the other end, the smallest scores.
-        recall_target: the share of the true ten best that was asked for.
-        recall: the share that was found.
-        recall_opponents: the same at the other end.
-        scanned: share of the rows that a search reads.
-        scanned_opponents: the same at the other end.
-        queries: stored vectors that were measured with.
-        train_rows: vectors that the lists were made from.
-        rows: live samples at that time.
-        similarity: mean cosine between the measuring vectors and their lists' centroids.
-        added_rows: rows that were covered later.
-        added_similarity: their mean cosine.
-        asked_nlist, asked_nprobe, asked_train_sample: what was asked for, None: nothing was, or an older rapidin
-            did not write it down.
+        build: name of the index, with which the names of its files begin.
+        width: number of numbers in a folded vector.
+        nlist: number of lists.
+        nprobe: number of lists that a search for the largest scores reads.
+        nprobe_opponents: number of lists that a search for the smallest scores reads.
+        recall_target: share of the true ten best that was asked for.
+        recall: share of the ten largest scores that was found.
+        recall_opponents: share of the ten smallest scores that was found.
+        scanned: share of the rows that a search for the largest scores reads.
+        scanned_opponents: share of the rows that a search for the smallest scores reads.
+        queries: number of stored vectors that served as queries.
+        train_rows: number of vectors that the lists were made from.
+        rows: number of live samples at that time.
+        similarity: mean cosine between the vectors that served as queries and the centroids of their lists.
+        added_rows: number of rows that were covered later.
+        added_similarity: mean cosine between these rows and the centroids of their lists.
+        asked_nlist, asked_nprobe, asked_train_sample: numbers that were asked for; None: none was, or an older
+            rapidin did not write it down.
     """
 
     build: str
@@ -66,7 +67,7 @@ class IvfParameters:
 
     @property
     def finds_enough(self) -> bool:
-        """Whether so much was found, at both ends, that a search may take the index unasked."""
+        """Whether enough was found at both ends for searches to use the index unasked."""
         least = self.recall_target if self.asked_nprobe is None else max(self.recall_target, _LEAST_RECALL)
         return min(self.recall, self.recall_opponents) >= least
 
@@ -74,8 +75,8 @@ class IvfParameters:
         """Return advice to the owner of a store that now has `live` samples, or None.
 
         Args:
-            live: samples of the store.
-            rabitq_gains: whether an index ``rabitq`` makes sense over the store's codec.
+            live: number of live samples of the store.
+            rabitq_gains: whether an index ``rabitq`` saves time with the store's codec.
         """
         if not self.finds_enough:
             return (

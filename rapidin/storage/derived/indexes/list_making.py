@@ -1,6 +1,6 @@
-"""Building an ``ivf`` index up to its files: sample, train, assign, measure, choose; and extending one.
+"""Making the lists of an ``ivf`` index: a sample is clustered, rows are assigned, and the best lists are chosen.
 
-n rows · h queries · r numbers in a folded vector · K in a vector.
+n rows · h queries · m neighbours of each · r numbers in a folded vector · K numbers in a vector.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from rapidin.storage.scan import Best
 from rapidin.storage.vectors import decoded_vectors
 
 QUERIES = 100
-"""Stored vectors that are held back to measure with; at most a tenth of all."""
+"""Maximum number of stored vectors that are held back to measure with; they are at most a tenth of all."""
 NEIGHBOURS = 10
+"""Number of true neighbours of each held-back vector that are looked for."""
 DEFAULT_RECALL = 0.95
+"""Share of the true neighbours that a search finds, unless another share is asked for."""
 _SEED = 99
+"""Seed of the choice of the vectors to hold back and to train with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,9 @@ class IvfOptions:
     """The settings that a user may give for an ``ivf`` index; for None the best value is measured.
 
     Attributes:
-        nlist: lists.
-        nprobe: lists that a search reads.
-        train_sample: vectors to make lists from.
+        nlist: number of lists.
+        nprobe: number of lists that a search reads.
+        train_sample: number of vectors to make lists from.
         recall: share of the true ten best that is to be found, in (0, 1]; None: `DEFAULT_RECALL`.
     """
 
@@ -44,10 +47,10 @@ class IvfOptions:
     recall: float | None = None
 
     def check(self) -> None:
-        """Check what does not depend on the store.
+        """Check everything that does not depend on the store.
 
         Raises:
-            SettingError: a value that cannot be used.
+            SettingError: a value cannot be used.
         """
         for name, value in (("nlist", self.nlist), ("nprobe", self.nprobe), ("train-sample", self.train_sample)):
             if value is not None and value < 1:
@@ -58,7 +61,13 @@ class IvfOptions:
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """Centroids [nlist, r], for each segment the list of each row, and what was chosen and measured."""
+    """Lists that were made.
+
+    Attributes:
+        centroids: centroids of the lists, [nlist, r].
+        of_segments: list of each row of a segment, by the segment's database id.
+        parameters: numbers that were chosen and measured.
+    """
 
     centroids: NDArray[np.float32]
     of_segments: Mapping[int, NDArray[np.int32]]
@@ -81,10 +90,10 @@ class ListMaker:
         self._folding = Folding(work.store.dimension)
 
     def make(self, options: IvfOptions) -> Lists:
-        """Train anew, with the number of lists that reads least where none was asked for.
+        """Make new lists; if no number of lists was asked for, it is the one with which searches read least.
 
         Raises:
-            SettingError: there are fewer vectors than lists wanted, or fewer lists than shall be read.
+            SettingError: there are fewer vectors than lists, or fewer lists than a search shall read.
         """
         count = len(self._rows)
         shuffled = np.random.default_rng(_SEED).permutation(count)
@@ -116,7 +125,12 @@ class ListMaker:
     def assign(
         self, candidates: Sequence[NDArray[np.float32]], segment_ids: Sequence[int]
     ) -> dict[int, list[tuple[NDArray[np.int32], NDArray[np.float32]]]]:
-        """For each segment and each of several sets of centroids the list of each row, and the cosine to it."""
+        """Assign all rows of segments to lists, for each of several sets of centroids.
+
+        Returns:
+            For each segment, by database id, and for each set of centroids the list of each row, and the cosine of
+            the row's direction and the centroid.
+        """
         assigned = {}
         for done, segment_id in enumerate(segment_ids):
             self._progress("assign", done, len(segment_ids))
@@ -136,8 +150,11 @@ class ListMaker:
         return assigned
 
     def _truth(self, held: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Indexes [h, m] of the rows of largest, and of smallest, inner product with held-back rows; not these."""
-        # The length of a query changes no order, but might overflow.
+        """Return indexes [h, m] of the rows of largest, and of smallest, inner product with each held-back row.
+
+        A row is no neighbour of itself.
+        """
+        # The length of a query does not change the order, but scores might overflow.
         rows = replace(self._rows.chosen(held), scales=np.ones(len(held), np.float32))
         vectors = decoded_vectors(rows, self._open, self._store.dimension)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -154,6 +171,7 @@ class ListMaker:
         options: IvfOptions,
         train_rows: int,
     ) -> IvfParameters:
+        """Measure how many of some lists a search must read, with the held-back rows as queries."""
         of_rows = np.empty(len(self._rows), np.int32)
         for segment_id, indexes in self._rows.by_segment():
             of_rows[indexes] = lists[segment_id][self._rows.positions[indexes]]
@@ -187,13 +205,13 @@ class ListMaker:
         )
 
     def _bytes_read(self, made: Lists) -> float:
-        """Return the number of bytes that a search reads, centroids included."""
+        """Return the number of bytes that a search reads, including the centroids."""
         rows = made.parameters.scanned * len(self._rows) * self._store.codec.row_bytes(self._store.dimension)
         return rows + made.centroids.nbytes
 
 
 def _without_itself(best: Best, held: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Indexes [h, m] of the best [h, m + 1], each query's own row, or else the last, left out."""
+    """Return indexes [h, m] of the best [h, m + 1], without each query's own row, or else without the last one."""
     found = best.indexes
     other = found != held[:, None]
     other[other.all(axis=1), -1] = False

@@ -38,20 +38,26 @@ from rapidin.storage.vectors import (
 MOST_QUERIES = 16
 """Maximum number of queries for which bits are read, query by query; more are compared with all vectors faster."""
 LEAST_CANDIDATES = 300
+"""Minimum number of candidates that may be compared exactly."""
 CANDIDATES_PER_RESULT = 20
+"""Minimum number of such candidates for each result that is wanted."""
 _FIRST = 64
-"""Candidates that are compared exactly whatever their one-bit scores are, and more for more than 16 results."""
+"""Minimum number of candidates that are compared exactly whatever their one-bit scores are."""
 _FIRST_PER_RESULT = 4
+"""Minimum number of such candidates for each result that is wanted."""
 _QUERY_BITS = 4
-"""Bits of a query's number in the first scan: half the time of 8 bits, and hardly a larger error."""
+"""Bits of a query's number in the first scan; 8 bits take twice the time, and the error is hardly smaller."""
 _ONE_BIT_ERROR = 0.785
-"""Standard deviation of a one-bit score's error in that of the scores of unrelated vectors: √(π/2 − 1) for the
-row's signs, and 0.2 for the query's bits."""
+"""Standard deviation of the error of a one-bit score, divided by that of the scores of unrelated vectors.
+
+It is made of √(π/2 − 1) for the row's signs and 0.2 for the query's bits.
+"""
 _MISSED = 2.33
-"""Standard deviations of that error below a row's score, where its one-bit score is in one case of a hundred."""
+"""One one-bit score of a hundred lies this many standard deviations of that error, or more, below the score."""
 _SELECTED = 1.27
 """Factor by which the errors of rows chosen by one-bit scores understate those of all rows, √(1 + 0.785²)."""
 _MOST_SCORES = 2**26
+"""Maximum number of one-bit scores that are computed at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +227,7 @@ class RabitqIndex:
         return found
 
     def _candidates(self, queries: NDArray[np.float32], k: int, smallest: bool) -> tuple[Best, Best]:
-        """Covered rows of largest one-bit scores, and of smallest ones if wanted, with their signs turned."""
+        """Return covered rows of largest one-bit scores, and of smallest ones if wanted, with signs turned."""
         rows = self._rows.chosen(self._covered)
         count = candidate_count(len(rows), k)
         every = np.arange(len(rows))
@@ -245,7 +251,7 @@ class RabitqIndex:
         outside: Best,
         segments: SegmentSource,
     ) -> Best:
-        """The best of the candidates by their stored vectors, and of the rows outside the index."""
+        """Return the best of the candidates by their stored vectors and of the rows outside the index."""
         width = min(k, coarse.indexes.shape[1])
         inside = Best(np.empty((len(queries), width), np.float32), np.empty((len(queries), width), np.int64))
         for number in range(len(queries)):
@@ -256,7 +262,7 @@ class RabitqIndex:
             while more > len(scores):
                 next_ones = candidates[len(scores) : more]
                 scores = np.concatenate([scores, self._scores(query, next_ones, segments)])
-                # What is far below the k-th best, by the error that these show, need not be looked at.
+                # These scores show the error. Candidates that lie far below the k-th best by it are not looked at.
                 error = _SELECTED * float(np.std(guesses[: len(scores)] - scores))
                 least = np.partition(scores, -width)[-width] - _MISSED * error
                 more = int(np.count_nonzero(guesses >= least))
@@ -268,13 +274,13 @@ class RabitqIndex:
     def _scores(
         self, query: NDArray[np.float32], indexes: NDArray[np.int64], segments: SegmentSource
     ) -> NDArray[np.float32]:
-        """Exact scores [m] of the rows at `indexes` [m]."""
+        """Return the exact scores [m] of the rows at `indexes` [m]."""
         scores: NDArray[np.float32] = self._scan.scores(query, self._rows.chosen(indexes), segments)[0]
         return scores
 
 
 def coded_segment(segment: Segment) -> Any:
-    """A FAISS index of all vectors of a segment in one bit."""
+    """Return a FAISS index of all vectors of a segment, in one bit per number."""
     one_bit = codec_of_bits(1)
     index = one_bit.new_index(segment.dimension)
     for vectors in segment.decoded(np.arange(segment.rows)):
@@ -285,11 +291,12 @@ def coded_segment(segment: Segment) -> Any:
 
 
 def candidate_count(rows: int, k: int) -> int:
-    """Return the number of `rows` to compare exactly so that 99 of 100 of the k best are among them.
+    """Return how many of `rows` are compared exactly, so that 99 of 100 of the k best are among them.
 
-    For vectors without any likeness, whose scores are normal: the k-th best of n lies at z = Φ⁻¹(1 − k/n), its
-    one-bit score, in one case of a hundred, below z − 2.33·0.785, and so many one-bit scores lie above that. Where
-    data has neighbours worth finding, these stand out farther, and fewer would do.
+    The number suits vectors without any likeness, whose scores are normal. The k-th best of n then lies at
+    z = Φ⁻¹(1 − k/n), and in one case of a hundred its one-bit score lies below z − 2.33·0.785. The number of
+    one-bit scores above that is the result. If data has neighbours worth finding, these stand out farther, and
+    fewer candidates would suffice.
     """
     if rows <= max(LEAST_CANDIDATES, CANDIDATES_PER_RESULT * k):
         return rows

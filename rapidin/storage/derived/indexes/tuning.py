@@ -1,7 +1,7 @@
 """The number of lists that an ``ivf`` index must read, measured for every number with stored vectors as queries.
 
-The true neighbours of a query lie in lists; the rank of such a list in the order in which the query reads lists
-says from which number on it is found.
+The true neighbours of a query lie in lists. A query reads lists in an order, so the rank of a list in that order
+is the smallest number of lists with which its rows are found.
 
 h queries · m neighbours of each.
 """
@@ -16,27 +16,32 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The results of reading 1 to nlist lists: the share of neighbours found, and of rows read, both [nlist]."""
+    """The results of reading 1 to nlist lists.
+
+    Attributes:
+        recall: share of the neighbours that is found, [nlist].
+        scanned: share of the rows that is read, [nlist].
+    """
 
     recall: NDArray[np.float64]
     scanned: NDArray[np.float64]
 
     def least(self, target: float) -> int:
-        """The smallest number of lists whose recall is at least `target` ≤ 1."""
+        """Return the smallest number of lists whose recall is at least `target` ≤ 1."""
         return int(np.argmax(self.recall >= target)) + 1
 
     def at(self, nprobe: int) -> tuple[float, float]:
-        """Recall, and share of rows read, with so many lists."""
+        """Return the recall, and the share of rows that is read, with a number of lists."""
         return float(self.recall[nprobe - 1]), float(self.scanned[nprobe - 1])
 
 
 def measure(order: NDArray[np.int64], neighbours: NDArray[np.int32], sizes: NDArray[np.int64]) -> Curve:
-    """The curve of some queries.
+    """Return the curve of some queries.
 
     Args:
-        order: lists as each query reads them [h, nlist].
-        neighbours: lists of the true neighbours [h, m].
-        sizes: rows of each list [nlist].
+        order: lists in the order in which each query reads them, [h, nlist].
+        neighbours: lists of the true neighbours, [h, m].
+        sizes: number of rows of each list, [nlist].
     """
     queries, nlist = order.shape
     scanned = np.cumsum(sizes[order], axis=1).mean(axis=0) / max(1, sizes.sum())
