@@ -13,8 +13,12 @@ from pydantic import computed_field
 
 from rapidin.records.samples import Sample, Span, WhereComputed
 
-Measure = Literal["cosine"]
-"""Meaning of a score: ``cosine`` is the mean over parameter tensors of the cosine between two gradients."""
+Measure = Literal["cosine", "inner product"]
+"""Meaning of a score.
+
+``cosine`` is the mean over parameter tensors of the cosine between two gradients. ``inner product`` is the inner
+product of two gradients; a store that was made with ``--no-normalisation`` has it.
+"""
 
 
 @dataclass(frozen=True, slots=True)

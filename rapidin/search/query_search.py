@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.model import StoreModel
-from rapidin.records import SearchResult, TokenResult
+from rapidin.records import Measure, SearchResult, TokenResult
 from rapidin.search.explaining import SearchExplainer, Tell, generation_tokens
 from rapidin.settings import SearchOptions
 from rapidin.storage import Found, OpenSource, VectorSource
@@ -27,6 +27,7 @@ class QuerySearch:
         self._open_source = open_source
         self._model = model
         self._explainer = SearchExplainer(model)
+        self._measure: Measure = "cosine" if model.gradient.normalise_layers else "inner product"
 
     def results(
         self, samples: Sequence[TextSample], options: SearchOptions, tell: Tell | None
@@ -51,7 +52,7 @@ class QuerySearch:
         for (query, encoded), (best, worst), tokens in zip(
             prepared, zip(*found.ends, strict=True), by_token, strict=True
         ):
-            result = SearchResult(query, tuple(best), tuple(worst), found.index, by_token=tokens)
+            result = SearchResult(query, tuple(best), tuple(worst), found.index, self._measure, by_token=tokens)
             if options.rerank and (result.proponents or result.opponents):
                 result = self._explainer.explained(result, encoded, options, tell)
             yield result

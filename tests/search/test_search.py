@@ -223,6 +223,7 @@ def test_without_layer_norm_scores_are_plain_inner_products(
         row = json.loads(data.read_text().splitlines()[4])
         queries = worlds.write_rows(tmp_path / "queries.jsonl", [row])
         (result,) = searcher.search_file(queries, k=60)
+    assert result.measure == "inner product"
     own = next(hit for hit in result.proponents if hit.id == row["id"])
     loaded = load_model(ModelSettings(model=str(model_directory)), "cpu")
     tokenizer, context = load_tokenizer(ModelSettings(model=str(model_directory)))

@@ -78,7 +78,8 @@ class KindSuite:
         monkeypatch.setitem(KINDS, self.KIND.name, self.KIND)
 
     @pytest.fixture(scope="class")
-    def template(self, tmp_path_factory) -> Path:
+    @classmethod
+    def template(cls, tmp_path_factory) -> Path:
         path = tmp_path_factory.mktemp("template") / "store"
         with Store.create(path, settings_of(16)) as store:
             vectors = clustered(120, seed=1)
