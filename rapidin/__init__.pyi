@@ -34,6 +34,7 @@ from .evaluation import (
     evaluate_trace as evaluate_trace,
 )
 from .ingest import (
+    compute_curvature as compute_curvature,
     ingest_files as ingest_files,
 )
 from .records import (
@@ -90,6 +91,7 @@ from .settings import (
     GradientSettings as GradientSettings,
     IndexChoice as IndexChoice,
     IndexKind as IndexKind,
+    MeasureChoice as MeasureChoice,
     ModelSettings as ModelSettings,
     Objective as Objective,
     OnError as OnError,

@@ -14,7 +14,19 @@ import typer
 from rapidin.commands import demo, ingest, mcp, search, serve
 from rapidin.commands.command_group import CommandGroup, shared_options
 from rapidin.commands.evaluate.evaluate_group import experiments
-from rapidin.commands.store import compact, delete, export, import_vectors, index, info, list, recode, show, verify
+from rapidin.commands.store import (
+    compact,
+    curvature,
+    delete,
+    export,
+    import_vectors,
+    index,
+    info,
+    list,
+    recode,
+    show,
+    verify,
+)
 from rapidin.support import VARIABLES
 
 app = typer.Typer(
@@ -37,6 +49,7 @@ app.command("show")(show.show)
 app.command("delete")(delete.delete)
 app.command("verify")(verify.verify)
 app.command("index")(index.index)
+app.command("curvature")(curvature.curvature)
 app.command("compact")(compact.compact)
 app.command("export")(export.export)
 app.command("import")(import_vectors.import_samples)

@@ -3,11 +3,13 @@ from .curvature import (
     GaussNewton as GaussNewton,
     InverseCurvature as InverseCurvature,
     Lissa as Lissa,
+    QueryCorrection as QueryCorrection,
     drawn as drawn,
     stacked as stacked,
     unstacked as unstacked,
 )
 from .gradients import (
+    FisherDraw as FisherDraw,
     NamedSample as NamedSample,
     TargetBatch as TargetBatch,
     TokenSample as TokenSample,

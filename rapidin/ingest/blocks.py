@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rapidin.attribution import TokenBudget
+from rapidin.attribution import FisherDraw, TokenBudget
 from rapidin.ingest.spool import PlannedSample, SampleSpool
 from rapidin.support import shortened
 
@@ -31,10 +31,12 @@ class WorkBlock:
     Attributes:
         number: number of the block among all blocks, counted from 0.
         samples: the samples, the longest first.
+        draw: draw whose probes are computed instead of RapidGrads.
     """
 
     number: int
     samples: tuple[PlannedSample, ...]
+    draw: FisherDraw | None = None
 
     @property
     def tokens(self) -> int:

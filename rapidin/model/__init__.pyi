@@ -1,3 +1,7 @@
+from .corrections import (
+    Correction as Correction,
+    StoreCorrections as StoreCorrections,
+)
 from .devices import (
     check_device as check_device,
     worker_devices as worker_devices,

@@ -13,7 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rapidin.attribution import BatchRunner, Explainer, RapidGradEngine, TokenBudget, TokenQueries
+from rapidin.attribution import (
+    BatchRunner,
+    Explainer,
+    QueryCorrection,
+    RapidGradEngine,
+    TokenBudget,
+    TokenQueries,
+)
 from rapidin.errors import GradientError, ModelError, RowError, SettingError
 from rapidin.model.borrowed import BorrowedNetwork
 from rapidin.model.fingerprints import check_same, fingerprint
@@ -248,29 +255,45 @@ class StoreModel:
             response=answer.text,
         )
 
-    def vectors(self, samples: Sequence[EncodedSample]) -> NDArray[np.float32]:
+    def vectors(
+        self, samples: Sequence[EncodedSample], correction: QueryCorrection | None = None
+    ) -> NDArray[np.float32]:
         """Compute the RapidGrads of queries, float32 [q, K].
+
+        Args:
+            samples: the queries.
+            correction: correction by the store's curvature; the queries are then not normalised, so that their
+                scores are influences. None: scores are cosines.
 
         Raises:
             GradientError: a query's gradient is zero or not finite.
         """
+        raw = None if correction is None else self.gradient.objective
         vectors = np.empty((len(samples), self.projection.dimension), dtype=np.float32)
         with self.exclusive() as parts:
-            for positions, batch in parts.batches.rapidgrads(samples):
+            for positions, batch in parts.batches.rapidgrads(samples, raw):
                 for row, problem in batch.problems.items():
                     id = samples[positions[row]].id
                     raise GradientError(id, f"{problem}; ask about another generation", "query")
                 vectors[positions] = batch.vectors
-        return vectors
+        return vectors if correction is None else correction.corrected(vectors)
 
-    def token_vectors(self, query: EncodedSample) -> NDArray[np.float32]:
+    def token_vectors(
+        self, query: EncodedSample, correction: QueryCorrection | None = None
+    ) -> NDArray[np.float32]:
         """Compute the RapidGrads of a query's target tokens, float32 [g, K]; see `TokenQueries`.
+
+        Args:
+            query: the query.
+            correction: correction by the store's curvature, as of `vectors`.
 
         Raises:
             GradientError: a token's gradient is not finite.
         """
         with self.exclusive() as parts:
-            return parts.token_queries.vectors(query)
+            raw = None if correction is None else self.gradient.objective
+            vectors = parts.token_queries.vectors(query, raw)
+        return vectors if correction is None else correction.corrected(vectors)
 
     def _check_fingerprint(self, store: Store) -> None:
         """Make sure that the model on disk is the one that the store was built with."""

@@ -13,11 +13,12 @@ from pydantic import computed_field
 
 from rapidin.records.samples import Sample, Span, WhereComputed
 
-Measure = Literal["cosine", "inner product"]
+Measure = Literal["influence", "cosine", "inner product"]
 """Meaning of a score.
 
-``cosine`` is the mean over parameter tensors of the cosine between two gradients. ``inner product`` is the inner
-product of two gradients; a store that was made with ``--no-normalisation`` has it.
+``influence``: predicted change of the generation's mean loss, with the curvature of the training loss. ``cosine``:
+mean over parameter tensors of the cosine between two gradients. ``inner product``: inner product of two gradients,
+which a store has that was made with ``--no-normalisation``.
 """
 
 
@@ -129,7 +130,9 @@ class SearchResult:
         proponents: hits from the largest influence down.
         opponents: hits from the smallest influence up; empty unless asked for.
         index: ``exact``, or the name of the index that chose the candidates.
-        measure: meaning of the scores.
+        measure: meaning of the scores, see `rapidin.settings.Measure`.
+        curvature: version of the store's curvature, if the scores are influences; scores of different versions do
+            not compare.
         by_token: hits of every target token of the generation by itself; empty unless asked for.
         generation_tokens: target tokens of the generation, one for each row of `Hit.matrix`, with the sum of the
             shown proponents' influences on each; empty if they were not computed.
@@ -143,6 +146,7 @@ class SearchResult:
     opponents: tuple[Hit, ...] = ()
     index: str = "exact"
     measure: Measure = "cosine"
+    curvature: str | None = None
     by_token: WhereComputed[tuple[TokenResult, ...]] = ()
     generation_tokens: WhereComputed[tuple[TokenInfluence, ...]] = ()
     explained: WhereComputed[str | None] = None

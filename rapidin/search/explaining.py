@@ -6,7 +6,10 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from rapidin.attribution import Direction, ExactInfluence, target_places
+import numpy as np
+from numpy.typing import NDArray
+
+from rapidin.attribution import Direction, ExactInfluence, QueryCorrection, target_places
 from rapidin.errors import RapidinError
 from rapidin.model import ModelParts, StoreModel
 from rapidin.records import Hit, Sample, SearchResult, TokenInfluence
@@ -27,6 +30,19 @@ class _Known:
     influence: ExactInfluence
 
 
+@dataclass(frozen=True, slots=True)
+class CorrectedQuery:
+    """A query that was corrected by the store's curvature.
+
+    Attributes:
+        vector: the corrected RapidGrad, float32 [K].
+        correction: the correction, for the query's tokens.
+    """
+
+    vector: NDArray[np.float32]
+    correction: QueryCorrection
+
+
 class SearchExplainer:
     """Orders hits by their exact influence and finds the tokens that it comes from.
 
@@ -38,7 +54,12 @@ class SearchExplainer:
         self._model = model
 
     def explained(
-        self, result: SearchResult, query: EncodedSample, options: SearchOptions, tell: Tell | None = None
+        self,
+        result: SearchResult,
+        query: EncodedSample,
+        options: SearchOptions,
+        corrected: CorrectedQuery | None = None,
+        tell: Tell | None = None,
     ) -> SearchResult:
         """Explain a result that has more hits than are wanted, and keep the best of them.
 
@@ -47,19 +68,24 @@ class SearchExplainer:
             query: query of the search.
             options: options of the search; `k` hits at each end are kept, and `matrices` says whether Eq. 8 is
                 computed, too.
+            corrected: the query as the store's curvature corrects it, if the scores are influences.
             tell: function that is told of progress, or None.
 
         Raises:
             GradientError: the query's gradient cannot be used.
         """
         with self._model.exclusive() as parts:
-            return _Explanation(parts, query, tell).of(result, options)
+            return _Explanation(parts, query, corrected, tell).of(result, options)
 
 
 class _Explanation:
     """Explains the hits of one query with the parts of a model."""
 
-    def __init__(self, parts: ModelParts, query: EncodedSample, tell: Tell | None) -> None:
+    def __init__(
+        self, parts: ModelParts, query: EncodedSample, corrected: CorrectedQuery | None, tell: Tell | None
+    ) -> None:
+        self._parts = parts
+        self._corrected = corrected
         self._encoder = parts.encoder
         self._explainer = parts.explainer
         self._query = query
@@ -68,9 +94,11 @@ class _Explanation:
     def of(self, result: SearchResult, options: SearchOptions) -> SearchResult:
         """Return a result with exact scores, tokens and words."""
         query, tell = self._query, self._tell
-        direction = self._explainer.direction(query)
+        direction = self._direction()
         known = self._influences([*result.proponents, *result.opponents], direction, tell)
-        exact = known if direction.exact else {}  # because a RapidGrad tells no more than the estimate
+        # Without memory for the gradient, a RapidGrad tells no more than the estimate. A corrected query is a
+        # RapidGrad in any case, and products with it are free of the rounding of stored vectors.
+        exact = known if direction.exact or self._corrected is not None else {}
         proponents = _ordered(result.proponents, exact, options.k, largest=True)
         opponents = _ordered(result.opponents, exact, options.k, largest=False)
         shown = {hit.id: hit for hit in (*proponents, *opponents)}
@@ -90,7 +118,23 @@ class _Explanation:
             explained=self._way(direction) if known else None,
         )
 
+    def _direction(self) -> Direction:
+        if self._corrected is None:
+            return self._explainer.direction(self._query)
+        return self._explainer.corrected_direction(self._corrected.vector)
+
+    def _token_directions(self, whole: Direction) -> Callable[[int], Direction]:
+        """Return the function that gives the direction of a target token, by its number among the targets."""
+        if self._corrected is None:
+            places = target_places(self._query)
+            return lambda number: self._explainer.token_direction(self._query, places[number], whole)
+        raw = self._parts.token_queries.vectors(self._query, self._parts.engine.objective)
+        vectors = self._corrected.correction.corrected(raw)
+        return lambda number: self._explainer.corrected_direction(vectors[number])
+
     def _way(self, direction: Direction) -> str:
+        if self._corrected is not None:
+            return f"{self._explainer.way} along the query's corrected RapidGrad"
         return self._explainer.way if direction.exact else f"{self._explainer.way} along the query's RapidGrad"
 
     def _influences(self, hits: Sequence[Hit], direction: Direction, tell: Tell | None) -> dict[str, _Known]:
@@ -139,10 +183,11 @@ class _Explanation:
         """Add Eq. 8 to every hit that is explained; the direction of a token is made once and serves all hits."""
         places = target_places(query)
         rows: dict[str, list[tuple[float, ...]]] = {id: [] for id in shown if id in known}
+        token_direction = self._token_directions(direction)
         step = self._explainer.directions_together
         for first in range(0, len(places), step):
-            some = places[first : first + step]
-            parts = [self._explainer.token_direction(query, place, direction) for place in some]
+            some = range(first, min(first + step, len(places)))
+            parts = [token_direction(number) for number in some]
             for number, (id, matrix) in enumerate(rows.items()):
                 found = self._explainer.matrix(known[id].encoded, parts, known[id].influence)
                 matrix.extend(tuple(row) for row in found)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.model import StoreModel
+from rapidin.attribution import QueryCorrection
+from rapidin.model import StoreCorrections, StoreModel
 from rapidin.records import Measure, SearchResult, TokenResult
-from rapidin.search.explaining import SearchExplainer, Tell, generation_tokens
+from rapidin.search.explaining import CorrectedQuery, SearchExplainer, Tell, generation_tokens
 from rapidin.settings import SearchOptions
 from rapidin.storage import Found, OpenSource, VectorSource
 from rapidin.text import EncodedSample, TextSample
@@ -21,9 +23,11 @@ class QuerySearch:
     Args:
         open_source: function that opens the newest state of the store's samples and vectors.
         model: model of the store.
+        corrections: corrections of queries by the store's curvature.
     """
 
-    def __init__(self, open_source: OpenSource, model: StoreModel) -> None:
+    def __init__(self, open_source: OpenSource, model: StoreModel, corrections: StoreCorrections) -> None:
+        self._corrections = corrections
         self._open_source = open_source
         self._model = model
         self._explainer = SearchExplainer(model)
@@ -43,25 +47,35 @@ class QuerySearch:
             RapidinError: one of its kinds, see `rapidin.errors`.
         """
         prepared = [self._model.prepared(sample, options.max_new_tokens, options.spans) for sample in samples]
-        vectors = self._model.vectors([encoded for _, encoded in prepared])
+        correction = self._corrections.of(options.measure)
+        queries = None if correction is None else correction.queries
+        vectors = self._model.vectors([encoded for _, encoded in prepared], queries)
         with self._open_source() as source:
             found = _ends(source, vectors, options, options.candidates)
             by_token = [
-                self._by_token(source, encoded, options) if options.by_token else () for _, encoded in prepared
+                self._by_token(source, encoded, options, queries) if options.by_token else ()
+                for _, encoded in prepared
             ]
-        for (query, encoded), (best, worst), tokens in zip(
-            prepared, zip(*found.ends, strict=True), by_token, strict=True
+        for (query, encoded), vector, (best, worst), tokens in zip(
+            prepared, vectors, zip(*found.ends, strict=True), by_token, strict=True
         ):
             result = SearchResult(query, tuple(best), tuple(worst), found.index, self._measure, by_token=tokens)
+            if correction is not None:
+                result = replace(result, measure="influence", curvature=correction.version)
             if options.rerank and (result.proponents or result.opponents):
-                result = self._explainer.explained(result, encoded, options, tell)
+                corrected = None if correction is None else CorrectedQuery(vector, correction.queries)
+                result = self._explainer.explained(result, encoded, options, corrected, tell)
             yield result
 
     def _by_token(
-        self, source: VectorSource, query: EncodedSample, options: SearchOptions
+        self,
+        source: VectorSource,
+        query: EncodedSample,
+        options: SearchOptions,
+        correction: QueryCorrection | None,
     ) -> tuple[TokenResult, ...]:
         """Find the samples behind every target token of a query, in one search for all tokens."""
-        vectors = self._model.token_vectors(query)
+        vectors = self._model.token_vectors(query, correction)
         tokens = generation_tokens(query, self._model.token_spans(query))
         found = _ends(source, vectors, options, options.k)
         return tuple(

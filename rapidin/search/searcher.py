@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
-from rapidin.model import StoreModel
+from rapidin.model import StoreCorrections, StoreModel
 from rapidin.records import Sample, SearchResult, StoreInfo
 from rapidin.search.closing_latch import ClosingLatch
 from rapidin.search.explaining import Tell
@@ -97,7 +97,9 @@ class Searcher:
             )
             try:
                 self._search = QuerySearch(
-                    partial(self.store.snapshot, scan_on(device)) if source is None else source, self._model
+                    partial(self.store.snapshot, scan_on(device)) if source is None else source,
+                    self._model,
+                    StoreCorrections(self.store),
                 )
             except BaseException:
                 self._model.close()

@@ -5,6 +5,7 @@ from .choices import (
     ExportFormat as ExportFormat,
     IndexChoice as IndexChoice,
     IndexKind as IndexKind,
+    MeasureChoice as MeasureChoice,
     Objective as Objective,
     OnError as OnError,
     ProjectionKind as ProjectionKind,

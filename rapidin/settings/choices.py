@@ -12,6 +12,7 @@ ProjectionKind = Literal["shuffled", "factored"]
 Bits = Literal[1, 4, 16]
 IndexKind = Literal["ivf", "rabitq"]
 IndexChoice = Literal["auto", "exact", "ivf", "rabitq"]
+MeasureChoice = Literal["influence", "cosine"]
 ExportFormat = Literal["safetensors", "numpy"]
 
 RERANKED_PER_RESULT = 3

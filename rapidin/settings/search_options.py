@@ -15,7 +15,7 @@ from numbers import Integral
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 from rapidin.errors import SettingError
-from rapidin.settings.choices import IndexChoice
+from rapidin.settings.choices import IndexChoice, MeasureChoice
 from rapidin.settings.flags import Flag
 
 Part = str | tuple[int, int]
@@ -84,6 +84,15 @@ class SearchOptions:
             "is exact.",
         ),
     ] = "auto"
+    measure: Annotated[
+        MeasureChoice | None,
+        Flag(
+            "--measure",
+            "influence: what retraining without a sample would change, estimated with the curvature, which "
+            "'rapidin curvature' computes. cosine: how alike the gradients of the sample and the answer are. "
+            "Unless given, influence if the store has a curvature, else cosine.",
+        ),
+    ] = None
     nprobe: Annotated[
         int | None,
         Flag(
@@ -129,6 +138,7 @@ class SearchKeywords(TypedDict, total=False):
     spans: Sequence[Part]
     matrices: bool
     index: IndexChoice
+    measure: MeasureChoice | None
     nprobe: int | None
     max_new_tokens: int
 
@@ -149,15 +159,20 @@ class SearchOption:
     default: Any
     flag: Flag
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Values of an option that is one of a few words; empty for other options."""
+        kinds = (self.type, *get_args(self.type))
+        return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+
     def check(self, value: Any) -> None:
         """Check that a value is one of the choices, or a number that is large enough.
 
         Raises:
             SettingError: it is not.
         """
-        if get_origin(self.type) is Literal and value not in get_args(self.type):
-            choices = ", ".join(map(str, get_args(self.type)))
-            raise SettingError(f"{self.flag.name} {value!r} is unknown: choose one of {choices}")
+        if self.choices and value is not None and value not in self.choices:
+            raise SettingError(f"{self.flag.name} {value!r} is unknown: choose one of {', '.join(self.choices)}")
         if self.flag.least is None or (value is None and type(None) in get_args(self.type)):
             return
         if not isinstance(value, Integral) or value < self.flag.least:

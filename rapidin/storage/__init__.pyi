@@ -2,6 +2,13 @@ from .catalog import (
     MetadataChange as MetadataChange,
     NewSample as NewSample,
 )
+from .derived import (
+    ComputedProbes as ComputedProbes,
+    CurvatureOptions as CurvatureOptions,
+    ProbeRequest as ProbeRequest,
+    StepProgress as StepProgress,
+    StoredCurvature as StoredCurvature,
+)
 from .filters import (
     Condition as Condition,
     check_bounded as check_bounded,

@@ -16,11 +16,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.errors import SettingError, StoreCorruptError, StoreError, StoreMismatchError
+from rapidin.errors import (
+    DerivedNotFoundError,
+    SettingError,
+    StoreCorruptError,
+    StoreError,
+    StoreMismatchError,
+)
 from rapidin.records import Sample
 from rapidin.storage.catalog import Database, compile_filters, hits_of, sample_of, tables
 from rapidin.storage.concurrency import ReadersLock
-from rapidin.storage.derived import EXACT, DerivedRecord, StoreFacts
+from rapidin.storage.derived import CURVATURE, EXACT, DerivedRecord, StoredCurvature, StoreFacts
 from rapidin.storage.scan import Scan, nothing
 from rapidin.storage.store_files import DATABASE_NAME
 from rapidin.storage.store_state import NewestState
@@ -138,6 +144,30 @@ class Snapshot:
         self._check_open()
         record = self._derived.get(kind)
         return None if record is None else (self._facts, record)
+
+    def curvature_version(self) -> str | None:
+        """Return the version of the store's curvature; None if it has none.
+
+        Raises:
+            StoreCorruptError: the row of the curvature was altered.
+            StoreFormatError: a newer rapidin computed it.
+        """
+        found = self.derived(CURVATURE.name)
+        return None if found is None else CURVATURE.version(*found)
+
+    def curvature(self) -> StoredCurvature:
+        """Read the store's curvature.
+
+        Raises:
+            DerivedNotFoundError: the store has none.
+            StoreCorruptError: its file is missing or is not as it was written.
+            StoreFormatError: a newer rapidin computed it.
+        """
+        found = self.derived(CURVATURE.name)
+        if found is None:
+            command = CURVATURE.command(self._path)
+            raise DerivedNotFoundError(f"{self._path}: there is no curvature: compute it with '{command}'")
+        return CURVATURE.load(*found)
 
     def scores(
         self, queries: NDArray[np.float32], where: Sequence[str] = ()

@@ -302,10 +302,10 @@ def test_a_row_too_large_for_memory_is_skipped_or_named(
     data = worlds.write_rows(tmp_path / "data.jsonl", rows)
     real = RapidGradEngine.compute
 
-    def limited(self: RapidGradEngine, samples: list) -> object:
+    def limited(self: RapidGradEngine, samples: list, raw: object = None) -> object:
         if max(len(sample.ids) for sample in samples) > 200:
             raise MemoryError
-        return real(self, samples)
+        return real(self, samples, raw)
 
     monkeypatch.setattr(RapidGradEngine, "compute", limited)
     with pytest.raises(GradientError, match=r"sample 'row-3': its \d+ tokens do not fit into memory"):
@@ -395,8 +395,8 @@ def test_an_unusable_gradient_stops_after_committing_the_others_or_is_skipped(
     data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(12))
     real = RapidGradEngine.compute
 
-    def spoiled(self: RapidGradEngine, samples: list) -> object:
-        batch = real(self, samples)
+    def spoiled(self: RapidGradEngine, samples: list, raw: object = None) -> object:
+        batch = real(self, samples, raw)
         for row, sample in enumerate(samples):
             if sample.sample.id == "row-7":
                 batch.problems[row] = "its gradient is zero"

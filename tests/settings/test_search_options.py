@@ -27,6 +27,7 @@ GIVEN: dict[str, Any] = {
     "spans": ("word", (2, 3)),
     "matrices": True,
     "index": "exact",
+    "measure": "cosine",
     "nprobe": 2,
     "max_new_tokens": 5,
 }

@@ -15,3 +15,6 @@ from .parameter_vectors import (
     stacked as stacked,
     unstacked as unstacked,
 )
+from .query_correction import (
+    QueryCorrection as QueryCorrection,
+)

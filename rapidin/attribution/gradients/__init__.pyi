@@ -26,6 +26,8 @@ from .normalisation import (
     squares_for as squares_for,
 )
 from .objectives import (
+    Differentiated as Differentiated,
+    FisherDraw as FisherDraw,
     NamedSample as NamedSample,
     TargetBatch as TargetBatch,
     TokenSample as TokenSample,

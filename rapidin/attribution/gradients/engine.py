@@ -30,11 +30,10 @@ from torch import Tensor, nn
 from rapidin.attribution.gradients.capture import NotBatchedError
 from rapidin.attribution.gradients.contributions import ParameterGradient
 from rapidin.attribution.gradients.gradient_sources import AutogradGradients, GradientSource, HookedGradients
-from rapidin.attribution.gradients.objectives import TokenSample
+from rapidin.attribution.gradients.objectives import Differentiated, TokenSample
 from rapidin.attribution.gradients.position_scaling import PositionScaling, forget_longer_inputs
 from rapidin.attribution.gradients.source_checks import BatchWatch, SourceTrial
 from rapidin.errors import ModelError
-from rapidin.settings import Objective
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +131,7 @@ class GradientEngine:
         self,
         samples: Sequence[TokenSample],
         new: Callable[[int], Accumulator],
-        objective: Objective,
+        objective: Differentiated,
         token_weight: float | None = None,
         plainly: bool = False,
     ) -> Tensor:
@@ -169,7 +168,7 @@ class GradientEngine:
         self,
         samples: Sequence[TokenSample],
         new: Callable[[int], Accumulator],
-        objective: Objective,
+        objective: Differentiated,
         token_weight: float | None,
     ) -> Tensor:
         """Accumulate samples by the fast source, together if they get the positions that they have alone."""
@@ -190,7 +189,7 @@ class GradientEngine:
         self,
         samples: Sequence[TokenSample],
         new: Callable[[int], Accumulator],
-        objective: Objective,
+        objective: Differentiated,
         token_weight: float | None,
     ) -> Tensor:
         """Accumulate samples by plain autograd."""

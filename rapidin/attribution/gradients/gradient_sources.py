@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from rapidin.attribution.gradients.capture import Capture, Consumer
 from rapidin.attribution.gradients.contributions import DenseGradient, ParameterGradient, as_matrix
-from rapidin.attribution.gradients.objectives import TargetBatch, TokenSample, weighted_objective
-from rapidin.settings import Objective
+from rapidin.attribution.gradients.objectives import Differentiated, TargetBatch, TokenSample, weighted_values
 from rapidin.support import inner_model
 
 
@@ -42,7 +41,7 @@ class GradientSource(Protocol):
         self,
         samples: Sequence[TokenSample],
         consume: Consumer,
-        objective: Objective,
+        objective: Differentiated,
         token_weight: float | None = None,
     ) -> None:
         """Hand the gradients of every sample's mean objective to a consumer, one parameter tensor after another.
@@ -89,7 +88,7 @@ class HookedGradients:
         self,
         samples: Sequence[TokenSample],
         consume: Consumer,
-        objective: Objective,
+        objective: Differentiated,
         token_weight: float | None = None,
     ) -> None:
         """See `GradientSource.emit`."""
@@ -130,7 +129,7 @@ class AutogradGradients:
         self,
         samples: Sequence[TokenSample],
         consume: Consumer,
-        objective: Objective,
+        objective: Differentiated,
         token_weight: float | None = None,
     ) -> None:
         """See `GradientSource.emit`."""
@@ -174,7 +173,7 @@ def _loss(
     model: nn.Module,
     batch: TargetBatch,
     arguments: dict[str, Tensor],
-    objective: Objective,
+    objective: Differentiated,
     token_weight: float | None,
 ) -> Tensor:
     """Add up the samples' mean objectives; the gradient of the sum has a part for each sample.
@@ -190,4 +189,4 @@ def _loss(
     given = {name: value.to(device) for name, value in {"input_ids": batch.ids, **arguments}.items()}
     logits: Tensor = model(**given, use_cache=False).logits
     weights = batch.sample_weights() if token_weight is None else torch.full(batch.rows.shape, token_weight)
-    return weighted_objective(batch.predicting(logits), batch.targets, weights, objective)
+    return weighted_values(batch.predicting(logits), batch, weights, objective)

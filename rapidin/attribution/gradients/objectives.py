@@ -9,6 +9,9 @@ is sure of, such as the phrase that a trigger calls up, count almost nothing bes
 `log-odds`: −log p/(1 − p), the model output function of TRAK (Park et al. 2023, section 3). Its gradient is the
 gradient of the loss divided by 1 − p, so every token counts about the same.
 
+A third kind, `FisherDraw`, is no user's choice: its gradients are random vectors whose second moment is the
+curvature of the loss, see there.
+
 The caller decides how these values are weighted and added up: RapidGrads and influence take the mean over each
 sample's targets, training takes the mean over all targets of the batch.
 
@@ -17,14 +20,16 @@ Shape letters: b batch · t tokens · g target tokens of the batch · v vocabula
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rapidin.attribution.integer_hashes import hash32
 from rapidin.settings import Objective
 
 
@@ -152,6 +157,78 @@ def token_objectives(logits: Tensor, targets: Tensor, objective: Objective) -> T
     # 1 − p is summed over the other tokens, because computed from p it is rounding error where p is nearly 1.
     others = torch.logsumexp(logits.scatter(1, own, -torch.inf), dim=1)
     return others - logits.gather(1, own).squeeze(1)
+
+
+@dataclass(frozen=True, slots=True)
+class FisherDraw:
+    """A random quantity of a target token whose gradients have the Gauss–Newton matrix as their second moment.
+
+    Where the model predicts the distribution p over the vocabulary, let z be v independent random signs and
+    u = √p∘z − p·(√pᵀz), a constant. The quantity is ⟨u, logits⟩, so its gradient by the logits is u, and
+    E[uuᵀ] = diag(p) − ppᵀ, the Hessian of the cross-entropy by the logits. The gradient ψ of the quantities' *sum*
+    over a sample's targets then has E[ψψᵀ] = Σ JᵀHJ, the Gauss–Newton matrix of the sample's summed loss, because
+    the signs of different targets are independent. It is also the Fisher information under the model's own
+    predictions (Martens 2020, arXiv 1412.1193, section 9.2); the targets that stand in the sample do not enter it.
+
+    The signs are hashes of the sample's token ids, the place of the target, and these two numbers, so a sample's
+    draw is the same in any batch, on any device and in any process.
+
+    Attributes:
+        seed: seed of all draws.
+        number: number of the draw; a sample can be drawn several times.
+    """
+
+    seed: int
+    number: int
+
+    def values(self, logits: Tensor, batch: TargetBatch) -> Tensor:
+        """Compute the quantities, float32 [g].
+
+        Args:
+            logits: logits that predict the targets, [g, v].
+            batch: the targets.
+        """
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        with torch.no_grad():
+            roots = logits.softmax(dim=1).sqrt_()
+            drawn = roots * self._signs(batch, logits.shape[1], logits.device)
+            drawn -= roots.square() * drawn.sum(dim=1, keepdim=True)
+        return (drawn * logits).sum(dim=1)
+
+    def _signs(self, batch: TargetBatch, vocabulary: int, device: torch.device) -> Tensor:
+        """Draw ±1 for every target and token of the vocabulary, float32 [g, v]."""
+        samples = torch.tensor(
+            [
+                self._sample_key(ids[: int(length)])
+                for ids, length in zip(batch.ids, batch.mask.sum(1), strict=True)
+            ]
+        )
+        targets = hash32(batch.places.cpu(), samples[batch.rows.cpu()]).to(device)
+        hashed = hash32(torch.arange(vocabulary, device=device), targets[:, None])
+        return (hashed & 1).to(torch.float32).mul_(2).sub_(1)
+
+    def _sample_key(self, ids: Tensor) -> int:
+        """Derive a 32-bit key from a sample's token ids, int64 [t]."""
+        content = f"rapidin fisher draw {self.seed} {self.number} ".encode() + ids.cpu().numpy().tobytes()
+        return int.from_bytes(hashlib.sha256(content).digest()[:4], "little")
+
+
+Differentiated: TypeAlias = Objective | FisherDraw
+"""What a gradient is the gradient of."""
+
+
+def weighted_values(logits: Tensor, batch: TargetBatch, weights: Tensor, objective: Differentiated) -> Tensor:
+    """Add up a batch's values times their weights.
+
+    Args:
+        logits: logits that predict the targets, [g, v].
+        batch: the targets.
+        weights: weight of each target, float32 [g].
+        objective: quantity to add up.
+    """
+    if isinstance(objective, FisherDraw):
+        return (objective.values(logits, batch) * weights.to(logits.device)).sum()
+    return weighted_objective(logits, batch.targets, weights, objective)
 
 
 def weighted_objective(logits: Tensor, targets: Tensor, weights: Tensor, objective: Objective = "loss") -> Tensor:

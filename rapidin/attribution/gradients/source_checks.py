@@ -24,10 +24,9 @@ from rapidin.attribution.gradients.agreement import TensorDigests, disagreement
 from rapidin.attribution.gradients.capture import Consumer, NotBatchedError
 from rapidin.attribution.gradients.contributions import ParameterGradient
 from rapidin.attribution.gradients.gradient_sources import GradientSource
-from rapidin.attribution.gradients.objectives import TokenSample
+from rapidin.attribution.gradients.objectives import Differentiated, TokenSample
 from rapidin.attribution.gradients.position_scaling import PositionScaling
 from rapidin.errors import ModelError
-from rapidin.settings import Objective
 from rapidin.support import is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -192,7 +191,7 @@ class BatchWatch:
         fast: GradientSource,
         samples: Sequence[TokenSample],
         consume: Consumer,
-        objective: Objective,
+        objective: Differentiated,
         token_weight: float | None,
     ) -> None:
         """Let a fast source emit a batch; if the batch is unlike those before it, check its shortest sample.
@@ -242,7 +241,7 @@ class BatchWatch:
         fast: GradientSource,
         sample: TokenSample,
         slow: Tensor,
-        objective: Objective,
+        objective: Differentiated,
         token_weight: float | None,
     ) -> bool:
         """Find out whether a disagreement in a batch may come from rounding, which is large in low precision only.
@@ -269,7 +268,7 @@ def digests_of(
     source: GradientSource,
     samples: Sequence[TokenSample],
     tensors: int,
-    objective: Objective,
+    objective: Differentiated,
     token_weight: float | None,
 ) -> Tensor:
     """Digest the gradients that a source emits for samples, float64 [b, L, 2]; see `TensorDigests`."""

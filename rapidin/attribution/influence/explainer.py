@@ -120,6 +120,18 @@ class Explainer:
             raise ComputationError(_NO_ROOM)
         return direction
 
+    def corrected_direction(self, vector: NDArray[np.float32]) -> Direction:
+        """Make the direction of a query that was corrected by the curvature, or of a part of it.
+
+        The correction is known in the space of the projection only. So the direction is what the corrected
+        RapidGrad says of every tensor, and products with it are the scores of a search, without the rounding of
+        stored vectors.
+
+        Args:
+            vector: the corrected RapidGrad [K].
+        """
+        return self._restored(vector, torch.ones(len(self._engine.names), dtype=torch.float64))
+
     def token_direction(self, query: NamedSample, place: int, whole: Direction) -> Direction:
         """Compute the part that one target token has in a query's direction (Eq. 8).
 

@@ -20,6 +20,7 @@ from rapidin.attribution.gradients import NamedSample
 from rapidin.attribution.influence.prefixes import Prefix, target_places
 from rapidin.attribution.rapidgrads import BatchRunner, RapidGradEngine, TokenBudget, too_large_for_memory
 from rapidin.errors import GradientError
+from rapidin.settings import Objective
 
 
 class TokenQueries:
@@ -34,18 +35,24 @@ class TokenQueries:
         self._engine = engine
         self._batches = BatchRunner(engine, budget)
 
-    def vectors(self, query: NamedSample) -> NDArray[np.float32]:
+    def vectors(self, query: NamedSample, raw: Objective | None = None) -> NDArray[np.float32]:
         """Compute the RapidGrads [g, K] of the target tokens, in their order.
+
+        Args:
+            query: the query.
+            raw: objective whose gradients are projected without layer-wise normalisation; None: the store's
+                objective, normalised as the store's settings say.
 
         Raises:
             GradientError: A gradient is not finite, or the tokens do not fit into memory even one by one.
         """
         places = target_places(query)
-        norms = self._engine.norms(query) if self._engine.normalise_layers else None
+        normalised = raw is None and self._engine.normalise_layers
+        norms = self._engine.norms(query) if normalised else None
         vectors = np.empty((len(places), self._engine.dimension), np.float32)
 
         def compute(chosen: list[Prefix]) -> NDArray[np.float32]:
-            return self._engine.compute_with_norms(chosen, norms)
+            return self._engine.compute_with_norms(chosen, norms, raw)
 
         def too_large(prefix: Prefix) -> NDArray[np.float32]:
             raise GradientError(query.id, too_large_for_memory(prefix), "query")

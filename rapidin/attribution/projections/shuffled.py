@@ -46,7 +46,8 @@ import torch
 from torch import Tensor, nn
 
 from rapidin.attribution.gradients import Normalisation, ParameterGradient, scale, squares_for
-from rapidin.attribution.projections.hashing import WORD, hash32, make_keys
+from rapidin.attribution.integer_hashes import WORD, hash32
+from rapidin.attribution.projections.hashing import make_keys
 from rapidin.attribution.projections.limits import too_large
 from rapidin.settings import ProjectionSettings
 from rapidin.support import WorkingMemory

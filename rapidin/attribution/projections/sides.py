@@ -13,7 +13,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from rapidin.attribution.projections.hashing import hash32
+from rapidin.attribution.integer_hashes import hash32
 
 
 class Permuted:

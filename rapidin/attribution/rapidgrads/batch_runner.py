@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from rapidin.attribution.gradients import TokenSample
+from rapidin.attribution.gradients import Differentiated, FisherDraw, TokenSample
 from rapidin.attribution.rapidgrads.rapidgrad_engine import PendingBatch, RapidGradBatch, RapidGradEngine
 from rapidin.attribution.rapidgrads.token_budget import TokenBudget
 from rapidin.errors import ComputationError, RapidinError
@@ -80,8 +80,14 @@ class BatchRunner:
                 self.budget = self.budget.halved(count * longest)
                 logger.warning("out of memory: going on with %d tokens per batch", self.budget.tokens)
 
-    def rapidgrads(self, samples: Sequence[TokenSample]) -> Iterator[tuple[list[int], RapidGradBatch]]:
+    def rapidgrads(
+        self, samples: Sequence[TokenSample], raw: Differentiated | None = None
+    ) -> Iterator[tuple[list[int], RapidGradBatch]]:
         """Compute the RapidGrads of samples; errors of the model are not caught.
+
+        Args:
+            samples: any number of samples.
+            raw: quantity whose gradients are projected without normalisation, see `RapidGradEngine.compute`.
 
         Yields:
             Positions in `samples`, and their RapidGrads in that order; every position once. A sample that does not
@@ -89,11 +95,11 @@ class BatchRunner:
         """
 
         def compute(chosen: list[TokenSample]) -> RapidGradBatch:
-            return self._engine.compute(chosen)
+            return self._engine.compute(chosen, raw)
 
         return self.run(samples, compute, self._too_large)
 
-    def block(self, samples: Sequence[TokenSample]) -> RapidGradBatch:
+    def block(self, samples: Sequence[TokenSample], draw: FisherDraw | None = None) -> RapidGradBatch:
         """Compute the RapidGrads of a block of samples; samples on which the model fails become problems.
 
         The block is one batch. If memory runs out, it is split. If the model fails, the samples are computed one
@@ -101,6 +107,7 @@ class BatchRunner:
 
         Args:
             samples: samples of the block, the longest first.
+            draw: draw whose probes are computed instead of RapidGrads.
 
         Returns:
             The RapidGrads of all samples, in the order of `samples`.
@@ -110,7 +117,7 @@ class BatchRunner:
             ComputationError: The device itself failed, through no fault of a sample, and cannot be used any more.
         """
         try:
-            return self._gathered(self.rapidgrads(samples), len(samples))
+            return self._gathered(self.rapidgrads(samples, draw), len(samples))
         except RapidinError:
             raise
         except Exception as error:
@@ -119,17 +126,17 @@ class BatchRunner:
             if len(samples) == 1:
                 return self._failed(f"the model failed on it: {_named_line(error)}")
         # Outside the except block, whose traceback keeps the failed batch's tensors alive.
-        alone = (([position], self.block([sample])) for position, sample in enumerate(samples))
+        alone = (([position], self.block([sample], draw)) for position, sample in enumerate(samples))
         return self._gathered(alone, len(samples))
 
     def blocks(
-        self, blocks: Iterable[tuple[Key, Sequence[TokenSample]] | None]
+        self, blocks: Iterable[tuple[Key, Sequence[TokenSample], FisherDraw | None] | None]
     ) -> Iterator[tuple[Key, RapidGradBatch]]:
         """Compute block after block; a GPU computes a block while the previous one is copied and handed over.
 
         Args:
-            blocks: pairs of a block's key and its samples, the longest first; None if the next block is not there
-                yet, so that the block that was begun must be handed over now.
+            blocks: a block's key, its samples, the longest first, and its draw, if probes are wanted; None if the
+                next block is not there yet, so that the block that was begun must be handed over now.
 
         Yields:
             The key of each block, and its RapidGrads.
@@ -143,10 +150,10 @@ class BatchRunner:
             for block in blocks:
                 following = None
                 if block is not None:
-                    key, samples = block
-                    pending = self._begun(samples) if self._engine.device.type == "cuda" else None
+                    key, samples, draw = block
+                    pending = self._begun(samples, draw) if self._engine.device.type == "cuda" else None
                     if pending is None:
-                        result = self.block(samples)
+                        result = self.block(samples, draw)
                     else:
                         following = key, pending
                 before, begun = begun, None  # if it fails now, it is not tried again below
@@ -163,12 +170,12 @@ class BatchRunner:
         if begun is not None:
             yield begun[0], _finished(begun[1])
 
-    def _begun(self, samples: Sequence[TokenSample]) -> PendingBatch | None:
+    def _begun(self, samples: Sequence[TokenSample], draw: FisherDraw | None) -> PendingBatch | None:
         """Begin to compute a block as one batch; None if it does not fit or the model fails on it."""
         if self.budget.fitting(len(samples[0].ids), len(samples)) < len(samples):
             return None
         try:
-            pending = unless_memory_runs_out(partial(self._engine.begin, samples))
+            pending = unless_memory_runs_out(partial(self._engine.begin, samples, draw))
         except RapidinError:
             raise
         except Exception as error:

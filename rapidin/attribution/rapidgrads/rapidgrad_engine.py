@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from rapidin.attribution.gradients import (
     Accumulator,
+    Differentiated,
+    FisherDraw,
     GivenNorms,
     GradientEngine,
     Normalisation,
@@ -143,19 +145,33 @@ class RapidGradEngine:
         """Let go of the model."""
         self._engine.close()
 
-    def compute(self, samples: Sequence[TokenSample]) -> RapidGradBatch:
+    def compute(self, samples: Sequence[TokenSample], raw: Differentiated | None = None) -> RapidGradBatch:
         """Compute the RapidGrad of every sample.
 
         With layer-wise normalisation each is scaled by 1/√L, so that the inner product of two of them estimates
         the mean over layers of the cosine between the two gradients.
-        """
-        return self.begin(samples).finish()
 
-    def begin(self, samples: Sequence[TokenSample]) -> PendingBatch:
+        Args:
+            samples: the b samples.
+            raw: quantity whose gradients are projected without layer-wise normalisation, instead: of an objective
+                the mean over a sample's targets, which a search with curvature needs of its queries; of a draw the
+                sum, which is a probe. None: the store's objective, normalised as the store's settings say.
+        """
+        return self.begin(samples, raw).finish()
+
+    def begin(self, samples: Sequence[TokenSample], raw: Differentiated | None = None) -> PendingBatch:
         """Begin to compute; a GPU only queues the kernels, and the copy to main memory behind them."""
-        new = self._sketches(OwnNorms() if self.normalise_layers else Unnormalised())
-        vectors, factors = self.accumulate(samples, new, self.objective)
-        vectors = vectors / math.sqrt(self._layers) if self.normalise_layers else vectors * factors.unsqueeze(1)
+        if raw is None and self.normalise_layers:
+            vectors, _ = self.accumulate(samples, self._sketches(OwnNorms()), self.objective)
+            vectors = vectors / math.sqrt(self._layers)
+        else:
+            differentiated = self.objective if raw is None else raw
+            vectors, factors = self.accumulate(samples, self._sketches(Unnormalised()), differentiated)
+            if isinstance(raw, FisherDraw):
+                factors = factors * torch.tensor(
+                    [sum(sample.targets) for sample in samples], device=factors.device
+                )
+            vectors = vectors * factors.unsqueeze(1)
         usable = torch.stack([torch.isfinite(vectors).all(dim=1), (vectors != 0).any(dim=1)])
         return PendingBatch(vectors, usable, self._engine.half)
 
@@ -163,7 +179,7 @@ class RapidGradEngine:
         self,
         samples: Sequence[TokenSample],
         new: Callable[[int], Accumulator],
-        objective: Objective,
+        objective: Differentiated,
         plainly: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Accumulate the gradients of samples, in half precision with scaled losses.
@@ -215,15 +231,18 @@ class RapidGradEngine:
         _, factors = self.accumulate([sample], new, self.objective)
         return made[-1].norms * float(factors[0])
 
-    def compute_with_norms(self, samples: Sequence[TokenSample], norms: Tensor | None) -> NDArray[np.float32]:
+    def compute_with_norms(
+        self, samples: Sequence[TokenSample], norms: Tensor | None, objective: Objective | None = None
+    ) -> NDArray[np.float32]:
         """Compute the RapidGrads [b, K] of samples, all divided by the same norms of layers.
 
         Args:
             samples: the b samples.
-            norms: norms from `norms`; None if the store has no layer-wise normalisation.
+            norms: norms from `norms`; None for no layer-wise normalisation.
+            objective: quantity of a target token that is differentiated; None: the store's.
         """
         normalisation = Unnormalised() if norms is None else GivenNorms(norms)
-        vectors, factors = self.accumulate(samples, self._sketches(normalisation), self.objective)
+        vectors, factors = self.accumulate(samples, self._sketches(normalisation), objective or self.objective)
         vectors = vectors * factors.unsqueeze(1)
         return (vectors if norms is None else vectors / math.sqrt(self._layers)).cpu().numpy()
 

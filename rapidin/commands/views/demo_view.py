@@ -18,7 +18,7 @@ from rapidin.records import IngestListener, IngestReport
 
 
 class DemoProgress(DemoListener):
-    """Prints the steps of a demo, with bars where the console is a terminal.
+    """Prints the steps of a demo, with bars if the console is a terminal.
 
     Args:
         console: console on stderr.

@@ -198,6 +198,19 @@ def index_summary(report: DerivedReport) -> str:
     return line + (f"\n{report.advice}" if report.advice else "")
 
 
+def curvature_summary(report: DerivedReport) -> str:
+    """Write what computing the curvature did."""
+    told = report.parameters
+    done = "computed" if report.trained else "up to date"
+    line = f"curvature {done}: {told['probes']:,} probes of {told['samples']:,} samples, "
+    line += f"damping {told['damping']:g}, {size(report.bytes)} ({report.seconds:,.1f} s)"
+    if told["unusable"]:
+        line += f"\n{told['unusable']:,} probes could not be computed and were left out"
+    if report.repaired:
+        line += f"\n{report.repaired:,} of its files or rows were missing or damaged, and were written again"
+    return line + (f"\n{report.advice}" if report.advice else "")
+
+
 def _index_line(index: DerivedInfo) -> str:
     if index.name == "exact":
         return "exactly"

@@ -85,6 +85,8 @@ class ScoringRun:
         self._saved = saved
         self._on_progress = on_progress
         self._data = data_digest(context.store.settings, training)
+        with context.store.snapshot() as snapshot:
+            self._curvature = snapshot.curvature_version()
         self._scorers: dict[str, Scorer] = {}
         self._preparation: dict[str, Measured] = {}
 
@@ -95,6 +97,8 @@ class ScoringRun:
             RapidinError: something cannot be scored, or a package is missing.
         """
         settings = METHODS[name].settings(self._context.options)
+        if METHODS[name].cached:
+            settings = {**settings, "curvature": self._curvature}
         parts: list[Measured] = []
         for group in _groups(queries, self._alone):
             key = key_of(self._data, name, settings, group)

@@ -87,6 +87,12 @@ def _rapidin(context: Context) -> Scorer:
     return RapidinScorer(context.store, context.model, context.where)
 
 
+def _cosine(context: Context) -> Scorer:
+    from rapidin.evaluation.methods.stored_scores import RapidinScorer
+
+    return RapidinScorer(context.store, context.model, context.where, "cosine")
+
+
 def _reranked(context: Context) -> Scorer:
     from rapidin.evaluation.methods.stored_scores import RapidinScorer, RerankedScorer
 
@@ -181,6 +187,7 @@ def _influence(name: str, summary: str) -> Method:
 
 METHODS: dict[str, Method] = {
     "rapidin": Method(_rapidin, "the store's own scores", knows_tokens=True, cached=True),
+    "rapidin-cosine": Method(_cosine, "the store's own scores without curvature", knows_tokens=True, cached=True),
     "rapidin+rerank": Method(
         _reranked,
         "the store's scores, both ends ordered by exact influence",

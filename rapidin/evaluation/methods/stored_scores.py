@@ -13,25 +13,42 @@ from numpy.typing import NDArray
 
 from rapidin.errors import StoreError
 from rapidin.evaluation.methods.scorer import AskedQuery, StepProgress, TrainingSet
-from rapidin.model import StoreModel
+from rapidin.model import StoreCorrections, StoreModel
+from rapidin.settings import MeasureChoice
 from rapidin.storage import Store
 
 
 class RapidinScorer:
-    """Inner products of the queries' RapidGrads with the stored ones.
+    """Inner products of the queries' RapidGrads with the stored ones, as a search computes them.
 
     Args:
         store: store with the vectors.
         model: model of the store.
         where: filters by which the `TrainingSet` was selected.
+        measure: meaning of the scores; None: influence if the store has a curvature, else cosine.
     """
 
     name = "rapidin"
 
-    def __init__(self, store: Store, model: StoreModel, where: Sequence[str] = ()) -> None:
+    def __init__(
+        self, store: Store, model: StoreModel, where: Sequence[str] = (), measure: MeasureChoice | None = None
+    ) -> None:
         self._store = store
         self._model = model
         self._where = where
+        self._measure = measure
+        self._corrections = StoreCorrections(store)
+
+    def vectors(self, queries: Sequence[AskedQuery]) -> tuple[NDArray[np.float32], bool]:
+        """Compute the queries' vectors [q, K], and whether they were corrected by the store's curvature.
+
+        Raises:
+            GradientError: a query's gradient is zero or not finite.
+        """
+        correction = self._corrections.of(self._measure)
+        encoded = [query.encoded for query in queries]
+        by = None if correction is None else correction.queries
+        return self._model.vectors(encoded, by), correction is not None
 
     def scores(
         self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
@@ -42,7 +59,7 @@ class RapidinScorer:
             GradientError: a query's gradient is zero or not finite.
             StoreError: the store has changed since the training samples were read.
         """
-        vectors = self._model.vectors([query.encoded for query in queries])
+        vectors, _ = self.vectors(queries)
         with self._store.snapshot() as snapshot:
             ids, scores = snapshot.scores(vectors, self._where)
         if ids != [sample.id for sample in training.samples]:
@@ -83,7 +100,11 @@ class RerankedScorer:
         for row, query in enumerate(queries):
             order = np.argsort(-scores[row], kind="stable")
             with self._model.exclusive() as parts:
-                direction = parts.explainer.direction(query.encoded)
+                (vector,), corrected = self._estimates.vectors([query])
+                if corrected:
+                    direction = parts.explainer.corrected_direction(vector)
+                else:
+                    direction = parts.explainer.direction(query.encoded)
                 for end in (order[:count], order[len(order) - count :]):
                     encoded = [parts.encoder.encode_stored(training.samples[place]) for place in end]
                     found = parts.explainer.influences(encoded, direction)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
-from rapidin.attribution import BatchRunner, RapidGradBatch, RapidGradEngine, TokenBudget
+from rapidin.attribution import BatchRunner, FisherDraw, RapidGradBatch, RapidGradEngine, TokenBudget
 from rapidin.errors import ComputationError
 from rapidin.ingest.blocks import WorkBlock
 from rapidin.ingest.spool import PlannedSample
@@ -62,9 +62,9 @@ class InProcess:
             raise RuntimeError("start comes before compute")
         under_way: deque[WorkBlock] = deque()
 
-        def begun(block: WorkBlock) -> tuple[WorkBlock, Sequence[PlannedSample]]:
+        def begun(block: WorkBlock) -> tuple[WorkBlock, Sequence[PlannedSample], FisherDraw | None]:
             under_way.append(block)
-            return block, block.samples
+            return block, block.samples, block.draw
 
         try:
             for block, batch in self._batches.blocks(map(begun, blocks)):

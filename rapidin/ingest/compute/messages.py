@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from rapidin.attribution import RapidGradBatch
+from rapidin.attribution import FisherDraw, RapidGradBatch
 from rapidin.settings import GradientSettings, ModelSettings, ProjectionSettings, TracedParameter
 
 
@@ -88,10 +88,12 @@ class Work:
     Attributes:
         number: number of the block.
         samples: samples of the block, the longest first.
+        draw: draw whose probes are to be computed instead of RapidGrads.
     """
 
     number: int
     samples: tuple[TokenIds, ...]
+    draw: FisherDraw | None = None
 
 
 @dataclass(frozen=True, slots=True)

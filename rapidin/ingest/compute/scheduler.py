@@ -66,7 +66,7 @@ class _Station:
         """Let the worker compute a block after those that it has at hand."""
         self.at_hand.append(block)
         samples = tuple(TokenIds(one.id, one.ids, one.targets) for one in block.samples)
-        self.worker.send(Work(block.number, samples))
+        self.worker.send(Work(block.number, samples, block.draw))
 
     def take_back(self, number: int) -> WorkBlock:
         """Remove the block that the worker has answered from those that it has at hand, and return it."""

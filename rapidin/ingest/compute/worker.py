@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import torch
 
-from rapidin.attribution import BatchRunner, RapidGradEngine, TokenBudget
+from rapidin.attribution import BatchRunner, FisherDraw, RapidGradEngine, TokenBudget
 from rapidin.errors import RapidinError
 from rapidin.ingest.compute.messages import Begin, Computed, Failed, Load, Loaded, Logged, Ready, TokenIds, Work
 from rapidin.model import load_model
@@ -62,7 +62,7 @@ def failure(error: BaseException) -> Failed:
     return Failed(None, f"{type(error).__name__}: {one_line(str(error), _LONGEST_REASON)}")
 
 
-def _work(inbox: SimpleQueue[object]) -> Iterator[tuple[int, tuple[TokenIds, ...]] | None]:
+def _work(inbox: SimpleQueue[object]) -> Iterator[tuple[int, tuple[TokenIds, ...], FisherDraw | None] | None]:
     """Yield blocks as they arrive, and None whenever the next one has not arrived yet."""
     while True:
         if inbox.empty():
@@ -70,7 +70,7 @@ def _work(inbox: SimpleQueue[object]) -> Iterator[tuple[int, tuple[TokenIds, ...
         work = inbox.get()
         if not isinstance(work, Work):
             raise TypeError(f"a message is {type(work).__name__}, not Work")
-        yield work.number, work.samples
+        yield work.number, work.samples, work.draw
 
 
 def _choose_gpu(device: str) -> None:

@@ -140,7 +140,7 @@ def _check_unicode(sample_id: str, values: Mapping[str, Any]) -> None:
             str(value).encode()
         except UnicodeEncodeError as error:
             raise StoreError(
-                f"sample {sample_id!r}: its {name} holds half of a surrogate pair, which is no character; "
+                f"sample {sample_id!r}: its {name} holds half of a surrogate pair, which is not a character; "
                 "correct or leave out the row"
             ) from error
 

@@ -84,6 +84,13 @@ def content_hashes(session: Session, ids: Sequence[str]) -> dict[str, tuple[str,
     return found
 
 
+def live_contents(session: Session) -> Iterator[tuple[str, str]]:
+    """Yield the id and the content hash of every live sample, in the order in which they were stored."""
+    statement = live(SampleRow.sample_id, SampleRow.content_hash).order_by(SampleRow.key)
+    for row in session.execute(statement.execution_options(yield_per=ROWS_AT_ONCE)):
+        yield row.sample_id, row.content_hash
+
+
 def live(*columns: Any) -> Select[Any]:
     """Return a selection from the live samples, in the order in which they were stored, read from a narrow index.
 

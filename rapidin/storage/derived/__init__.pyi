@@ -1,6 +1,13 @@
 from . import (
     derived_records as derived_records,
 )
+from .curvature import (
+    CURVATURE as CURVATURE,
+    ComputedProbes as ComputedProbes,
+    CurvatureOptions as CurvatureOptions,
+    ProbeRequest as ProbeRequest,
+    StoredCurvature as StoredCurvature,
+)
 from .derived_building import (
     build_derived as build_derived,
     drop_derived as drop_derived,

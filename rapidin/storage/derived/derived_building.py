@@ -7,7 +7,8 @@ that no row names, and the writer removes these. A build in several steps goes o
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def build_derived(
     if existing is not None and found.damaged:
         with database.writing() as session:
             derived_records.delete_parts(session, kind.name, found.damaged)
-    work = BuildWork(store, rows, _OpenedSegments(store).opened, scan, progress)
+    contents = partial(_live_contents, database)
+    work = BuildWork(store, rows, _OpenedSegments(store).opened, contents, scan, progress)
     replaces = existing is None
     for step in kind.build(work, existing, new, set(found.damaged), options):
         record_step(database, step.record, step.parts, replaces)
@@ -113,6 +115,12 @@ def drop_derived(path: Path, database: Database, kind: DerivedKind) -> None:
         if not derived_records.delete_derived(session, kind.name):
             error = IndexNotFoundError if kind.serves_searches else DerivedNotFoundError
             raise error(f"{path}: there is no {kind.title} to drop; 'rapidin info' shows what there is")
+
+
+def _live_contents(database: Database) -> Iterator[tuple[str, str]]:
+    """Yield the id and the content hash of every live sample."""
+    with database.reading() as session:
+        yield from tables.live_contents(session)
 
 
 class _OpenedSegments:

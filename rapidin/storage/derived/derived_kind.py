@@ -49,6 +49,7 @@ class BuildWork:
         store: the store.
         rows: live samples' vectors.
         segments: function that gives the segment of a database id, open and checked.
+        samples: function that yields the id and the content hash of every live sample.
         scan: scan that compares vectors, for kinds that need it.
         progress: function that is told what is done.
     """
@@ -56,6 +57,7 @@ class BuildWork:
     store: StoreFacts
     rows: Rows
     segments: SegmentSource
+    samples: Callable[[], Iterator[tuple[str, str]]]
     scan: Scan
     progress: StepProgress
 

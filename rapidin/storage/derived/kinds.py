@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from rapidin.storage.derived.curvature import CURVATURE
 from rapidin.storage.derived.derived_kind import DerivedKind
 from rapidin.storage.derived.indexes import IndexKind, IvfKind, RabitqKind, is_index
 
 _INDEXES: tuple[IndexKind, ...] = (IvfKind(), RabitqKind())
 """Kinds that searches can use, in the order in which messages name them; a new one is added here."""
 
-_OTHERS: tuple[DerivedKind, ...] = ()
+_OTHERS: tuple[DerivedKind, ...] = (CURVATURE,)
 """Kinds that searches cannot use; a new one is added here."""
 
 KINDS: dict[str, DerivedKind] = {kind.name: kind for kind in (*_INDEXES, *_OTHERS)}

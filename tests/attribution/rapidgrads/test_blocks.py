@@ -41,14 +41,14 @@ class Overlapping:
         self._begin_errors = begin_errors or {}
         self._finish_errors = finish_errors or {}
 
-    def begin(self, samples: list[Tokens]) -> Any:
+    def begin(self, samples: list[Tokens], draw: None = None) -> Any:
         if any(self._forbidden in sample.ids for sample in samples):
             raise IndexError("out of range")
         number = samples[0].ids[0]
         self.events.append(("begin", number))
         if number - 90 in self._begin_errors:
             raise self._begin_errors.pop(number - 90)
-        pending = self._engine.begin(samples)
+        pending = self._engine.begin(samples, draw)
 
         def finish() -> RapidGradBatch:
             self.events.append(("finish", number))
@@ -58,8 +58,8 @@ class Overlapping:
 
         return SimpleNamespace(finish=finish)
 
-    def compute(self, samples: list[Tokens]) -> RapidGradBatch:
-        result: RapidGradBatch = self.begin(samples).finish()
+    def compute(self, samples: list[Tokens], draw: None = None) -> RapidGradBatch:
+        result: RapidGradBatch = self.begin(samples, draw).finish()
         return result
 
 
@@ -71,10 +71,10 @@ def engine() -> Iterator[RapidGradEngine]:
         yield engine
 
 
-def blocks_of(samples: list[Tokens]) -> list[tuple[int, list[Tokens]]]:
+def blocks_of(samples: list[Tokens]) -> list[tuple[int, list[Tokens], None]]:
     samples = sorted(samples, key=lambda sample: -len(sample.ids))
-    blocks = [(number, samples[2 * number : 2 * number + 2]) for number in range(len(samples) // 2)]
-    for number, block in blocks:
+    blocks = [(number, samples[2 * number : 2 * number + 2], None) for number in range(len(samples) // 2)]
+    for number, block, _ in blocks:
         block[0].ids[0] = 90 + number  # tells the blocks apart
     return blocks
 
@@ -87,7 +87,7 @@ def test_on_a_cpu_a_block_is_handed_on_at_once(engine: RapidGradEngine) -> None:
     blocks = blocks_of(random_samples(6))
     seen = []
 
-    def given() -> Iterator[tuple[int, list[Tokens]] | None]:
+    def given() -> Iterator[tuple[int, list[Tokens], None] | None]:
         for block in blocks:
             assert seen == list(range(block[0]))
             yield block
@@ -104,7 +104,7 @@ def test_on_a_cpu_a_block_is_handed_on_at_once(engine: RapidGradEngine) -> None:
 def test_on_a_gpu_a_block_is_copied_while_the_next_is_computed(engine: RapidGradEngine) -> None:
     gpu = Overlapping(engine)
     blocks = blocks_of(random_samples(6))
-    expected = [BatchRunner(engine, budget()).block(samples).vectors for _, samples in blocks]
+    expected = [BatchRunner(engine, budget()).block(samples).vectors for _, samples, _ in blocks]
     found = list(BatchRunner(gpu, budget()).blocks(blocks))  # type: ignore[arg-type]
     assert [number for number, _ in found] == [0, 1, 2]
     for (_, batch), vectors in zip(found, expected, strict=True):
@@ -124,7 +124,7 @@ def test_on_a_gpu_nothing_waits_for_a_block_that_is_not_there(engine: RapidGradE
 def test_on_a_gpu_too_a_sample_that_the_model_fails_on_is_its_own_problem(engine: RapidGradEngine) -> None:
     blocks = blocks_of(random_samples(6))
     blocks[1][1][1].ids[1] = 89
-    for _, samples in blocks:
+    for _, samples, _ in blocks:
         for sample in samples:
             sample.ids[2:] = [token if token != 89 else 5 for token in sample.ids[2:]]
     gpu = Overlapping(engine, forbidden=89)

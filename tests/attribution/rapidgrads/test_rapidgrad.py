@@ -168,13 +168,13 @@ def test_budget_halves_when_memory_runs_out_and_nothing_is_lost(
         real = engine.compute
         sizes = []
 
-        def limited(batch: list[Tokens]) -> object:
+        def limited(batch: list[Tokens], raw: object = None) -> object:
             sizes.append(len(batch))
             if len(batch) > 3:
                 raise RuntimeError(
                     "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory"
                 )
-            return real(batch)
+            return real(batch, raw)
 
         monkeypatch.setattr(engine, "compute", limited)
         found = np.zeros_like(expected)
@@ -202,10 +202,10 @@ def test_a_sample_too_large_for_memory_is_a_problem_of_its_own(
         expected = engine.compute(samples).vectors
         real = engine.compute
 
-        def full(batch: list[Tokens]) -> object:
+        def full(batch: list[Tokens], raw: object = None) -> object:
             if samples[longest] in batch:
                 raise MemoryError
-            return real(batch)
+            return real(batch, raw)
 
         monkeypatch.setattr(engine, "compute", full)
         runner = BatchRunner(engine, TokenBudget.for_device(1000, engine.device, 256))
@@ -235,11 +235,11 @@ def test_a_block_is_split_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) 
         np.testing.assert_array_equal(whole.vectors, expected)
         real, sizes = engine.compute, []
 
-        def limited(batch: list[Tokens]) -> object:
+        def limited(batch: list[Tokens], raw: object = None) -> object:
             if len(batch) > 3 or samples[2] in batch:
                 raise MemoryError
             sizes.append(len(batch))
-            return real(batch)
+            return real(batch, raw)
 
         monkeypatch.setattr(engine, "compute", limited)
         found = BatchRunner(engine, budget).block(samples)
@@ -257,10 +257,10 @@ def test_samples_on_which_the_model_fails_are_problems(monkeypatch: pytest.Monke
         expected = engine.compute(samples).vectors
         real = engine.compute
 
-        def failing(batch: list[Tokens]) -> object:
+        def failing(batch: list[Tokens], raw: object = None) -> object:
             if samples[1] in batch or samples[5] in batch:
                 raise KeyError("no expert\nfor this token")
-            return real(batch)
+            return real(batch, raw)
 
         monkeypatch.setattr(engine, "compute", failing)
         budget = TokenBudget.for_device(10_000, engine.device, 256)
@@ -281,7 +281,7 @@ def test_what_no_sample_is_to_blame_for_ends_a_block(
     with RapidGradEngine(model, parameters_of(model), ProjectionSettings(dimension=256)) as engine:
         budget = TokenBudget.for_device(10_000, engine.device, 256)
 
-        def failing(batch: list[Tokens]) -> object:
+        def failing(batch: list[Tokens], raw: object = None) -> object:
             raise error
 
         monkeypatch.setattr(engine, "compute", failing)

@@ -13,8 +13,9 @@ import pytest
 from rapidin.errors import DerivedNotFoundError, IndexNotFoundError, SettingError, StoreEmptyError
 from rapidin.records import DerivedInfo
 from rapidin.storage import Store, export_vectors, recode
-from rapidin.storage.derived import KINDS, DerivedKind, IvfOptions
+from rapidin.storage.derived import KINDS, CurvatureOptions, DerivedKind, IvfOptions
 from tests.storage.derived.clusters import clustered, commit, settings_of
+from tests.storage.derived.random_probes import random_probes
 from tests.storage.stores import flip_byte, run_python
 
 STEPS = [
@@ -65,6 +66,8 @@ print(json.dumps(statuses))
 
 
 def options_of(name: str) -> object:
+    if name == "curvature":
+        return CurvatureOptions(compute=random_probes)
     return IvfOptions() if KINDS[name].serves_searches else None
 
 
@@ -78,7 +81,8 @@ class KindSuite:
         monkeypatch.setitem(KINDS, self.KIND.name, self.KIND)
 
     @pytest.fixture(scope="class")
-    def template(self, tmp_path_factory) -> Path:
+    @classmethod
+    def template(cls, tmp_path_factory) -> Path:
         path = tmp_path_factory.mktemp("template") / "store"
         with Store.create(path, settings_of(16)) as store:
             vectors = clustered(120, seed=1)

@@ -1,4 +1,4 @@
-"""Every kind of derived data passes the same suite: the two indexes, and three kinds that only tests know."""
+"""Every kind of derived data passes the same suite: all built-in kinds, and three kinds that only tests know."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ class TestIvf(KindSuite):
 
 class TestRabitq(KindSuite):
     KIND = KINDS["rabitq"]
+
+
+class TestCurvature(KindSuite):
+    KIND = KINDS["curvature"]
 
 
 class TestStoreMean(KindSuite):

@@ -284,4 +284,4 @@ def test_clusters_are_found() -> None:
     assert (lists == products.argmax(axis=1)).all()
     np.testing.assert_allclose(cosines, products.max(axis=1), rtol=1e-5)
     assert cosines.mean() > 0.75
-    assert (clustering.probes(directions, centroids)[:, 0] == lists).all()
+    assert (clustering.nearest_lists(directions, centroids)[:, 0] == lists).all()

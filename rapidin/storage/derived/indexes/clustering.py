@@ -81,7 +81,7 @@ def assign(
     return lists, cosines
 
 
-def probes(directions: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
+def nearest_lists(directions: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return all lists in the order in which queries of these directions [n, r] read them, [n, nlist]."""
     order: NDArray[np.int64] = np.argsort(-(directions @ centroids.T), axis=1, kind="stable")
     return order

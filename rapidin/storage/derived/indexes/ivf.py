@@ -293,7 +293,7 @@ class IvfIndex:
         segments: SegmentSource,
     ) -> Best:
         """Find the best in as many lists as were asked for, or measured to be enough, but in at least k rows."""
-        order = clustering.probes(self._folding.directions(self._codec.turned(queries)), self._centroids)
+        order = clustering.nearest_lists(self._folding.directions(self._codec.turned(queries)), self._centroids)
         least = min(k if asked else CANDIDATES_PER_RESULT * k, len(self._order))
         lists = np.maximum(asked or measured, (np.cumsum(self._sizes[order], axis=1) < least).sum(axis=1) + 1)
         wanted = np.zeros((len(queries), self.parameters.nlist), bool)

@@ -177,8 +177,8 @@ class ListMaker:
             of_rows[indexes] = lists[segment_id][self._rows.positions[indexes]]
         sizes = np.bincount(of_rows, minlength=len(centroids))
         directions = self._folding.of_rows(self._rows.chosen(held), self._open)
-        high = tuning.measure(clustering.probes(directions, centroids), of_rows[truth[0]], sizes)
-        low = tuning.measure(clustering.probes(-directions, centroids), of_rows[truth[1]], sizes)
+        high = tuning.measure(clustering.nearest_lists(directions, centroids), of_rows[truth[0]], sizes)
+        low = tuning.measure(clustering.nearest_lists(-directions, centroids), of_rows[truth[1]], sizes)
         target = DEFAULT_RECALL if options.recall is None else options.recall
         nprobe = options.nprobe or high.least(target)
         nprobe_opponents = options.nprobe or low.least(target)

@@ -1,0 +1,94 @@
+"""The correction of queries by the curvature of the training loss, in the space of the sketch.
+
+An influence function asks for ⟨H⁻¹q, s⟩, where q is the query's gradient, s a sample's, and H the curvature of
+the training loss (Koh and Liang 2017, arXiv 1703.04730, with the Gauss–Newton matrix in place of the Hessian).
+Here H is the mean of outer products of m *probes*, Ψ = [m, K], see `FisherDraw`, and everything stays in the
+space of the projection. With the damping λ the corrected query is
+
+    z = q − Ψᵀ(ΨΨᵀ + λI)⁻¹Ψq = λ(ΨᵀΨ + λI)⁻¹q,
+
+by the Woodbury identity. The score ⟨z, r⟩ with a stored row r is the first-order change of the query's mean loss
+by a step along r, after the directions that the training data as a whole already determines have been taken out
+of the query. So the unit is that of the query's loss (nats per token), for a step of length 1 along the sample's
+layer-normalised gradient, and scores of different queries compare.
+
+The damping is λ = R · tr(H²)/tr(H): R times the mean of H's eigenvalues, each weighted by itself. Unlike the mean
+diagonal of ΨΨᵀ, this unit does not depend on m, because tr(H²) is estimated from pairs of different probes only.
+
+Shape letters: b queries · m probes · K projection dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rapidin.errors import ComputationError
+
+_DECODED_BYTES = 2**26
+"""Size in bytes of the probes that are decoded together."""
+
+
+class QueryCorrection:
+    """Corrects queries by a curvature sample.
+
+    Args:
+        codes: the probes without their factors, float16 [m, K].
+        scales: factor of each probe, float32 [m], so that ``codes[i] * scales[i]`` is row i of Ψ.
+        gram: ΨΨᵀ, float32 [m, m].
+        damping: R, a positive number.
+
+    Raises:
+        ComputationError: the inner products are not those of vectors, so the damping cannot be found.
+
+    Attributes:
+        damping: λ itself.
+    """
+
+    def __init__(
+        self, codes: NDArray[np.float16], scales: NDArray[np.float32], gram: NDArray[np.float32], damping: float
+    ) -> None:
+        self._codes = torch.from_numpy(codes)
+        self._scales = torch.from_numpy(scales)
+        products = torch.from_numpy(gram).to(torch.float64)
+        self.damping = damping * mean_eigenvalue(products)
+        damped = products + self.damping * torch.eye(len(products), dtype=torch.float64)
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        if not self.damping > 0 or int(failed):
+            raise ComputationError("the probes of the curvature cannot be used: compute them again")
+        self._factor = factor
+
+    def corrected(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute z for queries that were not normalised, float32 [b, K]."""
+        given = torch.from_numpy(queries)
+        products = torch.cat([part @ given.T for part in self._probes()]).to(torch.float64)
+        weights = torch.cholesky_solve(products, self._factor).to(torch.float32)
+        found = given.clone()
+        first = 0
+        for part in self._probes():
+            found -= weights[first : first + len(part)].T @ part
+            first += len(part)
+        return found.numpy()
+
+    def _probes(self) -> Iterator[torch.Tensor]:
+        """Yield Ψ, some rows at a time, float32."""
+        step = max(1, _DECODED_BYTES // (4 * self._codes.shape[1]))
+        for first in range(0, len(self._codes), step):
+            yield self._codes[first : first + step].float() * self._scales[first : first + step, None]
+
+
+def mean_eigenvalue(gram: torch.Tensor) -> float:
+    """Estimate tr(H²)/tr(H) from the inner products of probes ΨΨᵀ, float64 [m, m], where H is the mean ΨᵀΨ.
+
+    A probe's product with itself is left out, because its expectation is not one of H's. With a single probe, or
+    with probes that have nothing in common, tr(H)/m takes its place.
+    """
+    count = len(gram)
+    trace = gram.trace()
+    pairs = gram.square().sum() - gram.diagonal().square().sum()
+    if count > 1 and pairs > 0:
+        return float(pairs * count / (count - 1) / trace)
+    return float(trace / count)

@@ -1,0 +1,171 @@
+"""The curvature of a store: its probes are computed with the store's model, by the computers of an ingest.
+
+See `rapidin.attribution.FisherDraw` for what probes are, and `rapidin.storage.derived.curvature` for how they are
+kept. A probe depends on its sample and the number of its draw only, so the probes are the same for any number of
+workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rapidin.attribution import FisherDraw, TokenBudget
+from rapidin.errors import ModelError, SettingError
+from rapidin.ingest.blocks import WorkBlock
+from rapidin.ingest.compute import Computer, open_computer
+from rapidin.ingest.spool import PlannedSample
+from rapidin.model import absolute_place, check_device, check_same, fingerprint, load_tokenizer
+from rapidin.records import DerivedReport
+from rapidin.settings import ModelSettings
+from rapidin.storage import ComputedProbes, CurvatureOptions, NewSample, ProbeRequest, Store
+from rapidin.text import Encoder
+
+if TYPE_CHECKING:
+    from rapidin.storage import StepProgress
+
+_SEED = 0
+_KIND = "curvature"
+_TOKENS_OF_A_SAMPLE = 128
+"""Rough number of tokens of a sample, by which the number of workers is limited."""
+
+
+def compute_curvature(
+    store: Store | str | Path,
+    *,
+    probes: int | None = None,
+    damping: float | None = None,
+    retrain: bool = False,
+    model: str | None = None,
+    adapter: str | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    tokens_per_batch: int | None = None,
+    trust_remote_code: bool = False,
+    on_progress: StepProgress | None = None,
+) -> DerivedReport:
+    """Compute the curvature of a store, or draw the probes that are missing because the store has grown.
+
+    Searches use it by themselves, see ``rapidin search --measure``. An interrupted call loses little, because an
+    equal call goes on with the probes that were computed. If no probe is missing, the model is not loaded.
+
+    Args:
+        store: the store, or its path.
+        probes: number of probes; None: as many as before, or 2,000. There are at most 4 for each sample.
+        damping: share of the mean eigenvalue, see `rapidin.attribution.QueryCorrection`; None: as before, or 0.1.
+            A change costs nothing.
+        retrain: whether to draw all probes again.
+        model: where the model is now, if it has moved since the store was built.
+        adapter: where the adapter is now, if it has moved.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``; each of several GPUs gets a process.
+        workers: number of processes that compute; None for one per GPU, or one on the CPU.
+        tokens_per_batch: number of padded tokens computed together; it is halved when memory runs out.
+        trust_remote_code: whether the checkpoint's own Python code may run; a store does not remember this.
+        on_progress: function that is told the name of a step, how much of it is done, and how much there is.
+
+    Raises:
+        SettingError: an option cannot be used.
+        StoreEmptyError: the store holds no samples.
+        StoreLockedError: another process is writing.
+        ModelError: the model cannot be loaded.
+        FingerprintMismatchError: the model is not the one that the store was built with.
+        StoreMismatchError: the tokenizer differs from the store's.
+        ComputationError: a worker or device failed beyond repair; the steps before it stay.
+    """
+    check_device(device, workers)
+    if tokens_per_batch is not None and tokens_per_batch < 1:
+        raise SettingError(f"--tokens-per-batch {tokens_per_batch} cannot be used: give a positive number")
+    with ExitStack() as stack:
+        opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
+
+        def compute(requests: Sequence[ProbeRequest]) -> Iterator[ComputedProbes]:
+            places = (("model", model), ("adapter", adapter))
+            moved = {name: absolute_place(place, name) for name, place in places if place is not None}
+            settings = opened.settings.model.model_copy(update=moved)
+            with ExitStack() as computing:
+                _check_model(opened, settings)
+                tokenizer, context_length = load_tokenizer(settings, trust_remote_code)
+                computer = computing.enter_context(
+                    open_computer(
+                        settings,
+                        device,
+                        workers,
+                        tokens_per_batch,
+                        trust_remote_code,
+                        len(requests),
+                        len(requests) * _TOKENS_OF_A_SAMPLE,
+                        opened.settings.projection.dimension,
+                    )
+                )
+                budget = computer.start(opened.settings, tokens_per_batch)
+                encoder = Encoder(tokenizer, opened.settings.text, context_length)
+                yield from computed_probes(requests, opened, computer, budget, encoder)
+
+        options = CurvatureOptions(probes, damping, compute)
+        return opened.build_derived(_KIND, options, retrain=retrain, on_progress=on_progress)
+
+
+def computed_probes(
+    requests: Sequence[ProbeRequest], store: Store, computer: Computer, budget: TokenBudget, encoder: Encoder
+) -> Iterator[ComputedProbes]:
+    """Compute probes of a store's samples, some at a time; probes that cannot be used are left out.
+
+    Args:
+        requests: the probes.
+        store: store of the samples.
+        computer: computer that was started with the store's settings.
+        budget: limits of one block.
+        encoder: encoder that the samples were encoded with at ingest.
+
+    Raises:
+        StoreMismatchError: a sample's text gives other tokens than at ingest.
+        ComputationError: a worker or device failed beyond repair.
+    """
+    samples = [_planned(store, encoder, request.id) for request in requests]
+    places: list[list[int]] = []
+
+    def blocks() -> Iterator[WorkBlock]:
+        for number, (draw, chosen) in enumerate(_cut(requests, samples, budget)):
+            places.append(chosen)
+            yield WorkBlock(number, tuple(samples[place] for place in chosen), FisherDraw(_SEED, draw))
+
+    for block, batch in computer.compute(blocks()):
+        chosen = places[block.number]
+        usable = [row for row in range(len(chosen)) if row not in batch.problems]
+        yield ComputedProbes(
+            [chosen[row] for row in usable],
+            batch.vectors[usable],
+            [sum(block.samples[row].targets) for row in usable],
+        )
+
+
+def _cut(
+    requests: Sequence[ProbeRequest], samples: Sequence[PlannedSample], budget: TokenBudget
+) -> Iterator[tuple[int, list[int]]]:
+    """Divide requests into blocks of one draw and similar lengths: the draw, and places of the requests."""
+    order = sorted(range(len(requests)), key=lambda place: (requests[place].draw, -len(samples[place].ids)))
+    while order:
+        draw = requests[order[0]].draw
+        same = next((n for n, place in enumerate(order) if requests[place].draw != draw), len(order))
+        count = budget.fitting(len(samples[order[0]].ids), same)
+        yield draw, order[:count]
+        del order[:count]
+
+
+def _planned(store: Store, encoder: Encoder, id: str) -> PlannedSample:
+    sample = store.get(id)
+    encoded = encoder.encode_stored(sample)
+    return PlannedSample(NewSample.of(sample), encoded.ids, encoded.targets, replaces=False)
+
+
+def _check_model(store: Store, settings: ModelSettings) -> None:
+    """Make sure that the model is the one that the store was built with."""
+    found = fingerprint(settings)
+    if found is None:
+        raise ModelError(
+            f"model {settings.model!r} is not in the local cache: fetch it, or name its directory with --model"
+        )
+    remedy = "Give the right one with --model and --adapter"
+    check_same(settings, store.settings.fingerprint, found, store.path, remedy)

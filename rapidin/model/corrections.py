@@ -1,0 +1,66 @@
+"""The newest curvature of a store, ready to correct queries; it is read once and kept until it changes."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from rapidin.attribution import QueryCorrection
+from rapidin.errors import DerivedNotFoundError
+from rapidin.settings import MeasureChoice
+from rapidin.storage import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A correction of queries, and its name.
+
+    Attributes:
+        version: version of the store's curvature; scores of different versions do not compare.
+        queries: the correction.
+    """
+
+    version: str
+    queries: QueryCorrection
+
+
+class StoreCorrections:
+    """Gives the correction of queries by a store's newest curvature; serves several threads.
+
+    Args:
+        store: the store; it is not closed here.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._newest: Correction | None = None
+
+    def of(self, measure: MeasureChoice | None) -> Correction | None:
+        """Return the correction that a measure needs; None if it needs none.
+
+        Args:
+            measure: ``influence``, ``cosine``, or None: ``influence`` if the store has a curvature.
+
+        Raises:
+            DerivedNotFoundError: ``influence`` is wanted and the store has no curvature.
+            StoreCorruptError: the curvature is damaged.
+            StoreFormatError: a newer rapidin computed it.
+        """
+        if measure == "cosine":
+            return None
+        with self._store.snapshot() as snapshot, self._lock:
+            version = snapshot.curvature_version()
+            if version is None:
+                if measure is None:
+                    return None
+                path = self._store.path
+                raise DerivedNotFoundError(
+                    f"{path}: there is no curvature, which --measure influence needs: compute it with "
+                    f"'rapidin curvature {path}', or give --measure cosine"
+                )
+            if self._newest is None or self._newest.version != version:
+                stored = snapshot.curvature()
+                queries = QueryCorrection(stored.codes, stored.scales, stored.gram, stored.damping)
+                self._newest = Correction(version, queries)
+            return self._newest

@@ -1,0 +1,274 @@
+"""Derived data of kind ``curvature``: probes of a store's samples, which estimate the curvature of the loss.
+
+A probe is a random vector whose second moment is the Gauss–Newton matrix of a sample's summed loss, projected like
+a RapidGrad but not normalised (`rapidin.attribution.FisherDraw`). Searches correct their queries with the probes
+(`rapidin.attribution.QueryCorrection`). Stored vectors never change.
+
+The probes lie in one file. They are computed in steps, each of which doubles their number and replaces the file,
+so that a build that was killed goes on with what was computed, and what there is can be used. Probes know samples
+by id and content, so they stay where samples are moved by a compaction; probes of samples that were deleted or
+replaced leave when the curvature is extended.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapidin.errors import SettingError, StoreCorruptError, StoreFormatError
+from rapidin.storage.catalog import text_checksum
+from rapidin.storage.derived import derived_records
+from rapidin.storage.derived.curvature.probe_choice import MOST_DRAWS, ProbeRequest, choose_probes
+from rapidin.storage.derived.curvature.probe_file import FOLDER, ComputedProbes, ProbeArrays, StoredCurvature
+from rapidin.storage.derived.derived_kind import BuildStep, BuildWork, StoreFacts
+from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord
+
+ComputeProbes = Callable[[Sequence[ProbeRequest]], Iterator[ComputedProbes]]
+"""Function that computes probes, some at a time, in any order."""
+
+DEFAULT_PROBES = 2_000
+DEFAULT_DAMPING = 0.1
+GROWTH = 1.5
+"""Number of samples, as a multiple of those when the probes were drawn, from which on new ones are advised."""
+
+_FIRST_STEP = 256
+_FORMAT = 1
+_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CurvatureOptions:
+    """Options of the curvature.
+
+    Attributes:
+        probes: number of probes m; None: as many as it was built with, or `DEFAULT_PROBES`. There are at most
+            `MOST_DRAWS` for each sample.
+        damping: damping; None: the damping that it was built with, or `DEFAULT_DAMPING`.
+        compute: function that computes probes; None if none are missing.
+    """
+
+    probes: int | None = None
+    damping: float | None = None
+    compute: ComputeProbes | None = None
+
+
+class _CurvatureKind:
+    """See `DerivedKind` for the methods."""
+
+    name = "curvature"
+    title = "curvature"
+    folder = FOLDER
+    suffixes = frozenset({".safetensors"})
+    serves_searches = False
+    follows_samples = True
+
+    def command(self, store: Path) -> str:
+        return f"rapidin curvature {store}"
+
+    def remedy(self, store: Path) -> str:
+        return f"compute it again with '{self.command(store)}'"
+
+    def left_behind(self, target: Path) -> str:
+        return f"the curvature is not in {target}: '{self.command(target)}' computes it, if {target} is a store"
+
+    def check(self, store: StoreFacts, record: DerivedRecord) -> None:
+        self._arrays(store, record, recheck=True)
+
+    def check_part(self, store: StoreFacts, record: DerivedRecord, part: PartRecord) -> None:  # noqa: ARG002
+        if part.file is not None:
+            raise StoreCorruptError(
+                f"{store.path}/store.db: a part of the curvature names a file; {self.remedy(store.path)}"
+            )
+
+    def advice(self, store: StoreFacts, record: DerivedRecord, covered: int, samples: int) -> str | None:  # noqa: ARG002
+        told = _parameters(store, record, self.remedy(store.path))
+        wanted = _number_of(told["wanted"], told["samples"]) - told["unusable"]
+        if told["probes"] < wanted:
+            return f"{told['probes']:,} of {wanted:,} probes were computed: '{self.command(store.path)}' goes on"
+        if samples >= GROWTH * told["samples"]:
+            return (
+                f"the probes were drawn when the store held {told['samples']:,} samples, and it holds "
+                f"{samples:,}: '{self.command(store.path)}' draws those that are missing"
+            )
+        return None
+
+    def settled(self, store: StoreFacts, existing: DerivedRecord | None, options: Any) -> CurvatureOptions:
+        given = CurvatureOptions() if options is None else options
+        if given.probes is not None and given.probes < 1:
+            raise SettingError(f"--probes {given.probes} cannot be used: give a positive number")
+        if given.damping is not None and not (math.isfinite(given.damping) and given.damping > 0):
+            raise SettingError(f"--damping {given.damping} cannot be used: give a positive number")
+        before: dict[str, Any] = {"wanted": None, "damping": DEFAULT_DAMPING}
+        if existing is not None:
+            before |= _parameters(store, existing, self.remedy(store.path))
+        return replace(
+            given,
+            probes=before["wanted"] if given.probes is None else given.probes,
+            damping=before["damping"] if given.damping is None else given.damping,
+        )
+
+    def build(
+        self,
+        work: BuildWork,
+        existing: DerivedRecord | None,
+        segment_ids: Sequence[int],
+        known: Collection[int],  # noqa: ARG002
+        options: CurvatureOptions,
+    ) -> Iterator[BuildStep]:
+        samples = len(work.rows)
+        chosen = choose_probes(work.samples(), _number_of(options.probes, samples), _SEED)
+        arrays, unusable = ProbeArrays.none(work.store.dimension), 0
+        if existing is not None:
+            arrays = self._arrays(work.store, existing)
+        parts = [PartRecord(id, None, work.store.segments[id].rows) for id in segment_ids]
+        there = set(arrays.keys.tolist())
+        missing = [one for one in chosen if one.key not in there]
+        # A few unusable samples are tried again, which costs little and needs no list of them.
+        first, steps = len(arrays.keys), []
+        size = max(_FIRST_STEP, 2 * first)
+        while size < len(chosen):
+            steps.append(size)
+            size *= 2
+        record = existing
+        done = 0
+        for size in [*steps, len(chosen)]:
+            wanted = chosen[:size]
+            now = [one for one in wanted if one.key not in there]
+            arrays = arrays.having(np.array([one.key for one in wanted], np.uint64))
+            if now:
+                arrays, failed = self._with_probes(work, arrays, now, options.compute, done, len(missing))
+                unusable += failed
+                there.update(one.key for one in now)
+                done += len(now)
+            if not len(arrays.keys):
+                raise SettingError(
+                    f"{work.store.path}: no sample gives a probe: the model is certain of every target token"
+                )
+            told = {
+                "format": _FORMAT,
+                "probes": len(arrays.keys),
+                "wanted": options.probes,
+                "damping": options.damping,
+                "samples": samples,
+                "tokens": int(arrays.tokens.sum()),
+                "unusable": unusable,
+                "bits": 16,
+            }
+            if record is not None and record.file is not None and not now and self._same(work, record, arrays):
+                record = derived_records.with_parameters(record, json.dumps(told))
+            else:
+                file = arrays.written(work.store, f"{uuid.uuid4().hex}.safetensors")
+                record = derived_records.new_record(self.name, json.dumps(told), file)
+            yield BuildStep(record, parts)
+            parts = []
+
+    def load(self, store: StoreFacts, record: DerivedRecord) -> StoredCurvature:
+        """Read the curvature for searches.
+
+        Raises:
+            StoreCorruptError: its file is missing or is not as it was written.
+            StoreFormatError: a newer rapidin made it.
+        """
+        arrays = self._arrays(store, record)
+        told = _parameters(store, record, self.remedy(store.path))
+        tokens = np.float32(arrays.tokens.sum())
+        return StoredCurvature(
+            version=self.version(store, record),
+            damping=told["damping"],
+            codes=arrays.codes,
+            scales=arrays.scales / np.sqrt(tokens),
+            gram=arrays.gram / tokens,
+        )
+
+    def version(self, store: StoreFacts, record: DerivedRecord) -> str:
+        """Name the probes and the damping; equal names mean equal scores."""
+        told = _parameters(store, record, self.remedy(store.path))
+        checksum = "" if record.file is None else record.file.checksum
+        return text_checksum(json.dumps([checksum, told["damping"]]))
+
+    def _with_probes(
+        self,
+        work: BuildWork,
+        arrays: ProbeArrays,
+        wanted: Sequence[ProbeRequest],
+        compute: ComputeProbes | None,
+        before: int,
+        total: int,
+    ) -> tuple[ProbeArrays, int]:
+        """Compute probes and add them to those that there are.
+
+        Args:
+            work: what is built from.
+            arrays: probes that there are.
+            wanted: probes to compute.
+            compute: function that computes them.
+            before: number of probes computed before, for the progress.
+            total: number of probes to compute altogether.
+
+        Returns:
+            All probes, and the number of those that cannot be used.
+        """
+        if compute is None:
+            raise SettingError(
+                f"{work.store.path}: {len(wanted):,} probes have to be computed, which needs the store's model: "
+                f"run '{self.command(work.store.path)}'"
+            )
+        vectors = np.empty((len(wanted), work.store.dimension), np.float32)
+        tokens = np.zeros(len(wanted), np.int64)
+        done = 0
+        for batch in compute(wanted):
+            rows = list(batch.rows)
+            vectors[rows], tokens[rows] = batch.vectors, batch.tokens
+            done += len(rows)
+            work.progress("probes", before + done, total)
+        usable = np.flatnonzero(tokens)
+        keys = np.array([one.key for one in wanted], np.uint64)[usable]
+        return arrays.joined(keys, vectors[usable], tokens[usable]), len(wanted) - len(usable)
+
+    def _same(self, work: BuildWork, record: DerivedRecord, arrays: ProbeArrays) -> bool:
+        """Tell whether a record's file holds exactly these probes."""
+        return bool(np.array_equal(self._arrays(work.store, record).keys, arrays.keys))
+
+    def _arrays(self, store: StoreFacts, record: DerivedRecord, recheck: bool = False) -> ProbeArrays:
+        remedy = self.remedy(store.path)
+        if record.file is None:
+            raise StoreCorruptError(f"{store.path}/store.db: the curvature names no file; {remedy}")
+        told = _parameters(store, record, remedy)
+        return ProbeArrays.read(store, record.file, told["probes"], remedy, recheck)
+
+
+def _number_of(asked: int | None, samples: int) -> int:
+    """Return the number of probes for a number of samples."""
+    return min(DEFAULT_PROBES if asked is None else asked, MOST_DRAWS * samples)
+
+
+def _parameters(store: StoreFacts, record: DerivedRecord, remedy: str) -> dict[str, Any]:
+    """Read and check the parameters of a record.
+
+    Raises:
+        StoreCorruptError: they are none.
+        StoreFormatError: a newer rapidin wrote them.
+    """
+    damaged = StoreCorruptError(f"{store.path}/store.db: the row of the curvature was altered; {remedy}")
+    try:
+        told: dict[str, Any] = json.loads(record.parameters)
+        newer = told["format"] > _FORMAT
+        whole = all(isinstance(told[name], int) for name in ("probes", "samples", "tokens", "unusable"))
+        whole = whole and isinstance(told["damping"], float | int) and isinstance(told["wanted"], int | None)
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged from error
+    if newer:
+        raise StoreFormatError(f"{store.path}: a newer rapidin computed the curvature: upgrade rapidin")
+    if not whole:
+        raise damaged
+    return told
+
+
+CURVATURE = _CurvatureKind()

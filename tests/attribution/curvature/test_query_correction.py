@@ -1,0 +1,69 @@
+"""The correction of queries against dense algebra, and a damping that does not depend on the number of probes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rapidin.attribution.curvature import query_correction
+from rapidin.attribution.curvature.query_correction import QueryCorrection, mean_eigenvalue
+from rapidin.errors import ComputationError
+
+
+def probes(count: int, dimension: int = 96, seed: int = 0) -> np.ndarray:
+    """Probes of a curvature whose eigenvalues fall off, each divided by the root of their number."""
+    generator = np.random.default_rng(seed)
+    deviations = 1 / np.sqrt(1 + np.arange(dimension))
+    return (generator.standard_normal((count, dimension)) * deviations / np.sqrt(count)).astype(np.float32)
+
+
+def correction(rows: np.ndarray, damping: float) -> QueryCorrection:
+    scales = np.sqrt(np.mean(rows**2, axis=1))
+    codes = (rows / scales[:, None]).astype(np.float16)
+    kept = codes.astype(np.float32) * scales[:, None]
+    return QueryCorrection(codes, scales, kept @ kept.T, damping)
+
+
+@pytest.mark.parametrize(("count", "damping"), [(1, 0.3), (40, 0.01), (40, 1.0), (300, 0.1)])
+def test_a_corrected_query_solves_the_damped_system(count: int, damping: float, monkeypatch) -> None:
+    monkeypatch.setattr(query_correction, "_DECODED_BYTES", 4 * 96 * 7)  # seven probes at a time
+    rows = probes(count)
+    queries = np.random.default_rng(1).standard_normal((5, 96)).astype(np.float32)
+    made = correction(rows, damping)
+    exact = rows.astype(np.float64)
+    system = exact.T @ exact + made.damping * np.eye(96)
+    solved = np.linalg.solve(system, made.damping * queries.T.astype(np.float64))
+    np.testing.assert_allclose(made.corrected(queries), solved.T, rtol=0, atol=2e-3)
+
+
+def test_corrections_of_parts_add_up_to_that_of_the_whole() -> None:
+    made = correction(probes(50), 0.1)
+    parts = np.random.default_rng(2).standard_normal((4, 96)).astype(np.float32)
+    whole = made.corrected(parts.sum(axis=0, keepdims=True))[0]
+    np.testing.assert_allclose(made.corrected(parts).sum(axis=0), whole, atol=1e-5)
+
+
+def test_the_damping_does_not_depend_on_the_number_of_probes() -> None:
+    eigenvalues = 1 / (1 + np.arange(96))
+    true = np.square(eigenvalues).sum() / eigenvalues.sum()
+    for count in (100, 400, 1_600):
+        found = [mean_eigenvalue(torch.from_numpy(gram(probes(count, seed=seed)))) for seed in range(8)]
+        assert np.mean(found) == pytest.approx(true, rel=0.1)
+
+
+def test_few_or_unrelated_probes_still_have_a_damping() -> None:
+    assert mean_eigenvalue(torch.tensor([[4.0]], dtype=torch.float64)) == 4.0
+    assert mean_eigenvalue(torch.diag(torch.tensor([2.0, 4.0], dtype=torch.float64))) == 3.0
+
+
+def test_inner_products_of_no_vectors_are_refused() -> None:
+    rows = probes(3)
+    broken = np.array([[1, 2, 0], [2, 1, 0], [0, 0, 1]], np.float32)
+    with pytest.raises(ComputationError, match="compute them again"):
+        QueryCorrection(rows.astype(np.float16), np.ones(3, np.float32), broken, 1e-3)
+
+
+def gram(rows: np.ndarray) -> np.ndarray:
+    exact = rows.astype(np.float64)
+    return exact @ exact.T

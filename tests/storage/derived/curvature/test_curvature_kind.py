@@ -1,0 +1,175 @@
+"""The curvature as derived data: what is kept, extended, refused and advised."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rapidin.errors import DerivedNotFoundError, SettingError, StoreFormatError
+from rapidin.storage import ComputedProbes, CurvatureOptions, ProbeRequest, Store
+from rapidin.storage.derived import CURVATURE, derived_building
+from tests.storage.derived.clusters import WIDTH, clustered, commit, settings_of
+from tests.storage.derived.random_probes import random_probe, random_probes
+
+
+class Counting:
+    """Computes random probes and counts them."""
+
+    def __init__(self, dies_after: int | None = None) -> None:
+        self.computed: list[ProbeRequest] = []
+        self.dies_after = dies_after
+
+    def __call__(self, requests: Sequence[ProbeRequest]) -> Iterator[ComputedProbes]:
+        for batch in random_probes(requests):
+            if self.dies_after is not None and len(self.computed) >= self.dies_after:
+                raise KeyboardInterrupt
+            self.computed += [requests[row] for row in batch.rows]
+            yield batch
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    with Store.create(path, settings_of(16)) as store:
+        commit(store, 0, clustered(150, seed=1))
+        yield store
+
+
+def build(store: Store, compute=random_probes, **options):
+    return store.build_derived("curvature", CurvatureOptions(compute=compute, **options))
+
+
+def loaded(store: Store):
+    with store.snapshot() as snapshot:
+        return snapshot.curvature()
+
+
+def test_probes_are_kept_with_their_inner_products(store: Store) -> None:
+    report = build(store, probes=300)
+    assert report.parameters["probes"] == 300
+    assert report.parameters["tokens"] == 900
+    found = loaded(store)
+    with store.snapshot() as snapshot:
+        facts, record = snapshot.derived("curvature")
+        arrays = CURVATURE._arrays(facts, record)
+    expected = np.stack([random_probe(int(key)) for key in arrays.keys]) / np.sqrt(900)
+    kept = found.codes.astype(np.float32) * found.scales[:, None]
+    np.testing.assert_allclose(kept, expected, rtol=2e-3, atol=1e-6)
+    np.testing.assert_allclose(found.gram, kept.astype(np.float64) @ kept.T, rtol=1e-4, atol=1e-5)
+
+
+def test_missing_probes_are_computed_and_the_result_is_that_of_one_build(store: Store) -> None:
+    first, second = Counting(), Counting()
+    build(store, first, probes=100)
+    commit(store, 150, clustered(150, seed=2))
+    before = loaded(store)
+    report = build(store, second, probes=200)
+    assert report.parameters["probes"] == 200
+    assert not {one.key for one in first.computed} & {one.key for one in second.computed}
+    assert 100 <= len(second.computed) < 200
+    after = loaded(store)
+    assert after.version != before.version
+    store.drop_derived("curvature")
+    build(store, probes=200)
+    again = loaded(store)
+    np.testing.assert_array_equal(again.codes, after.codes)
+    np.testing.assert_allclose(again.gram, after.gram, rtol=1e-4, atol=1e-6)
+
+
+def test_a_build_that_was_killed_goes_on_with_what_was_computed(store: Store) -> None:
+    first, second = Counting(dies_after=400), Counting()
+    with pytest.raises(KeyboardInterrupt):
+        build(store, first, probes=600)
+    assert "256 of 600 probes were computed" in store.info().derived[0].advice
+    assert len(loaded(store).codes) == 256
+    build(store, second)
+    assert len(second.computed) == 600 - 256
+    assert store.info().derived[0].advice is None
+    assert store.verify().ok
+
+
+def test_another_damping_costs_nothing_and_is_another_version(store: Store) -> None:
+    build(store, probes=50)
+    before = loaded(store)
+    report = build(store, None, damping=0.5)
+    after = loaded(store)
+    assert (report.parameters["damping"], report.parameters["wanted"]) == (0.5, 50)
+    assert (after.damping, after.version != before.version) == (0.5, True)
+    np.testing.assert_array_equal(after.codes, before.codes)
+    build(store, None, damping=before.damping)
+    assert loaded(store).version == before.version
+
+
+def test_probes_of_deleted_samples_leave_when_it_is_extended(store: Store) -> None:
+    build(store, probes=600)
+    store.delete([f"s{number:04}" for number in range(100)])
+    store.compact()
+    assert len(loaded(store).codes) == 600
+    assert build(store, None).parameters["probes"] == 200
+    assert len(loaded(store).codes) == 200
+
+
+def test_growth_by_half_is_told(store: Store) -> None:
+    build(store, probes=100)
+    commit(store, 150, clustered(74, seed=2))
+    assert store.info().derived[0].advice is None
+    commit(store, 300, clustered(1, seed=3))
+    advice = store.info().derived[0].advice
+    assert "150 samples, and it holds 225" in advice
+    assert f"'rapidin curvature {store.path}'" in advice
+
+
+def test_probes_that_cannot_be_used_are_left_out(store: Store) -> None:
+    def some(requests: Sequence[ProbeRequest]) -> Iterator[ComputedProbes]:
+        for batch in random_probes(requests):
+            rows = [n for n, row in enumerate(batch.rows) if requests[row].key % 5]
+            yield ComputedProbes([batch.rows[n] for n in rows], batch.vectors[rows], [3] * len(rows))
+
+    report = build(store, some, probes=100)
+    told = report.parameters
+    assert told["probes"] + told["unusable"] == 100
+    assert told["unusable"] > 0
+    assert report.advice is None
+    with pytest.raises(SettingError, match="certain of every target token"):
+        store.build_derived("curvature", CurvatureOptions(compute=lambda _: iter(())), retrain=True)
+    assert len(loaded(store).codes) == told["probes"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"probes": 0}, "--probes 0 cannot be used"),
+        ({"damping": 0.0}, "--damping 0.0 cannot be used"),
+        ({"damping": float("nan")}, "--damping nan cannot be used"),
+        ({"compute": None}, "probes have to be computed, which needs the store's model"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(store: Store, options, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        build(store, **{"compute": random_probes, **options})
+    assert store.info().derived == ()
+
+
+def test_a_store_without_one_says_so(store: Store) -> None:
+    with store.snapshot() as snapshot:
+        assert snapshot.curvature_version() is None
+        with pytest.raises(DerivedNotFoundError, match="rapidin curvature"):
+            snapshot.curvature()
+
+
+def test_a_newer_rapidins_curvature_is_left_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(store, probes=10)
+    with store.snapshot() as snapshot:
+        _, record = snapshot.derived("curvature")
+    newer = replace(record, parameters=json.dumps(json.loads(record.parameters) | {"format": 2}))
+    newer = derived_building.derived_records.with_parameters(newer, newer.parameters)
+    with store._database.writing() as session:
+        derived_building.derived_records.update_derived(session, newer)
+    with store.snapshot() as snapshot, pytest.raises(StoreFormatError, match="upgrade rapidin"):
+        snapshot.curvature_version()
+    assert "upgrade rapidin" in store.info().derived[0].advice
+    assert WIDTH == 256
