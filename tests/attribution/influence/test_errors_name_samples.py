@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -112,11 +113,11 @@ def test_a_budget_that_fitted_is_remembered() -> None:
         def __getattr__(self, name: str) -> object:
             return getattr(self.engine, name)
 
-        def compute_with_norms(self, samples: Sequence[Tokens], norms: torch.Tensor | None) -> object:
+        def compute_with_norms(self, samples: Sequence[Tokens], *more: Any) -> object:
             if len(samples) > 2:
                 self.failed += 1
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return self.engine.compute_with_norms(samples, norms)
+            return self.engine.compute_with_norms(samples, *more)
 
     query = random_samples(4)[3]
     with engine_of(tiny.make("llama-untied")) as engine:
