@@ -24,7 +24,7 @@ Part = str | tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchOptions:
-    """What a search is asked for besides the query; the help of each field's flag says what the field means.
+    """The options of a search; the help of each field's flag says what the field means.
 
     The options are checked here, when they are made, and nowhere else.
 
