@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -17,7 +17,6 @@ from rapidin.ingest.compute import Computer
 from rapidin.ingest.compute.in_process import InProcess
 from rapidin.ingest.compute.messages import Load
 from rapidin.ingest.compute.scheduler import Scheduler
-from rapidin.ingest.spool import PlannedSample
 from rapidin.settings import ModelSettings, StoreSettings, TracedParameter
 from tests.ingest.compute.computer_conformance import ComputerConformance, MakeComputer, vectors_of
 from tests.ingest.compute.stub_workers import DEVICE_FAILS, FAILS, StubThreads
@@ -40,10 +39,8 @@ def computed(block: WorkBlock) -> RapidGradBatch:
 class Runner:
     """Stands for a `BatchRunner` in this process."""
 
-    def blocks(
-        self, blocks: Iterable[tuple[WorkBlock, Sequence[PlannedSample]]]
-    ) -> Iterator[tuple[WorkBlock, RapidGradBatch]]:
-        for block, _ in blocks:
+    def blocks(self, blocks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[WorkBlock, RapidGradBatch]]:
+        for block, *_ in blocks:
             yield block, computed(block)
 
 
