@@ -115,16 +115,16 @@ class RapidinRetriever(BaseRetriever):
 
 
 class WithProponents(RunnableSerializable[dict[str, Any], dict[str, Any]]):
-    """A step behind a chain: takes its dictionary and adds the training samples behind the answer.
+    """A step after a chain, which adds the training samples behind the answer to the chain's dictionary.
 
     The prompt should be the whole prompt as the model saw it, retrieved documents included. Prompt and answer may
     be texts, messages or prompt values; of these the text counts.
 
     Attributes:
-        retriever: finds the samples; its `k`, filters and so on apply.
-        prompt_key: of the prompt in the dictionary.
-        answer_key: of the answer.
-        output_key: of the documents, in the dictionary that comes out, which has all that came in, too.
+        retriever: retriever of the samples, whose options apply.
+        prompt_key: key of the prompt in the chain's dictionary.
+        answer_key: key of the answer.
+        output_key: key of the documents in the dictionary that this step returns.
     """
 
     retriever: RapidinRetriever
@@ -133,12 +133,12 @@ class WithProponents(RunnableSerializable[dict[str, Any], dict[str, Any]]):
     output_key: str = "proponents"
 
     def invoke(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Add the samples.
+        """Return the chain's dictionary with the samples.
 
         Args:
-            input: what the chain gave.
-            config: of the run.
-            kwargs: as of the retriever's call, such as `k`.
+            input: dictionary that the chain returned.
+            config: configuration of the run.
+            kwargs: arguments of the retriever's call, such as `k`.
 
         Raises:
             SettingError: `input` lacks prompt or answer, or one is no text.
@@ -158,7 +158,7 @@ class WithProponents(RunnableSerializable[dict[str, Any], dict[str, Any]]):
     async def ainvoke(
         self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """`invoke`, while the event loop goes on."""
+        """Do as `invoke` does, while the event loop goes on."""
 
         async def add(
             given: dict[str, Any],
@@ -171,7 +171,7 @@ class WithProponents(RunnableSerializable[dict[str, Any], dict[str, Any]]):
         return await self._acall_with_config(add, input, config)
 
     def _call(self, given: dict[str, Any], changes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """What the retriever is called with: the chain's prompt, and its answer among the changes."""
+        """Return the prompt for the retriever, and the arguments of its call, among them the chain's answer."""
         if not isinstance(given, dict):
             raise SettingError(f"a chain's {type(given).__name__} has no keys: put a dictionary before this step")
         prompt, answer = (

@@ -1,4 +1,4 @@
-"""What retrievers have in common: from a query text to a question, from a hit to plain fields."""
+"""Functions that all retrievers share: from a query text to a question, from a hit to plain fields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rapidin.records import Hit, SearchResult
 from rapidin.settings import SEARCH_OPTIONS, SearchKeywords, SearchOptions, options_as_keywords, options_with
 
 QueryIs = Literal["prompt", "generation"]
-"""What the text of a query is: what the model was asked, or what it said."""
+"""Kind of a query's text: what the model was asked, or what it said."""
 
 End = Literal["proponent", "opponent"]
 

@@ -14,14 +14,14 @@ from rapidin.service.problems import Problem
 from rapidin.service.service_settings import ServiceSettings
 
 OPEN_ROUTES = frozenset(("/", "/health", "/ready", "/openapi.json"))
-"""What tells nothing of a store, so that it may be fetched without the token."""
+"""Paths that tell nothing of a store, so that they need no token."""
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9._:\[\]-]+")  # nothing that an address could have besides name and port
 
 
 class Gate:
-    """Answers requests that must not come further, before anything of them was read but their headers.
+    """Refuses requests by their headers, before anything else of them is read.
 
     A page of the web can make a browser call a service of this machine: by a name of its own that suddenly means
     127.0.0.1 (DNS rebinding), which the Host header shows, or across origins, which the Origin header shows.
@@ -54,7 +54,7 @@ class Gate:
             raise Problem(403, "a page of another origin may not ask this service")
         if self._token is not None and not (path in OPEN_ROUTES and method in BODILESS):
             scheme, _, given = headers.get("authorization", "").partition(" ")
-            # Compared even where the scheme is wrong, in a time that does not depend on what was given.
+            # The token is compared even if the scheme is wrong, so that the time tells nothing about it.
             known = hmac.compare_digest(given.strip().encode("utf-8", "replace"), self._token)
             if not (known and scheme.lower() == "bearer"):
                 raise Problem(
@@ -65,7 +65,7 @@ class Gate:
 
 
 def _name(address: str) -> str | None:
-    """The name in an address, without port and brackets; None where it cannot be read."""
+    """Return the name in an address, without port and brackets; None if it cannot be read."""
     if not _PLAIN.fullmatch(address.partition("//")[2]):
         return None
     try:
@@ -77,5 +77,5 @@ def _name(address: str) -> str | None:
 
 
 def _authority(origin: str) -> str | None:
-    """Name and port of an origin as a browser would send them in Host."""
+    """Return name and port of an origin as a browser sends them in Host."""
     return urlsplit(origin).netloc.lower() if _name(origin) is not None else None

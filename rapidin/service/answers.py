@@ -16,7 +16,7 @@ class Answer(BaseModel):
 
 
 class ErrorDetail(Answer):
-    """What is wrong, for programs and for people."""
+    """An error, for programs and for people."""
 
     type: ProblemType
     message: str = Field(description="One line: what is wrong and what to do.")
@@ -73,7 +73,7 @@ class Report(Answer):
 
 
 class Failed(Answer):
-    """What went wrong after the first line was sent."""
+    """An error that occurred after the first line was sent."""
 
     event: Literal["error"] = "error"
     status: int
@@ -104,7 +104,7 @@ _HEADERS: dict[int, dict[str, Any]] = {
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Descriptions of errors for a route's OpenAPI."""
+    """Describe errors for a route's OpenAPI."""
     return {
         status: {
             "model": ErrorAnswer,

@@ -1,4 +1,4 @@
-"""The application: routes, documented, and what lies around them."""
+"""The application: its documented routes, and the layers around them."""
 
 # No `from __future__ import annotations`: FastAPI reads the request's type, which is made for each application.
 
@@ -32,7 +32,7 @@ Route = TypeVar("Route", bound=Callable[..., Any])
 
 
 class _Anything(StringConvertor):
-    """The rest of a path, slashes and line ends included: ids may hold any characters."""
+    """Match the rest of a path, with slashes and line ends, because ids may hold any characters."""
 
     regex = r"[\s\S]*"
 
@@ -48,7 +48,7 @@ _REFUSED = (401, 403, 408, 413, 421, 503)
 
 
 class Application:
-    """An ASGI application: the routes of `api`, and around them what every request passes."""
+    """An ASGI application: the routes of `api`, and the layers that every request passes."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -62,7 +62,7 @@ class Application:
 
 
 def create_app(service: Service) -> Application:
-    """An application that loads the service's model when it starts, and closes it when it ends."""
+    """Make an application that loads the service's model when it starts, and closes it when it ends."""
     return Application(service)
 
 
@@ -94,7 +94,7 @@ def _api(service: Service) -> FastAPI:
 
 
 def _secured(service: Service) -> list[Any]:
-    """What says in the OpenAPI that a token is needed; `Gate` has looked at it by then."""
+    """Say in the OpenAPI that a token is needed; `Gate` has checked it before."""
     if service.settings.token is None:
         return []
     return [Security(HTTPBearer(auto_error=False, description="The token that the service was started with."))]
@@ -109,12 +109,12 @@ def _add_states(api: FastAPI, service: Service) -> None:
 
     @api.get("/health", tags=["state"], summary="Whether the service lives", response_model=State)
     async def health() -> Response:
-        """Answered at once, whatever else is being done."""
+        """Answer at once, whatever else the service does."""
         return json_response({"status": "alive"})
 
     @api.get("/ready", tags=["state"], summary="Whether the model is loaded", response_model=State)
     async def ready() -> Response:
-        """503 until the model is loaded, and from when the service is told to end."""
+        """Answer 503 until the model is loaded, and after the service was told to end."""
         service.check_ready()
         if service.draining:
             raise Problem(503, "the service is shutting down", {"Retry-After": "5"})
@@ -129,7 +129,7 @@ def _add_states(api: FastAPI, service: Service) -> None:
         responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}},
     )
     async def metrics() -> Response:
-        """Requests, latencies by route, searches that wait, seconds of the model."""
+        """Tell numbers of requests, latencies by route, waiting searches, and seconds of the model."""
         return Response(service.metrics.text(), media_type=service.metrics.content_type)
 
 
@@ -140,7 +140,7 @@ def _add_store(api: FastAPI, service: Service) -> None:
         "/v1/info", tags=["store"], summary="What the store holds", response_model=StoreInfo, dependencies=secured
     )
     async def info() -> Response:
-        """The object that `rapidin info --json` prints."""
+        """Return the object that `rapidin info --json` prints."""
         return json_response(to_json(await run_in_threadpool(service.store.info)))
 
     @api.get(
@@ -151,7 +151,7 @@ def _add_store(api: FastAPI, service: Service) -> None:
         dependencies=secured,
     )
     async def limits() -> Response:
-        """What goes beyond gets 413 or 422."""
+        """Return the limits of requests; a request beyond them gets 413 or 422."""
         every = asdict(service.settings.limits)
         return json_response({name: every[name] for name in LimitsAnswer.model_fields})
 
@@ -167,7 +167,7 @@ def _add_store(api: FastAPI, service: Service) -> None:
         dependencies=secured,
     )
     async def sample(id: str) -> Response:
-        """The object that `rapidin show --json` prints. Slashes of an id may stand as they are."""
+        """Return the object that `rapidin show --json` prints. Slashes of an id need no escape."""
         return await found(id)
 
     @api.get(
@@ -191,7 +191,7 @@ def _add_searches(api: FastAPI, service: Service) -> None:
     body: Any = Annotated[limited, Body(openapi_examples=EXAMPLES)]  # type: ignore[arg-type]
 
     def within_limits(route: Route) -> Route:
-        """Let FastAPI read the request's type with the limits in it, which no annotation could name."""
+        """Give FastAPI the request's type with the limits in it, which no annotation can name."""
         route.__annotations__["asked"] = body
         return route
 
@@ -205,7 +205,7 @@ def _add_searches(api: FastAPI, service: Service) -> None:
     )
     @within_limits
     async def search(asked: SearchRequest, request: Request) -> Response:
-        """The object that `rapidin search --json` prints."""
+        """Return the object that `rapidin search --json` prints."""
         result = await _unless_gone(request, service.search(asked))
         if result is None:
             return Response(status_code=CLIENT_GONE)
@@ -232,14 +232,14 @@ def _add_searches(api: FastAPI, service: Service) -> None:
     )
     @within_limits
     async def report(asked: SearchRequest) -> Response:
-        """Token-wise influence with offsets as browsers count them. The shape follows the page and may change."""
+        """Return influences of tokens with offsets as browsers count them. The shape may change with the page."""
         service.check_ready()
         service.queue.check_room()
         return StreamingResponse(_lines(service, asked), media_type="application/x-ndjson")
 
 
 async def _lines(service: Service, asked: SearchRequest) -> AsyncIterator[bytes]:
-    """Progress and result of a search, a line each."""
+    """Yield the progress and the result of a search, a line each."""
     try:
         if service.queue.running:
             yield _line(Waiting(ahead=service.queue.waiting + 1))
@@ -264,7 +264,7 @@ def _report_line(result: SearchResult) -> bytes:
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`, which is given up when the client goes: None."""
+    """Return the result of `work`; if the client leaves, give the work up and return None."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request.receive))
     try:

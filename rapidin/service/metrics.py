@@ -1,4 +1,4 @@
-"""What Prometheus may ask for."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -54,5 +54,5 @@ class Metrics:
         self._model.observe(seconds)
 
     def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """Return all metrics in the format of Prometheus."""
         return generate_latest(self._registry)

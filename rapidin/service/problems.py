@@ -1,4 +1,4 @@
-"""What goes wrong, as statuses and the one shape of all errors: {"error": {"type", "message"}}."""
+"""Errors of the service: their statuses, and the one shape of their bodies, {"error": {"type", "message"}}."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ STATUSES: dict[int, ProblemType] = dict(
         strict=True,
     )
 )
-"""What each status is called in an error."""
+"""Name of each status in an error."""
 CLIENT_GONE = 499
-"""In logs and metrics: the client went before it was answered."""
+"""Status in logs and metrics of a request whose client left before it was answered."""
 
 _UNUSABLE = (SettingError, RowError, GradientError, NoIndexError, StoreMismatchError)
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -87,20 +87,20 @@ class Problem(Exception):
 
     @property
     def body(self) -> dict[str, dict[str, str]]:
-        """As it is sent."""
+        """Body of the answer."""
         return {"error": {"type": STATUSES[self.status], "message": _clipped(self.message)}}
 
     def response(self) -> Response:
-        """The whole answer."""
+        """Make the whole answer."""
         return json_response(self.body, self.status, self.headers)
 
 
 def problem_of(error: Exception, store: Path) -> Problem:
-    """What a client is told of an error; what is wrong with the service itself is logged and kept from it.
+    """Make the answer to an error; a fault of the service itself is logged and not told to the client.
 
     Args:
-        error: any.
-        store: whose directory a client need not know.
+        error: any error.
+        store: path of the store, of which a client is told the last part only.
     """
     hidden = str(error).replace(str(store), store.name) if store.name else str(error)  # "." hides nothing
     match error:
@@ -125,7 +125,7 @@ def problem_of(error: Exception, store: Path) -> Problem:
 
 
 def add_handlers(api: FastAPI, store: Path) -> None:
-    """Let every error of an application have the one shape; see `problem_of`."""
+    """Give every error of an application the one shape; see `problem_of`."""
 
     async def handled(request: Request, error: Exception) -> Response:  # noqa: ARG001
         return problem_of(error, store).response()
@@ -139,12 +139,12 @@ def add_handlers(api: FastAPI, store: Path) -> None:
 
 
 def json_response(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer in JSON, whatever characters and numbers are in it."""
+    """Make an answer in JSON; any characters and numbers may be in it."""
     return Response(encoded(data), status, dict(headers or {}), "application/json")
 
 
 def encoded(data: Any) -> bytes:
-    """Data as JSON that every reader takes: half characters become U+FFFD, numbers that are none become null."""
+    """Encode data as JSON that every reader takes: lone surrogates become U+FFFD, NaN and infinity become null."""
     try:
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
@@ -164,7 +164,7 @@ def _of_http(error: HTTPException) -> Problem:
 
 
 def _of_validation(error: RequestValidationError) -> Problem:
-    """The first thing that is wrong with a request, by the field's name."""
+    """Describe the first thing that is wrong with a request, by the name of its field."""
     first, *others = error.errors()
     if first["type"] == "json_invalid":
         return Problem(400, f"the body is not JSON: {first['ctx']['error']}")
@@ -174,7 +174,7 @@ def _of_validation(error: RequestValidationError) -> Problem:
 
 
 def _as_field(message: str) -> str:
-    """An error that speaks of a flag of the command line, in terms of a request's fields."""
+    """Name fields of a request in a message that names options of the command line."""
     message = message.replace("with --exact", "with index exact")
     return _FLAGS.sub(lambda flag: _FIELDS[flag[1]], message)
 
@@ -184,5 +184,5 @@ def _clipped(message: str) -> str:
 
 
 def phrase(status: int) -> str:
-    """The name that HTTP gives a status."""
+    """Return the name that HTTP gives a status."""
     return HTTPStatus(status).phrase

@@ -1,4 +1,4 @@
-"""What a search is asked for over HTTP: the options of `Searcher.search`, with a service's limits on them."""
+"""Requests of searches over HTTP: the options of `Searcher.search`, with the limits of a service."""
 
 from __future__ import annotations
 

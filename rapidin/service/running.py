@@ -1,4 +1,4 @@
-"""A server: where it listens, and how it ends."""
+"""A server: its socket, and its orderly end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TICK = 0.05
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes one that is free.
+    """Open a socket that listens; port 0 takes a free port.
 
     Raises:
         SettingError: the address cannot be had.
@@ -42,14 +42,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listening: socket.socket) -> str:
-    """Where a browser finds what listens."""
+    """Return the address at which a browser finds a socket."""
     host, port = listening.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def serve(service: Service, listening: socket.socket) -> int | None:
-    """Answer requests until a signal ends it, all that were taken by then included.
+    """Answer requests until a signal comes; requests that were taken by then are still answered.
 
     Returns:
         the signal.
@@ -65,10 +65,10 @@ def serve(service: Service, listening: socket.socket) -> int | None:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, ended in three steps: no new requests, those that were taken answered, connections closed.
+    """Uvicorn with an end in three steps: it takes no new requests, answers those it has, and closes connections.
 
     Attributes:
-        signal: that ended it.
+        signal: signal that ended the server.
     """
 
     def __init__(self, service: Service) -> None:
@@ -91,12 +91,12 @@ class Server(uvicorn.Server):
         self._ending: asyncio.Task[None] | None = None
 
     async def on_tick(self, counter: int) -> bool:
-        """Every tenth of a second: whether it is to end."""
+        """Tell, every tenth of a second, whether the server is to end."""
         return await super().on_tick(counter) or self._service.failure is not None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals begin the end. Uvicorn's own way raises them again, and the exit code would tell of a kill."""
+        """Let signals begin the end; Uvicorn raises them again, so that the exit code would report a kill."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -110,7 +110,7 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def begin_end(self, number: int | None = None) -> None:
-        """Take no new requests and end when those that were taken are answered; a second signal kills."""
+        """Take no new requests, and end when the others are answered; a second signal kills."""
         if self._ending is not None:
             return
         self.signal = number

@@ -1,4 +1,4 @@
-"""A store and its model behind one queue: what the routes call."""
+"""A store and its model behind one queue, which the routes call."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("rapidin.service")
 
 Step = tuple[str, int, int]
-"""Its name, how much of it is done, and of how much."""
+"""A step of a search: its name, how much of it is done, and how much there is."""
 
 
 class Service:
-    """Everything that lives as long as a server does.
+    """The objects that live as long as a server does.
 
     Args:
         store: is closed with the service.
@@ -57,11 +57,11 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether searches are taken."""
+        """Whether the service takes searches."""
         return self._searcher is not None and not self.draining
 
     async def load(self) -> None:
-        """Load the model; a failure is kept in `failure`."""
+        """Load the model; `failure` keeps an error."""
         try:
             self._searcher = await self.queue.run(lambda _: self._open_searcher(), None)
         except Exception as error:  # noqa: BLE001 - whoever serves raises it again
@@ -70,7 +70,7 @@ class Service:
             logger.info("ready: the model is loaded")
 
     def check_ready(self) -> Searcher:
-        """The searcher.
+        """Return the searcher.
 
         Raises:
             Problem: 503; the model is not loaded yet.
@@ -80,15 +80,15 @@ class Service:
         return self._searcher
 
     async def search(self, asked: SearchRequest, tell: Callable[[Step], None] | None = None) -> SearchResult:
-        """Search when it is this request's turn.
+        """Search as soon as it is this request's turn.
 
         Args:
             asked: the request.
-            tell: told of progress, on the event loop.
+            tell: function that is told of progress, on the event loop.
 
         Raises:
             Problem: 429, 503, 504.
-            RapidinError: as of `Searcher.search`.
+            RapidinError: see `Searcher.search`.
         """
         searcher = self.check_ready()
         limits = self.settings.limits
@@ -115,11 +115,11 @@ class Service:
         return await self.queue.run(work, limits.seconds)
 
     async def searching(self, asked: SearchRequest) -> AsyncGenerator[Step | SearchResult, None]:
-        """The same: steps as they are done, and in the end the result.
+        """Search as `search` does; yield steps as they are done, and in the end the result.
 
         Raises:
             Problem: 429, 503, 504.
-            RapidinError: as of `Searcher.search`.
+            RapidinError: see `Searcher.search`.
         """
         steps: asyncio.Queue[Step] = asyncio.Queue()
         result = asyncio.ensure_future(self.search(asked, steps.put_nowait))
@@ -137,7 +137,7 @@ class Service:
                 await result
 
     def close(self) -> None:
-        """Wait for the thread, then let go of model and store."""
+        """Wait for the thread, then let go of the model and the store."""
         self.queue.close()
         if self._searcher is not None:
             self._searcher.close()

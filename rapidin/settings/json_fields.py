@@ -22,7 +22,7 @@ _LISTS: dict[Any, Any] = {
     Sequence[str]: list[Annotated[str, Field(max_length=_CHARACTERS)]],
     Sequence[Part]: list[_Text | _Offsets],
 }
-"""What a sequence of the options is in JSON, where everything from outside has a largest size."""
+"""Types in JSON of the options that are sequences; everything from outside has a largest size."""
 
 _MEANT: dict[Any, str] = {
     Sequence[Part]: "Each is a text, or the offsets of its first character and of the one behind its last."

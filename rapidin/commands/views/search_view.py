@@ -1,4 +1,4 @@
-"""What a person sees of a search: the generation, and the samples behind it, their tokens shaded by influence."""
+"""The view of a search: the generation, and the samples behind it with words shaded by influence."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rapidin.commands.views.store_view import metadata_line, one_line, printable
 from rapidin.records import Hit, SearchResult, TokenInfluence, TokenResult
 
 _TOWARDS = ("#dbe9f6", "#a6cee3", "#5f9fd0", "#2b6cb0", "#123f73")
-"""Backgrounds of words that made the generation more likely, weak to strong; not green, for colour-blind eyes."""
+"""Backgrounds of words that made the generation more likely, weak to strong; colour-blind people can tell them."""
 _AWAY = ("#fbe3d6", "#f7b799", "#e58267", "#c13b3b", "#7a0e22")
-"""The same of those that made it less likely."""
+"""Backgrounds of words that made the generation less likely, weak to strong."""
 _DARK_FROM = 2
-"""Backgrounds from here on are dark, and bear white letters. Letters are set, too, for the terminal may be any."""
+"""Number of the first dark background, which has white letters. The terminal's own colour might not be legible."""
 _LONGEST_RESPONSE = 400
 _LONGEST_PLAIN = 240
 _SHOWN_PER_TOKEN = 3
@@ -30,7 +30,7 @@ _NAMED_WORDS = 5
 
 
 def search_view(result: SearchResult) -> RenderableType:
-    """The generation, then the samples behind it, the strongest first."""
+    """Show the generation, then the samples behind it, the strongest first."""
     query = result.query
     title = "the model's answer" if query.generated else "generation"
     scale = _scale(result)
@@ -58,14 +58,14 @@ def search_view(result: SearchResult) -> RenderableType:
 
 
 def _way(index: str) -> str:
-    """How the samples were found."""
+    """Say how the samples were found."""
     if index == "exact":
         return "searched exactly"
     return f"searched through index {index}: approximate, some samples may be missed; --exact misses none"
 
 
 def _title(end: str, hits: Sequence[Hit], asked: str, more: str, sign: int) -> str:
-    """What an end's samples have in common; where few samples are left, not all may be on its side of zero."""
+    """Say what the samples of an end have in common; some may be on the other side of zero."""
     if all(sign * hit.score >= 0 for hit in hits):
         return f"{end}: training on them made {asked} {more} likely"
     side = "above" if sign > 0 else "below"
@@ -78,7 +78,7 @@ def _asked(result: SearchResult) -> str:
 
 
 def _generation(result: SearchResult) -> Text:
-    """The generation, shortened; the parts that alone were asked about are underlined."""
+    """Show the generation, shortened; spans that were asked about are underlined."""
     text = result.query.generation
     if not result.query.spans:
         return Text(shortened(text))
@@ -89,7 +89,7 @@ def _generation(result: SearchResult) -> Text:
 
 
 def _hits_view(hits: Sequence[Hit], scale: float) -> RenderableType:
-    """For each hit a line of figures, its prompt and its response."""
+    """Show a line of figures, the prompt and the response of each hit."""
     if not hits:
         return Text("none: no sample meets the filter", style="dim")
     parts: list[RenderableType] = []
@@ -113,7 +113,7 @@ def _hits_view(hits: Sequence[Hit], scale: float) -> RenderableType:
 
 
 class WithoutColours:
-    """Something that is only shown where shades are not."""
+    """Something that is shown only if there are no shades."""
 
     def __init__(self, view: RenderableType) -> None:
         self._view = view
@@ -125,7 +125,7 @@ class WithoutColours:
 
 
 class WithColours(WithoutColours):
-    """Something that is only shown where shades are."""
+    """Something that is shown only if there are shades."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Called by rich."""
@@ -134,14 +134,14 @@ class WithColours(WithoutColours):
 
 
 def _strongest(words: Sequence[TokenInfluence]) -> Text:
-    """The words of largest influence, where they cannot be shaded."""
+    """Name the words of largest influence, for a terminal without shades."""
     found = sorted((word for word in words if word.token.strip()), key=lambda word: -abs(word.influence))
     named = ", ".join(f"{one_line(word.token)} {word.influence:+.4f}" for word in found[:_NAMED_WORDS])
     return Text(f"strongest words: {named}", style="dim")
 
 
 def _shaded(hit: Hit, scale: float) -> Text:
-    """The part of a sample's text around its strongest word, every word shaded by its influence."""
+    """Show the part of a sample's text around its strongest word, with words shaded by influence."""
     words = [word for word in hit.words if word.token.strip()]
     if not words:
         return Text(shortened(one_line(hit.response), _LONGEST_PLAIN))
@@ -155,7 +155,7 @@ def _shaded(hit: Hit, scale: float) -> Text:
 
 
 def _window(words: Sequence[TokenInfluence]) -> tuple[int, int]:
-    """Which words to show, as a range: all if they are not too long, else some with the strongest among them."""
+    """Choose the words to show, as a range: all if they are short enough, else some around the strongest."""
     strongest = max(range(len(words)), key=lambda number: abs(words[number].influence))
     first = 0
     if words[strongest].end - words[0].start > _LONGEST_RESPONSE:
@@ -176,7 +176,7 @@ def _style(influence: float, scale: float) -> Style:
 
 
 def _scale(result: SearchResult) -> float:
-    """The largest influence of a word that is shown; 0 where none was computed."""
+    """Return the largest influence of a word that is shown; 0 if none was computed."""
     words = [word for hit in (*result.proponents, *result.opponents) for word in hit.words]
     return max((abs(word.influence) for word in words), default=0.0)
 
@@ -192,7 +192,7 @@ def _legend(scale: float) -> Text:
 
 
 def _by_token(results: Sequence[TokenResult]) -> RenderableType:
-    """The strongest samples of every token."""
+    """Show the strongest samples of every token."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("token", no_wrap=True)
     table.add_column("proponents", overflow="fold")
