@@ -21,6 +21,7 @@ from rapidin import Store, ingest_files
 from rapidin.demo import DemoData, train_demo_model, write_demo_data
 from rapidin.demo.demo_model import RECIPE, Recipe
 from rapidin.evaluation.experiments.datamodeling import Retraining, linear_datamodeling
+from rapidin.evaluation.experiments.retrained_queries import RetrainingPlace
 from rapidin.evaluation.methods.registry import MethodOptions
 from rapidin.evaluation.retraining.trainer import Training
 from rapidin.model.store_model import StoreModel
@@ -74,16 +75,11 @@ def _report(work: Path, arguments: argparse.Namespace) -> LdsReport:
     ingest_files(work / "store", [data.train], model=str(work / "model"), device="cpu")
     training = Training(schedule=_schedule(SMALL))
     with Store.open(work / "store") as store, StoreModel(store, device="cpu") as model:
-        return linear_datamodeling(
-            store,
-            model,
-            data.queries,
-            arguments.methods,
-            Retraining(training, subsets=arguments.subsets, jobs=arguments.jobs),
-            work=work / "evaluation",
-            device="cpu",
-            options=MethodOptions(more=arguments.more),
+        place = RetrainingPlace(
+            store, model, work / "evaluation", device="cpu", options=MethodOptions(more=arguments.more)
         )
+        retraining = Retraining(training, subsets=arguments.subsets, jobs=arguments.jobs)
+        return linear_datamodeling(place, data.queries, arguments.methods, retraining)
 
 
 def _data(directory: Path) -> DemoData:

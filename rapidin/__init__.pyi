@@ -26,11 +26,13 @@ from .errors import (
 from .evaluation import (
     Answers as Answers,
     MethodOptions as MethodOptions,
+    Removal as Removal,
     Retraining as Retraining,
     Training as Training,
     evaluate_backdoor as evaluate_backdoor,
     evaluate_fidelity as evaluate_fidelity,
     evaluate_lds as evaluate_lds,
+    evaluate_qld as evaluate_qld,
     evaluate_trace as evaluate_trace,
 )
 from .ingest import (
@@ -57,11 +59,13 @@ from .records import (
     Measure as Measure,
     MethodCost as MethodCost,
     MethodLds as MethodLds,
+    MethodQld as MethodQld,
     MethodQuality as MethodQuality,
     MethodTracing as MethodTracing,
     Outlook as Outlook,
     OverlapAt as OverlapAt,
     Preflight as Preflight,
+    QldReport as QldReport,
     Query as Query,
     RecodeReport as RecodeReport,
     RowFailure as RowFailure,

@@ -2,10 +2,12 @@ from .evaluations import (
     evaluate_backdoor as evaluate_backdoor,
     evaluate_fidelity as evaluate_fidelity,
     evaluate_lds as evaluate_lds,
+    evaluate_qld as evaluate_qld,
     evaluate_trace as evaluate_trace,
 )
 from .experiments import (
     Answers as Answers,
+    Removal as Removal,
     Retraining as Retraining,
     plot_precision as plot_precision,
 )

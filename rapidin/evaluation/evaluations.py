@@ -1,4 +1,4 @@
-"""The four evaluations as functions of a program; the commands ``rapidin evaluate …`` call exactly these."""
+"""The evaluations as functions of a program; the commands ``rapidin evaluate …`` call exactly these."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from rapidin.evaluation.experiments import (
     Answers,
     Label,
     LabelExperiment,
+    Removal,
     Retraining,
+    RetrainingPlace,
     backdoor,
     behaviour_of,
     fidelity,
     linear_datamodeling,
+    query_loss_differences,
     read_query_rows,
     span_reader,
     trace,
 )
 from rapidin.evaluation.methods import (
+    ALWAYS,
     QUICK_METHODS,
     SCORES_DIRECTORY,
     MethodOptions,
@@ -33,7 +37,7 @@ from rapidin.evaluation.methods import (
 )
 from rapidin.evaluation.metrics import PAPER_KS
 from rapidin.model import StoreModel
-from rapidin.records import BackdoorReport, FidelityReport, LdsReport, TraceReport
+from rapidin.records import BackdoorReport, FidelityReport, LdsReport, QldReport, TraceReport
 from rapidin.storage import Store
 from rapidin.text import TextSample, Tokenizer
 
@@ -279,7 +283,7 @@ def evaluate_lds(
     Args:
         store: a store, open or by its path; its model should have been trained on all samples in the same way.
         queries: data file of generations to ask about, in the row shapes that ingest takes.
-        methods: names of the methods that are judged.
+        methods: names of the methods that are judged; ``bm25`` is always among them.
         retraining: settings of the retraining; None for 50 models that the built-in loop trains.
         options: settings of the methods.
         work: directory that keeps scores, losses and logs for the next run; None for ``STORE/evaluation``.
@@ -294,32 +298,85 @@ def evaluate_lds(
     """
     options, retraining = options or MethodOptions(), retraining or Retraining()
     retraining.check()
+    require_packages((*methods, ALWAYS), options)
+    with _retraining_place(
+        store,
+        work=work,
+        options=options,
+        max_new_tokens=max_new_tokens,
+        on_progress=on_progress,
+        model=model,
+        tokenizer=tokenizer,
+        adapter=adapter,
+        device=device,
+        tokens_per_batch=tokens_per_batch,
+        trust_remote_code=trust_remote_code,
+    ) as place:
+        return linear_datamodeling(place, Path(queries), methods, retraining)
+
+
+def evaluate_qld(
+    store: Store | str | Path,
+    queries: str | Path,
+    *,
+    methods: Sequence[str] = ("rapidin", ALWAYS),
+    removal: Removal | None = None,
+    options: MethodOptions | None = None,
+    work: str | Path | None = None,
+    model: str | nn.Module | None = None,
+    tokenizer: Tokenizer | None = None,
+    adapter: str | None = None,
+    device: str = "auto",
+    tokens_per_batch: int | None = None,
+    max_new_tokens: int = 256,
+    trust_remote_code: bool = False,
+    on_progress: StepProgress | None = None,
+) -> QldReport:
+    """Retrain without the samples that a method ranks first, and tell how far each query's loss rises.
+
+    This query loss difference (QLD) judges the top of a ranking, while the linear datamodeling score judges all of
+    it. Each method takes a model for each query. Models are kept in `work`, and every method and store that
+    removes the same samples from the same data uses them again.
+
+    >>> report = rapidin.evaluate_qld("store", "queries.jsonl", removal=Removal(top=0.01))
+    >>> [(method.name, str(method.beyond_random)) for method in report.methods]
+    [('rapidin', '0.218 [0.140, 0.302]'), ('bm25', '0.151 [0.088, 0.220]')]
+
+    Args:
+        store: a store, open or by its path; its model should have been trained on all samples in the same way.
+        queries: data file of generations to ask about, in the row shapes that ingest takes.
+        methods: names of the methods that are judged.
+        removal: settings of the removal and of the retraining; None to remove 1 % and to train by the built-in
+            loop.
+        options: settings of the methods.
+        work: directory that keeps scores, losses, checkpoints and logs for the next run; None for
+            ``STORE/evaluation``. Give a directory outside if several stores shall share it.
+        model, tokenizer, adapter, device, tokens_per_batch, max_new_tokens, trust_remote_code: see
+            `evaluate_backdoor`.
+        on_progress: function that gets a step's name, the number of parts done, and the number of all parts.
+
+    Raises:
+        SettingError: a setting cannot be used.
+        ComputationError: a training failed; the finished ones are kept, and the next run goes on.
+        RapidinError: something else cannot be used or computed.
+    """
+    options, removal = options or MethodOptions(), removal or Removal()
+    removal.check()
     require_packages(methods, options)
-    with (
-        _opened(store) as opened,
-        StoreModel(
-            opened,
-            model=model,
-            tokenizer=tokenizer,
-            adapter=adapter,
-            device=device,
-            tokens_per_batch=tokens_per_batch,
-            trust_remote_code=trust_remote_code,
-        ) as loaded,
-    ):
-        return linear_datamodeling(
-            opened,
-            loaded,
-            Path(queries),
-            methods,
-            retraining,
-            work=_work(opened, work),
-            device=device,
-            options=options,
-            max_new_tokens=max_new_tokens,
-            trust_remote_code=trust_remote_code,
-            on_progress=on_progress,
-        )
+    with _retraining_place(
+        store,
+        work=work,
+        options=options,
+        max_new_tokens=max_new_tokens,
+        on_progress=on_progress,
+        model=model,
+        tokenizer=tokenizer,
+        adapter=adapter,
+        device=device,
+        tokens_per_batch=tokens_per_batch,
+        trust_remote_code=trust_remote_code,
+    ) as place:
+        return query_loss_differences(place, Path(queries), methods, removal)
 
 
 class _ModelPlace(TypedDict):
@@ -377,6 +434,30 @@ def _experiment(
                 work=_work(opened, work),
                 alone=alone,
             )
+
+
+@contextmanager
+def _retraining_place(
+    store: Store | str | Path,
+    *,
+    work: str | Path | None,
+    options: MethodOptions,
+    max_new_tokens: int,
+    on_progress: StepProgress | None,
+    **place: Unpack[_ModelPlace],
+) -> Iterator[RetrainingPlace]:
+    """Open a store and its model for an experiment that retrains."""
+    with _opened(store) as opened, StoreModel(opened, **place) as loaded:
+        yield RetrainingPlace(
+            store=opened,
+            model=loaded,
+            work=_work(opened, work),
+            device=place["device"],
+            options=options,
+            max_new_tokens=max_new_tokens,
+            trust_remote_code=place["trust_remote_code"],
+            on_progress=on_progress,
+        )
 
 
 def _work(store: Store, given: str | Path | None) -> Path:

@@ -9,10 +9,12 @@ from .evaluation_reports import (
     LdsReport as LdsReport,
     MethodCost as MethodCost,
     MethodLds as MethodLds,
+    MethodQld as MethodQld,
     MethodQuality as MethodQuality,
     MethodTracing as MethodTracing,
     Outlook as Outlook,
     OverlapAt as OverlapAt,
+    QldReport as QldReport,
     TracedAt as TracedAt,
     TraceReport as TraceReport,
 )

@@ -308,8 +308,13 @@ class LdsReport:
         store: path of the store.
         samples: number of training samples.
         queries: ids of the queries.
-        subsets: number of models that were retrained.
+        subsets: number of random subsets.
         fraction: share of the samples in each subset.
+        repeats: number of models for each subset, whose losses are averaged.
+        agreement: rank correlation over subsets of the losses under two models that differ in their seed alone;
+            None without repeats.
+        noise_ceiling: estimate of the score of a perfect prediction, which is below 1 because retraining is noisy;
+            None without repeats.
         loss_mean: mean loss of the queries under the retrained models.
         loss_spread: standard deviation over the models of a query's loss, averaged over queries.
         training_seconds: seconds that retraining took in this run, without the work of earlier runs.
@@ -322,8 +327,70 @@ class LdsReport:
     queries: tuple[str, ...]
     subsets: int
     fraction: float
+    repeats: int
+    agreement: Interval | None
+    noise_ceiling: Interval | None
     loss_mean: float
     loss_spread: float
     training_seconds: float
     work: str
     methods: tuple[MethodLds, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodQld:
+    """The rise of the queries' losses after retraining without a method's best samples.
+
+    Attributes:
+        name: name of the method.
+        summary: a few words about the method.
+        rise: query loss difference: mean over queries of the loss without the query's best samples minus the loss
+            with all samples.
+        beyond_random: `rise` minus the rise after removing as many random samples, on the same queries.
+        by_query: rise of each query's loss, in the order of the queries.
+        seconds: seconds that scoring all queries took.
+    """
+
+    name: str
+    summary: str
+    rise: Interval
+    beyond_random: Interval
+    by_query: tuple[float, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class QldReport:
+    """The result of `rapidin evaluate qld`: query loss differences of some methods.
+
+    Attributes:
+        store: path of the store.
+        samples: number of training samples.
+        queries: ids of the queries.
+        top: share of the samples that was removed.
+        removed: number of samples that were removed.
+        random_sets: number of random removals.
+        repeats: number of models for each set of samples, whose losses are averaged.
+        models: number of different models, with those of earlier runs.
+        loss: mean over queries of the loss under the models trained on all samples.
+        random: rise of the loss after removing as many random samples.
+        random_by_query: rise of each query's loss after removing random samples.
+        training_seconds: seconds that retraining took in this run, without the work of earlier runs.
+        work: directory of losses, checkpoints and logs.
+        methods: results by method, in the order in which they were asked for.
+    """
+
+    store: str
+    samples: int
+    queries: tuple[str, ...]
+    top: float
+    removed: int
+    random_sets: int
+    repeats: int
+    models: int
+    loss: Interval
+    random: Interval
+    random_by_query: tuple[float, ...]
+    training_seconds: float
+    work: str
+    methods: tuple[MethodQld, ...]

@@ -8,10 +8,12 @@ import pytest
 
 from rapidin.errors import DataFileError, SettingError, StoreNotFoundError
 from rapidin.evaluation import (
+    Removal,
     Retraining,
     evaluate_backdoor,
     evaluate_fidelity,
     evaluate_lds,
+    evaluate_qld,
     evaluate_trace,
 )
 from rapidin.storage import Store
@@ -64,6 +66,8 @@ def test_what_cannot_work_is_refused_before_a_store_is_opened(tmp_path: Path) ->
     nowhere = tmp_path / "nowhere"
     with pytest.raises(SettingError, match="--subsets 4 is too few"):
         evaluate_lds(nowhere, "queries.jsonl", retraining=Retraining(subsets=4))
+    with pytest.raises(SettingError, match="--top 1 cannot be used"):
+        evaluate_qld(nowhere, "queries.jsonl", removal=Removal(top=1))
     with pytest.raises(SettingError, match="--baseline 'bm52' is unknown"):
         evaluate_backdoor(nowhere, "queries.jsonl", LABEL, baselines=["bm52"])
     with pytest.raises(SettingError, match="cannot be asked about single words"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rapidin.commands.evaluate import backdoor, fidelity, lds, trace
+from rapidin.commands.evaluate import backdoor, fidelity, lds, qld, trace
 
 experiments = typer.Typer(
     name="evaluate",
@@ -16,3 +16,4 @@ experiments.command()(backdoor.backdoor)
 experiments.command()(trace.trace)
 experiments.command()(fidelity.fidelity)
 experiments.command()(lds.lds)
+experiments.command()(qld.qld)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rapidin.commands.evaluate.evaluate_options import Adapter, MaxNewTokens, Model, Settings, evaluated
+from rapidin.commands.evaluate.evaluate_options import Adapter, MaxNewTokens, Model, Queries, Settings, evaluated
+from rapidin.commands.evaluate.retraining_options import (
+    BatchSize,
+    Command,
+    Data,
+    Epochs,
+    EpochsAll,
+    Initial,
+    Jobs,
+    LearningRate,
+    Repeats,
+    RetrainingDevice,
+    RetrainingSeed,
+    RetrainingWork,
+    training_of,
+)
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode
 from rapidin.commands.output import when_interrupted
@@ -16,86 +30,43 @@ from rapidin.commands.output import when_interrupted
 @when_interrupted("finished subsets are kept, and the same command goes on")
 def lds(
     store: StorePath,
-    queries: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE", help="Data file of the queries (prompts and generations), with rows as for ingest."
-        ),
-    ],
+    queries: Queries,
     subsets: Annotated[
-        int, typer.Option(help="Number of models to train; with more of them the score is more certain.")
+        int, typer.Option(help="Number of random subsets; with more of them the score is more certain.")
     ] = 50,
-    fraction: Annotated[float, typer.Option(help="Share of the samples that each model is trained on.")] = 0.5,
+    fraction: Annotated[
+        float,
+        typer.Option(
+            help="Share of the samples that each model is trained on: 0.5 for random halves; 0.99 to remove a "
+            "random 1 %, whose effect retraining shows less clearly, so give --repeats."
+        ),
+    ] = 0.5,
     method: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Method to judge; repeat it for several. Default: rapidin, random, bm25, embedding. Others: "
-            "rapidin+rerank, tracin, tracin-ln, influence-cg, influence-lissa.",
+            help="Method to judge; repeat it for several. bm25 is always judged. Default: rapidin, random, bm25, "
+            "embedding. Others: rapidin-cosine, rapidin+rerank, tracin, tracin-ln, influence-cg, influence-lissa.",
         ),
     ] = None,
-    command: Annotated[
-        str | None,
-        typer.Option(
-            help="Command that trains one model, for example 'python train.py --data {data} --output {output} "
-            "--seed {seed}'. It reads JSON Lines and saves a checkpoint of transformers or PEFT. Default: a "
-            "built-in loop, which trains the store's architecture on one core and suits small models only."
-        ),
-    ] = None,
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="File that the store was ingested from; repeat it for several. --command then gets these rows as "
-            "they are, instead of rows of id, prompt, completion and metadata.",
-        ),
-    ] = None,
-    initial: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIRECTORY",
-            help="Checkpoint that the built-in training begins with. Default: random weights.",
-        ),
-    ] = None,
-    epochs: Annotated[
-        int, typer.Option(min=1, help="Number of epochs of the built-in training on the responses.")
-    ] = 6,
-    epochs_all: Annotated[
-        int, typer.Option(min=0, help="Number of epochs on all tokens, before those on the responses.")
-    ] = 1,
-    learning_rate: Annotated[
-        float, typer.Option(min=0, help="Maximum learning rate of the built-in training.")
-    ] = 3e-3,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Number of samples in a batch of the built-in training.")
-    ] = 8,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Number of models that are trained at a time. Default: one for each core, or one with --command.",
-        ),
-    ] = None,
+    command: Command = None,
+    data: Data = None,
+    initial: Initial = None,
+    epochs: Epochs = 6,
+    epochs_all: EpochsAll = 1,
+    learning_rate: LearningRate = 3e-3,
+    batch_size: BatchSize = 8,
+    repeats: Repeats = 1,
+    jobs: Jobs = None,
     setting: Settings = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the checkpoints of the subsets.")] = False,
-    work: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIRECTORY",
-            help="Directory that keeps scores, losses and logs, so that nothing is done twice. Default: "
-            "STORE/evaluation.",
-        ),
-    ] = None,
+    work: RetrainingWork = None,
     model: Model = None,
     adapter: Adapter = None,
-    device: Annotated[
-        str,
-        typer.Option(help="Device that computes scores, and losses after a --command: auto, cpu, cuda or cuda:0."),
-    ] = "auto",
+    device: RetrainingDevice = "auto",
     tokens_per_batch: TokensPerBatch = None,
     max_new_tokens: MaxNewTokens = 256,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of subsets, first weights and order of rows.")] = 0,
+    seed: RetrainingSeed = 0,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
@@ -107,29 +78,23 @@ def lds(
     each query's loss under the subset's model. The result is the linear datamodeling score (Park et al. 2023): the
     rank correlation of predictions and negative losses over the models, averaged over queries. 1 is perfect, 0 is
     chance.
+
+    Retraining is noisy, so a perfect prediction does not reach 1 either. With --repeats 2 or more this ceiling is
+    measured.
     """
     with importing():
         from rapidin.commands.views.evaluate_view import lds_view
-        from rapidin.evaluation import (
-            QUICK_METHODS,
-            MethodOptions,
-            Retraining,
-            Training,
-            evaluate_lds,
-            method_settings,
-        )
-        from rapidin.model import Schedule
-    schedule = Schedule(
-        epochs_all=epochs_all, epochs_response=epochs, batch=batch_size, learning_rate=learning_rate
-    )
-    training = Training(command, None if initial is None else str(initial.absolute()), schedule, seed)
+        from rapidin.evaluation import QUICK_METHODS, MethodOptions, Retraining, evaluate_lds, method_settings
+    training = training_of(command, initial, epochs, epochs_all, learning_rate, batch_size, seed)
     evaluated(
         "asking",
         lambda show: evaluate_lds(
             store,
             queries,
             methods=method or ("rapidin", *QUICK_METHODS),
-            retraining=Retraining(training, subsets, fraction, seed, jobs, tuple(data or ()), keep),
+            retraining=Retraining(
+                training, seed, repeats, jobs, tuple(data or ()), keep, subsets=subsets, fraction=fraction
+            ),
             options=MethodOptions(seed, more=method_settings(setting or ())),
             work=work,
             model=model,

@@ -18,6 +18,7 @@ from rapidin.records import (
     LdsReport,
     MethodCost,
     MethodQuality,
+    QldReport,
     TraceReport,
 )
 
@@ -98,12 +99,45 @@ def lds_view(report: LdsReport) -> RenderableType:
     for method in sorted(report.methods, key=lambda one: -one.lds.mean):
         worst, best = min(method.by_query), max(method.by_query)
         table.add_row(method.name, str(method.lds), f"{worst:.2f}", f"{best:.2f}", f"{method.seconds:.1f}")
+    each = "each" if report.repeats == 1 else f"{report.repeats} of each"
     about = Text(
-        f"{report.subsets} models, each of {report.fraction:.0%} of {report.samples:,} samples; "
-        f"{len(report.queries)} queries, loss {report.loss_mean:.3f}, between models ± {report.loss_spread:.3f}"
+        f"{report.subsets * report.repeats} models, {each} of {_share(report.fraction)} of {report.samples:,} "
+        f"samples; {len(report.queries)} queries, loss {report.loss_mean:.3f}, "
+        f"between subsets ± {report.loss_spread:.3f}"
     )
     note = Text("Rank correlation of added-up scores with what retraining does; 0 is chance.", style="dim")
+    if report.noise_ceiling is None:
+        ceiling = "Noise ceiling: unknown; --repeats 2 trains two models on each subset and measures it."
+    else:
+        ceiling = (
+            f"Noise ceiling: about {report.noise_ceiling} for a perfect prediction, because two models of one "
+            f"subset agree at {report.agreement} only."
+        )
+    return Group(about, table, note, Text(ceiling, style="dim"))
+
+
+def qld_view(report: QldReport) -> RenderableType:
+    """Draw a line about the removal, and a table of methods, the best first."""
+    table = Table(box=box.SIMPLE)
+    table.add_column("removed")
+    table.add_column("rise of the loss [95 %]", justify="right")
+    table.add_column("beyond random [95 %]", justify="right")
+    table.add_column("s", justify="right")
+    for method in sorted(report.methods, key=lambda one: -one.rise.mean):
+        table.add_row(method.name, str(method.rise), str(method.beyond_random), f"{method.seconds:.1f}")
+    table.add_row(f"{report.random_sets} random sets", str(report.random), "", "")
+    about = Text(
+        f"{report.removed:,} of {report.samples:,} samples removed ({_share(report.top)}); {report.models} "
+        f"models; {len(report.queries)} queries, loss {report.loss} with all samples"
+    )
+    note = Text(
+        "Query loss difference: loss after retraining without the samples minus loss with all.", style="dim"
+    )
     return Group(about, table, note)
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.3g}%"
 
 
 def _asked(report: BackdoorReport | TraceReport) -> Text:

@@ -21,6 +21,13 @@ from .label_experiments import (
 from .plots import (
     plot_precision as plot_precision,
 )
+from .retrained_queries import (
+    RetrainingPlace as RetrainingPlace,
+)
 from .stored_fidelity import (
     fidelity as fidelity,
+)
+from .top_removal import (
+    Removal as Removal,
+    query_loss_differences as query_loss_differences,
 )

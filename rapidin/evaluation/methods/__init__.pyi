@@ -3,11 +3,13 @@ from .measured_scoring import (
     ScoringRun as ScoringRun,
 )
 from .registry import (
+    ALWAYS as ALWAYS,
     METHODS as METHODS,
     QUICK_METHODS as QUICK_METHODS,
     Context as Context,
     MethodOptions as MethodOptions,
     method_settings as method_settings,
+    methods_to_judge as methods_to_judge,
     methods_to_run as methods_to_run,
     require_packages as require_packages,
 )

@@ -58,6 +58,11 @@ class MethodScores:
     device_memory: int | None
     resumed: bool
 
+    def seconds(self, queries: int) -> float:
+        """Seconds for all queries, with the work that is done once."""
+        alone = self.seconds_together if self.seconds_alone is None else self.seconds_alone
+        return alone + self.seconds_together * (queries - 1) + self.preparation
+
 
 class ScoringRun:
     """Scores the training samples by one method after the other.

@@ -239,6 +239,18 @@ QUICK_METHODS = ("random", ALWAYS, "embedding")
 """Methods that rapidin is compared with unless the user names others; they need no gradients."""
 
 
+def methods_to_judge(names: Sequence[str]) -> list[str]:
+    """List the named methods, each once.
+
+    Raises:
+        SettingError: a name is unknown.
+    """
+    unknown = [name for name in names if name not in METHODS]
+    if unknown:
+        raise SettingError(f"--method {unknown[0]!r} is unknown: give one of {', '.join(METHODS)}")
+    return list(dict.fromkeys(names))
+
+
 def methods_to_run(names: Sequence[str], *, knows_tokens: bool = False) -> list[str]:
     """List the methods to run, each once: ``rapidin``, the named ones and ``bm25``; ``all`` stands for all.
 

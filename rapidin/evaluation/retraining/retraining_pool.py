@@ -1,14 +1,19 @@
 """Retraining on many subsets in several processes; a later run continues where an earlier one stopped.
 
 Each process leads its own session of the operating system, so that everything that a user's command starts can be
-ended together with it. The queries' losses under a subset's model are written to a small file, which the next run
-reads instead of training again.
+ended together with it.
+
+The directory of a job is a *bank* of models: it has a directory for each subset and seed, in which the queries'
+losses under that model are written to a small file, and the model itself if it is kept. Every later run and every
+experiment with the same data and recipe reads the losses instead of training again. It takes a model that was kept
+for other queries.
 
 Shape letters: m subsets · n samples · q queries.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import threading
@@ -22,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import ComputationError, SettingError
-from rapidin.evaluation.retraining.trainer import DATA, LOG, LOSSES, OUTPUT, Job, last_lines
+from rapidin.evaluation.retraining.trainer import DATA, LOG, OUTPUT, Job, last_lines
 from rapidin.support import FreshInterpreter, processors
 
 logger = logging.getLogger(__name__)
@@ -36,22 +41,35 @@ WriteData = Callable[[Path, NDArray[np.int64]], None]
 """Function that writes the rows of some samples, given by their numbers, into a file for a user's command."""
 
 
+def place_of(bank: Path, members: NDArray[np.bool_], seed: int) -> Path:
+    """Directory of a subset's model in a bank.
+
+    Args:
+        bank: directory of the bank, whose name depends on the samples.
+        members: whether each sample is in the subset, [n].
+        seed: seed of the training.
+    """
+    return bank / f"{hashlib.sha256(np.packbits(members).tobytes()).hexdigest()[:16]}-{seed}"
+
+
 def retrained_losses(
     job: Job,
     members: NDArray[np.bool_],
+    seeds: Sequence[int],
     processes: int,
     write_data: WriteData,
     on_progress: Callable[[int, int], None] | None = None,
     trainer: str = TRAINER,
 ) -> NDArray[np.float64]:
-    """Train a model on each subset and compute all queries' losses under it.
+    """Train a model on each subset and compute all queries' losses under it; equal subsets share a model.
 
     Args:
         job: description of the training and the measurement.
         members: whether each sample is in each subset, [m, n].
+        seeds: seed of each subset's training, [m].
         processes: number of processes that train at a time.
         write_data: function that writes a subset's rows for a command.
-        on_progress: function that gets the number of subsets done and the number of all.
+        on_progress: function that gets the number of models done and the number of all.
         trainer: function, as ``module:name``, that each process calls.
 
     Returns:
@@ -61,15 +79,17 @@ def retrained_losses(
         ComputationError: a training failed; the finished ones are kept.
         SettingError: `Job.directory` cannot be written to.
     """
-    places = [job.directory / f"{number:04d}" for number in range(len(members))]
-    found: dict[int, list[float]] = {}
-    for number, place in enumerate(places):
-        kept = _kept(place / LOSSES, len(job.queries))
+    places = [place_of(job.directory, row, seed) for row, seed in zip(members, seeds, strict=True)]
+    numbers = {place: number for number, place in reversed(list(enumerate(places)))}  # the first of equal ones
+    losses_file = job.losses_file
+    found: dict[Path, list[float]] = {}
+    for place in numbers:
+        kept = _kept(place / losses_file, len(job.queries))
         if kept is not None and (not job.keep or (place / OUTPUT).is_dir()):
-            found[number] = kept
-    missing = [number for number in range(len(members)) if number not in found]
+            found[place] = kept
+    missing = sorted(number for place, number in numbers.items() if place not in found)
     if on_progress is not None:
-        on_progress(len(found), len(members))
+        on_progress(len(found), len(numbers))
     if missing:
         with _writing(job.directory):
             job.directory.mkdir(parents=True, exist_ok=True)
@@ -78,23 +98,23 @@ def retrained_losses(
 
             def train(number: int) -> None:
                 place = places[number]
-                numbers = np.flatnonzero(members[number])
+                chosen = np.flatnonzero(members[number])
                 with _writing(place):
                     place.mkdir(exist_ok=True)
-                    if job.training.command is not None:
-                        write_data(place / DATA, numbers)
-                pool.train(number, place, numbers.tolist())
-                kept = _kept(place / LOSSES, len(job.queries))
+                    if job.training.command is not None and not (place / OUTPUT).is_dir():
+                        write_data(place / DATA, chosen)
+                pool.train(number, place, chosen.tolist(), seeds[number])
+                kept = _kept(place / losses_file, len(job.queries))
                 if kept is None:
                     raise ComputationError(
-                        f"subset {number}: {place / LOSSES} is gone; run the same command again"
+                        f"subset {number}: {place / losses_file} is gone; run the same command again"
                     )
-                found[number] = kept
+                found[place] = kept
                 if on_progress is not None:
-                    on_progress(len(found), len(members))
+                    on_progress(len(found), len(numbers))
 
             pool.map(train, missing)
-    return np.array([found[number] for number in range(len(members))], dtype=np.float64)
+    return np.array([found[place] for place in places], dtype=np.float64)
 
 
 class _Pool:
@@ -124,7 +144,7 @@ class _Pool:
         if failed is not None:
             failed.result()
 
-    def train(self, number: int, place: Path, members: list[int]) -> None:
+    def train(self, number: int, place: Path, members: list[int], seed: int) -> None:
         """Have this thread's process train a subset.
 
         Raises:
@@ -132,7 +152,7 @@ class _Pool:
         """
         process = self._process()
         try:
-            process.connection.send((place, members))
+            process.connection.send((place, members, seed))
             error = process.connection.recv()
         except (OSError, EOFError) as lost:
             with self._lock:

@@ -1,13 +1,15 @@
 """The process that retrains. Its parent sends subsets, and it answers when a subset's losses are saved.
 
 The process trains a model with the built-in loop, or it runs the user's command and loads the checkpoint that the
-command saved. Then it computes every query's loss and writes the losses to a file.
+command saved. If an earlier run has kept the model, it loads that one instead. Then it computes every query's loss
+and writes the losses to a file.
 
 Shape letters: q queries.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shlex
@@ -16,7 +18,7 @@ import signal
 import subprocess
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -30,9 +32,10 @@ from rapidin.settings import ModelSettings
 from rapidin.support import error_line, write_whole
 
 LOG = "log.txt"
-LOSSES = "losses.json"
 DATA = "data.jsonl"
 OUTPUT = "model"
+"""Directory of a subset's model, which is complete once it has this name."""
+UNFINISHED = "model.unfinished"
 PLACEHOLDERS = ("{data}", "{output}")
 """Placeholders that a command must contain; it may also contain {seed}."""
 _LAST_LINES = 5
@@ -55,7 +58,7 @@ class Training:
         initial: checkpoint whose weights the built-in training begins with; None for random weights.
         schedule: schedule of the built-in training.
         seed: seed of first weights and of the order of rows; it is the same for all subsets, so that only the data
-            differ.
+            differ. Repeats take the numbers that follow.
     """
 
     command: str | None = None
@@ -95,12 +98,13 @@ class Job:
     """Everything that a process needs in order to train models and to measure their losses.
 
     Attributes:
-        directory: directory of losses, logs and checkpoints; everything that decides the losses is in its name.
+        directory: directory of the bank: losses, logs and checkpoints of all subsets. Its name has everything that
+            decides a model, except subset and seed, which are in the name of each subset's directory.
         training: settings of the training.
         model: settings of the store's model.
         samples: token ids and targets of all n samples for the built-in training; empty for a command.
         queries: token ids and targets of all q queries.
-        keep: whether checkpoints and data files stay; a subset whose checkpoint is gone is then trained again.
+        keep: whether new checkpoints and data files stay; a subset whose checkpoint is gone is then trained again.
         device: device that computes the losses after a command.
         trust_remote_code: whether a checkpoint's own Python code may run.
     """
@@ -113,6 +117,12 @@ class Job:
     keep: bool = False
     device: str = "cpu"
     trust_remote_code: bool = False
+
+    @property
+    def losses_file(self) -> str:
+        """Name of the file of these queries' losses in a subset's directory."""
+        plain = json.dumps([[query.ids, query.targets] for query in self.queries])
+        return f"losses-{hashlib.sha256(plain.encode()).hexdigest()[:16]}.json"
 
 
 def trained(
@@ -155,38 +165,45 @@ class Trainer:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._training = job.training
+        self._losses_file = job.losses_file
 
-    def train(self, directory: Path, members: Sequence[int]) -> None:
-        """Train on a subset and write the queries' losses.
+    def train(self, directory: Path, members: Sequence[int], seed: int) -> None:
+        """Train on a subset unless its model is kept already, and write the queries' losses.
 
         Args:
             directory: directory of this subset.
             members: numbers of its samples.
+            seed: seed of the training.
 
         Raises:
             ComputationError: the user's command failed.
             ModelError: the model cannot be loaded.
         """
-        output, job = directory / OUTPUT, self._job
-        # An interrupted run may have left a model here, which would be mistaken for the new one.
-        shutil.rmtree(output, ignore_errors=True)
-        if self._training.command is None:
-            rows = [job.samples[member] for member in members]
-            model = trained(self._training, job.model.model, rows, job.trust_remote_code)
-            if job.keep:
-                save_model(model, output)
+        output, unfinished, job = directory / OUTPUT, directory / UNFINISHED, self._job
+        if output.is_dir():
+            model = self._loaded(output)
         else:
-            self._run(directory, output)
-            model = load_model(self._saved_at(output), job.device, job.trust_remote_code).model
-        write_whole(directory / LOSSES, json.dumps(losses_of(model, job.queries)), durable=False)
-        if not job.keep:
-            shutil.rmtree(output, ignore_errors=True)
+            # An interrupted run may have left a model here, which would be mistaken for the new one.
+            shutil.rmtree(unfinished, ignore_errors=True)
+            training = replace(job.training, seed=seed)
+            if training.command is None:
+                rows = [job.samples[member] for member in members]
+                model = trained(training, job.model.model, rows, job.trust_remote_code)
+                if job.keep:
+                    save_model(model, unfinished)
+            else:
+                self._run(training, directory, unfinished)
+                model = self._loaded(unfinished)
+            if job.keep:
+                unfinished.rename(output)
+        write_whole(directory / self._losses_file, json.dumps(losses_of(model, job.queries)), durable=False)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if not output.is_dir():
             (directory / DATA).unlink(missing_ok=True)
 
-    def _run(self, directory: Path, output: Path) -> None:
-        values = {"{data}": str(directory / DATA), "{output}": str(output), "{seed}": str(self._training.seed)}
-        words = shlex.split(self._training.command or "")
+    def _run(self, training: Training, directory: Path, output: Path) -> None:
+        values = {"{data}": str(directory / DATA), "{output}": str(output), "{seed}": str(training.seed)}
+        words = shlex.split(training.command or "")
         for placeholder, value in values.items():
             words = [word.replace(placeholder, value) for word in words]
         log = directory / LOG
@@ -205,11 +222,17 @@ class Trainer:
                 f"{{output}}. Its log {log} ends: {last_lines(log)}"
             )
 
-    def _saved_at(self, output: Path) -> ModelSettings:
-        if (output / "adapter_config.json").exists():
-            return self._job.model.model_copy(update={"adapter": str(output), "parameters": None})
+    def _loaded(self, output: Path) -> nn.Module:
+        """Load a saved model; the built-in training's has the type and device that it was trained with."""
+        job = self._job
+        if job.training.command is None:
+            return load_model(
+                ModelSettings(model=str(output), dtype="float32"), "cpu", job.trust_remote_code
+            ).model
         changed = {"model": str(output), "adapter": None, "parameters": None, "quantization": "none"}
-        return self._job.model.model_copy(update=changed)
+        if (output / "adapter_config.json").exists():
+            changed = {"adapter": str(output), "parameters": None}
+        return load_model(job.model.model_copy(update=changed), job.device, job.trust_remote_code).model
 
 
 def last_lines(log: Path) -> str:
@@ -226,23 +249,22 @@ def serve(connection: Connection) -> None:
     """Train on subsets until the parent closes the connection.
 
     Args:
-        connection: connection to the parent, which sends the `Job` first and then each subset's directory and
-            members. The answer to a subset is None when its losses are saved, or the text of an error.
+        connection: connection to the parent, which sends the `Job` first and then each subset's directory, members
+            and seed. The answer to a subset is None when its losses are saved, or the text of an error.
     """
     # This process was started so that it ignores interruptions, and the user's command would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         trainer = Trainer(connection.recv())
         while True:
-            directory, members = connection.recv()
-            connection.send(_error_of(trainer, directory, members))
+            connection.send(_error_of(trainer, *connection.recv()))
     except EOFError:
         return
 
 
-def _error_of(trainer: Trainer, directory: Path, members: Sequence[int]) -> str | None:
+def _error_of(trainer: Trainer, directory: Path, members: Sequence[int], seed: int) -> str | None:
     try:
-        trainer.train(directory, members)
+        trainer.train(directory, members, seed)
     except RapidinError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - the parent tells the user, and the log has the rest

@@ -124,23 +124,29 @@ def test_lds(
     """Retraining itself is `test_lds`'s; here it is a table of losses."""
     seen: dict[str, Any] = {}
 
-    def losses(job: Job, members: np.ndarray, jobs: int, write: object, tell: object) -> np.ndarray:
+    def losses(job: Job, members: np.ndarray, seeds: list[int], jobs: int, *_: object) -> np.ndarray:
         seen.update(training=job.training, jobs=jobs, members=members.shape)
         return np.random.default_rng(0).normal(size=(len(members), len(job.queries)))
 
-    monkeypatch.setattr("rapidin.evaluation.experiments.datamodeling.retrained_losses", losses)
+    monkeypatch.setattr("rapidin.evaluation.experiments.retrained_queries.retrained_losses", losses)
     store, queries = places
     command = ("lds", store, "--queries", queries, "--work", str(tmp_path), "--device", "cpu", "--subsets", "6")
     command += ("--method", "random", "--method", "rapidin", "--jobs", "3", "--epochs", "2", "--seed", "4")
     assert run(monkeypatch, *command, "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert [method["name"] for method in found["methods"]] == ["random", "rapidin"]
+    assert [method["name"] for method in found["methods"]] == ["random", "rapidin", "bm25"]
     assert all(-1 <= value <= 1 for method in found["methods"] for value in method["by_query"])
     assert (found["subsets"], found["samples"], len(found["queries"])) == (6, 60, 4)
     assert (seen["jobs"], seen["members"]) == (3, (6, 60))
     assert (seen["training"].schedule.epochs_response, seen["training"].seed) == (2, 4)
     assert run(monkeypatch, *command) == 0
-    assert "6 models, each of 50% of 60 samples; 4 queries" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "6 models, each of 50% of 60 samples; 4 queries" in text
+    assert "Noise ceiling: unknown; --repeats 2" in text
+    assert run(monkeypatch, *command, "--fraction", "0.98", "--repeats", "2") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "12 models, 2 of each of 98% of 60 samples" in text
+    assert "Noise ceiling: about" in text
 
     for more, message in (
         (("--setting", "influence-cg.depth=3"), "influence-cg has no setting 'depth'"),
@@ -166,3 +172,40 @@ def test_settings_of_influence_functions_reach_lds(
     command = ("lds", store, "--queries", queries, "--work", str(tmp_path), "--setting", "influence-cg.samples=3")
     assert run(monkeypatch, *command) == 2
     assert seen["options"].more == {"influence-cg": {"samples": "3"}}
+
+
+def test_qld(
+    places: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Retraining itself is tested elsewhere; here a model's loss is the number of samples that it lacks."""
+    jobs: list[tuple[Job, int, int]] = []
+
+    def losses(job: Job, members: np.ndarray, seeds: list[int], processes: int, *_: object) -> np.ndarray:
+        jobs.append((job, len(members), processes))
+        return np.tile(1.0 + (~members).sum(axis=1)[:, None], (1, len(job.queries)))
+
+    monkeypatch.setattr("rapidin.evaluation.experiments.retrained_queries.retrained_losses", losses)
+    store, queries = places
+    command = ("qld", store, "--queries", queries, "--work", str(tmp_path), "--device", "cpu", "--top", "0.05")
+    command += ("--method", "rapidin", "--random-sets", "2", "--jobs", "3", "--seed", "4", "--repeats", "2")
+    assert run(monkeypatch, *command, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["removed"], found["top"], found["samples"], len(found["queries"])) == (3, 0.05, 60, 4)
+    assert [method["rise"] for method in found["methods"]] == [{"mean": 3.0, "low": 3.0, "high": 3.0}]
+    assert found["random"]["mean"] == 3
+    assert found["methods"][0]["beyond_random"]["mean"] == 0
+    ((job, models, processes),) = jobs
+    assert (models, processes, job.keep, job.training.seed) == (2 * (1 + 2 + 4), 3, True, 4)
+    assert run(monkeypatch, *command, "--no-keep") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "3 of 60 samples removed (5%)" in text
+    assert "rapidin 3.000 [3.000, 3.000] 0.000 [0.000, 0.000]" in text
+    assert "2 random sets 3.000 [3.000, 3.000]" in text
+    assert not jobs[1][0].keep
+    for more, message in (
+        (("--top", "0.001"), "--top 0.001 of 60 samples is 0: give a share"),
+        (("--random-sets", "0"), "--random-sets 0 cannot be used"),
+        (("--method", "chance"), "--method 'chance' is unknown"),
+    ):
+        assert run(monkeypatch, *command, *more) == 2
+        assert message in capsys.readouterr().err

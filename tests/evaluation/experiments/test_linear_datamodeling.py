@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,18 @@ import rapidin
 from rapidin.errors import ComputationError, SettingError
 from rapidin.evaluation.experiments.datamodeling import Retraining, linear_datamodeling
 from rapidin.evaluation.experiments.experiment_data import training_set
-from rapidin.evaluation.experiments.subset_correlations import datamodeling_scores, subset
+from rapidin.evaluation.experiments.retrained_queries import RetrainingPlace
+from rapidin.evaluation.experiments.subset_correlations import (
+    datamodeling_scores,
+    noise_ceiling,
+    repeat_agreement,
+    subset,
+)
 from rapidin.evaluation.retraining.input_digests import inputs_digest
-from rapidin.evaluation.retraining.retraining_pool import retrained_losses
+from rapidin.evaluation.retraining.retraining_pool import place_of, retrained_losses
 from rapidin.evaluation.retraining.trainer import (
-    LOSSES,
     OUTPUT,
+    UNFINISHED,
     Job,
     Tokens,
     Trainer,
@@ -32,7 +37,7 @@ from rapidin.evaluation.retraining.trainer import (
 )
 from rapidin.model.store_model import StoreModel
 from rapidin.model.training_loop import Schedule
-from rapidin.records import LdsReport
+from rapidin.records import Interval, LdsReport
 from rapidin.search import read_queries
 from rapidin.settings import ModelSettings
 from tests import worlds
@@ -87,10 +92,10 @@ def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Pa
     return directory / "store"
 
 
-def run(store: Path, work: Path, methods: list[str], retraining: Retraining, **more: object) -> LdsReport:
+def run(store: Path, work: Path, methods: list[str], retraining: Retraining) -> LdsReport:
     with rapidin.Store.open(store) as opened, StoreModel(opened) as model:
-        queries = store.parent / "queries.jsonl"
-        return linear_datamodeling(opened, model, queries, methods, retraining, work=work, device="cpu", **more)
+        place = RetrainingPlace(opened, model, work, device="cpu")
+        return linear_datamodeling(place, store.parent / "queries.jsonl", methods, retraining)
 
 
 def test_methods_are_judged_by_what_retraining_does(
@@ -98,28 +103,53 @@ def test_methods_are_judged_by_what_retraining_does(
 ) -> None:
     """With a trainer whose losses are linear in what bm25 says, bm25 is perfect, and chance is not."""
     with rapidin.Store.open(store) as opened, StoreModel(opened) as model:
-        from rapidin.evaluation.experiments.datamodeling import _asked
         from rapidin.evaluation.methods.registry import METHODS, Context, MethodOptions
 
         training = training_set(opened, model, ())
-        asked = _asked(opened, model, store.parent / "queries.jsonl", 8, None)
+        asked = RetrainingPlace(opened, model, tmp_path).asked(store.parent / "queries.jsonl")
         scorer = METHODS["bm25"].make(Context(opened, model, (), "cpu", MethodOptions()))
         if hasattr(scorer, "prepare"):
             scorer.prepare(training)
         scores = scorer.scores(asked, training)
         assert np.ptp(scores, axis=1).min() > 0
 
-    def linear(job: Job, members: np.ndarray, jobs: int, write: Callable, on_progress: object) -> np.ndarray:
-        return 7 - members @ scores.T.astype(np.float64)
+    noise = np.random.default_rng(2)
 
-    monkeypatch.setattr("rapidin.evaluation.experiments.datamodeling.retrained_losses", linear)
-    report = run(store, tmp_path, ["bm25", "random"], Retraining(subsets=40))
+    def linear(job: Job, members: np.ndarray, seeds: list[int], *_: object) -> np.ndarray:
+        exact = 7 - members @ scores.T.astype(np.float64)
+        return exact + np.where(np.array(seeds)[:, None] > 0, noise.normal(scale=exact.std(), size=exact.shape), 0)
+
+    monkeypatch.setattr("rapidin.evaluation.experiments.retrained_queries.retrained_losses", linear)
+    report = run(store, tmp_path, ["random"], Retraining(subsets=40))
+    assert [method.name for method in report.methods] == ["random", "bm25"]  # which is always judged
+    assert (report.repeats, report.agreement, report.noise_ceiling) == (1, None, None)
     by_name = {method.name: method for method in report.methods}
     assert by_name["bm25"].by_query == pytest.approx([1.0] * 3, abs=1e-3)
     assert by_name["bm25"].lds.mean == pytest.approx(1.0, abs=1e-3)
     assert abs(by_name["random"].lds.mean) < 0.6  # 12 samples, so chance goes far
     assert report.queries == ("row-50", "row-51", "row-52")
     assert (report.samples, report.subsets, report.fraction) == (12, 40, 0.5)
+
+    # Removals of one sample, and repeats of which all but the first are noisy.
+    report = run(store, tmp_path, ["bm25"], Retraining(subsets=40, fraction=0.92, repeats=3))
+    assert report.noise_ceiling is not None
+    assert report.agreement is not None
+    assert report.agreement.mean < report.noise_ceiling.mean < 0.95
+    assert report.methods[0].lds.mean < 0.95
+
+
+def test_the_noise_ceiling_is_what_a_perfect_prediction_reaches():
+    random = np.random.default_rng(0)
+    exact = random.normal(size=(400, 20))
+    for repeats in (2, 4):
+        losses = exact + random.normal(size=(repeats, 400, 20))
+        agreement = repeat_agreement(losses)
+        assert agreement.mean() == pytest.approx(0.48, abs=0.03)  # half the variance is noise; ranks lose a little
+        reached = datamodeling_scores(exact.T.astype(np.float32), np.eye(400, dtype=bool), -losses.mean(axis=0))
+        ceiling = noise_ceiling(Interval(agreement.mean(), 0.0, 1.0), repeats)
+        assert ceiling.mean == pytest.approx(reached.mean(), abs=0.02)
+        assert (ceiling.low, ceiling.high) == (0.0, 1.0)
+    assert noise_ceiling(Interval(-0.1, None, None), 2) == Interval(0.0, None, None)
 
 
 @pytest.mark.slow
@@ -129,7 +159,9 @@ def test_retraining_is_resumed_and_gives_the_same_losses_by_any_number_of_proces
     training = Training(schedule=BRIEF, seed=5)
     first = run(store, tmp_path, ["random"], Retraining(training, subsets=5, jobs=2))
     directory = Path(first.work)
-    files = sorted(directory.glob(f"*/{LOSSES}"))
+    chosen = subset(12, 0.5, 0, 3)
+    file = next(place_of(directory, chosen, 5).glob("losses-*.json"))
+    files = sorted(directory.glob("*/losses-*.json"))
     assert len(files) == 5
     assert not list(directory.glob("*/model"))
     # The oracle: the same training here.
@@ -138,14 +170,14 @@ def test_retraining_is_resumed_and_gives_the_same_losses_by_any_number_of_proces
         rows = read_queries(store.parent / "queries.jsonl", opened.settings.text)
         asked = [model.prepared(row, 8)[1] for row in rows]
         queries = [Tokens(one.ids, one.targets) for one in asked]
-        chosen = [samples[number] for number in np.flatnonzero(subset(12, 0.5, 0, 3))]
-        expected = losses_of(trained(training, model.settings.model, chosen), queries)
-    assert json.loads(files[3].read_text()) == pytest.approx(expected, rel=1e-4)
+        rows = [samples[number] for number in np.flatnonzero(chosen)]
+        expected = losses_of(trained(training, model.settings.model, rows), queries)
+    assert json.loads(file.read_text()) == pytest.approx(expected, rel=1e-4)
     before = {file: file.stat().st_mtime_ns for file in files}
-    files[3].write_text("[1.0")  # as if a crash had damaged it
+    file.write_text("[1.0")  # as if a crash had damaged it
     again = run(store, tmp_path, ["random"], Retraining(training, subsets=5, jobs=1))
-    assert json.loads(files[3].read_text()) == pytest.approx(expected, rel=1e-4)
-    assert {file for file in files if file.stat().st_mtime_ns != before[file]} == {files[3]}
+    assert json.loads(file.read_text()) == pytest.approx(expected, rel=1e-4)
+    assert {one for one in files if one.stat().st_mtime_ns != before[one]} == {file}
     assert again.methods == first.methods or again.methods[0].lds == first.methods[0].lds
 
 
@@ -176,9 +208,10 @@ def test_a_command_trains_on_the_rows_of_the_files(store: Path, tmp_path: Path, 
     # The script trains nothing, so all losses are the same, which is told.
     with pytest.raises(ComputationError, match="query 1: its loss is not finite, or the same under all 5"):
         run(store, tmp_path, ["random"], Retraining(training, subsets=5, jobs=1, data=data, keep=True))
-    (directory,) = tmp_path.glob("lds-*")
+    (directory,) = tmp_path.glob("bank-*")
     rows = {row["id"]: row for row in worlds.rows(12)}
-    for number, place in enumerate(sorted(directory.glob("0*"))):
+    for number in range(5):
+        place = place_of(directory, subset(12, 0.5, 0, number), 9)
         seen = json.loads((place / "seen.json").read_text())
         assert len(seen) == 6
         assert all(rows[row["id"]] == row for row in seen)
@@ -264,7 +297,7 @@ def test_a_process_that_dies_is_an_error_with_its_log(tmp_path: Path) -> None:
     job = Job(tmp_path / "lds", Training(), ModelSettings(model="nowhere"), [], [Tokens((1, 2), (False, True))])
     members = np.ones((1, 1), dtype=bool)
     with pytest.raises(ComputationError, match=r"subset 0: its process ended .* ends: Killed: too large"):
-        retrained_losses(job, members, 1, lambda file, chosen: None, trainer=DYING)
+        retrained_losses(job, members, [0], 1, lambda file, chosen: None, trainer=DYING)
 
 
 def test_what_a_retraining_reads_decides_where_its_losses_are_kept(
@@ -289,25 +322,29 @@ def test_what_a_retraining_reads_decides_where_its_losses_are_kept(
 
 
 def test_kept_losses_do_not_stand_for_checkpoints_that_should_be_kept(tmp_path: Path) -> None:
-    (tmp_path / "0000").mkdir()
-    (tmp_path / "0000" / LOSSES).write_text("[1.5]")
     queries = [Tokens((1, 2), (False, True))]
     members = np.ones((1, 1), dtype=bool)
+    place = place_of(tmp_path, members[0], 0)
+
+    def job_of(keep: bool) -> Job:
+        return Job(tmp_path, Training(), ModelSettings(model="nowhere"), [], queries, keep)
 
     def losses(keep: bool) -> list[list[float]]:
-        job = Job(tmp_path, Training(), ModelSettings(model="nowhere"), [], queries, keep)
-        return retrained_losses(job, members, 1, lambda file, chosen: None, trainer=DYING).tolist()
+        return retrained_losses(job_of(keep), members, [0], 1, lambda file, chosen: None, trainer=DYING).tolist()
+
+    place.mkdir()
+    (place / job_of(True).losses_file).write_text("[1.5]")
 
     assert losses(keep=False) == [[1.5]]
     with pytest.raises(ComputationError, match="its process ended"):
         losses(keep=True)
-    (tmp_path / "0000" / OUTPUT).mkdir()
+    (place / OUTPUT).mkdir()
     assert losses(keep=True) == [[1.5]]
 
 
 def test_a_checkpoint_of_a_run_that_was_cut_off_is_not_taken_for_the_new_one(tmp_path: Path) -> None:
-    (tmp_path / OUTPUT).mkdir()
-    (tmp_path / OUTPUT / "config.json").write_text("{}")
+    (tmp_path / UNFINISHED).mkdir()
+    (tmp_path / UNFINISHED / "config.json").write_text("{}")
     job = Job(tmp_path, Training("true {data} {output}"), ModelSettings(model="nowhere"), [], [])
     with pytest.raises(ComputationError, match="saved no checkpoint"):
-        Trainer(job).train(tmp_path, [])
+        Trainer(job).train(tmp_path, [], 0)
