@@ -168,7 +168,10 @@ def test_on_the_command_line(plain: Path, tmp_path: Path) -> None:
     report = rapidin_json("curvature", str(path), "--probes", "20", "--device", "cpu")
     assert (report["name"], report["parameters"]["probes"]) == ("curvature", 20)
     info = rapidin_json("info", str(path))
-    assert info["derived"][0]["name"] == "curvature"
+    assert info["curvature"] == info["derived"][0]
+    assert info["curvature"]["parameters"]["probes"] == 20
+    shown = run.invoke(app, ["info", str(path)], catch_exceptions=False).stdout
+    assert "curvature, 20 probes of 60 samples, damping 0.1" in shown
     asked = ("search", str(path), "--prompt", QUESTION[0], "--generation", QUESTION[1], "--rerank", "0")
     found = rapidin_json(*asked)
     assert (found["measure"], found["curvature"]) == ("influence", rapidin_version(path))
