@@ -54,7 +54,7 @@ def compute_curvature(
     Args:
         store: the store, or its path.
         probes: number of probes; None: as many as before, or 2,000. There are at most 4 for each sample.
-        damping: share of the mean eigenvalue, see `rapidin.attribution.QueryCorrection`; None: as before, or 0.1.
+        damping: share of the mean eigenvalue, see `rapidin.attribution.QueryCorrection`; None: as before, or 0.3.
             A change costs nothing.
         retrain: whether to draw all probes again.
         model: where the model is now, if it has moved since the store was built.

@@ -26,7 +26,7 @@ from rapidin.errors import SettingError, StoreCorruptError, StoreFormatError
 from rapidin.storage.catalog import text_checksum
 from rapidin.storage.derived import derived_records
 from rapidin.storage.derived.curvature.probe_choice import MOST_DRAWS, ProbeRequest, choose_probes
-from rapidin.storage.derived.curvature.probe_file import FOLDER, ComputedProbes, ProbeArrays, StoredCurvature
+from rapidin.storage.derived.curvature.probe_file import BITS, FOLDER, ComputedProbes, ProbeArrays, StoredCurvature
 from rapidin.storage.derived.derived_kind import BuildStep, BuildWork, StoreFacts
 from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord
 
@@ -34,7 +34,12 @@ ComputeProbes = Callable[[Sequence[ProbeRequest]], Iterator[ComputedProbes]]
 """Function that computes probes, some at a time, in any order."""
 
 DEFAULT_PROBES = 2_000
-DEFAULT_DAMPING = 0.1
+DEFAULT_DAMPING = 0.3
+"""Damping unless another is given, a compromise.
+
+Less damping predicts retraining a little better, more damping finds more of the samples behind a behaviour; see
+``benchmarks/RESULTS.md``.
+"""
 GROWTH = 1.5
 """Number of samples, as a multiple of those when the probes were drawn, from which on new ones are advised."""
 
@@ -159,7 +164,7 @@ class _CurvatureKind:
                 "samples": samples,
                 "tokens": int(arrays.tokens.sum()),
                 "unusable": unusable,
-                "bits": 16,
+                "bits": BITS,
             }
             if record is not None and record.file is not None and not now and self._same(work, record, arrays):
                 record = derived_records.with_parameters(record, json.dumps(told))

@@ -13,6 +13,7 @@ import pytest
 from rapidin.errors import DerivedNotFoundError, SettingError, StoreFormatError
 from rapidin.storage import ComputedProbes, CurvatureOptions, ProbeRequest, Store
 from rapidin.storage.derived import CURVATURE, derived_building
+from rapidin.storage.derived.curvature.probe_file import ProbeArrays, StoredCurvature
 from tests.storage.derived.clusters import WIDTH, clustered, commit, settings_of
 from tests.storage.derived.random_probes import random_probe, random_probes
 
@@ -57,8 +58,9 @@ def test_probes_are_kept_with_their_inner_products(store: Store) -> None:
         facts, record = snapshot.derived("curvature")
         arrays = CURVATURE._arrays(facts, record)
     expected = np.stack([random_probe(int(key)) for key in arrays.keys]) / np.sqrt(900)
-    kept = found.codes.astype(np.float32) * found.scales[:, None]
-    np.testing.assert_allclose(kept, expected, rtol=2e-3, atol=1e-6)
+    kept = found.decoded(0, 300)
+    largest = np.abs(expected).max(axis=1, keepdims=True)
+    assert (np.abs(kept - expected) <= 0.51 * largest / 127).all()
     np.testing.assert_allclose(found.gram, kept.astype(np.float64) @ kept.T, rtol=1e-4, atol=1e-5)
 
 
@@ -173,3 +175,16 @@ def test_a_newer_rapidins_curvature_is_left_alone(store: Store, monkeypatch: pyt
         snapshot.curvature_version()
     assert "upgrade rapidin" in store.info().derived[0].advice
     assert WIDTH == 256
+
+
+def test_every_block_of_a_probe_has_its_own_scale() -> None:
+    vectors = np.random.default_rng(0).standard_normal((3, 2_500)).astype(np.float32)
+    vectors[:, :1_024] *= 1_000
+    vectors[:, 2_048:] = 0
+    arrays = ProbeArrays.none(2_500).joined(np.arange(3, dtype=np.uint64), vectors, np.ones(3, np.int64))
+    assert arrays.scales.shape == (3, 3)
+    stored = StoredCurvature("v", 0.1, arrays.codes, arrays.scales, arrays.gram)
+    decoded = stored.decoded(0, 3)
+    assert np.abs(decoded[:, :1_024] - vectors[:, :1_024]).max() < 20
+    assert np.abs(decoded[:, 1_024:] - vectors[:, 1_024:]).max() < 0.02
+    np.testing.assert_allclose(arrays.gram, decoded @ decoded.T, rtol=1e-5)
