@@ -24,7 +24,6 @@ from .errors import (
     StoreSpaceError as StoreSpaceError,
 )
 from .evaluation import (
-    Answers as Answers,
     MethodOptions as MethodOptions,
     Retraining as Retraining,
     Training as Training,
@@ -84,6 +83,7 @@ from .search import (
     Searcher as Searcher,
 )
 from .settings import (
+    Answers as Answers,
     Bits as Bits,
     CodecSettings as CodecSettings,
     DType as DType,

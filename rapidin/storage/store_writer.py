@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.errors import RapidinError, StoreError, StoreMismatchError
+from rapidin.errors import RapidinError, SampleNotFoundError, StoreError, StoreMismatchError
 from rapidin.storage.catalog import Database, MetadataChange, NewSample, sample_changes, sample_values, tables
 from rapidin.storage.maintenance import garbage
 from rapidin.storage.vectors import Codec, segment_writing
@@ -91,8 +91,11 @@ class StoreWriter:
         _check_ids(changes)
         if not changes:
             return 0
-        with self._database.writing() as session:
-            sample_changes.change_metadata(session, changes)
+        try:
+            with self._database.writing() as session:
+                sample_changes.change_metadata(session, changes)
+        except (SampleNotFoundError, StoreMismatchError) as error:
+            raise type(error)(f"{self._path}: {error}") from error
         return len(changes)
 
     def remove_garbage(self) -> None:
