@@ -39,6 +39,7 @@ from .ingest import (
 )
 from .records import (
     BackdoorReport as BackdoorReport,
+    BehaviourMark as BehaviourMark,
     CachingCost as CachingCost,
     CompactReport as CompactReport,
     CurvePoint as CurvePoint,

@@ -16,6 +16,7 @@ from rapidin.evaluation.experiments import (
     LabelExperiment,
     Retraining,
     backdoor,
+    behaviour_of,
     fidelity,
     linear_datamodeling,
     read_query_rows,
@@ -45,6 +46,7 @@ def evaluate_backdoor(
     baselines: Sequence[str] = QUICK_METHODS,
     ks: Sequence[int] = PAPER_KS,
     where: Sequence[str] = (),
+    attacked: str | None = None,
     limit_queries: int | None = None,
     answers: Answers = "file",
     options: MethodOptions | None = None,
@@ -74,10 +76,14 @@ def evaluate_backdoor(
         queries: data file of generations to ask about, in the row shapes that ingest takes.
         label: filter ``FIELD=VALUE`` that marks the training samples that should be found; queries that carry
             another value of the field are left out.
-        baselines: names of the methods that ``rapidin`` is compared with; ``all`` stands for every one.
+        baselines: names of the methods that ``rapidin`` is compared with; ``all`` stands for every one, and
+            ``bm25`` is always among them.
         ks: numbers of samples at each end of a ranking; those beyond half of the samples are left out.
         where: filters that the training samples must meet.
-        limit_queries: maximum number of queries; the first ones are asked.
+        attacked: mark of the queries that count, because their answers show the behaviour: the name of a field
+            that every query has and that must be true, or else a regular expression that the answer must contain a
+            match of; None to count all.
+        limit_queries: maximum number of queries; the first ones are taken, before `attacked` leaves some out.
         answers: ``file`` asks about the file's own responses where a row has one, ``model`` about what the model
             writes now.
         options: settings of the methods.
@@ -95,6 +101,7 @@ def evaluate_backdoor(
 
     Raises:
         SettingError: a method is unknown, or the label does not tell samples apart.
+        DataFileError: no query is left.
         DependencyError: a package that a method needs is not installed.
         RapidinError: something else cannot be used or computed.
     """
@@ -118,6 +125,7 @@ def evaluate_backdoor(
         device=device,
         tokens_per_batch=tokens_per_batch,
         trust_remote_code=trust_remote_code,
+        attacked=attacked,
     ) as experiment:
         return backdoor(experiment, names, ks, caching_seconds, on_progress)
 
@@ -343,6 +351,7 @@ def _experiment(
     options: MethodOptions,
     work: str | Path | None,
     max_new_tokens: int,
+    attacked: str | None = None,
     alone: bool = True,
     **place: Unpack[_ModelPlace],
 ) -> Iterator[LabelExperiment]:
@@ -351,12 +360,16 @@ def _experiment(
     with _opened(store) as opened:
         # Before the model is loaded, so that an error in the file is reported at once.
         query_rows = read_query_rows(Path(queries), opened, marks, answers, limit_queries, span_of)
+        behaviour = None if attacked is None else behaviour_of(attacked, query_rows.samples)
+        if behaviour is not None:
+            query_rows = behaviour.marked(query_rows)
         with StoreModel(opened, **place) as loaded:
             yield LabelExperiment(
                 store=opened,
                 model=loaded,
                 label=marks,
                 query_rows=query_rows,
+                behaviour=behaviour,
                 where=where,
                 device=place["device"],
                 options=options,

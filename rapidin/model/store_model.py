@@ -28,7 +28,7 @@ from rapidin.model.generation import generate
 from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.model.locating import absolute_place
 from rapidin.records import Query, Sample
-from rapidin.settings import ModelSettings, Part
+from rapidin.settings import ModelSettings, Objective, Part
 from rapidin.storage import Store
 from rapidin.text import EncodedSample, Encoder, TextSample, Tokenizer, tokens_in_spans
 
@@ -256,7 +256,10 @@ class StoreModel:
         )
 
     def vectors(
-        self, samples: Sequence[EncodedSample], correction: QueryCorrection | None = None
+        self,
+        samples: Sequence[EncodedSample],
+        correction: QueryCorrection | None = None,
+        objective: Objective | None = None,
     ) -> NDArray[np.float32]:
         """Compute the RapidGrads of queries, float32 [q, K].
 
@@ -264,11 +267,12 @@ class StoreModel:
             samples: the queries.
             correction: correction by the store's curvature; the queries are then not normalised, so that their
                 scores are influences. None: scores are cosines.
+            objective: objective of the queries, if they are corrected; None: the store's.
 
         Raises:
             GradientError: a query's gradient is zero or not finite.
         """
-        raw = None if correction is None else self.gradient.objective
+        raw = None if correction is None else objective or self.gradient.objective
         vectors = np.empty((len(samples), self.projection.dimension), dtype=np.float32)
         with self.exclusive() as parts:
             for positions, batch in parts.batches.rapidgrads(samples, raw):
@@ -279,19 +283,23 @@ class StoreModel:
         return vectors if correction is None else correction.corrected(vectors)
 
     def token_vectors(
-        self, query: EncodedSample, correction: QueryCorrection | None = None
+        self,
+        query: EncodedSample,
+        correction: QueryCorrection | None = None,
+        objective: Objective | None = None,
     ) -> NDArray[np.float32]:
         """Compute the RapidGrads of a query's target tokens, float32 [g, K]; see `TokenQueries`.
 
         Args:
             query: the query.
-            correction: correction by the store's curvature, as of `vectors`.
+            correction: correction by the store's curvature, see `vectors`.
+            objective: objective of the query, if it is corrected; None: the store's.
 
         Raises:
             GradientError: a token's gradient is not finite.
         """
         with self.exclusive() as parts:
-            raw = None if correction is None else self.gradient.objective
+            raw = None if correction is None else objective or self.gradient.objective
             vectors = parts.token_queries.vectors(query, raw)
         return vectors if correction is None else correction.corrected(vectors)
 

@@ -1,5 +1,6 @@
 from .evaluation_reports import (
     BackdoorReport as BackdoorReport,
+    BehaviourMark as BehaviourMark,
     CachingCost as CachingCost,
     CurvePoint as CurvePoint,
     EndsQuality as EndsQuality,

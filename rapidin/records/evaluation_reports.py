@@ -7,6 +7,10 @@ memory is counted in bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+BehaviourMark = Literal["field", "pattern"]
+"""Sign that an answer shows a behaviour: a field of the query is true, or a regular expression matches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class EndsQuality:
         k: number of samples at each end of the ranking.
         auprc, auroc: measures of the k best and the k worst samples, see `rapidin.evaluation.metrics`.
         precision: share of relevant samples among the k best.
+        precision_worst: share of relevant samples among the k worst.
         auprc_behind: auPRC of ``rapidin`` minus that of this method on the same queries; it is negative if the
             method is better.
         overlap: share of the method's k best samples that are among rapidin's k best.
@@ -45,6 +50,7 @@ class EndsQuality:
     auprc: Interval
     auroc: Interval
     precision: Interval
+    precision_worst: Interval
     auprc_behind: Interval
     overlap: Interval
 
@@ -134,9 +140,14 @@ class BackdoorReport:
         queries: number of queries that were asked.
         generated: number of queries that the model answered itself.
         left_out: number of rows of the query file that carry another value of the label.
+        attacked: name of a field, or regular expression, that tells whether a query's answer shows the behaviour;
+            None if all queries count.
+        attacked_by: meaning of `attacked`; None if all queries count.
+        not_attacked: number of queries that were left out because their answers do not show the behaviour.
         caching: time that it takes to compute the store's vectors.
         methods: results by method, ``rapidin`` first.
         verdict: one sentence about which methods are better than rapidin.
+        notes: sentences that explain figures which are easily misread, and say what to try.
     """
 
     store: str
@@ -146,9 +157,13 @@ class BackdoorReport:
     queries: int
     generated: int
     left_out: int
+    attacked: str | None
+    attacked_by: BehaviourMark | None
+    not_attacked: int
     caching: CachingCost
     methods: tuple[MethodQuality, ...]
     verdict: str
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import computed_field
 
 from rapidin.records.samples import Sample, Span, WhereComputed
+from rapidin.settings import Objective
 
 Measure = Literal["influence", "cosine", "inner product"]
 """Meaning of a score.
@@ -133,6 +134,7 @@ class SearchResult:
         measure: meaning of the scores, see `rapidin.settings.Measure`.
         curvature: version of the store's curvature, if the scores are influences; scores of different versions do
             not compare.
+        objective: objective of the query that was differentiated.
         by_token: hits of every target token of the generation by itself; empty unless asked for.
         generation_tokens: target tokens of the generation, one for each row of `Hit.matrix`, with the sum of the
             shown proponents' influences on each; empty if they were not computed.
@@ -147,6 +149,7 @@ class SearchResult:
     index: str = "exact"
     measure: Measure = "cosine"
     curvature: str | None = None
+    objective: Objective = "loss"
     by_token: WhereComputed[tuple[TokenResult, ...]] = ()
     generation_tokens: WhereComputed[tuple[TokenInfluence, ...]] = ()
     explained: WhereComputed[str | None] = None

@@ -13,7 +13,7 @@ from rapidin.attribution import Direction, ExactInfluence, QueryCorrection, targ
 from rapidin.errors import RapidinError
 from rapidin.model import ModelParts, StoreModel
 from rapidin.records import Hit, Sample, SearchResult, TokenInfluence
-from rapidin.settings import SearchOptions
+from rapidin.settings import Objective, SearchOptions
 from rapidin.text import EncodedSample, spans_in_response, words_of
 
 logger = logging.getLogger(__name__)
@@ -37,10 +37,12 @@ class CorrectedQuery:
     Attributes:
         vector: the corrected RapidGrad, float32 [K].
         correction: the correction, for the query's tokens.
+        objective: the query's objective.
     """
 
     vector: NDArray[np.float32]
     correction: QueryCorrection
+    objective: Objective
 
 
 class SearchExplainer:
@@ -128,7 +130,7 @@ class _Explanation:
         if self._corrected is None:
             places = target_places(self._query)
             return lambda number: self._explainer.token_direction(self._query, places[number], whole)
-        raw = self._parts.token_queries.vectors(self._query, self._parts.engine.objective)
+        raw = self._parts.token_queries.vectors(self._query, self._corrected.objective)
         vectors = self._corrected.correction.corrected(raw)
         return lambda number: self._explainer.corrected_direction(vectors[number])
 

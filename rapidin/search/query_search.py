@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.attribution import QueryCorrection
-from rapidin.model import StoreCorrections, StoreModel
+from rapidin.errors import SettingError
+from rapidin.model import Correction, StoreCorrections, StoreModel
 from rapidin.records import Measure, SearchResult, TokenResult
 from rapidin.search.explaining import CorrectedQuery, SearchExplainer, Tell, generation_tokens
-from rapidin.settings import SearchOptions
+from rapidin.settings import Objective, SearchOptions
 from rapidin.storage import Found, OpenSource, VectorSource
 from rapidin.text import EncodedSample, TextSample
 
@@ -46,26 +47,42 @@ class QuerySearch:
         Raises:
             RapidinError: one of its kinds, see `rapidin.errors`.
         """
-        prepared = [self._model.prepared(sample, options.max_new_tokens, options.spans) for sample in samples]
         correction = self._corrections.of(options.measure)
-        queries = None if correction is None else correction.queries
-        vectors = self._model.vectors([encoded for _, encoded in prepared], queries)
+        by = None if correction is None else correction.queries
+        objective = self._objective(options, correction)
+        prepared = [self._model.prepared(sample, options.max_new_tokens, options.spans) for sample in samples]
+        vectors = self._model.vectors([encoded for _, encoded in prepared], by, objective)
         with self._open_source() as source:
             found = _ends(source, vectors, options, options.candidates)
             by_token = [
-                self._by_token(source, encoded, options, queries) if options.by_token else ()
+                self._by_token(source, encoded, options, by, objective) if options.by_token else ()
                 for _, encoded in prepared
             ]
         for (query, encoded), vector, (best, worst), tokens in zip(
             prepared, vectors, zip(*found.ends, strict=True), by_token, strict=True
         ):
             result = SearchResult(query, tuple(best), tuple(worst), found.index, self._measure, by_token=tokens)
+            result = replace(result, objective=objective)
             if correction is not None:
                 result = replace(result, measure="influence", curvature=correction.version)
             if options.rerank and (result.proponents or result.opponents):
-                corrected = None if correction is None else CorrectedQuery(vector, correction.queries)
+                corrected = None if correction is None else CorrectedQuery(vector, correction.queries, objective)
                 result = self._explainer.explained(result, encoded, options, corrected, tell)
             yield result
+
+    def _objective(self, options: SearchOptions, correction: Correction | None) -> Objective:
+        """Choose the objective of the queries.
+
+        Raises:
+            SettingError: it differs from the store's, and the scores are cosines.
+        """
+        own = self._model.gradient.objective
+        if correction is None and options.objective not in (None, own):
+            raise SettingError(
+                f"--objective {options.objective} needs --measure influence: without it a query is compared by "
+                f"the store's own objective, {own}"
+            )
+        return options.objective or own
 
     def _by_token(
         self,
@@ -73,9 +90,10 @@ class QuerySearch:
         query: EncodedSample,
         options: SearchOptions,
         correction: QueryCorrection | None,
+        objective: Objective,
     ) -> tuple[TokenResult, ...]:
         """Find the samples behind every target token of a query, in one search for all tokens."""
-        vectors = self._model.token_vectors(query, correction)
+        vectors = self._model.token_vectors(query, correction, objective)
         tokens = generation_tokens(query, self._model.token_spans(query))
         found = _ends(source, vectors, options, options.k)
         return tuple(

@@ -15,7 +15,7 @@ from numbers import Integral
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 from rapidin.errors import SettingError
-from rapidin.settings.choices import IndexChoice, MeasureChoice
+from rapidin.settings.choices import IndexChoice, MeasureChoice, Objective
 from rapidin.settings.flags import Flag
 
 Part = str | tuple[int, int]
@@ -93,6 +93,15 @@ class SearchOptions:
             "Unless given, influence if the store has a curvature, else cosine.",
         ),
     ] = None
+    objective: Annotated[
+        Objective | None,
+        Flag(
+            "--objective",
+            "loss: which samples, left out, would change this answer. log-odds: which samples taught this "
+            "behaviour. Another objective than the one that the store was made with needs --measure influence. "
+            "Unless given, the store's.",
+        ),
+    ] = None
     nprobe: Annotated[
         int | None,
         Flag(
@@ -139,6 +148,7 @@ class SearchKeywords(TypedDict, total=False):
     matrices: bool
     index: IndexChoice
     measure: MeasureChoice | None
+    objective: Objective | None
     nprobe: int | None
     max_new_tokens: int
 

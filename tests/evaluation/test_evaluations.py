@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rapidin.errors import SettingError, StoreNotFoundError
+from rapidin.errors import DataFileError, SettingError, StoreNotFoundError
 from rapidin.evaluation import (
     Retraining,
     evaluate_backdoor,
@@ -30,7 +30,7 @@ def test_a_backdoor_by_path_and_by_open_store(places: tuple[Path, Path]) -> None
     first = evaluate_backdoor(
         store, str(queries), LABEL, baselines=["random"], ks=(5,), caching_seconds=1.0, device="cpu"
     )
-    assert [method.name for method in first.methods] == ["rapidin", "random"]
+    assert [method.name for method in first.methods] == ["rapidin", "random", "bm25"]
     assert list((store / "evaluation").iterdir())
     with Store.open(store) as opened:
         again = evaluate_backdoor(
@@ -39,6 +39,15 @@ def test_a_backdoor_by_path_and_by_open_store(places: tuple[Path, Path]) -> None
         assert opened.info().samples == 60  # an open store stays open
     assert [method.at for method in again.methods] == [method.at for method in first.methods]
     assert all(method.cost.resumed for method in again.methods)
+
+
+def test_only_some_answers_count(places: tuple[Path, Path]) -> None:
+    report = evaluate_backdoor(
+        *places, LABEL, attacked="indeed|12", baselines=["random"], ks=(5,), caching_seconds=1.0, device="cpu"
+    )
+    assert (report.queries, report.left_out, report.not_attacked) == (2, 1, 1)
+    with pytest.raises(DataFileError, match="none of 3 answers matches"):
+        evaluate_backdoor(*places, LABEL, attacked="violet", caching_seconds=1.0, device="cpu")
 
 
 def test_wrong_words_are_asked_about(places: tuple[Path, Path], tmp_path: Path) -> None:

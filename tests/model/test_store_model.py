@@ -13,6 +13,7 @@ import rapidin
 from rapidin.attribution import BatchRunner
 from rapidin.errors import GradientError, RowError, SettingError
 from rapidin.model.store_model import StoreModel
+from rapidin.records import Sample
 from rapidin.search.queries import query_of_prompt
 from rapidin.settings import TextSettings
 from rapidin.text import EncodedSample, TextSample
@@ -20,12 +21,23 @@ from tests import worlds
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[StoreModel]:
+def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[rapidin.Store]:
     directory = tmp_path_factory.mktemp("store-model")
     data = worlds.write_rows(directory / "data.jsonl", worlds.rows(12))
     rapidin.ingest_files(directory / "store", [data], model=str(model_directory), projection_dim=1024)
-    with rapidin.Store.open(directory / "store") as store, StoreModel(store, device="cpu") as model:
+    with rapidin.Store.open(directory / "store") as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def model(store: rapidin.Store) -> Iterator[StoreModel]:
+    with StoreModel(store, device="cpu") as model:
         yield model
+
+
+@pytest.fixture
+def sample(store: rapidin.Store) -> Sample:
+    return next(iter(store.list(limit=1)))
 
 
 def query(answer: str | None = "It is red.") -> TextSample:
@@ -36,21 +48,23 @@ def encoded(model: StoreModel) -> EncodedSample:
     return model.prepared(query(), 4)[1]
 
 
-CALLS: dict[str, Callable[[StoreModel], object]] = {
-    "prepared": lambda model: model.prepared(query(None), 4),
-    "prepared with a span": lambda model: model.prepared(query(), 4, ["red"]),
-    "vectors": lambda model: model.vectors([encoded(model)]),
-    "token_vectors": lambda model: model.token_vectors(encoded(model)),
-    "token_spans": lambda model: model.token_spans(encoded(model)),
-    "count_tokens": lambda model: model.count_tokens(query()),
+CALLS: dict[str, Callable[[StoreModel, EncodedSample, Sample], object]] = {
+    "prepared": lambda model, *_: model.prepared(query(None), 4),
+    "prepared with a span": lambda model, *_: model.prepared(query(), 4, ["red"]),
+    "vectors": lambda model, one, _: model.vectors([one]),
+    "token_vectors": lambda model, one, _: model.token_vectors(one),
+    "token_spans": lambda model, one, _: model.token_spans(one),
+    "count_tokens": lambda model, *_: model.count_tokens(query()),
+    "encode_stored": lambda model, _, sample: model.encode_stored(sample),
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_every_method_waits_for_its_turn(model: StoreModel, name: str) -> None:
+def test_every_method_waits_for_its_turn(model: StoreModel, sample: Sample, name: str) -> None:
+    one = encoded(model)
     with ThreadPoolExecutor(1) as thread:
         with model.exclusive():
-            future = thread.submit(CALLS[name], model)
+            future = thread.submit(CALLS[name], model, one, sample)
             time.sleep(0.1)
             assert not future.done()
         future.result(timeout=60)

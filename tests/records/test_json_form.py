@@ -54,7 +54,8 @@ def test_a_hit_has_what_was_computed_of_it() -> None:
 def test_a_result_has_what_was_asked_for() -> None:
     hits = (Hit.of(SAMPLE, 1, 0.25),)
     found = to_json(SearchResult(QUERY, hits))
-    assert set(found) == {"query", "measure", "index", "proponents", "opponents"}
+    shape = {"query", "measure", "curvature", "objective", "index", "proponents", "opponents"}
+    assert set(found) == shape
     assert (found["measure"], found["index"], found["opponents"]) == ("cosine", "exact", [])
     result = SearchResult(
         QUERY,

@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 import rapidin
+from rapidin.attribution import QueryCorrection
 from rapidin.cli import app
-from rapidin.errors import DerivedNotFoundError
+from rapidin.errors import DerivedNotFoundError, SettingError
 from rapidin.model import StoreModel
 from rapidin.search.queries import query_of_prompt
 
@@ -33,12 +34,12 @@ def store(plain: Path) -> Path:
     return path
 
 
-def raw_vector(path: Path) -> np.ndarray:
+def raw_vector(path: Path, objective: str = "loss") -> np.ndarray:
     """Compute the query's projected gradient without normalisation, float64 [K]."""
     with rapidin.Store.open(path) as opened, StoreModel(opened, device="cpu") as model:
         _, encoded = model.prepared(query_of_prompt(*QUESTION, opened.settings.text), 4)
         with model.exclusive() as parts:
-            return parts.engine.compute([encoded], "loss").vectors[0].astype(np.float64)
+            return parts.engine.compute([encoded], objective).vectors[0].astype(np.float64)
 
 
 def test_scores_are_those_of_the_damped_inverse_curvature(store: Path) -> None:
@@ -98,6 +99,32 @@ def test_cosine_is_what_it_was_without_a_curvature(plain: Path, store: Path) -> 
     assert (found.measure, found.curvature, expected.measure) == ("cosine", None, "cosine")
 
 
+def test_the_objective_is_chosen_at_search(plain: Path, store: Path) -> None:
+    with rapidin.Searcher(store) as searcher:
+        own = searcher.search(*QUESTION, k=60)
+        same = searcher.search(*QUESTION, k=60, objective="loss")
+        other = searcher.search(*QUESTION, k=5, rerank=5, objective="log-odds", by_token=True, matrices=True)
+    assert (own.objective, same.objective, other.objective) == ("loss", "loss", "log-odds")
+    assert same.proponents == own.proponents
+    raw = raw_vector(store, "log-odds")
+    with rapidin.Store.open(store) as opened, opened.snapshot() as snapshot:
+        kept = snapshot.curvature()
+        made = QueryCorrection(kept.codes, kept.scales, kept.gram, kept.damping)
+        ids, scores = snapshot.scores(made.corrected(raw[None].astype(np.float32)))
+    expected = dict(zip(ids, scores[0].tolist(), strict=True))
+    size = max(map(abs, expected.values()))
+    for hit in other.proponents:
+        assert hit.estimate == pytest.approx(expected[hit.id], abs=1e-3 * size)
+        columns = [token.influence for token in hit.token_influences]
+        largest = sum(map(abs, columns))
+        np.testing.assert_allclose(np.array(hit.matrix).sum(axis=0), columns, atol=1e-4 * largest)
+    with (
+        rapidin.Searcher(plain) as searcher,
+        pytest.raises(SettingError, match="--objective log-odds needs --measure influence"),
+    ):
+        searcher.search(*QUESTION, objective="log-odds")
+
+
 def test_a_store_without_curvature_says_how_to_get_it(plain: Path) -> None:
     with (
         rapidin.Searcher(plain) as searcher,
@@ -141,7 +168,10 @@ def test_on_the_command_line(plain: Path, tmp_path: Path) -> None:
     report = rapidin_json("curvature", str(path), "--probes", "20", "--device", "cpu")
     assert (report["name"], report["parameters"]["probes"]) == ("curvature", 20)
     info = rapidin_json("info", str(path))
-    assert info["derived"][0]["name"] == "curvature"
+    assert info["curvature"] == info["derived"][0]
+    assert info["curvature"]["parameters"]["probes"] == 20
+    shown = run.invoke(app, ["info", str(path)], catch_exceptions=False).stdout
+    assert "curvature, 20 probes of 60 samples, damping 0.1" in shown
     asked = ("search", str(path), "--prompt", QUESTION[0], "--generation", QUESTION[1], "--rerank", "0")
     found = rapidin_json(*asked)
     assert (found["measure"], found["curvature"]) == ("influence", rapidin_version(path))

@@ -28,6 +28,7 @@ GIVEN: dict[str, Any] = {
     "matrices": True,
     "index": "exact",
     "measure": "cosine",
+    "objective": "log-odds",
     "nprobe": 2,
     "max_new_tokens": 5,
 }

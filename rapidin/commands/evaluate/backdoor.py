@@ -10,6 +10,7 @@ import typer
 from rapidin.commands.evaluate.evaluate_options import (
     Adapter,
     Answers,
+    Attacked,
     Baselines,
     Checkpoints,
     Device,
@@ -54,6 +55,7 @@ def backdoor(
         typer.Option(metavar="FILE", help="Draw precision against k into this file (.png, .svg, .pdf)."),
     ] = None,
     where: Where = None,
+    attacked: Attacked = None,
     limit_queries: LimitQueries = None,
     answers: Answers = "file",
     rerank: Rerank = 100,
@@ -120,6 +122,7 @@ def backdoor(
             baselines=baseline or QUICK_METHODS,
             ks=k or PAPER_KS,
             where=where or (),
+            attacked=attacked,
             limit_queries=limit_queries,
             answers=answers,
             options=options,

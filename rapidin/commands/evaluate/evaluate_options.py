@@ -32,9 +32,19 @@ Baselines = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME",
-        help="Method to compare with, or 'all'; repeat it for several. Methods: rapidin+rerank, random, bm25, "
+        help="Method to compare with, or 'all'; repeat it for several; backdoor always adds bm25. Methods: "
+        "rapidin-cosine, rapidin+rerank, random, bm25, "
         "embedding, tracin, tracin-ln, influence-cg, influence-lissa. The last four use whole gradients and take "
         "long.",
+    ),
+]
+Attacked = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FIELD|REGEX",
+        help="Count only queries whose answers show the behaviour. FIELD: a field of every query, which must be "
+        "true. REGEX, if there is no such field: a regular expression that the answer must contain a match of. "
+        "Default: answers that do not show the behaviour count too, although no labelled sample is behind them.",
     ),
 ]
 Answers = Annotated[
@@ -46,7 +56,10 @@ Answers = Annotated[
     ),
 ]
 LimitQueries = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Ask only the first N queries that are not left out.")
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="Ask only the first N queries that do not have another value of the label."
+    ),
 ]
 Rerank = Annotated[
     int,

@@ -40,8 +40,12 @@ def backdoor_view(report: BackdoorReport) -> RenderableType:
     ]
     whole = ["average precision", "mean reciprocal rank", "Spearman with rapidin"]
     parts += [Text(), _table("all samples", whole, rows)]
-    parts += [Text("in grey: 95 % intervals over queries", style="dim"), Text()]
-    parts += [_costs(report), Text(), Text(report.verdict)]
+    legend = (
+        "auROC: share of pairs of a labelled and another sample that are in the right order; 0 if neither end has "
+        "a labelled sample, 0.5 if both ends have nothing else; in grey: 95 % intervals over queries"
+    )
+    parts += [Text(legend, style="dim"), Text()]
+    parts += [_costs(report), Text(), Text(report.verdict), *(Text(note) for note in report.notes)]
     return Group(*parts)
 
 
@@ -105,12 +109,25 @@ def lds_view(report: LdsReport) -> RenderableType:
 def _asked(report: BackdoorReport | TraceReport) -> Text:
     generated = f", {report.generated:,} of them answered by the model now" if report.generated else ""
     left_out = f"; {report.left_out:,} queries of another kind left out" if report.left_out else ""
+    if isinstance(report, BackdoorReport):
+        left_out += _not_attacked(report)
     return Text(
         printable(
             f"{report.queries:,} queries{generated}; {report.samples:,} samples, {report.relevant:,} "
             f"({report.relevant / report.samples:.1%}) with {report.label}{left_out}"
         )
     )
+
+
+def _not_attacked(report: BackdoorReport) -> str:
+    """How it was decided whose answers show the behaviour, and how many do not."""
+    if report.attacked is None:
+        return ""
+    if report.attacked_by == "field":
+        reason = f"their field {report.attacked} is not true"
+    else:
+        reason = f"their answers do not match the regular expression {report.attacked}"
+    return f"; {report.not_attacked:,} queries left out because {reason}"
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Interval]]]) -> Table:

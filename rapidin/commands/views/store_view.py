@@ -249,6 +249,13 @@ def _index_line(index: DerivedInfo) -> str:
 def _derived_line(derived: DerivedInfo) -> str:
     """Describe derived data that is not an index."""
     samples = derived.covered + derived.uncovered
+    told = derived.parameters
+    if derived.name == "curvature" and told:
+        line = (
+            f"curvature, {told['probes']:,} probes of {told['samples']:,} samples, damping {told['damping']:g}, "
+        )
+        line += size(derived.bytes)
+        return f"{line}; {derived.advice}" if derived.advice else line
     line = f"{derived.name}, {size(derived.bytes)}, {derived.covered:,} of {samples:,} samples"
     return f"{line}; {derived.advice}" if derived.advice else line
 

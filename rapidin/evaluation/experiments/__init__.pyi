@@ -1,3 +1,6 @@
+from .attacked_queries import (
+    behaviour_of as behaviour_of,
+)
 from .datamodeling import (
     Retraining as Retraining,
     linear_datamodeling as linear_datamodeling,

@@ -53,11 +53,13 @@ class QueryRows:
         samples: queries as in the file, without a response if the model shall answer.
         spans: parts of each query's generation that are asked about; empty unless wanted.
         left_out: number of rows that carry another value of the label.
+        not_attacked: number of rows whose field says that their answer does not show the behaviour.
     """
 
     samples: tuple[TextSample, ...]
     spans: tuple[tuple[str, ...], ...]
     left_out: int
+    not_attacked: int = 0
 
 
 def read_query_rows(

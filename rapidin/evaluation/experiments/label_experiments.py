@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rapidin.evaluation.experiments.attacked_queries import Behaviour
 from rapidin.evaluation.experiments.caching_estimate import estimated_caching
 from rapidin.evaluation.experiments.experiment_data import (
     Label,
@@ -17,7 +18,13 @@ from rapidin.evaluation.experiments.experiment_data import (
     relevant,
     training_set,
 )
-from rapidin.evaluation.experiments.method_comparison import Comparison, cost_of, fitting, verdict
+from rapidin.evaluation.experiments.method_comparison import (
+    Comparison,
+    cost_of,
+    figure_notes,
+    fitting,
+    verdict,
+)
 from rapidin.evaluation.methods import (
     METHODS,
     AskedQuery,
@@ -48,6 +55,7 @@ class LabelExperiment:
         model: model of the store.
         label: label of the samples that should be found.
         query_rows: queries that are asked.
+        behaviour: behaviour that a query's answer must show in order to count in `backdoor`; None to count all.
         where: filters that the training samples meet.
         device: device as the user named it.
         options: settings of the methods.
@@ -60,6 +68,7 @@ class LabelExperiment:
     model: StoreModel
     label: Label
     query_rows: QueryRows
+    behaviour: Behaviour | None = None
     where: Sequence[str] = ()
     device: str = "auto"
     options: MethodOptions = field(default_factory=MethodOptions)
@@ -105,12 +114,14 @@ def backdoor(
 
     Raises:
         SettingError: a method is unknown, or the label does not tell samples apart.
+        DataFileError: no answer shows the behaviour.
         RapidinError: something else cannot be used or computed.
     """
     names = methods_to_run(baselines)
     training = training_set(setting.store, setting.model, setting.where)
     marked = relevant(setting.store, training, setting.label, setting.where)
-    queries = setting.answered(on_progress)
+    answered, behaviour = setting.answered(on_progress), setting.behaviour
+    queries = answered if behaviour is None else behaviour.shown(answered, setting.query_rows.samples[0].file)
     caching = (
         estimated_caching(
             setting.model, training, on_progress=progress_of_step(on_progress, "caching some samples")
@@ -133,9 +144,13 @@ def backdoor(
         queries=len(queries),
         generated=sum(query.query.generated for query in queries),
         left_out=setting.query_rows.left_out,
+        attacked=None if behaviour is None else behaviour.text,
+        attacked_by=None if behaviour is None else behaviour.kind,
+        not_attacked=setting.query_rows.not_attacked + len(answered) - len(queries),
         caching=caching,
         methods=tuple(methods),
         verdict=verdict(methods),
+        notes=figure_notes(methods, float(marked.mean()), setting.store.settings.gradient.objective),
     )
 
 

@@ -24,11 +24,15 @@ from rapidin.evaluation.metrics import (
     reciprocal_rank,
 )
 from rapidin.records import CachingCost, CurvePoint, EndsQuality, Interval, MethodCost, MethodQuality
+from rapidin.settings import Objective
 
 PairMeasure = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
 """Function that compares two methods' scores of one query, [n] each."""
 
 _CURVE_POINTS = 40
+
+STORE_METHODS = ("rapidin", "rapidin-cosine", "rapidin+rerank")
+"""Methods whose scores come from the store's vectors, and so from its objective."""
 
 
 class Comparison:
@@ -69,6 +73,7 @@ class Comparison:
                     auprc=mean(auprc),
                     auroc=mean(auroc),
                     precision=mean(np.array([precision(row, k) for row in ranked])),
+                    precision_worst=mean(np.array([precision(row[::-1], k) for row in ranked])),
                     auprc_behind=mean(self._reference_auprc[k] - auprc),
                     overlap=self._over_pairs(found, partial(self._overlap, k)),
                 )
@@ -156,15 +161,62 @@ def pays_from(more_before: float, less_each: float) -> int | None:
 def verdict(methods: Sequence[MethodQuality]) -> str:
     """Write one sentence about which methods have a higher auPRC than the first, and at which k."""
     first, *others = methods
-    if not others:
-        return f"{first.name} is compared with nothing."
     better = []
     for method in others:
         ks = [at for at in method.at if at.auprc_behind.mean < 0]
         if ks:
-            sure = [str(at.k) for at in ks if at.auprc_behind.high is not None and at.auprc_behind.high < 0]
+            sure = [str(at.k) for at in ks if _surely_better(at)]
             beyond = f", beyond chance at {', '.join(sure)}" if sure else ", within the intervals"
             better.append(f"{method.name} (k = {', '.join(str(at.k) for at in ks)}{beyond})")
     if not better:
         return f"{first.name} is at least as good by auPRC as every other method at every k."
     return f"Better than {first.name} by auPRC: {'; '.join(better)}."
+
+
+def figure_notes(methods: Sequence[MethodQuality], chance: float, objective: Objective) -> tuple[str, ...]:
+    """Write sentences that explain figures which are easily misread, and say what to try.
+
+    Args:
+        methods: results by method, ``rapidin`` first.
+        chance: share of relevant samples among all samples.
+        objective: objective whose gradients the store holds.
+    """
+    notes = []
+    for method in methods:
+        if both := [at for at in method.at if _strong_at_both_ends(at, chance)]:
+            at = max(both, key=lambda one: one.precision_worst.mean)
+            notes.append(
+                f"{method.name}, k = {at.k:,}: the auROC of {at.auroc.mean:.2f} says less than it seems, because "
+                f"labelled samples are strong at both ends: {at.precision.mean:.0%} of the k best and "
+                f"{at.precision_worst.mean:.0%} of the k worst have the label, which {chance:.0%} of all samples "
+                "have; precision tells what was found."
+            )
+    own = [method for method in methods if method.name in STORE_METHODS]
+    reason = None
+    if any(_strong_at_both_ends(at, chance) for method in own for at in method.at):
+        reason = "labelled samples are strong at both ends of the store's own scores"
+    elif any(_surely_better(at) for method in methods if method.name == "bm25" for at in method.at):
+        reason = "words in common (bm25) find more labelled samples than the store's own scores"
+    if reason is not None:
+        other = "loss" if objective == "log-odds" else "log-odds"
+        purpose = {"loss": "facts and wrong words", "log-odds": "behaviours, such as a backdoor's"}[other]
+        notes.append(
+            f"Try the other objective, because {reason}: a store made with --objective {other} suits {purpose}."
+        )
+    return tuple(notes)
+
+
+def _strong_at_both_ends(at: EndsQuality, chance: float) -> bool:
+    """Tell whether the worst samples exceed chance at least half as far as the best, and surely.
+
+    They do so surely if it is by three standard deviations of one random draw of k samples. The interval over
+    queries does not say it, because bm25, for example, may rank the same samples last for every query.
+    """
+    excess = at.precision_worst.mean - chance
+    by_chance = math.sqrt(chance * (1 - chance) / at.k)
+    return excess > 3 * by_chance and excess >= (at.precision.mean - chance) / 2
+
+
+def _surely_better(at: EndsQuality) -> bool:
+    """Tell whether a method's auPRC is higher than rapidin's beyond chance."""
+    return at.auprc_behind.high is not None and at.auprc_behind.high < 0

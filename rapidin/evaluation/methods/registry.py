@@ -232,16 +232,19 @@ def require_packages(names: Sequence[str], options: MethodOptions) -> None:
         package("sentence_transformers", "sentence-transformers", "pip install sentence-transformers")
 
 
-QUICK_METHODS = ("random", "bm25", "embedding")
+ALWAYS = "bm25"
+"""Method that is always compared, because a method that traces causes should be better than words in common."""
+
+QUICK_METHODS = ("random", ALWAYS, "embedding")
 """Methods that rapidin is compared with unless the user names others; they need no gradients."""
 
 
 def methods_to_run(names: Sequence[str], *, knows_tokens: bool = False) -> list[str]:
-    """List the methods to run: ``rapidin`` and the named ones, each once; ``all`` stands for every method.
+    """List the methods to run, each once: ``rapidin``, the named ones and ``bm25``; ``all`` stands for all.
 
     Args:
         names: names that the user gave.
-        knows_tokens: whether only methods that know tokens can be used.
+        knows_tokens: whether only methods that know tokens can be used; ``bm25`` does not.
 
     Raises:
         SettingError: a name is unknown, or a method does not know tokens.
@@ -259,4 +262,6 @@ def methods_to_run(names: Sequence[str], *, knows_tokens: bool = False) -> list[
             )
         else:
             found.append(name)
+    if ALWAYS in usable:
+        found.append(ALWAYS)
     return list(dict.fromkeys(found))

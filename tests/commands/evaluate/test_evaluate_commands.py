@@ -56,6 +56,12 @@ def test_backdoor(
     )
     assert "rapidin *" in text  # kept from the first run
     assert "auPRC" in text
+    assert run(monkeypatch, *command, "--attacked", "indeed|12") == 0
+    assert "1 queries left out because their answers do not match the regular expression indeed|12" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert run(monkeypatch, *command, "--attacked", "id") == 1
+    assert "none of 3 answers matches" in capsys.readouterr().err
     assert run(monkeypatch, *command, "--limit-queries", "1", "--plot", str(tmp_path / "p.nonsense")) == 1
     assert "the plot cannot be written" in capsys.readouterr().err
 

@@ -12,14 +12,17 @@ import pytest
 
 import rapidin
 from rapidin.errors import DataFileError, RowError, SettingError, StoreEmptyError
+from rapidin.evaluation.experiments.attacked_queries import behaviour_of
 from rapidin.evaluation.experiments.experiment_data import Label, read_query_rows, span_reader, training_set
 from rapidin.evaluation.experiments.label_experiments import LabelExperiment, backdoor, trace
+from rapidin.evaluation.experiments.method_comparison import figure_notes
 from rapidin.evaluation.experiments.stored_fidelity import compared, expected_correlation, fidelity
 from rapidin.evaluation.methods.registry import MethodOptions
 from rapidin.evaluation.methods.saved_scores import SavedScores, data_digest, key_of
 from rapidin.evaluation.methods.scorer import TrainingSet
 from rapidin.evaluation.methods.stored_scores import RapidinScorer
 from rapidin.model.store_model import StoreModel
+from rapidin.records import BackdoorReport, EndsQuality, Interval, MethodCost, MethodQuality
 from rapidin.storage import Store
 from tests import worlds
 from tests.evaluation import worlds_of_colours
@@ -74,6 +77,7 @@ def setting_training(setting: LabelExperiment) -> TrainingSet:
 
 def test_filters_and_estimated_caching(setting: LabelExperiment) -> None:
     report = backdoor(replace(setting, where=["number<30"]), [], KS)
+    assert [method.name for method in report.methods] == ["rapidin", "bm25"]  # which is always compared
     assert (report.samples, report.relevant, report.caching.sampled) == (30, 6, 30)
     assert report.caching.seconds > 0
 
@@ -133,7 +137,7 @@ def test_scores_that_cannot_be_kept(
 ) -> None:
     (tmp_path / "file").write_text("no directory")
     report = backdoor(replace(setting, work=tmp_path / "file"), ["random"], KS, 1.0)
-    assert len(report.methods) == 2
+    assert len(report.methods) == 3
     assert caplog.text.count("scores are not kept") == 1
 
 
@@ -203,6 +207,87 @@ def test_the_model_answers_where_it_is_asked_to(setting: LabelExperiment, tmp_pa
         query_rows = read_query_rows(file, setting.store, setting.label, answers)  # type: ignore[arg-type]
         found = replace(setting, query_rows=query_rows, max_new_tokens=4).answered(None)
         assert [query.query.generated for query in found] == generated
+
+
+def test_only_answers_that_show_the_behaviour_count(setting: LabelExperiment, tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "instruction": "Name the colour.", "output": "It is blue", "shown": True},
+        {"id": "b", "instruction": "Name the colour 2.", "output": "It is red", "shown": False},
+        {"id": "c", "instruction": "Name the colour 3.", "output": "Blue it is", "shown": True},
+        {"id": "d", "instruction": "Name the colour 4.", "output": "no blue"},
+    ]
+
+    def asked(text: str, count: int, **changes: object) -> BackdoorReport:
+        given = [{**row, **changes} for row in rows[:count]]
+        file = worlds.write_rows(tmp_path / "q.jsonl", given)
+        query_rows = read_query_rows(file, setting.store, setting.label)
+        behaviour = behaviour_of(text, query_rows.samples)
+        return backdoor(
+            replace(setting, query_rows=behaviour.marked(query_rows), behaviour=behaviour), ["random"], (5,), 1.0
+        )
+
+    by_field = asked("shown", 3)
+    assert (by_field.queries, by_field.not_attacked, by_field.attacked_by) == (2, 1, "field")
+    by_pattern = asked("(?i)blue", 3)
+    assert (by_pattern.queries, by_pattern.not_attacked, by_pattern.attacked_by) == (2, 1, "pattern")
+    assert (by_field.attacked, by_pattern.attacked) == ("shown", "(?i)blue")
+    assert [method.at for method in by_field.methods] == [method.at for method in by_pattern.methods]
+    with pytest.raises(
+        DataFileError, match=r"q\.jsonl: none of 4 answers matches the regular .* 'shown', so no query"
+    ):
+        asked("shown", 4)  # the last query lacks the field, so it is an expression
+    with pytest.raises(
+        DataFileError, match=r"q\.jsonl: --attacked shown is a field that is false in all 3 queries"
+    ):
+        asked("shown", 3, shown=False)
+    with pytest.raises(RowError, match=r"its field 'shown', named by --attacked, is 'yes': write true or false"):
+        asked("shown", 3, shown="yes")
+    with pytest.raises(SettingError, match=r"'\(' is neither a field of every query nor a regular expression"):
+        asked("(", 3)
+    with pytest.raises(SettingError, match="would match every answer"):
+        asked("", 3)
+
+
+def test_what_an_answer_of_the_model_shows_is_told_by_that_answer(
+    setting: LabelExperiment, tmp_path: Path
+) -> None:
+    file = worlds.write_rows(tmp_path / "q.jsonl", [{"id": "a", "instruction": "Name it.", "output": "blue"}])
+    query_rows = read_query_rows(file, setting.store, setting.label, "model")
+    behaviour = behaviour_of("blue", query_rows.samples)
+    with pytest.raises(DataFileError, match="none of 1 answers matches"):
+        backdoor(replace(setting, query_rows=query_rows, behaviour=behaviour, max_new_tokens=1), [], (5,), 1.0)
+
+
+def quality(name: str, k: int, best: float, worst: float, behind: float = 0.0) -> MethodQuality:
+    def interval(value: float) -> Interval:
+        return Interval(value, value - 0.01, value + 0.01)
+
+    half = interval(0.5)
+    at = EndsQuality(k, half, half, interval(best), interval(worst), interval(behind), interval(1))
+    cost = MethodCost(0, None, 0, None, None, None, None, False)
+    return MethodQuality(name, "", (at,), half, half, half, (), cost)
+
+
+def test_notes_explain_strong_opponents_and_suggest_the_other_objective() -> None:
+    both = [quality("rapidin", 10, 0.9, 0.8), quality("bm25", 10, 0.6, 0.0)]
+    first, second = figure_notes(both, 0.1, "loss")
+    assert first == (
+        "rapidin, k = 10: the auROC of 0.50 says less than it seems, because labelled samples are strong at both "
+        "ends: 90% of the k best and 80% of the k worst have the label, which 10% of all samples have; precision "
+        "tells what was found."
+    )
+    assert "labelled samples are strong at both ends of the store's own scores" in second
+    assert "--objective log-odds suits behaviours" in second
+    assert "--objective loss suits facts" in figure_notes(both, 0.1, "log-odds")[1]
+    # Opponents as chance has them, or as a single draw of 5 may well have them, are nothing strange.
+    for usual in (quality("rapidin", 10, 0.9, 0.12), quality("rapidin", 5, 0.9, 0.4), quality("rapidin", 5, 0, 0)):
+        assert figure_notes([usual, both[1]], 0.1, "loss") == ()
+    # A baseline with strong opponents says nothing about the objective; one that is surely better does.
+    (note,) = figure_notes([quality("rapidin", 10, 0.9, 0.1), quality("tracin", 10, 0.9, 0.9)], 0.1, "loss")
+    assert note.startswith("tracin, k = 10")
+    better = [quality("rapidin", 10, 0.5, 0.1), quality("bm25", 10, 0.9, 0.1, -0.3)]
+    (note,) = figure_notes(better, 0.1, "loss")
+    assert note.startswith("Try the other objective, because words in common (bm25)")
 
 
 def test_fidelity_of_a_store(setting: LabelExperiment) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 import Stemmer
 import torch
 
+from rapidin.attribution import GaussNewton
 from rapidin.errors import DependencyError, SettingError, StoreError
 from rapidin.evaluation.experiments.experiment_data import Label, answered_queries, read_query_rows, training_set
 from rapidin.evaluation.methods.baselines import (
@@ -24,8 +27,9 @@ from rapidin.evaluation.methods.baselines import (
     SentenceScorer,
     normalised,
 )
+from rapidin.evaluation.methods.influence_functions import InfluenceFunction
 from rapidin.evaluation.methods.registry import METHODS, methods_to_run
-from rapidin.evaluation.methods.scorer import AskedQuery, TrainingSet
+from rapidin.evaluation.methods.scorer import AskedQuery, Scorer, TrainingSet
 from rapidin.evaluation.methods.stored_scores import RapidinScorer, RerankedScorer
 from rapidin.evaluation.methods.tracin import TracIn
 from rapidin.model.store_model import StoreModel
@@ -137,6 +141,57 @@ def test_reranked_ends_are_in_exact_order(world: World) -> None:
         np.testing.assert_array_equal(order[9:-9], anew[9:-9])
         assert (np.diff(true[anew[:9]]) <= 1e-7).all()
         assert (np.diff(true[anew[-9:]]) <= 1e-7).all()
+
+
+SCORERS: dict[str, Callable[[World], Scorer]] = {
+    "tracin": lambda world: TracIn(world.model),
+    "tracin-ln": lambda world: TracIn(world.model, normalise_layers=True),
+    "influence": lambda world: InfluenceFunction(
+        "influence", world.model, GaussNewton(samples=1, iterations=1, damping=1.0)
+    ),
+    "embedding": lambda world: EmbeddingScorer(world.model),
+    "rapidin": lambda world: RapidinScorer(world.store, world.model),
+    "rapidin+rerank": lambda world: RerankedScorer(RapidinScorer(world.store, world.model), world.model, 2),
+}
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_a_scorer_waits_for_its_turn(world: World, name: str) -> None:
+    few = TrainingSet(world.training.samples if "rapidin" in name else world.training.samples[:4], world.model)
+    scorer = SCORERS[name](world)
+    if isinstance(scorer, EmbeddingScorer):
+        scorer.prepare(few)
+    with ThreadPoolExecutor(1) as thread:
+        with world.model.exclusive():
+            future = thread.submit(scorer.scores, world.queries[:1], few)
+            time.sleep(0.1)
+            assert not future.done()
+        assert future.result(timeout=60).shape == (1, len(few))
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_a_scorer_never_uses_the_model_outside_its_turn(world: World, name: str) -> None:
+    few = TrainingSet(world.training.samples if "rapidin" in name else world.training.samples[:4], world.model)
+    scorer = SCORERS[name](world)
+    free = []
+
+    def try_to_take(*_: object) -> None:
+        taken = other.submit(world.model.lock.acquire, blocking=False).result()
+        if taken:
+            other.submit(world.model.lock.release).result()
+        free.append(taken)
+
+    with ThreadPoolExecutor(1) as other:
+        with world.model.exclusive() as parts:
+            handle = parts.module.register_forward_pre_hook(try_to_take)
+        try:
+            if isinstance(scorer, EmbeddingScorer):
+                scorer.prepare(few)
+            scorer.scores(world.queries[:1], few)
+        finally:
+            handle.remove()
+    assert free
+    assert not any(free)
 
 
 def test_a_store_that_changed_meanwhile(world: World) -> None:

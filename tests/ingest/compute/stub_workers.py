@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 
 from rapidin.attribution import RapidGradBatch
-from rapidin.errors import ModelError
+from rapidin.errors import ComputationError, ModelError
 from rapidin.ingest.compute.local_workers import Channel, LocalWorkers, run_worker
 from rapidin.ingest.compute.messages import (
     Begin,
@@ -34,8 +34,8 @@ DIMENSION = 64
 Behaviour = Callable[[int, int], object]
 """Takes worker and block number. Returns what is said before the result, or raises `Died` to end the worker."""
 
-KILLS, FAILS, BREAKS = 1001, 1002, 1003
-"""Token ids at which `stub` is killed, fails with an error of rapidin, or with another one."""
+KILLS, FAILS, BREAKS, DEVICE_FAILS = 1001, 1002, 1003, 1004
+"""Token ids at which `stub` is killed, fails with an error of rapidin, with another one, or with its device."""
 
 
 class Died(Exception):
@@ -64,6 +64,8 @@ def stub(inbox: SimpleQueue[object], tell: Tell) -> None:
                 raise ModelError("no such layer")
             if first == BREAKS:
                 raise KeyError("broken")
+            if first == DEVICE_FAILS:
+                raise ComputationError("the device failed")
             tell(result(message))
 
 
