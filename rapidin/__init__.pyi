@@ -49,6 +49,7 @@ from .records import (
     FidelityReport as FidelityReport,
     Hit as Hit,
     ImportReport as ImportReport,
+    IngestedCurvature as IngestedCurvature,
     IngestListener as IngestListener,
     IngestReport as IngestReport,
     Interval as Interval,
