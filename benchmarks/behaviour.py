@@ -2,9 +2,9 @@
 
     python -m benchmarks.behaviour --model DIRECTORY --train train.jsonl --queries test.jsonl --label poisoned
 
-Two stores, of loss and of log-odds, share one curvature. The model answers the queries; every pair of a query's and
-the rows' objective is scored without curvature and with several dampings, and the rows whose metadata field is true
-count as found. What is in --work already is used again.
+Two stores, of loss and of log-odds, share one curvature. The model answers the queries; every pair of a query's
+and the rows' objective is scored without curvature and with several dampings, and the rows whose metadata field
+is true count as found. What is in --work already is used again.
 """
 
 from __future__ import annotations

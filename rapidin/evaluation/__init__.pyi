@@ -5,7 +5,6 @@ from .evaluations import (
     evaluate_trace as evaluate_trace,
 )
 from .experiments import (
-    Answers as Answers,
     Retraining as Retraining,
     plot_precision as plot_precision,
 )

@@ -11,6 +11,7 @@ from rapidin.commands.evaluate.evaluate_options import Adapter, MaxNewTokens, Mo
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode
 from rapidin.commands.output import when_interrupted
+from rapidin.settings import MAX_NEW_TOKENS
 
 
 @when_interrupted("finished subsets are kept, and the same command goes on")
@@ -94,7 +95,7 @@ def lds(
         typer.Option(help="Device that computes scores, and losses after a --command: auto, cpu, cuda or cuda:0."),
     ] = "auto",
     tokens_per_batch: TokensPerBatch = None,
-    max_new_tokens: MaxNewTokens = 256,
+    max_new_tokens: MaxNewTokens = MAX_NEW_TOKENS,
     seed: Annotated[int, typer.Option(min=0, help="Seed of subsets, first weights and order of rows.")] = 0,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,

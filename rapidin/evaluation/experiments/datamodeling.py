@@ -38,6 +38,7 @@ from rapidin.evaluation.retraining import Job, Tokens, Training, WriteData, inpu
 from rapidin.model import StoreModel
 from rapidin.records import LdsReport, MethodLds
 from rapidin.search import read_queries
+from rapidin.settings import MAX_NEW_TOKENS
 from rapidin.storage import Store
 from rapidin.support import processors
 from rapidin.text import recognise
@@ -111,7 +112,7 @@ def linear_datamodeling(
     work: Path,
     device: str = "auto",
     options: MethodOptions | None = None,
-    max_new_tokens: int = 256,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     trust_remote_code: bool = False,
     on_progress: StepProgress | None = None,
 ) -> LdsReport:

@@ -187,6 +187,11 @@ class StoredCurvature:
         return _decoded(self.codes[first:last], self.scales[first:last])
 
 
+def bytes_of_probes(probes: int, dimension: int) -> int:
+    """Return the size of the arrays of a file that holds a number of probes of K numbers."""
+    return probes * (dimension + 4 * _blocks(dimension) + 16) + 4 * probes**2
+
+
 def inner_products(codes: NDArray[np.int8], scales: NDArray[np.float32], first: int) -> NDArray[np.float32]:
     """Compute the inner products of the probes from place `first` on with all probes, float32 [m - first, m]."""
     found = np.zeros((len(codes) - first, len(codes)), np.float32)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rapidin.errors import DerivedNotFoundError, SettingError, StoreFormatError
+from rapidin.errors import DerivedNotFoundError, SettingError, StoreError, StoreFormatError, StoreLockedError
 from rapidin.storage import ComputedProbes, CurvatureOptions, ProbeRequest, Store
 from rapidin.storage.derived import CURVATURE, derived_building
 from rapidin.storage.derived.curvature.probe_file import ProbeArrays, StoredCurvature
@@ -139,6 +139,69 @@ def test_probes_that_cannot_be_used_are_left_out(store: Store) -> None:
     with pytest.raises(SettingError, match="certain of every target token"):
         store.build_derived("curvature", CurvatureOptions(compute=lambda _: iter(())), retrain=True)
     assert len(loaded(store).codes) == told["probes"]
+
+
+def test_a_writer_computes_it_under_the_lock_that_it_holds(store: Store) -> None:
+    with store.writer() as writer:
+        with pytest.raises(StoreLockedError):
+            build(store, probes=30)
+        report = writer.build_derived("curvature", CurvatureOptions(30, None, random_probes))
+        (file,) = (store.path / "curvature").iterdir()
+        writer.build_derived("curvature", CurvatureOptions(40, None, random_probes))
+        assert not file.exists()
+        with pytest.raises(SettingError, match="derived data 'curve' is unknown: choose from"):
+            writer.build_derived("curve")
+    assert (report.parameters["probes"], len(loaded(store).codes)) == (30, 40)
+    with pytest.raises(StoreError, match="this writer is closed"):
+        writer.build_derived("curvature")
+
+
+def test_the_state_tells_what_is_missing(store: Store) -> None:
+    def missing(*asked: int | None) -> tuple[int, int]:
+        state = store.curvature_state(*asked)
+        return state.probes, state.missing
+
+    assert [missing(), missing(20), missing(None, 10)] == [(0, 600), (0, 20), (0, 640)]
+    assert store.curvature_state().version is None
+    with pytest.raises(KeyboardInterrupt):
+        build(store, Counting(dies_after=400))
+    assert [missing(), missing(300), missing(100), missing(9999, 10)] == [
+        (256, 344),
+        (256, 44),
+        (256, 0),
+        (256, 384),
+    ]
+    build(store)
+    commit(store, 150, clustered(75, seed=2))
+    state = store.curvature_state()
+    assert (state.probes, state.missing, state.missing_bytes) == (600, 0, 0)
+    assert state.version == loaded(store).version
+    assert "150 samples, and it holds 225" in str(state.advice)
+    assert missing(9999) == (600, 300)
+
+
+def test_a_damaged_curvature_is_missing_and_a_newer_one_is_not(store: Store) -> None:
+    build(store, probes=20)
+    with store.snapshot() as snapshot:
+        _, record = snapshot.derived("curvature")
+
+    def state_of(**changes):
+        changed = replace(record, **{"parameters": record.parameters} | changes)
+        with store._database.writing() as session:
+            derived_building.derived_records.update_derived(session, changed)
+        return store.curvature_state(20)
+
+    assert state_of().missing == 0
+    assert state_of(parameters=record.parameters.replace("20", "19")).missing == 20  # its checksum is wrong
+    newer = json.dumps(json.loads(record.parameters) | {"format": 2})
+    signed = derived_building.derived_records.with_parameters(record, newer)
+    state = state_of(parameters=newer, checksum=signed.checksum)
+    assert (state.probes, state.version, state.missing) == (0, None, 0)
+    assert "upgrade rapidin" in str(state.advice)
+    state_of(checksum=record.checksum)
+    (file,) = (store.path / "curvature").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    assert store.curvature_state().missing == 600
 
 
 @pytest.mark.parametrize(
