@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import tables
 from benchmarks.fresh import use_threads
-from rapidin import Store, ingest_files
+from rapidin import Store, compute_curvature, ingest_files
 from rapidin.demo import DemoData, train_demo_model, write_demo_data
 from rapidin.demo.demo_model import RECIPE, Recipe
 from rapidin.evaluation.experiments.datamodeling import Retraining, linear_datamodeling
@@ -29,7 +29,7 @@ from rapidin.model.training_loop import Schedule
 from rapidin.records import LdsReport
 
 METHODS = (
-    *("rapidin", "bm25", "embedding", "random", "tracin", "tracin-ln"),
+    *("rapidin", "rapidin-cosine", "bm25", "embedding", "random", "tracin", "tracin-ln"),
     *("influence-cg", "influence-lissa"),
 )
 ROWS = 400
@@ -48,6 +48,8 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, help="directory for files; what is there is used again")
     parser.add_argument("--subsets", type=int, default=50)
+    parser.add_argument("--probes", type=int, help="number of probes of the curvature")
+    parser.add_argument("--damping", type=float, help="damping of the curvature")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--more", type=json.loads, default=PRECISE, help="JSON: settings of influence functions")
@@ -73,6 +75,7 @@ def _report(work: Path, arguments: argparse.Namespace) -> LdsReport:
     if not (work / "model" / "model.safetensors").exists():
         train_demo_model(data, work / "model", recipe=SMALL)
     ingest_files(work / "store", [data.train], model=str(work / "model"), device="cpu")
+    compute_curvature(work / "store", probes=arguments.probes, damping=arguments.damping, device="cpu")
     training = Training(schedule=_schedule(SMALL))
     with Store.open(work / "store") as store, StoreModel(store, device="cpu") as model:
         place = RetrainingPlace(

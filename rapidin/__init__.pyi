@@ -24,7 +24,6 @@ from .errors import (
     StoreSpaceError as StoreSpaceError,
 )
 from .evaluation import (
-    Answers as Answers,
     MethodOptions as MethodOptions,
     Removal as Removal,
     Retraining as Retraining,
@@ -52,6 +51,7 @@ from .records import (
     FidelityReport as FidelityReport,
     Hit as Hit,
     ImportReport as ImportReport,
+    IngestedCurvature as IngestedCurvature,
     IngestListener as IngestListener,
     IngestReport as IngestReport,
     Interval as Interval,
@@ -88,6 +88,7 @@ from .search import (
     Searcher as Searcher,
 )
 from .settings import (
+    Answers as Answers,
     Bits as Bits,
     CodecSettings as CodecSettings,
     DType as DType,

@@ -6,7 +6,6 @@ from .evaluations import (
     evaluate_trace as evaluate_trace,
 )
 from .experiments import (
-    Answers as Answers,
     Removal as Removal,
     Retraining as Retraining,
     plot_precision as plot_precision,

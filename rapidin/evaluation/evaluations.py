@@ -11,7 +11,6 @@ from torch import nn
 
 from rapidin.evaluation.experiments import (
     TRACING_KS,
-    Answers,
     Label,
     LabelExperiment,
     Removal,
@@ -38,6 +37,7 @@ from rapidin.evaluation.methods import (
 from rapidin.evaluation.metrics import PAPER_KS
 from rapidin.model import StoreModel
 from rapidin.records import BackdoorReport, FidelityReport, LdsReport, QldReport, TraceReport
+from rapidin.settings import MAX_NEW_TOKENS, Answers
 from rapidin.storage import Store
 from rapidin.text import TextSample, Tokenizer
 
@@ -62,7 +62,7 @@ def evaluate_backdoor(
     adapter: str | None = None,
     device: str = "auto",
     tokens_per_batch: int | None = None,
-    max_new_tokens: int = 256,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     trust_remote_code: bool = False,
     on_progress: StepProgress | None = None,
 ) -> BackdoorReport:
@@ -153,7 +153,7 @@ def evaluate_trace(
     adapter: str | None = None,
     device: str = "auto",
     tokens_per_batch: int | None = None,
-    max_new_tokens: int = 256,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     trust_remote_code: bool = False,
     on_progress: StepProgress | None = None,
 ) -> TraceReport:
@@ -266,7 +266,7 @@ def evaluate_lds(
     adapter: str | None = None,
     device: str = "auto",
     tokens_per_batch: int | None = None,
-    max_new_tokens: int = 256,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     trust_remote_code: bool = False,
     on_progress: StepProgress | None = None,
 ) -> LdsReport:
@@ -328,7 +328,7 @@ def evaluate_qld(
     adapter: str | None = None,
     device: str = "auto",
     tokens_per_batch: int | None = None,
-    max_new_tokens: int = 256,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     trust_remote_code: bool = False,
     on_progress: StepProgress | None = None,
 ) -> QldReport:

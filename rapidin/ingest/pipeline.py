@@ -37,18 +37,15 @@ class IngestPipeline:
     """Lets a computer compute RapidGrads, and commits them to one store.
 
     Args:
-        computer: computer of the RapidGrads, with its model loaded.
+        computer: computer that was started with the store's settings.
+        budget: limits of one block.
         settings: the store's settings.
-        tokens_per_batch: number of padded tokens of a batch; None for a number that suits the device.
-
-    Raises:
-        ModelError, SettingError: the model or K does not fit the settings, see `RapidGradEngine`.
     """
 
-    def __init__(self, computer: Computer, settings: StoreSettings, tokens_per_batch: int | None) -> None:
+    def __init__(self, computer: Computer, budget: TokenBudget, settings: StoreSettings) -> None:
         self._computer = computer
+        self._budget = budget
         self._gradient, self._projection = settings.gradient, settings.projection
-        self._budget: TokenBudget = computer.start(settings, tokens_per_batch)
         fitting = _BUFFER_BYTES // (4 * settings.projection.dimension)
         self._capacity = max(1, min(fitting // 2, _LARGEST_WINDOW))
         self._window = max(min(fitting, _LARGEST_WINDOW), _SMALLEST_WINDOW)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,16 +21,18 @@ from rapidin.ingest.spool import PlannedSample
 from rapidin.model import absolute_place, check_device, check_same, fingerprint, load_tokenizer
 from rapidin.records import DerivedReport
 from rapidin.settings import ModelSettings
-from rapidin.storage import ComputedProbes, CurvatureOptions, NewSample, ProbeRequest, Store
+from rapidin.storage import ComputedProbes, CurvatureOptions, CurvatureState, NewSample, ProbeRequest, Store
 from rapidin.text import Encoder
 
 if TYPE_CHECKING:
     from rapidin.storage import StepProgress
 
 _SEED = 0
-_KIND = "curvature"
-_TOKENS_OF_A_SAMPLE = 128
-"""Rough number of tokens of a sample, by which the number of workers is limited."""
+KIND = "curvature"
+"""Name of the kind of derived data."""
+
+TOKENS_OF_A_PROBE = 128
+"""Rough number of tokens of a probe's sample, by which the number of workers is limited."""
 
 
 def compute_curvature(
@@ -54,7 +57,7 @@ def compute_curvature(
     Args:
         store: the store, or its path.
         probes: number of probes; None: as many as before, or 2,000. There are at most 4 for each sample.
-        damping: share of the mean eigenvalue, see `rapidin.attribution.QueryCorrection`; None: as before, or 0.1.
+        damping: share of the mean eigenvalue, see `rapidin.attribution.QueryCorrection`; None: as before, or 0.3.
             A change costs nothing.
         retrain: whether to draw all probes again.
         model: where the model is now, if it has moved since the store was built.
@@ -80,31 +83,34 @@ def compute_curvature(
     with ExitStack() as stack:
         opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
 
-        def compute(requests: Sequence[ProbeRequest]) -> Iterator[ComputedProbes]:
+        @cache
+        def started() -> tuple[Computer, TokenBudget, Encoder]:
+            most = _most_missing(opened, probes)
             places = (("model", model), ("adapter", adapter))
             moved = {name: absolute_place(place, name) for name, place in places if place is not None}
             settings = opened.settings.model.model_copy(update=moved)
-            with ExitStack() as computing:
-                _check_model(opened, settings)
-                tokenizer, context_length = load_tokenizer(settings, trust_remote_code)
-                computer = computing.enter_context(
-                    open_computer(
-                        settings,
-                        device,
-                        workers,
-                        tokens_per_batch,
-                        trust_remote_code,
-                        len(requests),
-                        len(requests) * _TOKENS_OF_A_SAMPLE,
-                        opened.settings.projection.dimension,
-                    )
+            _check_model(opened, settings)
+            tokenizer, context_length = load_tokenizer(settings, trust_remote_code)
+            computer = stack.enter_context(
+                open_computer(
+                    settings,
+                    device,
+                    workers,
+                    tokens_per_batch,
+                    trust_remote_code,
+                    most,
+                    most * TOKENS_OF_A_PROBE,
+                    opened.settings.projection.dimension,
                 )
-                budget = computer.start(opened.settings, tokens_per_batch)
-                encoder = Encoder(tokenizer, opened.settings.text, context_length)
-                yield from computed_probes(requests, opened, computer, budget, encoder)
+            )
+            budget = computer.start(opened.settings, tokens_per_batch)
+            return computer, budget, Encoder(tokenizer, opened.settings.text, context_length)
+
+        def compute(requests: Sequence[ProbeRequest]) -> Iterator[ComputedProbes]:
+            yield from computed_probes(requests, opened, *started())
 
         options = CurvatureOptions(probes, damping, compute)
-        return opened.build_derived(_KIND, options, retrain=retrain, on_progress=on_progress)
+        return opened.build_derived(KIND, options, retrain=retrain, on_progress=on_progress)
 
 
 def computed_probes(
@@ -158,6 +164,13 @@ def _planned(store: Store, encoder: Encoder, id: str) -> PlannedSample:
     sample = store.get(id)
     encoded = encoder.encode_stored(sample)
     return PlannedSample(NewSample.of(sample), encoded.ids, encoded.targets, replaces=False)
+
+
+def _most_missing(store: Store, probes: int | None) -> int:
+    """Return the number of probes to compute, or a larger one if all are drawn again or the store has grown."""
+    missing = store.curvature_state(probes).missing
+    none = CurvatureState.of_none(probes, store.count(), store.settings.projection.dimension)
+    return missing or none.missing
 
 
 def _check_model(store: Store, settings: ModelSettings) -> None:

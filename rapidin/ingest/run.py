@@ -1,16 +1,16 @@
-"""One ingest from beginning to end: plan, preflight, model, gradients, commits."""
+"""One ingest from beginning to end: plan, preflight, model, gradients, commits, curvature."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from rapidin.errors import DataError, ModelError, SettingError, StoreLockedError, StoreSpaceError
 from rapidin.ingest.committing import IngestCounts
@@ -19,7 +19,7 @@ from rapidin.ingest.projection_choice import choose_projection
 from rapidin.ingest.resolving import resolve
 from rapidin.ingest.spool import SampleSpool
 from rapidin.model import check_device, check_same, fingerprint
-from rapidin.records import IngestListener, IngestReport, Preflight
+from rapidin.records import IngestedCurvature, IngestListener, IngestReport, Preflight
 from rapidin.settings import (
     Fingerprint,
     OnError,
@@ -28,8 +28,12 @@ from rapidin.settings import (
     StoreSettings,
     TracedParameter,
 )
-from rapidin.storage import Store, StoreWriter
+from rapidin.storage import ComputedProbes, CurvatureOptions, CurvatureState, ProbeRequest, Store, StoreWriter
 from rapidin.text import Encoder
+
+if TYPE_CHECKING:
+    from rapidin.attribution import TokenBudget
+    from rapidin.ingest.compute import Computer
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,8 @@ def ingest_files(
     tokens_per_batch: int | None = None,
     on_error: OnError = "fail",
     dry_run: bool = False,
+    curvature: bool = False,
+    probes: int | None = None,
     trust_remote_code: bool = False,
     listener: IngestListener | None = None,
     **settings: Unpack[RequestedSettings],
@@ -64,6 +70,11 @@ def ingest_files(
         tokens_per_batch: number of padded tokens computed together; it is halved when memory runs out.
         on_error: ``fail`` stops at the first unusable row, ``skip`` leaves it out and reports it.
         dry_run: whether the data is only read and checked; the report then says what would be added.
+        curvature: whether the store's curvature is computed at the end, if it has none or an interrupted run left
+            it incomplete, see `compute_curvature`. If the store has grown much since the probes were drawn, the
+            report says so and nothing is drawn, because other probes change all scores.
+        probes: number of probes of the curvature; those that are missing are computed. None: as many as before,
+            or 2,000. There are at most 4 for each sample.
         trust_remote_code: whether the checkpoint's own Python code may run; this is never remembered.
         listener: listener that is told about progress; an exception that it raises ends the ingest like an
             interruption.
@@ -82,8 +93,11 @@ def ingest_files(
         raise SettingError(f"--tokens-per-batch {tokens_per_batch} cannot be used: give a positive number")
     if on_error not in ("fail", "skip"):
         raise SettingError(f"--on-error {on_error!r} is not one of fail, skip")
+    _check_probes(curvature, probes)
     check_device(device, workers)
-    options = _RunOptions(device, workers, tokens_per_batch, on_error == "skip", dry_run, trust_remote_code)
+    options = _RunOptions(
+        device, workers, tokens_per_batch, on_error == "skip", dry_run, curvature, probes, trust_remote_code
+    )
     with ExitStack() as stack:
         opened = stack.enter_context(Store.open(path)) if Store.exists(path) else None
         resolved = resolve(settings, opened.settings if opened is not None else None, path)
@@ -96,7 +110,20 @@ def ingest_files(
             return run.report(plan, counts, len(plan.updates), started)
         updated = run.update_metadata(plan)
         counts = run.compute(plan, stack)
+        run.compute_probes(plan, stack)
         return run.report(plan, counts, updated, started)
+
+
+def _check_probes(curvature: bool, probes: int | None) -> None:
+    """Check the options of the curvature.
+
+    Raises:
+        SettingError: the number of probes cannot be used.
+    """
+    if probes is not None and probes < 1:
+        raise SettingError(f"--probes {probes} cannot be used: give a positive number")
+    if probes is not None and not curvature:
+        raise SettingError("--probes belongs to the curvature: leave out --no-curvature or --probes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +135,8 @@ class _RunOptions:
     tokens_per_batch: int | None
     skip_errors: bool
     dry_run: bool
+    curvature: bool
+    probes: int | None
     trust_remote_code: bool
 
 
@@ -132,6 +161,9 @@ class _Run:
         self._options = options
         self._listener = listener
         self._gradient_seconds = 0.0
+        self._started: tuple[Computer, TokenBudget, StoreSettings] | None = None
+        self._probes = 0
+        self._probes_computed = 0
         self._encoder = cache(self._make_encoder)
 
     def plan(self, stack: ExitStack) -> IngestPlan:
@@ -168,23 +200,35 @@ class _Run:
 
         The spool needs room beside that of the new segments. Unless this is a dry run, it is written already.
         """
-        count = len(plan.new)
+        count, curvature = len(plan.new), self._lacking_curvature(plan)
+        self._probes = curvature.missing
         spool_bytes = plan.new.bytes if self._options.dry_run else 0
         preflight = Preflight(
             samples=count,
             tokens=plan.tokens,
             truncated=plan.truncated,
             skipped=plan.skipped,
-            bytes=count * (self._vector_bytes() + _METADATA_BYTES),
+            bytes=count * (self._vector_bytes() + _METADATA_BYTES) + curvature.missing_bytes,
             bytes_free=max(0, _free_bytes(self._path) - spool_bytes),
+            probes=curvature.missing,
         )
         self._listener.planned(preflight)
         if preflight.bytes > preflight.bytes_free:
+            probes = f" and {preflight.probes:,} probes of the curvature" if preflight.probes else ""
             raise StoreSpaceError(
-                f"{self._path}: {count:,} samples need about {preflight.bytes / 1e9:.2f} GB and the disk has "
-                f"{preflight.bytes_free / 1e9:.2f} GB free beside {plan.new.bytes / 1e9:.2f} GB of "
+                f"{self._path}: {count:,} samples{probes} need about {preflight.bytes / 1e9:.2f} GB and the disk "
+                f"has {preflight.bytes_free / 1e9:.2f} GB free beside {plan.new.bytes / 1e9:.2f} GB of "
                 "temporary data: make room, or give a smaller --projection-dim"
             )
+
+    def _lacking_curvature(self, plan: IngestPlan) -> CurvatureState:
+        """Tell what curvature there is, and what of it is to be computed once the plan is carried out."""
+        options, added = self._options, len(plan.new) - plan.replaced
+        if self._store is None:
+            state = CurvatureState.of_none(options.probes, added, self._resolved.projection.dimension)
+        else:
+            state = self._store.curvature_state(options.probes, added)
+        return state if options.curvature else replace(state, missing=0, missing_bytes=0)
 
     def update_metadata(self, plan: IngestPlan) -> int:
         """Replace the metadata of samples whose text did not change, and return the number of these samples."""
@@ -201,34 +245,79 @@ class _Run:
         """
         if not plan.new:
             return IngestCounts()
-        # Importing torch and transformers takes seconds, and an ingest that adds nothing needs neither.
-        from rapidin.ingest.compute import open_computer
+        computer, budget, settings = self._start(plan, stack)
         from rapidin.ingest.pipeline import IngestPipeline
 
-        options = self._options
-        self._listener.loading_model(self._resolved.model.model)
-        computer = stack.enter_context(
-            open_computer(
-                self._resolved.model,
-                options.device,
-                options.workers,
-                options.tokens_per_batch,
-                options.trust_remote_code,
-                len(plan.new),
-                plan.tokens,
-                self._resolved.projection.dimension,
-            )
-        )
-        settings = self._settings(plan, computer.parameters)
-        pipeline = IngestPipeline(computer, settings, options.tokens_per_batch)
+        pipeline = IngestPipeline(computer, budget, settings)
         if self._writer is None:
             # The store is created after all steps that may fail early, so that a bad model leaves no store behind.
             self._writer = self._create(settings, stack)
         self._listener.computing(computer.processes)
         begun = time.monotonic()
-        counts = pipeline.run(plan.new, self._writer, self._listener, options.skip_errors)
+        counts = pipeline.run(plan.new, self._writer, self._listener, self._options.skip_errors)
         self._gradient_seconds = time.monotonic() - begun
         return counts
+
+    def compute_probes(self, plan: IngestPlan, stack: ExitStack) -> None:
+        """Compute the probes that the store's curvature lacks; the plan's samples are committed.
+
+        Args:
+            plan: the plan.
+            stack: stack that closes what is opened.
+        """
+        store, writer, wanted = self._store, self._writer, self._options.probes
+        if not self._options.curvature or store is None or writer is None:
+            return
+        missing = store.curvature_state(wanted).missing
+        if not missing:
+            return
+        computer, budget, _ = self._start(plan, stack)
+        from rapidin.ingest.probes import KIND, computed_probes
+
+        def compute(requests: Sequence[ProbeRequest]) -> Iterator[ComputedProbes]:
+            return computed_probes(requests, store, computer, budget, self._encoder())
+
+        def progress(step: str, done: int, total: int) -> None:
+            if step == "probes":
+                self._probes_computed = done
+                self._listener.curvature(done, total)
+
+        self._listener.curvature(0, missing)
+        try:
+            writer.build_derived(KIND, CurvatureOptions(wanted, None, compute), on_progress=progress)
+        except SettingError as error:
+            # The options were checked, so no sample gives a probe. Searches can do without a curvature.
+            logger.warning("%s; the samples are stored, but no curvature", error)
+
+    def _start(self, plan: IngestPlan, stack: ExitStack) -> tuple[Computer, TokenBudget, StoreSettings]:
+        """Load the model, unless it is loaded, and return what computes, limits of one block, and the settings.
+
+        Args:
+            plan: the plan.
+            stack: stack that closes what is opened.
+        """
+        if self._started is None:
+            # Importing torch and transformers takes seconds, and an ingest that adds nothing needs neither.
+            from rapidin.ingest.compute import open_computer
+            from rapidin.ingest.probes import TOKENS_OF_A_PROBE
+
+            options = self._options
+            self._listener.loading_model(self._resolved.model.model)
+            computer = stack.enter_context(
+                open_computer(
+                    self._resolved.model,
+                    options.device,
+                    options.workers,
+                    options.tokens_per_batch,
+                    options.trust_remote_code,
+                    len(plan.new) + self._probes,
+                    plan.tokens + self._probes * TOKENS_OF_A_PROBE,
+                    self._resolved.projection.dimension,
+                )
+            )
+            settings = self._settings(plan, computer.parameters)
+            self._started = computer, computer.start(settings, options.tokens_per_batch), settings
+        return self._started
 
     def _settings(self, plan: IngestPlan, parameters: tuple[TracedParameter, ...]) -> StoreSettings:
         """Return the store's settings; the fingerprint is checked, because hub files are downloaded only now."""
@@ -291,7 +380,16 @@ class _Run:
             tokens_per_second=round(counts.tokens / seconds, 1) if seconds else 0.0,
             store=str(self._path),
             failures=failures,
+            curvature=self._reported_curvature(),
         )
+
+    def _reported_curvature(self) -> IngestedCurvature | None:
+        """Report the curvature that the store has now; None if it has none."""
+        computed = self._probes if self._options.dry_run else self._probes_computed
+        state = CurvatureState(0, None, 0, 0, None) if self._store is None else self._store.curvature_state()
+        if not (state.probes or state.advice or computed):
+            return None
+        return IngestedCurvature(state.probes, computed, state.version, state.advice)
 
     def _vector_bytes(self) -> int:
         """Return the largest size in bytes of a sample's vector in the store."""

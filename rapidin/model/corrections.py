@@ -61,6 +61,6 @@ class StoreCorrections:
                 )
             if self._newest is None or self._newest.version != version:
                 stored = snapshot.curvature()
-                queries = QueryCorrection(stored.codes, stored.scales, stored.gram, stored.damping)
+                queries = QueryCorrection(stored, stored.gram, stored.damping)
                 self._newest = Correction(version, queries)
             return self._newest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,8 @@ def placement(device: str, directory: Path | None) -> dict[str, Any]:
 
 
 _SECONDS_TO_ASK = 120
+_SECONDS_TO_END = 1.0
+"""Time in which the process that asked may let go of the GPUs; it is killed afterwards."""
 
 
 def _smallest_memory() -> int:
@@ -122,7 +125,7 @@ def _smallest_memory() -> int:
         except (EOFError, OSError):
             reason = f"the process that asked {process.how_it_ended()}"
         finally:
-            process.end(0)
+            process.end(time.monotonic() + _SECONDS_TO_END)
     logger.warning(
         "the memory of the GPUs cannot be found out (%s), so one process uses all of them; give --device with "
         "their numbers to have one process for each GPU",

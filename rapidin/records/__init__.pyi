@@ -27,6 +27,7 @@ from .hits import (
     TokenResult as TokenResult,
 )
 from .ingest_reports import (
+    IngestedCurvature as IngestedCurvature,
     IngestReport as IngestReport,
     Preflight as Preflight,
     RowFailure as RowFailure,

@@ -16,6 +16,7 @@ class Preflight:
         skipped: number of rows that the store has already.
         bytes: size by which the store will grow.
         bytes_free: free space on the store's disk.
+        probes: number of probes that will be computed for the curvature.
     """
 
     samples: int
@@ -24,6 +25,7 @@ class Preflight:
     skipped: int
     bytes: int
     bytes_free: int
+    probes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,24 @@ class RowFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class IngestedCurvature:
+    """The curvature of a store after an ingest.
+
+    Attributes:
+        probes: number of probes that there are.
+        computed: number of probes that this ingest computed, or would compute if it was a dry run.
+        version: name of the curvature, see `SearchResult`; None after a dry run if there is none yet.
+        advice: what to do, for example because the store has grown much since the probes were drawn; None if
+            nothing needs to be done.
+    """
+
+    probes: int
+    computed: int
+    version: str | None
+    advice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class IngestReport:
     """The result of an ingest.
 
@@ -60,6 +80,7 @@ class IngestReport:
         tokens_per_second: tokens divided by the seconds spent on gradients; 0 if there were none.
         store: path of the store.
         failures: the rows that were left out, with the reasons.
+        curvature: the store's curvature; None if it has none.
     """
 
     added: int
@@ -74,3 +95,4 @@ class IngestReport:
     tokens_per_second: float
     store: str
     failures: tuple[RowFailure, ...] = ()
+    curvature: IngestedCurvature | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
@@ -13,10 +14,13 @@ from pydantic import TypeAdapter
 def to_json(record: Any) -> Any:
     """Turn records, and tuples and mappings of them, into what ``json.dumps`` takes.
 
-    Fields of type `WhereComputed` are left out if they are empty.
+    Fields of type `WhereComputed` are left out if they are empty. JSON has neither NaN nor infinity, so None
+    stands for them.
     """
     if is_dataclass(record) and not isinstance(record, type):
-        return _adapter(type(record)).dump_python(record, mode="json")
+        return to_json(_adapter(type(record)).dump_python(record, mode="json"))
+    if isinstance(record, float):
+        return record if math.isfinite(record) else None
     if isinstance(record, Mapping):
         return {str(key): to_json(value) for key, value in record.items()}
     if isinstance(record, (tuple, list)):

@@ -30,3 +30,6 @@ class IngestListener:
 
     def committed(self, samples: int) -> None:
         """One commit stored this number of samples for good."""
+
+    def curvature(self, done: int, total: int) -> None:
+        """This number of the curvature's probes was computed so far, and this is the number of all to compute."""

@@ -114,6 +114,12 @@ class StoreInfo(StatedSettings):
     segments: tuple[SegmentInfo, ...]
     metadata_fields: tuple[str, ...]
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def curvature(self) -> DerivedInfo | None:
+        """The store's curvature, one of `derived`; None if it has none."""
+        return next((one for one in self.derived if one.name == "curvature"), None)
+
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:

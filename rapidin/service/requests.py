@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from rapidin.errors import SettingError
 from rapidin.service.service_settings import Limits
-from rapidin.settings import SEARCH_OPTIONS, SearchOptions, json_options
+from rapidin.settings import MAX_NEW_TOKENS, SEARCH_OPTIONS, SearchOptions, json_options
 from rapidin.storage import check_bounded
 
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ def limited_request(limits: Limits) -> type[SearchRequest]:
         unless_given={"rerank": None, "max_new_tokens": None},
         more_help={
             "rerank": "Unless given, three times k, if the service's limit allows.",
-            "max_new_tokens": "Unless given, 256, if the service's limit allows.",
+            "max_new_tokens": f"Unless given, {MAX_NEW_TOKENS}, if the service's limit allows.",
         },
     )
     for name in ("prompt", "generation"):

@@ -1,5 +1,7 @@
 from .choices import (
+    MAX_NEW_TOKENS as MAX_NEW_TOKENS,
     RERANKED_PER_RESULT as RERANKED_PER_RESULT,
+    Answers as Answers,
     Bits as Bits,
     DType as DType,
     ExportFormat as ExportFormat,

@@ -13,8 +13,12 @@ Bits = Literal[1, 4, 16]
 IndexKind = Literal["ivf", "rabitq"]
 IndexChoice = Literal["auto", "exact", "ivf", "rabitq"]
 MeasureChoice = Literal["influence", "cosine"]
+Answers = Literal["file", "model"]
+"""Source of the generations: the file's response if a row has one, or always the model."""
 ExportFormat = Literal["safetensors", "numpy"]
 
+MAX_NEW_TOKENS = 256
+"""Maximum number of tokens of an answer that the model writes, unless another is given."""
 RERANKED_PER_RESULT = 3
 """Number of samples whose exact influence is computed for each sample that is wanted.
 

@@ -15,7 +15,7 @@ from numbers import Integral
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 from rapidin.errors import SettingError
-from rapidin.settings.choices import IndexChoice, MeasureChoice, Objective
+from rapidin.settings.choices import MAX_NEW_TOKENS, IndexChoice, MeasureChoice, Objective
 from rapidin.settings.flags import Flag
 
 Part = str | tuple[int, int]
@@ -112,7 +112,7 @@ class SearchOptions:
     ] = None
     max_new_tokens: Annotated[
         int, Flag("--max-new-tokens", "Longest answer that the model may write.", least=1)
-    ] = 256
+    ] = MAX_NEW_TOKENS
 
     def __post_init__(self) -> None:
         for option in SEARCH_OPTIONS.values():

@@ -5,6 +5,7 @@ from .catalog import (
 from .derived import (
     ComputedProbes as ComputedProbes,
     CurvatureOptions as CurvatureOptions,
+    CurvatureState as CurvatureState,
     ProbeRequest as ProbeRequest,
     StepProgress as StepProgress,
     StoredCurvature as StoredCurvature,

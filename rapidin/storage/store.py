@@ -20,13 +20,16 @@ from rapidin.storage.catalog import compile_filters, sample_of, tables
 from rapidin.storage.concurrency import writer_lock
 from rapidin.storage.creation import Opened, check_place, create_store, open_store
 from rapidin.storage.derived import (
-    KINDS,
+    CURVATURE,
+    CurvatureState,
     DerivedKind,
     IvfOptions,
     StepProgress,
-    build_derived,
+    StoreFacts,
+    derived_records,
     drop_derived,
     index_kinds,
+    kind_named,
 )
 from rapidin.storage.maintenance import compact_store, store_info, verify_store
 from rapidin.storage.scan import CpuScan, Scan
@@ -112,7 +115,7 @@ class Store:
         """
         with writer_lock(self.path):
             codec = codec_named(self.settings.codec.name)
-            writer = StoreWriter(self.path, self._database, self.settings.projection.dimension, codec)
+            writer = StoreWriter(self.path, self._database, self.settings.projection.dimension, codec, self._scan)
             writer.remove_garbage()
             try:
                 yield writer
@@ -272,7 +275,7 @@ class Store:
             StoreCorruptError: a segment is damaged.
             StoreSpaceError: the disk is full.
         """
-        return self._built(_derived_kind(kind), options, retrain, on_progress)
+        return self._built(kind_named(kind), options, retrain, on_progress)
 
     def drop_derived(self, kind: str) -> None:
         """Delete derived data of any kind.
@@ -282,7 +285,21 @@ class Store:
             DerivedNotFoundError: the store has none of that kind.
             StoreLockedError: another process is writing.
         """
-        self._dropped(_derived_kind(kind))
+        self._dropped(kind_named(kind))
+
+    def curvature_state(self, probes: int | None = None, more_samples: int = 0) -> CurvatureState:
+        """Tell what curvature the store has and what it lacks, without reading a file.
+
+        Args:
+            probes: number of probes wanted; None: as many as it was built with, or 2,000.
+            more_samples: number of samples that are about to be stored.
+        """
+        dimension, codec = self.settings.projection.dimension, codec_named(self.settings.codec.name)
+        facts = StoreFacts(self.path, codec, dimension, {})
+        with self._database.reading() as session:
+            record = derived_records.read(session).get(CURVATURE.name)
+            samples = sum(tables.live_counts(session).values())
+        return CURVATURE.state(facts, record, probes, samples, more_samples)
 
     def compact(self, *, fraction: float = 0.0, on_progress: Progress | None = None) -> CompactReport:
         """Rewrite segments that hold deleted rows, merge small ones, and give the space back.
@@ -322,19 +339,7 @@ class Store:
         self, kind: DerivedKind, options: object, retrain: bool, on_progress: StepProgress | None
     ) -> DerivedReport:
         with self.writer() as writer:
-            report = build_derived(
-                kind,
-                self.path,
-                self._database,
-                writer.codec,
-                writer.dimension,
-                self._scan,
-                options,
-                retrain,
-                on_progress,
-            )
-            writer.remove_garbage()  # files that were replaced
-        return report
+            return writer.build_derived(kind.name, options, retrain=retrain, on_progress=on_progress)
 
     def _dropped(self, kind: DerivedKind) -> None:
         with self.writer() as writer:
@@ -365,14 +370,3 @@ def _index_kind(name: str) -> DerivedKind:
     if name not in indexes:
         raise SettingError(f"index type {name!r} is unknown: choose from {', '.join(indexes)}")
     return indexes[name]
-
-
-def _derived_kind(name: str) -> DerivedKind:
-    """Return the kind of derived data with a name.
-
-    Raises:
-        SettingError: no kind has the name.
-    """
-    if name not in KINDS:
-        raise SettingError(f"derived data {name!r} is unknown: choose from {', '.join(KINDS)}")
-    return KINDS[name]

@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.errors import RapidinError, StoreError, StoreMismatchError
+from rapidin.errors import RapidinError, SampleNotFoundError, StoreError, StoreMismatchError
+from rapidin.records import DerivedReport
 from rapidin.storage.catalog import Database, MetadataChange, NewSample, sample_changes, sample_values, tables
+from rapidin.storage.derived import StepProgress, build_derived, kind_named
 from rapidin.storage.maintenance import garbage
+from rapidin.storage.scan import Scan
 from rapidin.storage.vectors import Codec, segment_writing
 
 
@@ -28,12 +31,13 @@ class StoreWriter:
         dimension: K.
     """
 
-    def __init__(self, path: Path, database: Database, dimension: int, codec: Codec) -> None:
+    def __init__(self, path: Path, database: Database, dimension: int, codec: Codec, scan: Scan) -> None:
         """Make a writer of the store in the directory `path`. The caller holds the writer's lock."""
         self.codec = codec
         self.dimension = dimension
         self._path = path
         self._database = database
+        self._scan = scan
         self._closed = False
 
     def commit(
@@ -91,9 +95,38 @@ class StoreWriter:
         _check_ids(changes)
         if not changes:
             return 0
-        with self._database.writing() as session:
-            sample_changes.change_metadata(session, changes)
+        try:
+            with self._database.writing() as session:
+                sample_changes.change_metadata(session, changes)
+        except (SampleNotFoundError, StoreMismatchError) as error:
+            raise type(error)(f"{self._path}: {error}") from error
         return len(changes)
+
+    def build_derived(
+        self, kind: str, options: object = None, *, retrain: bool = False, on_progress: StepProgress | None = None
+    ) -> DerivedReport:
+        """Build derived data of any kind, or extend it, see `Store.build_derived`.
+
+        Raises:
+            SettingError: this rapidin knows no such kind, or an option cannot be used.
+            StoreEmptyError: the store holds no samples.
+            StoreCorruptError: a segment is damaged.
+            StoreSpaceError: the disk is full.
+        """
+        self._check_open()
+        report = build_derived(
+            kind_named(kind),
+            self._path,
+            self._database,
+            self.codec,
+            self.dimension,
+            self._scan,
+            options,
+            retrain,
+            on_progress,
+        )
+        self.remove_garbage()  # files that were replaced
+        return report
 
     def remove_garbage(self) -> None:
         """Delete the files that the database does not name and no reader needs; see `garbage`."""

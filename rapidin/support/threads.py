@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -55,6 +56,41 @@ def openmp_threads(library: OpenMP, count: int | None) -> Iterator[None]:
         library.omp_set_num_threads(before)
 
 
+class _SharedNumber:
+    """The number of threads of a torch that was built without OpenMP: one number for all threads.
+
+    The first thread that wants another number sets it, and the last one that still computes with it sets back what
+    was before. Threads that come between use the number that they find.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._before = 0
+
+    @contextmanager
+    def held(self, count: int) -> Iterator[None]:
+        """Have torch compute with `count` threads, unless another thread has set its number already."""
+        import torch
+
+        with self._lock:
+            if self._holders == 0:
+                self._before = torch.get_num_threads()
+                torch.set_num_threads(count)
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if self._holders == 0:
+                    torch.set_num_threads(self._before)
+
+
+_SHARED_NUMBER = _SharedNumber()
+"""The number of this process's torch."""
+
+
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """Make torch compute with `count` threads in the calling thread; other threads do not notice.
@@ -64,16 +100,13 @@ def torch_threads(count: int) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()  # makes torch set this thread's number, which it does once in a thread's life
+    library = _torch_library()
+    if library is None:
+        with _SHARED_NUMBER.held(count):
+            yield
+        return
     if before == count:
         yield
-        return
-    library = _torch_library()
-    if library is None:  # torch without OpenMP has one number for all threads
-        torch.set_num_threads(count)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
         return
     set_mkl_threads = getattr(library, "MKL_Set_Num_Threads_Local", None)
     mkl_before = set_mkl_threads(count) if set_mkl_threads is not None else 0  # zero means OpenMP's number

@@ -1,5 +1,7 @@
 """JSON of records: the keys that programs outside rely on, and that the records' types say the same."""
 
+import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -65,6 +67,17 @@ def test_a_result_has_what_was_asked_for() -> None:
         explained="forward mode",
     )
     assert set(to_json(result)) == {*found, "by_token", "generation_tokens", "explained"}
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_lacks_is_null_wherever_it_stands(number: float) -> None:
+    hit = Hit.of(replace(SAMPLE, metadata={"own": number, "list": [number, 1.5]}), 1, number, matrix=((number,),))
+    found = to_json({"hits": (hit,), "own": number})
+    assert found["own"] is None
+    (found,) = found["hits"]
+    assert (found["estimate"], found["score"], found["matrix"]) == (None, None, [[None]])
+    assert found["metadata"] == {"own": None, "list": [None, 1.5]}
+    json.dumps(found, allow_nan=False)
 
 
 @pytest.mark.parametrize("kind", [Sample, Hit, SearchResult, VerifyReport])

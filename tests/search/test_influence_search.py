@@ -46,7 +46,7 @@ def test_scores_are_those_of_the_damped_inverse_curvature(store: Path) -> None:
     raw = raw_vector(store)
     with rapidin.Store.open(store) as opened, opened.snapshot() as snapshot:
         kept = snapshot.curvature()
-        probes = kept.codes.astype(np.float64) * kept.scales[:, None]
+        probes = kept.decoded(0, 100).astype(np.float64)
         products = probes @ probes.T
         pairs = np.square(products).sum() - np.square(products.diagonal()).sum()
         damping = kept.damping * pairs * 100 / 99 / products.trace()
@@ -109,7 +109,7 @@ def test_the_objective_is_chosen_at_search(plain: Path, store: Path) -> None:
     raw = raw_vector(store, "log-odds")
     with rapidin.Store.open(store) as opened, opened.snapshot() as snapshot:
         kept = snapshot.curvature()
-        made = QueryCorrection(kept.codes, kept.scales, kept.gram, kept.damping)
+        made = QueryCorrection(kept, kept.gram, kept.damping)
         ids, scores = snapshot.scores(made.corrected(raw[None].astype(np.float32)))
     expected = dict(zip(ids, scores[0].tolist(), strict=True))
     size = max(map(abs, expected.values()))
@@ -168,7 +168,10 @@ def test_on_the_command_line(plain: Path, tmp_path: Path) -> None:
     report = rapidin_json("curvature", str(path), "--probes", "20", "--device", "cpu")
     assert (report["name"], report["parameters"]["probes"]) == ("curvature", 20)
     info = rapidin_json("info", str(path))
-    assert info["derived"][0]["name"] == "curvature"
+    assert info["curvature"] == info["derived"][0]
+    assert info["curvature"]["parameters"]["probes"] == 20
+    shown = run.invoke(app, ["info", str(path)], catch_exceptions=False).stdout
+    assert "curvature, 20 probes of 60 samples, damping 0.3" in shown
     asked = ("search", str(path), "--prompt", QUESTION[0], "--generation", QUESTION[1], "--rerank", "0")
     found = rapidin_json(*asked)
     assert (found["measure"], found["curvature"]) == ("influence", rapidin_version(path))

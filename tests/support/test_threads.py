@@ -69,6 +69,28 @@ def test_a_torch_without_openmp_is_set_back_too(monkeypatch) -> None:
     assert torch.get_num_threads() == 2
 
 
+def test_a_torch_without_openmp_keeps_its_number_while_any_thread_computes(monkeypatch) -> None:
+    shared = [2]  # such a torch has one number for all threads
+    monkeypatch.setattr(threads, "_torch_library", lambda: None)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: shared[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: shared.__setitem__(0, count))
+    begun, ended = threading.Event(), threading.Event()
+
+    def compute_longer() -> None:
+        with torch_threads(1):
+            begun.set()
+            ended.wait(20)
+
+    other = threading.Thread(target=compute_longer)
+    with torch_threads(1):
+        other.start()
+        assert begun.wait(20)
+    assert torch.get_num_threads() == 1  # the other thread still computes
+    ended.set()
+    other.join(20)
+    assert torch.get_num_threads() == 2
+
+
 def test_processors_are_those_that_the_process_may_use(monkeypatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
     assert processors() == 3

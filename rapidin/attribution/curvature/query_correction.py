@@ -21,6 +21,7 @@ Shape letters: b queries · m probes · K projection dimension.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,14 +31,27 @@ from rapidin.errors import ComputationError
 
 _DECODED_BYTES = 2**26
 """Size in bytes of the probes that are decoded together."""
+_KEPT_BYTES = 2**30
+"""Size in bytes of decoded probes up to which they are kept in memory, which makes the next query faster."""
+
+
+class ProbeRows(Protocol):
+    """The rows of Ψ, float32 [m, K]."""
+
+    def __len__(self) -> int:
+        """Return the number of probes m."""
+        ...
+
+    def decoded(self, first: int, last: int) -> NDArray[np.float32]:
+        """Return the rows from `first` to before `last`, float32."""
+        ...
 
 
 class QueryCorrection:
     """Corrects queries by a curvature sample.
 
     Args:
-        codes: the probes without their factors, float16 [m, K].
-        scales: factor of each probe, float32 [m], so that ``codes[i] * scales[i]`` is row i of Ψ.
+        probes: the rows of Ψ.
         gram: ΨΨᵀ, float32 [m, m].
         damping: R, a positive number.
 
@@ -48,11 +62,9 @@ class QueryCorrection:
         damping: λ itself.
     """
 
-    def __init__(
-        self, codes: NDArray[np.float16], scales: NDArray[np.float32], gram: NDArray[np.float32], damping: float
-    ) -> None:
-        self._codes = torch.from_numpy(codes)
-        self._scales = torch.from_numpy(scales)
+    def __init__(self, probes: ProbeRows, gram: NDArray[np.float32], damping: float) -> None:
+        self._rows = probes
+        self._kept: list[torch.Tensor] = []
         products = torch.from_numpy(gram).to(torch.float64)
         self.damping = damping * mean_eigenvalue(products)
         damped = products + self.damping * torch.eye(len(products), dtype=torch.float64)
@@ -75,9 +87,19 @@ class QueryCorrection:
 
     def _probes(self) -> Iterator[torch.Tensor]:
         """Yield Ψ, some rows at a time, float32."""
-        step = max(1, _DECODED_BYTES // (4 * self._codes.shape[1]))
-        for first in range(0, len(self._codes), step):
-            yield self._codes[first : first + step].float() * self._scales[first : first + step, None]
+        kept = self._kept  # of one thread's making, as a whole
+        if kept:
+            yield from kept
+            return
+        made: list[torch.Tensor] = []
+        count, size = len(self._rows), 4 * self._rows.decoded(0, 1).shape[1]
+        step = max(1, _DECODED_BYTES // size)
+        for first in range(0, count, step):
+            part = torch.from_numpy(self._rows.decoded(first, min(first + step, count)))
+            if count * size <= _KEPT_BYTES:
+                made.append(part)
+            yield part
+        self._kept = made
 
 
 def mean_eigenvalue(gram: torch.Tensor) -> float:

@@ -61,9 +61,9 @@ from rapidin.attribution.gradients import (
     scale,
     squares_for,
 )
+from rapidin.attribution.projections.count_sketches import Folded, Permuted, Side
 from rapidin.attribution.projections.hashing import make_keys
 from rapidin.attribution.projections.limits import too_large
-from rapidin.attribution.projections.sides import Folded, Permuted, Side
 from rapidin.errors import SettingError
 from rapidin.settings import ProjectionSettings
 from rapidin.support import WorkingMemory

@@ -33,6 +33,7 @@ from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode, Where
 from rapidin.commands.output import stderr, when_interrupted
 from rapidin.errors import SettingError
+from rapidin.settings import MAX_NEW_TOKENS
 from rapidin.support import package
 
 
@@ -76,7 +77,7 @@ def backdoor(
     adapter: Adapter = None,
     device: Device = "auto",
     tokens_per_batch: TokensPerBatch = None,
-    max_new_tokens: MaxNewTokens = 256,
+    max_new_tokens: MaxNewTokens = MAX_NEW_TOKENS,
     seed: Seed = 0,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from rapidin.commands.output import output, progress
 from rapidin.errors import SettingError
+from rapidin.settings import Answers as AnswerSource
 
 Report = TypeVar("Report")
 
@@ -48,7 +49,7 @@ Attacked = Annotated[
     ),
 ]
 Answers = Annotated[
-    Literal["file", "model"],
+    AnswerSource,
     typer.Option(
         help="Source of the generations. file: a row's response, if it has one, else the model's. model: always "
         "the model's own, written now, greedily. Take model if the file's responses are not what the model says, "

@@ -25,6 +25,7 @@ from rapidin.commands.evaluate.retraining_options import (
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode
 from rapidin.commands.output import when_interrupted
+from rapidin.settings import MAX_NEW_TOKENS
 
 
 @when_interrupted("finished subsets are kept, and the same command goes on")
@@ -65,7 +66,7 @@ def lds(
     adapter: Adapter = None,
     device: RetrainingDevice = "auto",
     tokens_per_batch: TokensPerBatch = None,
-    max_new_tokens: MaxNewTokens = 256,
+    max_new_tokens: MaxNewTokens = MAX_NEW_TOKENS,
     seed: RetrainingSeed = 0,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,

@@ -25,6 +25,7 @@ from rapidin.commands.evaluate.retraining_options import (
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode
 from rapidin.commands.output import when_interrupted
+from rapidin.settings import MAX_NEW_TOKENS
 
 
 @when_interrupted("finished models are kept, and the same command goes on")
@@ -61,7 +62,7 @@ def qld(
         bool,
         typer.Option(
             "--no-keep",
-            help="Keep the losses only. Otherwise the models are kept, so that other queries can be asked about them.",
+            help="Keep the losses only. Otherwise the models stay, so that other queries can be asked about them.",
         ),
     ] = False,
     work: RetrainingWork = None,
@@ -69,7 +70,7 @@ def qld(
     adapter: Adapter = None,
     device: RetrainingDevice = "auto",
     tokens_per_batch: TokensPerBatch = None,
-    max_new_tokens: MaxNewTokens = 256,
+    max_new_tokens: MaxNewTokens = MAX_NEW_TOKENS,
     seed: RetrainingSeed = 0,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,

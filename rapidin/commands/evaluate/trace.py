@@ -25,6 +25,7 @@ from rapidin.commands.evaluate.evaluate_options import (
 from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode, Where
 from rapidin.commands.output import when_interrupted
+from rapidin.settings import MAX_NEW_TOKENS
 
 
 @when_interrupted("what was finished is kept, and the same command goes on")
@@ -62,7 +63,7 @@ def trace(
     adapter: Adapter = None,
     device: Device = "auto",
     tokens_per_batch: TokensPerBatch = None,
-    max_new_tokens: MaxNewTokens = 256,
+    max_new_tokens: MaxNewTokens = MAX_NEW_TOKENS,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:

@@ -30,7 +30,7 @@ def curvature(
         typer.Option(
             metavar="R",
             help="How much of the curvature is left out, as a share of its mean eigenvalue; the number of probes "
-            "does not change its meaning. A change costs nothing. Default: as before, or 0.1.",
+            "does not change its meaning. A change costs nothing. Default: as before, or 0.3.",
         ),
     ] = None,
     retrain: Annotated[

@@ -26,7 +26,7 @@ _CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(13, 32), *range(127, 160)),
 
 
 class ProgressListener(IngestListener):
-    """Draws an ingest: a preflight line, then one bar with samples, tokens per second and time left."""
+    """Draws an ingest: a preflight line, then one bar with samples or probes, tokens per second and time left."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -59,11 +59,12 @@ class ProgressListener(IngestListener):
     def planned(self, preflight: Preflight) -> None:
         """See `IngestListener.planned`."""
         cut = f", {preflight.truncated:,} of them truncated" if preflight.truncated else ""
+        probes = f"; {preflight.probes:,} probes of the curvature to compute" if preflight.probes else ""
         room = f"; room needed: about {size(preflight.bytes)} of {size(preflight.bytes_free)} that are free"
         self._console.print(
             f"{preflight.samples:,} samples to ingest ({preflight.tokens:,} tokens{cut}), "
             f"{preflight.skipped:,} in the store already"
-            f"{room if preflight.samples else ''}",
+            f"{probes}{room if preflight.samples or preflight.probes else ''}",
             highlight=False,
             soft_wrap=True,
         )
@@ -90,6 +91,12 @@ class ProgressListener(IngestListener):
         """See `IngestListener.committed`."""
         self.stored += samples
 
+    def curvature(self, done: int, total: int) -> None:
+        """See `IngestListener.curvature`."""
+        if not done:
+            self._progress.reset(self._task, total=total, description="computing the curvature", rate="")
+        self._progress.update(self._task, completed=done, total=total)
+
 
 def ingest_summary(report: IngestReport, dry_run: bool) -> RenderableType:
     """Draw one line of figures, and the rows that were left out."""
@@ -107,10 +114,24 @@ def ingest_summary(report: IngestReport, dry_run: bool) -> RenderableType:
     line = f"{', '.join(parts)}; {report.store} holds {report.samples_total:,} samples"
     if report.tokens_per_second:
         line += f" ({report.seconds:,.1f} s, {report.tokens_per_second:,.0f} tokens/s)"
+    lines = [line, *_curvature_lines(report, dry_run)]
     failures = [Text(f"left out: {_place(failure)}: {failure.reason}") for failure in report.failures[:20]]
     if report.failed > 20:
         failures.append(Text(f"… and {report.failed - 20:,} more; --json lists them all"))
-    return Group(Text(line), *failures)
+    return Group(*map(Text, lines), *failures)
+
+
+def _curvature_lines(report: IngestReport, dry_run: bool) -> list[str]:
+    """Describe the curvature after an ingest; nothing if there is nothing to say."""
+    curvature = report.curvature
+    if curvature is None:
+        return []
+    if dry_run and curvature.computed:
+        return [f"curvature: {curvature.computed:,} probes would be computed"]
+    whole = f" of {curvature.probes:,}" if curvature.probes != curvature.computed else ""
+    computed = f"curvature: {curvature.computed:,}{whole} probes computed"
+    advice = f"curvature: {curvature.advice}"
+    return [computed] * bool(curvature.computed) + [advice] * (curvature.advice is not None)
 
 
 def samples_table(samples: Sequence[Sample]) -> RenderableType:
@@ -228,6 +249,13 @@ def _index_line(index: DerivedInfo) -> str:
 def _derived_line(derived: DerivedInfo) -> str:
     """Describe derived data that is not an index."""
     samples = derived.covered + derived.uncovered
+    told = derived.parameters
+    if derived.name == "curvature" and told:
+        line = (
+            f"curvature, {told['probes']:,} probes of {told['samples']:,} samples, damping {told['damping']:g}, "
+        )
+        line += size(derived.bytes)
+        return f"{line}; {derived.advice}" if derived.advice else line
     line = f"{derived.name}, {size(derived.bytes)}, {derived.covered:,} of {samples:,} samples"
     return f"{line}; {derived.advice}" if derived.advice else line
 

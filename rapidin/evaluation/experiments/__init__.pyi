@@ -6,7 +6,6 @@ from .datamodeling import (
     linear_datamodeling as linear_datamodeling,
 )
 from .experiment_data import (
-    Answers as Answers,
     Label as Label,
     QueryRows as QueryRows,
     read_query_rows as read_query_rows,

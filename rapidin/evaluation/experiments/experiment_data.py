@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,9 @@ from rapidin.errors import DataFileError, RowError, SettingError, StoreEmptyErro
 from rapidin.evaluation.methods import AskedQuery, TrainingSet
 from rapidin.model import StoreModel
 from rapidin.search import read_queries
+from rapidin.settings import Answers
 from rapidin.storage import Condition, Store, parse
 from rapidin.text import TextSample, tokens_in_spans
-
-Answers = Literal["file", "model"]
-"""Source of the generations: the file's response if a row has one, or always the model."""
 
 
 class Label:

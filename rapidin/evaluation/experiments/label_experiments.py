@@ -40,6 +40,7 @@ from rapidin.evaluation.methods import (
 from rapidin.evaluation.metrics import Bootstrap, average_precision, precision, ranking, tie_order
 from rapidin.model import StoreModel
 from rapidin.records import BackdoorReport, CachingCost, MethodTracing, TracedAt, TraceReport
+from rapidin.settings import MAX_NEW_TOKENS
 from rapidin.storage import Store
 
 TRACING_KS = (5, 10, 25, 50)
@@ -72,7 +73,7 @@ class LabelExperiment:
     where: Sequence[str] = ()
     device: str = "auto"
     options: MethodOptions = field(default_factory=MethodOptions)
-    max_new_tokens: int = 256
+    max_new_tokens: int = MAX_NEW_TOKENS
     work: Path | None = None
     alone: bool = True
 

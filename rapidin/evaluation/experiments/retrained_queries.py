@@ -32,6 +32,7 @@ from rapidin.evaluation.methods import (
 from rapidin.evaluation.retraining import Job, Tokens, Training, inputs_digest, retrained_losses
 from rapidin.model import StoreModel
 from rapidin.search import read_queries
+from rapidin.settings import MAX_NEW_TOKENS
 from rapidin.storage import Store
 from rapidin.support import processors
 from rapidin.text import recognise
@@ -107,7 +108,7 @@ class RetrainingPlace:
     work: Path
     device: str = "auto"
     options: MethodOptions = field(default_factory=MethodOptions)
-    max_new_tokens: int = 256
+    max_new_tokens: int = MAX_NEW_TOKENS
     trust_remote_code: bool = False
     on_progress: StepProgress | None = None
 

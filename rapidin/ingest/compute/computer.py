@@ -56,6 +56,8 @@ class Computer(Protocol):
     def compute(self, blocks: Iterator[WorkBlock]) -> Iterator[tuple[WorkBlock, RapidGradBatch]]:
         """Compute blocks and yield each with its RapidGrads, in their order.
 
+        It can be called again once all results were yielded.
+
         Raises:
             ComputationError: a worker or device failed beyond repair.
             RapidinError: an error of `blocks`, after the results of the blocks before it.

@@ -152,6 +152,10 @@ class Scheduler:
                 break
         if self._error is not None:
             raise self._error
+        # All blocks are handed over, and the next call numbers its blocks from 0 again.
+        self._taken = self._next = 0
+        self._exhausted = False
+        self._suspects.clear()
 
     def stop(self) -> list[tuple[WorkBlock, RapidGradBatch]]:
         """See `Computer.stop`."""

@@ -5,6 +5,7 @@ from .curvature import (
     CURVATURE as CURVATURE,
     ComputedProbes as ComputedProbes,
     CurvatureOptions as CurvatureOptions,
+    CurvatureState as CurvatureState,
     ProbeRequest as ProbeRequest,
     StoredCurvature as StoredCurvature,
 )
@@ -37,6 +38,7 @@ from .kinds import (
     KINDS as KINDS,
     folders as folders,
     index_kinds as index_kinds,
+    kind_named as kind_named,
     left_out as left_out,
     uncovered_notes as uncovered_notes,
 )

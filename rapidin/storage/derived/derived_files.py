@@ -87,6 +87,15 @@ def read_array(
     return array
 
 
+def is_there(folder: Path, file: WrittenFile) -> bool:
+    """Return whether a file is in its folder and has its size; its content is not read."""
+    try:
+        path = folder / file.name
+        return path.is_file() and path.stat().st_size == file.bytes
+    except (TypeError, ValueError, OSError):  # a damaged name, or a folder that may not be read
+        return False
+
+
 def _finish(store: Path, folder: str, name: str, least: int) -> WrittenFile:
     """Publish a temporary file under its final name, and sync it; it must have at least `least` bytes.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rapidin.errors import StoreCorruptError, StoreFormatError
 from rapidin.records import DerivedInfo
+from rapidin.storage.derived.derived_files import is_there
 from rapidin.storage.derived.derived_kind import DerivedKind, StepProgress, StoreFacts, check_part_row, check_row
 from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord, WrittenFile
 from rapidin.storage.derived.kinds import KINDS, unknown
@@ -98,7 +99,7 @@ def derived_info(store: StoreFacts, record: DerivedRecord, live: Mapping[int, in
         advice = f"its row in store.db was altered: {command} builds it again"
         return DerivedInfo(record.kind, covered, samples - covered, 0, {}, advice)
     told: str | None
-    missing = sum(not _is_there(store.path / kind.folder, file) for file in record.files)
+    missing = sum(not is_there(store.path / kind.folder, file) for file in record.files)
     if missing:
         told = f"{missing:,} of its {len(record.files):,} files are missing or damaged: {command} makes them again"
     else:
@@ -123,11 +124,3 @@ def _refuse_unknown(store: Path, name: str) -> None:
 def _is_blocked(folder: Path, file: WrittenFile) -> bool:
     """Return whether a directory lies in the file's place, so that a new file needs another name."""
     return isinstance(file.name, str) and (folder / file.name).is_dir()
-
-
-def _is_there(folder: Path, file: WrittenFile) -> bool:
-    try:
-        path = folder / file.name
-        return path.is_file() and path.stat().st_size == file.bytes
-    except (TypeError, ValueError, OSError):  # a damaged name, or a folder that may not be read
-        return False

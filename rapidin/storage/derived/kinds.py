@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from rapidin.errors import SettingError
 from rapidin.storage.derived.curvature import CURVATURE
 from rapidin.storage.derived.derived_kind import DerivedKind
 from rapidin.storage.derived.indexes import IndexKind, IvfKind, RabitqKind, is_index
@@ -17,6 +18,17 @@ _OTHERS: tuple[DerivedKind, ...] = (CURVATURE,)
 
 KINDS: dict[str, DerivedKind] = {kind.name: kind for kind in (*_INDEXES, *_OTHERS)}
 """All kinds by name."""
+
+
+def kind_named(name: str) -> DerivedKind:
+    """Return the kind of derived data with a name.
+
+    Raises:
+        SettingError: no kind has the name.
+    """
+    if name not in KINDS:
+        raise SettingError(f"derived data {name!r} is unknown: choose from {', '.join(KINDS)}")
+    return KINDS[name]
 
 
 def index_kinds() -> dict[str, IndexKind]:

@@ -1,6 +1,10 @@
 from . import (
     segment_writing as segment_writing,
 )
+from .checksum_cache import (
+    VERIFIED_FILES as VERIFIED_FILES,
+    VerifiedFiles as VerifiedFiles,
+)
 from .codecs import (
     CODECS as CODECS,
     SLICE as SLICE,
@@ -30,8 +34,4 @@ from .segments import (
     SegmentSource as SegmentSource,
     open_segment as open_segment,
     place_of as place_of,
-)
-from .verified_files import (
-    VERIFIED_FILES as VERIFIED_FILES,
-    VerifiedFiles as VerifiedFiles,
 )

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from rapidin.errors import StoreCorruptError, StoreFormatError
 from rapidin.storage.store_files import SEGMENTS_NAME, file_errors
+from rapidin.storage.vectors.checksum_cache import VERIFIED_FILES
 from rapidin.storage.vectors.codecs import Codec, codec_named, load_faiss
 from rapidin.storage.vectors.segment_writing import SegmentRecord
-from rapidin.storage.vectors.verified_files import VERIFIED_FILES
 
 _ADVICE = (
     "restore it from a backup, or delete its samples (rapidin delete STORE --where segment={}) and ingest again"

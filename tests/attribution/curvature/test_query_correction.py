@@ -18,11 +18,23 @@ def probes(count: int, dimension: int = 96, seed: int = 0) -> np.ndarray:
     return (generator.standard_normal((count, dimension)) * deviations / np.sqrt(count)).astype(np.float32)
 
 
+class Rows:
+    """Probes that count how often they were asked for."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = rows
+        self.asked = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def decoded(self, first: int, last: int) -> np.ndarray:
+        self.asked += 1
+        return self.rows[first:last]
+
+
 def correction(rows: np.ndarray, damping: float) -> QueryCorrection:
-    scales = np.sqrt(np.mean(rows**2, axis=1))
-    codes = (rows / scales[:, None]).astype(np.float16)
-    kept = codes.astype(np.float32) * scales[:, None]
-    return QueryCorrection(codes, scales, kept @ kept.T, damping)
+    return QueryCorrection(Rows(rows), rows @ rows.T, damping)
 
 
 @pytest.mark.parametrize(("count", "damping"), [(1, 0.3), (40, 0.01), (40, 1.0), (300, 0.1)])
@@ -34,7 +46,7 @@ def test_a_corrected_query_solves_the_damped_system(count: int, damping: float, 
     exact = rows.astype(np.float64)
     system = exact.T @ exact + made.damping * np.eye(96)
     solved = np.linalg.solve(system, made.damping * queries.T.astype(np.float64))
-    np.testing.assert_allclose(made.corrected(queries), solved.T, rtol=0, atol=2e-3)
+    np.testing.assert_allclose(made.corrected(queries), solved.T, rtol=0, atol=2e-5)
 
 
 def test_corrections_of_parts_add_up_to_that_of_the_whole() -> None:
@@ -61,7 +73,19 @@ def test_inner_products_of_no_vectors_are_refused() -> None:
     rows = probes(3)
     broken = np.array([[1, 2, 0], [2, 1, 0], [0, 0, 1]], np.float32)
     with pytest.raises(ComputationError, match="compute them again"):
-        QueryCorrection(rows.astype(np.float16), np.ones(3, np.float32), broken, 1e-3)
+        QueryCorrection(Rows(rows), broken, 1e-3)
+
+
+@pytest.mark.parametrize(("kept", "again"), [(2**30, False), (0, True)])
+def test_decoded_probes_are_kept_if_there_is_room(kept: int, again: bool, monkeypatch) -> None:
+    monkeypatch.setattr(query_correction, "_KEPT_BYTES", kept)
+    rows = Rows(probes(50))
+    made = QueryCorrection(rows, rows.rows @ rows.rows.T, 0.1)
+    query = np.ones((1, 96), np.float32)
+    first = made.corrected(query)
+    before = rows.asked
+    np.testing.assert_array_equal(made.corrected(query), first)
+    assert (rows.asked > before) is again
 
 
 def gram(rows: np.ndarray) -> np.ndarray:

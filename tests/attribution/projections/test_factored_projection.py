@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rapidin.attribution.projections import Copied, FactoredProjection, TensorSketch, factored
+from rapidin.attribution.projections.count_sketches import Folded, Permuted
 from rapidin.attribution.projections.factored import fast_length
-from rapidin.attribution.projections.sides import Folded, Permuted
 from rapidin.errors import SettingError
 from rapidin.settings.store_settings import ProjectionSettings
 from tests.attribution.projections.test_shuffled_projection import slow_hash

@@ -21,11 +21,11 @@ pytestmark = pytest.mark.timeout(60)
 class Run:
     """A scheduler over blocks of one sample each; what it yields, and the most blocks that were under way."""
 
-    def __init__(self, count: int, devices: int = 2, error: Exception | None = None) -> None:
+    def __init__(self, count: int, devices: int = 2, error: Exception | None = None, times: int = 1) -> None:
         self.yielded: list[int] = []
         self.most_under_way = 0
         self.left: list[int] = []
-        self._count, self._devices, self._error = count, devices, error
+        self._count, self._devices, self._error, self._times = count, devices, error, times
 
     def _blocks(self) -> Iterator[WorkBlock]:
         for block in single_blocks(self._count):
@@ -42,9 +42,10 @@ class Run:
         with Scheduler(transport, loads, **options) as scheduler:
             scheduler.start(settings, 20)  # type: ignore[arg-type]
             try:
-                for block, batch in scheduler.compute(self._blocks()):
-                    assert (batch.vectors == block.number).all()
-                    self.yielded.append(block.number)
+                for _ in range(self._times):
+                    for block, batch in scheduler.compute(self._blocks()):
+                        assert (batch.vectors == block.number).all()
+                        self.yielded.append(block.number)
             finally:
                 self.left = [block.number for block, _ in scheduler.stop()]
 
@@ -235,3 +236,17 @@ def test_an_error_in_the_data_comes_after_the_blocks_before_it() -> None:
     with pytest.raises(DataFileError, match="has changed"):
         run(transport)
     assert run.yielded == list(range(9))
+
+
+def test_it_computes_again_and_a_suspect_of_before_is_none_any_more() -> None:
+    computed: list[int] = []
+
+    def behave(worker: int, block: int) -> None:
+        computed.append(block)
+        if block == 1 and computed.count(1) in (1, 3):  # once in each run
+            raise Died
+
+    transport = ThreadWorkers(behave)
+    run = Run(3, devices=1, times=2)
+    run(transport)
+    assert run.yielded == [0, 1, 2, 0, 1, 2]

@@ -1,6 +1,7 @@
 from .curvature_kind import (
     CURVATURE as CURVATURE,
     CurvatureOptions as CurvatureOptions,
+    CurvatureState as CurvatureState,
 )
 from .probe_choice import (
     MOST_DRAWS as MOST_DRAWS,

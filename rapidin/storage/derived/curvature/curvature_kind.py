@@ -26,7 +26,15 @@ from rapidin.errors import SettingError, StoreCorruptError, StoreFormatError
 from rapidin.storage.catalog import text_checksum
 from rapidin.storage.derived import derived_records
 from rapidin.storage.derived.curvature.probe_choice import MOST_DRAWS, ProbeRequest, choose_probes
-from rapidin.storage.derived.curvature.probe_file import FOLDER, ComputedProbes, ProbeArrays, StoredCurvature
+from rapidin.storage.derived.curvature.probe_file import (
+    BITS,
+    FOLDER,
+    ComputedProbes,
+    ProbeArrays,
+    StoredCurvature,
+    bytes_of_probes,
+)
+from rapidin.storage.derived.derived_files import is_there
 from rapidin.storage.derived.derived_kind import BuildStep, BuildWork, StoreFacts
 from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord
 
@@ -34,7 +42,12 @@ ComputeProbes = Callable[[Sequence[ProbeRequest]], Iterator[ComputedProbes]]
 """Function that computes probes, some at a time, in any order."""
 
 DEFAULT_PROBES = 2_000
-DEFAULT_DAMPING = 0.1
+DEFAULT_DAMPING = 0.3
+"""Damping unless another is given, a compromise.
+
+Less damping predicts retraining a little better, more damping finds more of the samples behind a behaviour; see
+``benchmarks/RESULTS.md``.
+"""
 GROWTH = 1.5
 """Number of samples, as a multiple of those when the probes were drawn, from which on new ones are advised."""
 
@@ -57,6 +70,37 @@ class CurvatureOptions:
     probes: int | None = None
     damping: float | None = None
     compute: ComputeProbes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CurvatureState:
+    """The curvature that a store has, and what it lacks.
+
+    Attributes:
+        probes: number of probes; 0 if there is no curvature that can be used.
+        version: see `StoredCurvature`; None if there is no curvature that can be used.
+        missing: number of probes to compute until there are as many as are wanted.
+        missing_bytes: size by which computing them makes the store grow.
+        advice: advice to the store's owner; None if there is nothing to be done.
+    """
+
+    probes: int
+    version: str | None
+    missing: int
+    missing_bytes: int
+    advice: str | None
+
+    @classmethod
+    def of_none(cls, wanted: int | None, samples: int, dimension: int) -> CurvatureState:
+        """Return the state of a store that has no curvature.
+
+        Args:
+            wanted: number of probes wanted; None: `DEFAULT_PROBES`.
+            samples: number of samples that probes can be drawn from.
+            dimension: K.
+        """
+        missing = _number_of(wanted, samples)
+        return cls(0, None, missing, bytes_of_probes(missing, dimension), None)
 
 
 class _CurvatureKind:
@@ -159,7 +203,7 @@ class _CurvatureKind:
                 "samples": samples,
                 "tokens": int(arrays.tokens.sum()),
                 "unusable": unusable,
-                "bits": 16,
+                "bits": BITS,
             }
             if record is not None and record.file is not None and not now and self._same(work, record, arrays):
                 record = derived_records.with_parameters(record, json.dumps(told))
@@ -168,6 +212,42 @@ class _CurvatureKind:
                 record = derived_records.new_record(self.name, json.dumps(told), file)
             yield BuildStep(record, parts)
             parts = []
+
+    def state(
+        self, store: StoreFacts, record: DerivedRecord | None, wanted: int | None, samples: int, more_samples: int
+    ) -> CurvatureState:
+        """Tell what there is and what is missing, without reading a file.
+
+        A curvature that is damaged counts as none, because a build computes it again.
+
+        Args:
+            store: the store.
+            record: what the database says about the curvature; None if there is none.
+            wanted: number of probes wanted; None: as many as it was built with, or `DEFAULT_PROBES`.
+            samples: number of live samples.
+            more_samples: number of samples that are about to be stored.
+        """
+        none = CurvatureState.of_none(wanted, samples + more_samples, store.dimension)
+        if record is None or not record.intact:
+            return none
+        if record.file is None or not is_there(store.path / self.folder, record.file):
+            return none
+        try:
+            told = _parameters(store, record, self.remedy(store.path))
+        except StoreCorruptError:
+            return none
+        except StoreFormatError as error:
+            return CurvatureState(0, None, 0, 0, str(error))
+        if wanted is None:
+            # A store that has grown keeps its probes, because a change of them changes all scores.
+            asked = _number_of(told["wanted"], told["samples"])
+        else:
+            asked = _number_of(wanted, samples + more_samples)
+        there = told["probes"]
+        missing = max(0, asked - told["unusable"] - there)
+        grown = bytes_of_probes(there + missing, store.dimension) - bytes_of_probes(there, store.dimension)
+        advice = self.advice(store, record, samples, samples)
+        return CurvatureState(there, self.version(store, record), missing, grown, advice)
 
     def load(self, store: StoreFacts, record: DerivedRecord) -> StoredCurvature:
         """Read the curvature for searches.

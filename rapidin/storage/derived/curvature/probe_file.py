@@ -1,4 +1,9 @@
-"""The file of a curvature sample: its probes in half precision, and their inner products.
+"""The file of a curvature sample: its probes, 8 bits a number, and their inner products.
+
+A probe is divided into blocks of 1,024 numbers, because the tensors of a model have gradients of very different
+size. Each block is rounded to multiples of its largest number divided by 127. In measurements the scores of
+searches had a correlation of .998 and more with those of exact probes, but .992 at 4 bits. The inner products are
+those of the rounded probes, because other ones would not fit them.
 
 Shape letters: m probes · K projection dimension.
 """
@@ -18,6 +23,11 @@ from rapidin.storage.derived.derived_kind import StoreFacts
 from rapidin.storage.derived.derived_records import WrittenFile
 
 FOLDER = "curvature"
+
+BITS = 8
+_BLOCK = 1_024
+"""Number of a probe's numbers that share a scale."""
+_LARGEST = 127
 
 _COLUMNS = 4_096
 """Number of columns of the probes that are decoded together while inner products are computed."""
@@ -44,14 +54,14 @@ class ProbeArrays:
 
     Attributes:
         keys: key of each probe, see `probe_choice`, uint64 [m].
-        codes: the probes, each divided by its scale, float16 [m, K].
-        scales: root of the mean square of each probe's numbers, float32 [m].
+        codes: the probes, each block of numbers divided by its scale, int8 [m, K].
+        scales: scale of each block of each probe, float32 [m, ⌈K/1024⌉].
         tokens: number of target tokens that each probe is a sum over, int64 [m].
         gram: inner products of the probes, float32 [m, m].
     """
 
     keys: NDArray[np.uint64]
-    codes: NDArray[np.float16]
+    codes: NDArray[np.int8]
     scales: NDArray[np.float32]
     tokens: NDArray[np.int64]
     gram: NDArray[np.float32]
@@ -61,8 +71,8 @@ class ProbeArrays:
         """Return no probes of K numbers."""
         return cls(
             np.empty(0, np.uint64),
-            np.empty((0, dimension), np.float16),
-            np.empty(0, np.float32),
+            np.empty((0, dimension), np.int8),
+            np.empty((0, _blocks(dimension)), np.float32),
             np.empty(0, np.int64),
             np.empty((0, 0), np.float32),
         )
@@ -87,8 +97,8 @@ class ProbeArrays:
 
         found = cls(
             array("keys", (probes,), np.uint64),
-            array("codes", (probes, store.dimension), np.float16),
-            array("scales", (probes,), np.float32),
+            array("codes", (probes, store.dimension), np.int8),
+            array("scales", (probes, _blocks(store.dimension)), np.float32),
             array("tokens", (probes,), np.int64),
             array("gram", (probes, probes), np.float32),
         )
@@ -129,8 +139,7 @@ class ProbeArrays:
             vectors: the new probes, float32 [b, K].
             tokens: number of target tokens of each, int64 [b].
         """
-        scales = np.sqrt(np.mean(np.square(vectors, dtype=np.float64), axis=1)).astype(np.float32)
-        codes = (vectors / scales[:, None]).astype(np.float16)
+        codes, scales = _rounded(vectors)
         before = len(self.keys)
         all_codes = np.concatenate([self.codes, codes])
         all_scales = np.concatenate([self.scales, scales])
@@ -152,28 +161,64 @@ class ProbeArrays:
 class StoredCurvature:
     """A store's curvature sample, as searches use it.
 
-    The Gauss–Newton matrix of the training loss's mean over target tokens is estimated by ΨᵀΨ, where row i of Ψ is
-    ``codes[i] · scales[i]``.
+    The Gauss–Newton matrix of the training loss's mean over target tokens is estimated by ΨᵀΨ; `decoded` gives
+    rows of Ψ, float32 [m, K].
 
     Attributes:
         version: name of this sample with this damping; scores of different versions do not compare.
         damping: damping in the unit of `rapidin.attribution.QueryCorrection`.
-        codes: the probes, float16 [m, K].
-        scales: factor of each probe, float32 [m].
+        codes: codes of the probes, int8 [m, K].
+        scales: scale of each block of the codes, float32 [m, ⌈K/1024⌉].
         gram: ΨΨᵀ, float32 [m, m].
     """
 
     version: str
     damping: float
-    codes: NDArray[np.float16]
+    codes: NDArray[np.int8]
     scales: NDArray[np.float32]
     gram: NDArray[np.float32]
 
+    def __len__(self) -> int:
+        """Return the number of probes m."""
+        return len(self.codes)
 
-def inner_products(codes: NDArray[np.float16], scales: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+    def decoded(self, first: int, last: int) -> NDArray[np.float32]:
+        """Return the rows of Ψ from `first` to before `last`, float32."""
+        return _decoded(self.codes[first:last], self.scales[first:last])
+
+
+def bytes_of_probes(probes: int, dimension: int) -> int:
+    """Return the size of the arrays of a file that holds a number of probes of K numbers."""
+    return probes * (dimension + 4 * _blocks(dimension) + 16) + 4 * probes**2
+
+
+def inner_products(codes: NDArray[np.int8], scales: NDArray[np.float32], first: int) -> NDArray[np.float32]:
     """Compute the inner products of the probes from place `first` on with all probes, float32 [m - first, m]."""
     found = np.zeros((len(codes) - first, len(codes)), np.float32)
-    for start in range(0, codes.shape[1], _COLUMNS):
-        part = codes[:, start : start + _COLUMNS].astype(np.float32)
+    step = _COLUMNS // _BLOCK
+    for block in range(0, scales.shape[1], step):
+        columns = slice(block * _BLOCK, (block + step) * _BLOCK)
+        part = _decoded(codes[:, columns], scales[:, block : block + step])
         found += part[first:] @ part.T
-    return found * scales[first:, None] * scales
+    return found
+
+
+def _rounded(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Round vectors [b, K]: codes [b, K] and scales [b, ⌈K/1024⌉]."""
+    edges = np.arange(0, vectors.shape[1], _BLOCK)
+    scales = (np.maximum.reduceat(np.abs(vectors), edges, axis=1) / _LARGEST).astype(np.float32)
+    divisors = np.where(scales > 0, scales, np.float32(1))
+    return np.rint(vectors / _spread(divisors, vectors.shape[1])).astype(np.int8), scales
+
+
+def _decoded(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    return codes * _spread(scales, codes.shape[1])
+
+
+def _spread(scales: NDArray[np.float32], dimension: int) -> NDArray[np.float32]:
+    """Repeat the scale of each block for its numbers, [b, K]."""
+    return np.repeat(scales, _BLOCK, axis=1)[:, :dimension]
+
+
+def _blocks(dimension: int) -> int:
+    return -(-dimension // _BLOCK)

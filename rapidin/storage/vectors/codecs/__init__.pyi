@@ -14,13 +14,13 @@ from .decoded_slices import (
 from .faiss_library import (
     load_faiss as load_faiss,
 )
+from .four_bit import (
+    UniformGrid as UniformGrid,
+)
 from .half_precision import (
     HalfPrecision as HalfPrecision,
     fitting_scales as fitting_scales,
 )
 from .one_bit import (
     OneBit as OneBit,
-)
-from .uniform_grid import (
-    UniformGrid as UniformGrid,
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from rapidin.errors import SettingError, StoreFormatError
 from rapidin.settings import CODEC_OF_BITS
 from rapidin.storage.vectors.codecs.codec import Codec
+from rapidin.storage.vectors.codecs.four_bit import UniformGrid
 from rapidin.storage.vectors.codecs.half_precision import HalfPrecision
 from rapidin.storage.vectors.codecs.one_bit import OneBit
 from rapidin.storage.vectors.codecs.rotation import HADAMARD, IDENTITY
-from rapidin.storage.vectors.codecs.uniform_grid import UniformGrid
 
 CODECS: dict[str, Codec] = {
     codec.name: codec

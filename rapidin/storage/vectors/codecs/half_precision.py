@@ -19,7 +19,7 @@ from rapidin.settings import Bits
 from rapidin.storage.vectors.codecs.codec import Codec, PreparedQueries
 from rapidin.storage.vectors.codecs.decoded_slices import SlicedQueries
 from rapidin.storage.vectors.codecs.faiss_library import load_faiss
-from rapidin.storage.vectors.codecs.query_planes import tensor_of_bytes
+from rapidin.storage.vectors.codecs.quantised_queries import tensor_of_bytes
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
 SMALLEST_HALF = float(np.finfo(np.float16).smallest_subnormal)

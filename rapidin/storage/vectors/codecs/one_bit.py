@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rapidin.settings import Bits
 from rapidin.storage.vectors.codecs.codec import DirectionCodec, PreparedQueries
 from rapidin.storage.vectors.codecs.faiss_library import load_faiss
-from rapidin.storage.vectors.codecs.query_planes import on_grid, tensor_of_bytes, weighted
+from rapidin.storage.vectors.codecs.quantised_queries import on_grid, tensor_of_bytes, weighted
 
 _QUERY_BITS = 8
 """Number of bits of a query's numbers, and so the number of its planes."""

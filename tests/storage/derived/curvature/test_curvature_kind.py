@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rapidin.errors import DerivedNotFoundError, SettingError, StoreFormatError
+from rapidin.errors import DerivedNotFoundError, SettingError, StoreError, StoreFormatError, StoreLockedError
 from rapidin.storage import ComputedProbes, CurvatureOptions, ProbeRequest, Store
 from rapidin.storage.derived import CURVATURE, derived_building
+from rapidin.storage.derived.curvature.probe_file import ProbeArrays, StoredCurvature
 from tests.storage.derived.clusters import WIDTH, clustered, commit, settings_of
 from tests.storage.derived.random_probes import random_probe, random_probes
 
@@ -57,8 +58,9 @@ def test_probes_are_kept_with_their_inner_products(store: Store) -> None:
         facts, record = snapshot.derived("curvature")
         arrays = CURVATURE._arrays(facts, record)
     expected = np.stack([random_probe(int(key)) for key in arrays.keys]) / np.sqrt(900)
-    kept = found.codes.astype(np.float32) * found.scales[:, None]
-    np.testing.assert_allclose(kept, expected, rtol=2e-3, atol=1e-6)
+    kept = found.decoded(0, 300)
+    largest = np.abs(expected).max(axis=1, keepdims=True)
+    assert (np.abs(kept - expected) <= 0.51 * largest / 127).all()
     np.testing.assert_allclose(found.gram, kept.astype(np.float64) @ kept.T, rtol=1e-4, atol=1e-5)
 
 
@@ -139,6 +141,69 @@ def test_probes_that_cannot_be_used_are_left_out(store: Store) -> None:
     assert len(loaded(store).codes) == told["probes"]
 
 
+def test_a_writer_computes_it_under_the_lock_that_it_holds(store: Store) -> None:
+    with store.writer() as writer:
+        with pytest.raises(StoreLockedError):
+            build(store, probes=30)
+        report = writer.build_derived("curvature", CurvatureOptions(30, None, random_probes))
+        (file,) = (store.path / "curvature").iterdir()
+        writer.build_derived("curvature", CurvatureOptions(40, None, random_probes))
+        assert not file.exists()
+        with pytest.raises(SettingError, match="derived data 'curve' is unknown: choose from"):
+            writer.build_derived("curve")
+    assert (report.parameters["probes"], len(loaded(store).codes)) == (30, 40)
+    with pytest.raises(StoreError, match="this writer is closed"):
+        writer.build_derived("curvature")
+
+
+def test_the_state_tells_what_is_missing(store: Store) -> None:
+    def missing(*asked: int | None) -> tuple[int, int]:
+        state = store.curvature_state(*asked)
+        return state.probes, state.missing
+
+    assert [missing(), missing(20), missing(None, 10)] == [(0, 600), (0, 20), (0, 640)]
+    assert store.curvature_state().version is None
+    with pytest.raises(KeyboardInterrupt):
+        build(store, Counting(dies_after=400))
+    assert [missing(), missing(300), missing(100), missing(9999, 10)] == [
+        (256, 344),
+        (256, 44),
+        (256, 0),
+        (256, 384),
+    ]
+    build(store)
+    commit(store, 150, clustered(75, seed=2))
+    state = store.curvature_state()
+    assert (state.probes, state.missing, state.missing_bytes) == (600, 0, 0)
+    assert state.version == loaded(store).version
+    assert "150 samples, and it holds 225" in str(state.advice)
+    assert missing(9999) == (600, 300)
+
+
+def test_a_damaged_curvature_is_missing_and_a_newer_one_is_not(store: Store) -> None:
+    build(store, probes=20)
+    with store.snapshot() as snapshot:
+        _, record = snapshot.derived("curvature")
+
+    def state_of(**changes):
+        changed = replace(record, **{"parameters": record.parameters} | changes)
+        with store._database.writing() as session:
+            derived_building.derived_records.update_derived(session, changed)
+        return store.curvature_state(20)
+
+    assert state_of().missing == 0
+    assert state_of(parameters=record.parameters.replace("20", "19")).missing == 20  # its checksum is wrong
+    newer = json.dumps(json.loads(record.parameters) | {"format": 2})
+    signed = derived_building.derived_records.with_parameters(record, newer)
+    state = state_of(parameters=newer, checksum=signed.checksum)
+    assert (state.probes, state.version, state.missing) == (0, None, 0)
+    assert "upgrade rapidin" in str(state.advice)
+    state_of(checksum=record.checksum)
+    (file,) = (store.path / "curvature").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    assert store.curvature_state().missing == 600
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -173,3 +238,16 @@ def test_a_newer_rapidins_curvature_is_left_alone(store: Store, monkeypatch: pyt
         snapshot.curvature_version()
     assert "upgrade rapidin" in store.info().derived[0].advice
     assert WIDTH == 256
+
+
+def test_every_block_of_a_probe_has_its_own_scale() -> None:
+    vectors = np.random.default_rng(0).standard_normal((3, 2_500)).astype(np.float32)
+    vectors[:, :1_024] *= 1_000
+    vectors[:, 2_048:] = 0
+    arrays = ProbeArrays.none(2_500).joined(np.arange(3, dtype=np.uint64), vectors, np.ones(3, np.int64))
+    assert arrays.scales.shape == (3, 3)
+    stored = StoredCurvature("v", 0.1, arrays.codes, arrays.scales, arrays.gram)
+    decoded = stored.decoded(0, 3)
+    assert np.abs(decoded[:, :1_024] - vectors[:, :1_024]).max() < 20
+    assert np.abs(decoded[:, 1_024:] - vectors[:, 1_024:]).max() < 0.02
+    np.testing.assert_allclose(arrays.gram, decoded @ decoded.T, rtol=1e-5)

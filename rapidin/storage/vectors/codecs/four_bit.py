@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rapidin.settings import Bits
 from rapidin.storage.vectors.codecs.codec import DirectionCodec, PreparedQueries
 from rapidin.storage.vectors.codecs.faiss_library import load_faiss
-from rapidin.storage.vectors.codecs.query_planes import on_grid, tensor_of_bytes, weighted
+from rapidin.storage.vectors.codecs.quantised_queries import on_grid, tensor_of_bytes, weighted
 
 _NIBBLES = 3
 """Number of planes of a query."""

@@ -1,4 +1,4 @@
-"""Queries as planes: NumKong multiplies small numbers nearly as fast as memory can be read.
+"""Queries in small numbers: NumKong multiplies these nearly as fast as memory can be read.
 
 Both sides need the same form, so a query becomes the weighted sum of a few vectors in the form of the codes, which
 are its planes. Nothing is decoded.
