@@ -16,7 +16,6 @@ from torch import nn
 from rapidin.attribution import (
     BatchRunner,
     Explainer,
-    QueryCorrection,
     RapidGradEngine,
     TokenBudget,
     TokenQueries,
@@ -258,21 +257,18 @@ class StoreModel:
     def vectors(
         self,
         samples: Sequence[EncodedSample],
-        correction: QueryCorrection | None = None,
-        objective: Objective | None = None,
+        raw: Objective | None = None,
     ) -> NDArray[np.float32]:
         """Compute the RapidGrads of queries, float32 [q, K].
 
         Args:
             samples: the queries.
-            correction: correction by the store's curvature; the queries are then not normalised, so that their
-                scores are influences. None: scores are cosines.
-            objective: objective of the queries, if they are corrected; None: the store's.
+            raw: objective whose gradients are not normalised, as a correction by the curvature needs them; None:
+                the store's objective, normalised as the store's settings say.
 
         Raises:
             GradientError: a query's gradient is zero or not finite.
         """
-        raw = None if correction is None else objective or self.gradient.objective
         vectors = np.empty((len(samples), self.projection.dimension), dtype=np.float32)
         with self.exclusive() as parts:
             for positions, batch in parts.batches.rapidgrads(samples, raw):
@@ -280,28 +276,24 @@ class StoreModel:
                     id = samples[positions[row]].id
                     raise GradientError(id, f"{problem}; ask about another generation", "query")
                 vectors[positions] = batch.vectors
-        return vectors if correction is None else correction.corrected(vectors)
+        return vectors
 
     def token_vectors(
         self,
         query: EncodedSample,
-        correction: QueryCorrection | None = None,
-        objective: Objective | None = None,
+        raw: Objective | None = None,
     ) -> NDArray[np.float32]:
         """Compute the RapidGrads of a query's target tokens, float32 [g, K]; see `TokenQueries`.
 
         Args:
             query: the query.
-            correction: correction by the store's curvature, see `vectors`.
-            objective: objective of the query, if it is corrected; None: the store's.
+            raw: see `vectors`.
 
         Raises:
             GradientError: a token's gradient is not finite.
         """
         with self.exclusive() as parts:
-            raw = None if correction is None else objective or self.gradient.objective
-            vectors = parts.token_queries.vectors(query, raw)
-        return vectors if correction is None else correction.corrected(vectors)
+            return parts.token_queries.vectors(query, raw)
 
     def _check_fingerprint(self, store: Store) -> None:
         """Make sure that the model on disk is the one that the store was built with."""

@@ -35,11 +35,13 @@ class CorrectedQuery:
     """A query that was corrected by the store's curvature.
 
     Attributes:
+        raw: the query's RapidGrad before the correction, not normalised, float32 [K].
         vector: the corrected RapidGrad, float32 [K].
         correction: the correction, for the query's tokens.
         objective: the query's objective.
     """
 
+    raw: NDArray[np.float32]
     vector: NDArray[np.float32]
     correction: QueryCorrection
     objective: Objective
@@ -123,20 +125,25 @@ class _Explanation:
     def _direction(self) -> Direction:
         if self._corrected is None:
             return self._explainer.direction(self._query)
-        return self._explainer.corrected_direction(self._corrected.vector)
+        asked = self._corrected
+        return self._explainer.corrected_direction(self._query, asked.objective, asked.raw, asked.vector)
 
     def _token_directions(self, whole: Direction) -> Callable[[int], Direction]:
         """Return the function that gives the direction of a target token, by its number among the targets."""
+        places = target_places(self._query)
         if self._corrected is None:
-            places = target_places(self._query)
             return lambda number: self._explainer.token_direction(self._query, places[number], whole)
-        raw = self._parts.token_queries.vectors(self._query, self._corrected.objective)
-        vectors = self._corrected.correction.corrected(raw)
-        return lambda number: self._explainer.corrected_direction(vectors[number])
+        asked = self._corrected
+        raw = self._parts.token_queries.vectors(self._query, asked.objective)
+        vectors = asked.correction.corrected(raw)
+        return lambda number: self._explainer.corrected_token_direction(
+            self._query, places[number], asked.objective, raw[number], vectors[number], whole
+        )
 
     def _way(self, direction: Direction) -> str:
         if self._corrected is not None:
-            return f"{self._explainer.way} along the query's corrected RapidGrad"
+            part = "gradient, corrected by its" if direction.exact else "corrected"
+            return f"{self._explainer.way} along the query's {part} RapidGrad"
         return self._explainer.way if direction.exact else f"{self._explainer.way} along the query's RapidGrad"
 
     def _influences(self, hits: Sequence[Hit], direction: Direction, tell: Tell | None) -> dict[str, _Known]:

@@ -50,23 +50,25 @@ class QuerySearch:
         correction = self._corrections.of(options.measure)
         by = None if correction is None else correction.queries
         objective = self._objective(options, correction)
+        raw_objective = None if correction is None else objective
         prepared = [self._model.prepared(sample, options.max_new_tokens, options.spans) for sample in samples]
-        vectors = self._model.vectors([encoded for _, encoded in prepared], by, objective)
+        raw = self._model.vectors([encoded for _, encoded in prepared], raw_objective)
+        vectors = raw if by is None else by.corrected(raw)
         with self._open_source() as source:
             found = _ends(source, vectors, options, options.candidates)
             by_token = [
                 self._by_token(source, encoded, options, by, objective) if options.by_token else ()
                 for _, encoded in prepared
             ]
-        for (query, encoded), vector, (best, worst), tokens in zip(
-            prepared, vectors, zip(*found.ends, strict=True), by_token, strict=True
+        for number, ((query, encoded), (best, worst), tokens) in enumerate(
+            zip(prepared, zip(*found.ends, strict=True), by_token, strict=True)
         ):
             result = SearchResult(query, tuple(best), tuple(worst), found.index, self._measure, by_token=tokens)
             result = replace(result, objective=objective)
             if correction is not None:
                 result = replace(result, measure="influence", curvature=correction.version)
             if options.rerank and (result.proponents or result.opponents):
-                corrected = None if correction is None else CorrectedQuery(vector, correction.queries, objective)
+                corrected = None if by is None else CorrectedQuery(raw[number], vectors[number], by, objective)
                 result = self._explainer.explained(result, encoded, options, corrected, tell)
             yield result
 
@@ -93,7 +95,9 @@ class QuerySearch:
         objective: Objective,
     ) -> tuple[TokenResult, ...]:
         """Find the samples behind every target token of a query, in one search for all tokens."""
-        vectors = self._model.token_vectors(query, correction, objective)
+        vectors = self._model.token_vectors(query, None if correction is None else objective)
+        if correction is not None:
+            vectors = correction.corrected(vectors)
         tokens = generation_tokens(query, self._model.token_spans(query))
         found = _ends(source, vectors, options, options.k)
         return tuple(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import rapidin
@@ -78,10 +79,9 @@ def test_tokens_and_spans_add_up_to_the_whole(store: Path) -> None:
 def test_words_and_matrices_add_up_to_the_score_that_is_shown(store: Path) -> None:
     with rapidin.Searcher(store) as searcher:
         result = searcher.search(*QUESTION, k=5, rerank=60, opponents=True, matrices=True)
-    assert result.explained == "forward mode along the query's corrected RapidGrad"
+    assert result.explained == "forward mode along the query's gradient, corrected by its RapidGrad"
     for hit in (*result.proponents, *result.opponents):
         size = sum(abs(token.influence) for token in hit.token_influences)
-        assert hit.exact == pytest.approx(hit.estimate, abs=2e-2 * size)  # of 16 bits, and sketched norms
         for parts in (hit.token_influences, hit.words):
             assert sum(part.influence for part in parts) == pytest.approx(hit.score, abs=1e-4 * size)
         matrix = np.array(hit.matrix)
@@ -89,6 +89,53 @@ def test_words_and_matrices_add_up_to_the_score_that_is_shown(store: Path) -> No
         np.testing.assert_allclose(matrix.sum(axis=0), columns, atol=1e-4 * size)
     scores = [hit.score for hit in result.proponents]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_exact_influences_are_products_with_the_gradient_without_what_the_curvature_takes(store: Path) -> None:
+    with rapidin.Searcher(store) as searcher:
+        result = searcher.search(*QUESTION, k=3, rerank=3)
+    with rapidin.Store.open(store) as opened, StoreModel(opened, device="cpu") as model:
+        _, encoded = model.prepared(query_of_prompt(*QUESTION, opened.settings.text), 4)
+        with opened.snapshot() as snapshot:
+            kept = snapshot.curvature()
+        with model.exclusive() as parts:
+            raw = parts.engine.compute([encoded], "loss").vectors
+            taken = raw - QueryCorrection(kept, kept.gram, kept.damping).corrected(raw)
+            whole = gradients(parts, encoded)
+            restored = [
+                parts.engine.restored(taken[0], position, gradient.shape).double()
+                for position, gradient in enumerate(whole)
+            ]
+            for hit in result.proponents:
+                own = gradients(parts, parts.encoder.encode_stored(opened.get(hit.id)))
+                expected = sum(
+                    float(((query - away) * sample).sum() / sample.norm()) / np.sqrt(len(own))
+                    for query, away, sample in zip(whole, restored, own, strict=True)
+                )
+                assert hit.exact == pytest.approx(expected, rel=1e-4)
+
+
+def gradients(parts, encoded) -> list[torch.Tensor]:
+    """Compute the gradient of a sample's mean loss by one-sample autograd, float64, one tensor a parameter."""
+    parameters = [parts.module.get_parameter(name).requires_grad_() for name in parts.engine.names]
+    ids = torch.tensor([encoded.ids])
+    labels = ids.masked_fill(~torch.tensor([encoded.targets]), -100)
+    loss = torch.nn.functional.cross_entropy(parts.module(input_ids=ids).logits[0, :-1], labels[0, 1:])
+    return [part.double() for part in torch.autograd.grad(loss, parameters)]
+
+
+def test_without_memory_for_the_gradient_the_corrected_rapidgrad_is_explained(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rapidin.attribution.influence.explainer._DIRECTION_SHARE", 0.0)
+    with rapidin.Searcher(store) as searcher:
+        result = searcher.search(*QUESTION, k=5, rerank=5, matrices=True)
+    assert result.explained == "forward mode along the query's corrected RapidGrad"
+    for hit in result.proponents:
+        columns = [token.influence for token in hit.token_influences]
+        size = sum(map(abs, columns))
+        assert hit.exact == pytest.approx(hit.estimate, abs=2e-2 * size)  # stored in 16 bits
+        np.testing.assert_allclose(np.array(hit.matrix).sum(axis=0), columns, atol=1e-4 * size)
 
 
 def test_cosine_is_what_it_was_without_a_curvature(plain: Path, store: Path) -> None:

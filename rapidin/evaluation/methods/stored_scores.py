@@ -39,16 +39,18 @@ class RapidinScorer:
         self._measure = measure
         self._corrections = StoreCorrections(store)
 
-    def vectors(self, queries: Sequence[AskedQuery]) -> tuple[NDArray[np.float32], bool]:
-        """Compute the queries' vectors [q, K], and whether they were corrected by the store's curvature.
+    def vectors(self, queries: Sequence[AskedQuery]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Compute the queries' vectors [q, K]; if the store's curvature corrects them, also those before that.
 
         Raises:
             GradientError: a query's gradient is zero or not finite.
         """
         correction = self._corrections.of(self._measure)
         encoded = [query.encoded for query in queries]
-        by = None if correction is None else correction.queries
-        return self._model.vectors(encoded, by), correction is not None
+        if correction is None:
+            return self._model.vectors(encoded), None
+        raw = self._model.vectors(encoded, self._model.gradient.objective)
+        return correction.queries.corrected(raw), raw
 
     def scores(
         self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
@@ -100,11 +102,12 @@ class RerankedScorer:
         for row, query in enumerate(queries):
             order = np.argsort(-scores[row], kind="stable")
             with self._model.exclusive() as parts:
-                (vector,), corrected = self._estimates.vectors([query])
-                if corrected:
-                    direction = parts.explainer.corrected_direction(vector)
-                else:
+                (vector,), raw = self._estimates.vectors([query])
+                if raw is None:
                     direction = parts.explainer.direction(query.encoded)
+                else:
+                    objective = self._model.gradient.objective
+                    direction = parts.explainer.corrected_direction(query.encoded, objective, raw[0], vector)
                 for end in (order[:count], order[len(order) - count :]):
                     encoded = [parts.encoder.encode_stored(training.samples[place]) for place in end]
                     found = parts.explainer.influences(encoded, direction)
