@@ -233,7 +233,7 @@ def test_norms_of_a_query_are_computed_once_for_all_its_tokens(kind: str, monkey
 def test_a_gradient_for_which_memory_runs_out_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.make("gpt2")
 
-    def fail(self: Explainer, sample: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Explainer, "_whole", fail)
