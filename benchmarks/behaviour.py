@@ -61,7 +61,14 @@ def main() -> None:
 
 def _measured(work: Path, arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     for objective in OBJECTIVES:
-        ingest_files(work / objective, [arguments.train], model=arguments.model, device="cpu", objective=objective)
+        ingest_files(
+            work / objective,
+            [arguments.train],
+            model=arguments.model,
+            device="cpu",
+            objective=objective,
+            curvature=False,
+        )
     compute_curvature(work / "loss", probes=arguments.probes, device="cpu")
     cosines, raw = {}, {}
     with Store.open(work / "loss") as store, StoreModel(store, device="cpu") as model:

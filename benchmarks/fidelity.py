@@ -82,6 +82,7 @@ def _stored_scores(arguments: argparse.Namespace, dimension: int, ids: list[str]
         projection_dim=dimension,
         objective="loss",  # as `benchmarks.exact`, which knows nothing else
         device="cpu",
+        curvature=False,
     )
     with rapidin.Searcher(store, device="cpu") as searcher:
         answered = arguments.work / "answered.jsonl"

@@ -74,7 +74,7 @@ def _report(work: Path, arguments: argparse.Namespace) -> LdsReport:
     data = _data(work / "data")
     if not (work / "model" / "model.safetensors").exists():
         train_demo_model(data, work / "model", recipe=SMALL)
-    ingest_files(work / "store", [data.train], model=str(work / "model"), device="cpu")
+    ingest_files(work / "store", [data.train], model=str(work / "model"), device="cpu", curvature=False)
     compute_curvature(work / "store", probes=arguments.probes, damping=arguments.damping, device="cpu")
     training = Training(schedule=_schedule(SMALL))
     with Store.open(work / "store") as store, StoreModel(store, device="cpu") as model:

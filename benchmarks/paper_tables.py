@@ -195,6 +195,7 @@ def ingested(world: World, tuned: Tuned, settings: dict[str, Any], place: Path) 
         model=str(tuned.model),
         adapter=None if tuned.adapter is None else str(tuned.adapter),
         device="cpu",
+        curvature=False,
         **settings,
     )
     return place

@@ -68,7 +68,9 @@ def main() -> None:
         directory = Path(name)
         model = worlds.save_model(directory / "model")
         data = worlds.write_rows(directory / "data.jsonl", worlds.rows(arguments.samples))
-        rapidin.ingest_files(directory / "store", [data], model=str(model), projection_dim=worlds.DIMENSION)
+        rapidin.ingest_files(
+            directory / "store", [data], model=str(model), projection_dim=worlds.DIMENSION, curvature=False
+        )
         command = [
             sys.executable,
             "-m",

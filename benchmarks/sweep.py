@@ -80,12 +80,15 @@ def _workers_table(
         f"Workers: a whole ingest of {len(samples)} samples, batches of {tokens:,} tokens, K = {dimension:,}",
         *("method", "workers × threads", "tokens/s", "tokens/s with start and end"),
     )
-    settable = "workers" in inspect.signature(rapidin.ingest_files).parameters
+    known = inspect.signature(rapidin.ingest_files).parameters
+    settable = "workers" in known
     for name, kind in RAPIDIN.items():
         for workers in (1, threads) if settable and threads > 1 else (1,):
             options: dict[str, Any] = {"tokens_per_batch": tokens, "projection_dim": dimension}
             if settable:
                 options["workers"] = workers
+            if "curvature" in known:
+                options["curvature"] = False
             if len(RAPIDIN) > 1:
                 options["projection"] = kind
             store = work / f"store-{kind}-{workers}"

@@ -128,7 +128,7 @@ def _found(work: Path, pair: Pair, longer: bool) -> dict[str, list[Found]]:
     model = work / "model"
     if not model.exists():
         train_demo_model(DemoData(data.train, data.queries, data.rows, data.perturbed), model)
-    rapidin.ingest_files(work / "store", [data.train], model=str(model), device="cpu")
+    rapidin.ingest_files(work / "store", [data.train], model=str(model), device="cpu", curvature=False)
     with rapidin.Searcher(work / "store", device="cpu") as searcher:
         wrong, asked = _wrong_answers(searcher, data, pair, work / "wrong.jsonl")
         print(

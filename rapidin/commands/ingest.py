@@ -110,6 +110,23 @@ def ingest(
     on_error: Annotated[
         OnError, typer.Option(help="What happens at a row that cannot be used: fail stops, skip leaves it out.")
     ] = "fail",
+    no_curvature: Annotated[
+        bool,
+        typer.Option(
+            "--no-curvature",
+            help="Do not compute the curvature at the end. Searches without it compare gradients only, see "
+            "'rapidin curvature'.",
+        ),
+    ] = False,
+    probes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="M",
+            help="Number of probes of the curvature; each costs about as much as one sample's gradient. Default: "
+            "as many as before, or 2,000, but at most four for each sample.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -124,6 +141,9 @@ def ingest(
 
     If there is no store, it is created. It remembers the model and all other settings, so later runs need only
     --data. Running the command again adds new samples, replaces changed ones, and continues an interrupted run.
+
+    At the end the curvature is computed, unless the store has it. It costs a few thousand gradients more, and with
+    it searches predict what retraining would do.
 
     Rows are recognised by their fields: instruction, input, output; prompt, completion; messages; or text. The
     field 'id' names the sample; all other fields become metadata, by which --where filters.
@@ -142,6 +162,8 @@ def ingest(
                 tokens_per_batch=tokens_per_batch,
                 on_error=on_error,
                 dry_run=dry_run,
+                curvature=not no_curvature,
+                probes=probes,
                 listener=listener,
                 trust_remote_code=trust_remote_code,
                 **context.obj,

@@ -19,6 +19,9 @@ from rapidin.report import report_facts, write_report
 from rapidin.search import Searcher
 from rapidin.settings import RERANKED_PER_RESULT
 
+PROBES = 400
+"""Number of probes of the curvature; with the usual 2,000 the figures are alike, but the demo takes longer."""
+
 TOP = 10
 """Number of proponents of each answer that are searched for."""
 
@@ -114,7 +117,9 @@ def run_demo(directory: Path, listener: DemoListener | None = None) -> DemoResul
     store = directory / "store"
     listener.step("3. ingesting every row's gradient")
     with listener.ingesting() as ingest_listener:
-        report = ingest_files(store, [data.train], model=str(model), device="cpu", listener=ingest_listener)
+        report = ingest_files(
+            store, [data.train], model=str(model), device="cpu", probes=PROBES, listener=ingest_listener
+        )
     listener.ingested(report)
     listener.step("4. asking the model unseen questions, searching for the rows behind its answers")
     report_file = directory / "report.html"

@@ -50,7 +50,7 @@ def ingest_files(
     tokens_per_batch: int | None = None,
     on_error: OnError = "fail",
     dry_run: bool = False,
-    curvature: bool = False,
+    curvature: bool = True,
     probes: int | None = None,
     trust_remote_code: bool = False,
     listener: IngestListener | None = None,
@@ -214,11 +214,13 @@ class _Run:
         )
         self._listener.planned(preflight)
         if preflight.bytes > preflight.bytes_free:
-            probes = f" and {preflight.probes:,} probes of the curvature" if preflight.probes else ""
+            probes, fewer = "", ""
+            if preflight.probes:
+                probes, fewer = f" and {preflight.probes:,} probes", ", fewer --probes or --no-curvature"
             raise StoreSpaceError(
                 f"{self._path}: {count:,} samples{probes} need about {preflight.bytes / 1e9:.2f} GB and the disk "
                 f"has {preflight.bytes_free / 1e9:.2f} GB free beside {plan.new.bytes / 1e9:.2f} GB of "
-                "temporary data: make room, or give a smaller --projection-dim"
+                f"temporary data: make room, or give a smaller --projection-dim{fewer}"
             )
 
     def _lacking_curvature(self, plan: IngestPlan) -> CurvatureState:

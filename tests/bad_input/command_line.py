@@ -52,13 +52,21 @@ class Outcome:
 
 
 class CommandLine:
-    """Calls `rapidin.cli.main` as the installed command does."""
+    """Calls `rapidin.cli.main` as the installed command does.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    An ingest gets ``--no-curvature``, which saves time, unless a test is about the curvature and sets `curvature`.
+    """
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], curvature: bool = False
+    ) -> None:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
+        self._curvature = curvature
 
     def __call__(self, *arguments: object) -> Outcome:
+        if arguments[:1] == ("ingest",) and not self._curvature:
+            arguments = (*arguments, "--no-curvature")
         self._monkeypatch.setattr(sys, "argv", ["rapidin", *map(str, arguments)])
         # Wide, so that a line of progress is one line.
         self._monkeypatch.setenv("COLUMNS", "10000")

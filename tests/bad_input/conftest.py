@@ -27,7 +27,7 @@ def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def plain_template(tmp_path_factory, model_directory: Path, data_file: Path) -> Path:
     path = tmp_path_factory.mktemp("plain") / "store"
-    ingest_files(path, [data_file], model=str(model_directory), projection_dim=DIMENSION)
+    ingest_files(path, [data_file], model=str(model_directory), projection_dim=DIMENSION, curvature=False)
     return path
 
 
@@ -35,7 +35,7 @@ def plain_template(tmp_path_factory, model_directory: Path, data_file: Path) -> 
 def adapter_template(tmp_path_factory, model_directory: Path, adapter_directory: Path, data_file: Path) -> Path:
     path = tmp_path_factory.mktemp("adapted") / "store"
     model, adapter = str(model_directory), str(adapter_directory)
-    ingest_files(path, [data_file], model=model, adapter=adapter, projection_dim=DIMENSION)
+    ingest_files(path, [data_file], model=model, adapter=adapter, projection_dim=DIMENSION, curvature=False)
     return path
 
 

@@ -172,7 +172,7 @@ def without_model(tmp_path_factory: pytest.TempPathFactory, model_directory: Pat
     """A store whose model is gone."""
     place = tmp_path_factory.mktemp("gone")
     model = copied(model_directory, place / "model")
-    ingest_files(place / "store", [data_file], model=str(model), projection_dim=64)
+    ingest_files(place / "store", [data_file], model=str(model), projection_dim=64, curvature=False)
     shutil.rmtree(model)
     return place / "store"
 

@@ -32,5 +32,5 @@ QUERIES: list[dict[str, Any]] = [
 def make(directory: Path, model: Path) -> tuple[Path, Path]:
     """A store of 60 rows, 12 of them about blue, and a file of queries."""
     data = worlds.write_rows(directory / "data.jsonl", worlds.rows(60))
-    rapidin.ingest_files(directory / "store", [data], model=str(model), projection_dim=16384)
+    rapidin.ingest_files(directory / "store", [data], model=str(model), projection_dim=16384, curvature=False)
     return directory / "store", worlds.write_rows(directory / "queries.jsonl", QUERIES)

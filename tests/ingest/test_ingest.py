@@ -41,7 +41,9 @@ def assert_same_store(one: Path, other: Path) -> None:
 
 
 def ingest(store: Path, data: Path, model: Path, **more: object) -> rapidin.IngestReport:
-    return rapidin.ingest_files(store, [data], model=str(model), projection_dim=worlds.DIMENSION, **more)
+    """Ingest without a curvature, which `test_ingested_curvature` is about, unless `more` wants it."""
+    options = {"projection_dim": worlds.DIMENSION, "curvature": False} | more
+    return rapidin.ingest_files(store, [data], model=str(model), **options)
 
 
 def test_adds_everything_once(tmp_path: Path, model_directory: Path) -> None:
@@ -65,13 +67,13 @@ def test_few_parameters_get_the_largest_dimension_that_fits(
 ) -> None:
     data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(4))
     settings = {"model": str(model_directory), "adapter": str(adapter_directory)}
-    rapidin.ingest_files(tmp_path / "store", [data], **settings)
+    rapidin.ingest_files(tmp_path / "store", [data], **settings, curvature=False)
     with rapidin.Store.open(tmp_path / "store") as store:
         info = store.info()
         assert info.projection_dim <= info.traced_parameters < 2 * info.projection_dim
-    assert rapidin.ingest_files(tmp_path / "store", [data], **settings).skipped == 4
+    assert rapidin.ingest_files(tmp_path / "store", [data], **settings, curvature=False).skipped == 4
     with pytest.raises(SettingError, match="larger than the gradient"):
-        rapidin.ingest_files(tmp_path / "other", [data], projection_dim=65536, **settings)
+        rapidin.ingest_files(tmp_path / "other", [data], projection_dim=65536, **settings, curvature=False)
 
 
 def test_again_adds_nothing_and_does_not_load_the_model(
@@ -81,13 +83,13 @@ def test_again_adds_nothing_and_does_not_load_the_model(
     ingest(tmp_path / "store", data, model_directory)
     for name in ("load_model", "load_tokenizer"):
         monkeypatch.setattr(loading, name, lambda *arguments: pytest.fail("was loaded"))
-    report = rapidin.ingest_files(tmp_path / "store", [data])
+    report = rapidin.ingest_files(tmp_path / "store", [data], curvature=False)
     assert (report.added, report.skipped, report.samples_total) == (0, 20, 20)
 
 
 def test_again_does_not_even_import_torch(tmp_path: Path, model_directory: Path) -> None:
     data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(8))
-    ingest(tmp_path / "store", data, model_directory)
+    ingest(tmp_path / "store", data, model_directory, curvature=True)
     program = (
         "import rapidin, sys; report = rapidin.ingest_files(sys.argv[1], [sys.argv[2]]);"
         "print(report.skipped, 'torch' in sys.modules, 'transformers' in sys.modules)"
@@ -105,7 +107,7 @@ def test_more_rows_add_only_themselves(tmp_path: Path, model_directory: Path) ->
     data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(20))
     ingest(tmp_path / "store", data, model_directory)
     worlds.write_rows(data, worlds.rows(30))
-    report = rapidin.ingest_files(tmp_path / "store", [data])
+    report = rapidin.ingest_files(tmp_path / "store", [data], curvature=False)
     assert (report.added, report.skipped, report.samples_total) == (10, 20, 30)
     whole = worlds.write_rows(tmp_path / "whole.jsonl", worlds.rows(30))
     ingest(tmp_path / "at-once", whole, model_directory)
@@ -119,7 +121,7 @@ def test_changed_text_replaces_and_changed_metadata_updates(tmp_path: Path, mode
     rows[2]["output"] = "Something else entirely"
     rows[5]["source"] = "corrected"
     worlds.write_rows(data, rows)
-    report = rapidin.ingest_files(tmp_path / "store", [data])
+    report = rapidin.ingest_files(tmp_path / "store", [data], curvature=False)
     assert (report.added, report.replaced, report.updated, report.skipped) == (0, 1, 1, 8)
     assert report.samples_total == 10
     with rapidin.Store.open(tmp_path / "store") as store:
@@ -140,7 +142,7 @@ def test_only_metadata_changed_needs_no_model(
     rows[0]["note"] = "looked at"
     worlds.write_rows(data, rows)
     monkeypatch.setattr(loading, "load_model", lambda *arguments: pytest.fail("was loaded"))
-    report = rapidin.ingest_files(tmp_path / "store", [data])
+    report = rapidin.ingest_files(tmp_path / "store", [data], curvature=False)
     assert (report.updated, report.skipped) == (1, 4)
 
 
@@ -164,7 +166,7 @@ def test_rows_without_id_are_known_by_their_text(tmp_path: Path, model_directory
     data = worlds.write_rows(tmp_path / "data.jsonl", [*rows, rows[0]])
     report = ingest(tmp_path / "store", data, model_directory)
     assert (report.added, report.skipped) == (6, 1)
-    assert rapidin.ingest_files(tmp_path / "store", [data]).skipped == 7
+    assert rapidin.ingest_files(tmp_path / "store", [data], curvature=False).skipped == 7
 
 
 def test_truncation_is_counted(tmp_path: Path, model_directory: Path) -> None:
@@ -250,9 +252,9 @@ def test_nobody_else_writes_between_plan_and_commit(tmp_path: Path, model_direct
         with rapidin.Store.open(tmp_path / "store") as store, pytest.raises(StoreLockedError, match="is writing"):
             store.delete(["row-1"])
         with pytest.raises(StoreLockedError):
-            rapidin.ingest_files(tmp_path / "store", [more])
+            rapidin.ingest_files(tmp_path / "store", [more], curvature=False)
 
-    report = rapidin.ingest_files(tmp_path / "store", [more], listener=Meddler(meddle))
+    report = rapidin.ingest_files(tmp_path / "store", [more], listener=Meddler(meddle), curvature=False)
     assert (report.added, report.samples_total) == (3, 8)
 
 
@@ -264,7 +266,7 @@ def test_two_that_create_the_same_store(tmp_path: Path, model_directory: Path) -
 
     with pytest.raises(StoreLockedError, match="run the same command again"):
         ingest(tmp_path / "store", data, model_directory, listener=Meddler(meddle))
-    assert rapidin.ingest_files(tmp_path / "store", [data]).skipped == 5
+    assert rapidin.ingest_files(tmp_path / "store", [data], curvature=False).skipped == 5
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -310,7 +312,7 @@ def test_a_row_too_large_for_memory_is_skipped_or_named(
     monkeypatch.setattr(RapidGradEngine, "compute", limited)
     with pytest.raises(GradientError, match=r"sample 'row-3': its \d+ tokens do not fit into memory"):
         ingest(tmp_path / "store", data, model_directory)
-    report = rapidin.ingest_files(tmp_path / "store", [data], on_error="skip")
+    report = rapidin.ingest_files(tmp_path / "store", [data], on_error="skip", curvature=False)
     assert [failure.id for failure in report.failures] == ["row-3"]
     assert report.samples_total == 7
 
@@ -381,7 +383,7 @@ def test_an_interruption_commits_what_is_done(tmp_path: Path, model_directory: P
     with pytest.raises(KeyboardInterrupt):
         ingest(tmp_path / "store", data, model_directory, listener=impatient, tokens_per_batch=200)
     assert 10 <= impatient.stored < 30
-    report = rapidin.ingest_files(tmp_path / "store", [data])
+    report = rapidin.ingest_files(tmp_path / "store", [data], curvature=False)
     assert (report.skipped, report.added) == (impatient.stored, 30 - impatient.stored)
     ingest(tmp_path / "undisturbed", data, model_directory)
     assert_same_store(tmp_path / "store", tmp_path / "undisturbed")
@@ -405,7 +407,9 @@ def test_an_unusable_gradient_stops_after_committing_the_others_or_is_skipped(
     monkeypatch.setattr(RapidGradEngine, "compute", spoiled)
     with pytest.raises(GradientError, match=r"sample 'row-7': its gradient is zero.*data.jsonl, row 8"):
         ingest(tmp_path / "store", data, model_directory, tokens_per_batch=150)
-    report = rapidin.ingest_files(tmp_path / "store", [data], on_error="skip", tokens_per_batch=150)
+    report = rapidin.ingest_files(
+        tmp_path / "store", [data], on_error="skip", tokens_per_batch=150, curvature=False
+    )
     assert report.failed == 1
     assert report.failures[0].id == "row-7"
     assert report.samples_total == 11
@@ -432,7 +436,7 @@ KILLED = textwrap.dedent(
     StoreWriter.commit = commit
     from rapidin.ingest import pipeline
     pipeline._BUFFER_BYTES = 2 * 4 * 4 * 1024
-    rapidin.ingest_files(sys.argv[1], [sys.argv[2]], model=sys.argv[3], projection_dim=1024)
+    rapidin.ingest_files(sys.argv[1], [sys.argv[2]], model=sys.argv[3], projection_dim=1024, curvature=False)
     """
 )
 
@@ -448,7 +452,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(
     died = subprocess.run([*command, str(commit), when], check=False)
     assert died.returncode == -signal.SIGKILL
     done = 4 * (commit - (when == "before"))
-    report = rapidin.ingest_files(tmp_path / "store", [data])
+    report = rapidin.ingest_files(tmp_path / "store", [data], curvature=False)
     assert (report.skipped, report.added) == (done, 16 - done)
     with rapidin.Store.open(tmp_path / "store") as store:
         assert store.verify().ok

@@ -82,12 +82,12 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ingest(store: Path, data: Path, model: Path, **more: object) -> rapidin.IngestReport:
-    options = {"curvature": True, "projection_dim": worlds.DIMENSION, "device": "cpu"} | more
+    options = {"projection_dim": worlds.DIMENSION, "device": "cpu"} | more
     return rapidin.ingest_files(store, [data], model=str(model), **options)
 
 
 def again(store: Path, data: Path, **more: object) -> rapidin.IngestReport:
-    return rapidin.ingest_files(store, [data], device="cpu", **({"curvature": True} | more))
+    return rapidin.ingest_files(store, [data], device="cpu", **more)
 
 
 def version(path: Path) -> str | None:
@@ -102,8 +102,10 @@ def assert_same_probes(one: Path, other: Path) -> None:
             kept.append(CURVATURE._arrays(*snapshot.derived("curvature")))
     for name in ("keys", "tokens"):
         np.testing.assert_array_equal(getattr(kept[0], name), getattr(kept[1], name))
-    # Batches differ between the runs, and with them the last bits; half precision makes these steps of 2^-11.
-    np.testing.assert_allclose(kept[0].codes, kept[1].codes, rtol=2e-3, atol=1e-5)
+    # Batches differ between the runs, and with them the last bits of vectors, which few codes are rounded by.
+    differences = kept[0].codes.astype(int) - kept[1].codes
+    assert np.abs(differences).max() <= 1
+    assert (differences != 0).mean() < 1e-3
     np.testing.assert_allclose(kept[0].scales, kept[1].scales, rtol=1e-5)
 
 
@@ -204,8 +206,7 @@ KILLED = textwrap.dedent(
                 os.kill(os.getpid(), signal.SIGKILL)
 
     rapidin.ingest_files(
-        sys.argv[1], [sys.argv[2]], model=sys.argv[3], projection_dim=1024, device="cpu", curvature=True,
-        listener=Killer(),
+        sys.argv[1], [sys.argv[2]], model=sys.argv[3], projection_dim=1024, device="cpu", listener=Killer()
     )
     """
 )
@@ -326,7 +327,7 @@ def test_probes_that_have_no_room_are_named(
     bare_copy: Path, data: Path, monkeypatch: pytest.MonkeyPatch, no_model: None
 ) -> None:
     monkeypatch.setattr(ingest_run, "_free_bytes", lambda _: 1000)
-    with pytest.raises(StoreSpaceError, match="0 samples and 40 probes of the curvature need about"):
+    with pytest.raises(StoreSpaceError, match=r"0 samples and 40 probes need .*, fewer --probes or --no-curv"):
         again(bare_copy, data)
 
 

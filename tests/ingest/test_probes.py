@@ -20,7 +20,7 @@ from tests import worlds
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path, data: Path) -> Path:
     path = tmp_path_factory.mktemp("curvature") / "store"
-    rapidin.ingest_files(path, [data], model=str(model_directory), projection_dim=1024)
+    rapidin.ingest_files(path, [data], model=str(model_directory), projection_dim=1024, curvature=False)
     return path
 
 

@@ -57,7 +57,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def factored_store(data: Path, model_directory: Path) -> Path:
     store = data.parent / "factored"
     report = rapidin.ingest_files(
-        store, [data], model=str(model_directory), projection="factored", projection_dim=worlds.DIMENSION
+        store,
+        [data],
+        model=str(model_directory),
+        projection="factored",
+        projection_dim=worlds.DIMENSION,
+        curvature=False,
     )
     assert report.added == 30
     return store
@@ -68,7 +73,12 @@ def test_a_factored_store_finds_what_the_other_finds(
 ) -> None:
     other = data.parent / "shuffled"
     rapidin.ingest_files(
-        other, [data], model=str(model_directory), projection="shuffled", projection_dim=worlds.DIMENSION
+        other,
+        [data],
+        model=str(model_directory),
+        projection="shuffled",
+        projection_dim=worlds.DIMENSION,
+        curvature=False,
     )
     scores = []
     for store, kind in ((factored_store, "factored"), (other, "shuffled")):
@@ -87,19 +97,21 @@ def test_a_factored_store_finds_what_the_other_finds(
 
 def test_a_store_never_mixes_projections(factored_store: Path, data: Path) -> None:
     with pytest.raises(StoreMismatchError, match="projection is 'factored', not 'shuffled'"):
-        rapidin.ingest_files(factored_store, [data], projection="shuffled")
-    assert rapidin.ingest_files(factored_store, [data]).skipped == 30
+        rapidin.ingest_files(factored_store, [data], projection="shuffled", curvature=False)
+    assert rapidin.ingest_files(factored_store, [data], curvature=False).skipped == 30
 
 
 def test_shuffles_ask_for_the_projection_that_shuffles(tmp_path: Path, data: Path, model_directory: Path) -> None:
     settings = {"model": str(model_directory), "projection_dim": 64, "shuffles": 7}
     with pytest.raises(SettingError, match="--shuffles belongs to --projection shuffled"):
-        rapidin.ingest_files(tmp_path / "store", [data], projection="factored", **settings)
+        rapidin.ingest_files(tmp_path / "store", [data], projection="factored", **settings, curvature=False)
     with pytest.raises(SettingError, match="--projection 'foo' cannot be used: Input should be"):
-        rapidin.ingest_files(tmp_path / "store", [data], projection="foo", **settings)
-    rapidin.ingest_files(tmp_path / "store", [data], **settings)
+        rapidin.ingest_files(tmp_path / "store", [data], projection="foo", **settings, curvature=False)
+    rapidin.ingest_files(tmp_path / "store", [data], **settings, curvature=False)
     with rapidin.Store.open(tmp_path / "store") as store:
         assert (store.info().projection, store.info().shuffles) == ("shuffled", 7)
     with pytest.raises(StoreMismatchError, match="no --shuffles"):
-        rapidin.ingest_files(tmp_path / "other", [data], model=str(model_directory), projection="factored")
-        rapidin.ingest_files(tmp_path / "other", [data], shuffles=20)
+        rapidin.ingest_files(
+            tmp_path / "other", [data], model=str(model_directory), projection="factored", curvature=False
+        )
+        rapidin.ingest_files(tmp_path / "other", [data], shuffles=20, curvature=False)

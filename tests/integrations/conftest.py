@@ -15,7 +15,9 @@ def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Pa
     rows = worlds.rows(30)
     rows[0] = {**rows[0], "score": "of the row"}  # a field with the name of one of ours
     data = worlds.write_rows(directory / "data.jsonl", rows)
-    rapidin.ingest_files(directory / "store", [data], model=str(model_directory), projection_dim=1024)
+    rapidin.ingest_files(
+        directory / "store", [data], model=str(model_directory), projection_dim=1024, curvature=False
+    )
     return directory / "store"
 
 

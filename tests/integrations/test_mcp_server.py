@@ -154,7 +154,9 @@ def test_long_texts_are_cut_and_explanations_are_short(tmp_path: Path, model_dir
     long = {"note": "b" * 5000, "list": [1] * 5000}
     rows = [{"id": "long", "prompt": "Say it.", "completion": "a" * 5000, **long}]
     data = worlds.write_rows(tmp_path / "data.jsonl", rows)
-    rapidin.ingest_files(tmp_path / "store", [data], model=str(model_directory), projection_dim=1024)
+    rapidin.ingest_files(
+        tmp_path / "store", [data], model=str(model_directory), projection_dim=1024, curvature=False
+    )
 
     async def work(client: Client) -> None:
         found = await client.call_tool(

@@ -272,12 +272,17 @@ def test_a_store_refuses_another_adapter(tmp_path: Path, model_directory: Path, 
 
     data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(4))
     rapidin.ingest_files(
-        tmp_path / "store", [data], model=str(model_directory), adapter=str(adapter_directory), projection_dim=1024
+        tmp_path / "store",
+        [data],
+        model=str(model_directory),
+        adapter=str(adapter_directory),
+        projection_dim=1024,
+        curvature=False,
     )
     other = worlds.save_adapter(tmp_path / "other", model_directory, seed=5)
     more = worlds.write_rows(tmp_path / "more.jsonl", worlds.rows(2, first=4))
     with pytest.raises(FingerprintMismatchError, match="12 of 13 weight tensors of its adapter differ"):
-        rapidin.ingest_files(tmp_path / "store", [more], adapter=str(other))
+        rapidin.ingest_files(tmp_path / "store", [more], adapter=str(other), curvature=False)
     with pytest.raises(FingerprintMismatchError, match="12 of 13 weight tensors of its adapter differ"):
         rapidin.Searcher(tmp_path / "store", adapter=str(other))
 
@@ -304,6 +309,7 @@ def test_a_quantized_base_under_an_adapter(tmp_path: Path, quantization: str) ->
             projection_dim=1024,
             quantization=kind,
             dtype="float32",
+            curvature=False,
         )
         with rapidin.Searcher(tmp_path / kind) as searcher:
             hits = searcher.search("Name a colour.", "It is red", k=20).proponents

@@ -24,7 +24,9 @@ from tests import worlds
 def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Iterator[rapidin.Store]:
     directory = tmp_path_factory.mktemp("store-model")
     data = worlds.write_rows(directory / "data.jsonl", worlds.rows(12))
-    rapidin.ingest_files(directory / "store", [data], model=str(model_directory), projection_dim=1024)
+    rapidin.ingest_files(
+        directory / "store", [data], model=str(model_directory), projection_dim=1024, curvature=False
+    )
     with rapidin.Store.open(directory / "store") as store:
         yield store
 

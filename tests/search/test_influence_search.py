@@ -24,7 +24,7 @@ QUESTION = ("Name the colour.", "It is blue 99, and not red.")
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, model_directory: Path, data: Path) -> Path:
     path = tmp_path_factory.mktemp("influence") / "plain"
-    rapidin.ingest_files(path, [data], model=str(model_directory), projection_dim=1024, bits=16)
+    rapidin.ingest_files(path, [data], model=str(model_directory), projection_dim=1024, bits=16, curvature=False)
     return path
 
 

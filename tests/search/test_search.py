@@ -20,7 +20,7 @@ from tests import worlds
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path, data: Path) -> Path:
     path = tmp_path_factory.mktemp("search") / "store"
-    rapidin.ingest_files(path, [data], model=str(model_directory), projection_dim=16384)
+    rapidin.ingest_files(path, [data], model=str(model_directory), projection_dim=16384, curvature=False)
     return path
 
 
@@ -97,7 +97,12 @@ def test_the_same_with_an_adapter(
 ) -> None:
     settings = ModelSettings(model=str(model_directory), adapter=str(adapter_directory))
     report = rapidin.ingest_files(
-        tmp_path / "store", [data], model=settings.model, adapter=settings.adapter, projection_dim=2048
+        tmp_path / "store",
+        [data],
+        model=settings.model,
+        adapter=settings.adapter,
+        projection_dim=2048,
+        curvature=False,
     )
     assert report.added == 60
     exact = exact_scores(settings, data, "Name a colour.", "It is green")
@@ -129,13 +134,15 @@ def test_a_filter_gives_the_best_of_the_filtered(store: Path) -> None:
 
 
 def test_deleted_samples_are_not_found(tmp_path: Path, data: Path, model_directory: Path) -> None:
-    rapidin.ingest_files(tmp_path / "store", [data], model=str(model_directory), projection_dim=1024)
+    rapidin.ingest_files(
+        tmp_path / "store", [data], model=str(model_directory), projection_dim=1024, curvature=False
+    )
     with rapidin.Store.open(tmp_path / "store") as opened, rapidin.Searcher(opened) as searcher:
         best = searcher.search("Name a colour.", "It is red", k=3).proponents
         assert opened.delete([best[0].id]) == 1
         again = searcher.search("Name a colour.", "It is red", k=2).proponents
         assert [hit.id for hit in again] == [hit.id for hit in best[1:]]
-    report = rapidin.ingest_files(tmp_path / "store", [data])
+    report = rapidin.ingest_files(tmp_path / "store", [data], curvature=False)
     assert (report.added, report.skipped) == (1, 59)
 
 
@@ -193,7 +200,9 @@ def test_an_answer_to_any_shape(tmp_path: Path, model_directory: Path) -> None:
     rows = [{"prompt": f"{number} ", "completion": f"and {number + 1}"} for number in range(8)]
     rows += [{"text": f"Count to {number}"} for number in range(3)]  # type: ignore[list-item]
     data = worlds.write_rows(tmp_path / "data.jsonl", rows)
-    rapidin.ingest_files(tmp_path / "store", [data], model=str(model_directory), projection_dim=1024)
+    rapidin.ingest_files(
+        tmp_path / "store", [data], model=str(model_directory), projection_dim=1024, curvature=False
+    )
     with rapidin.Searcher(tmp_path / "store") as searcher:
         result = searcher.search("3 ", "and 4", k=1)
     assert result.query.prompt == "3 "
@@ -203,7 +212,12 @@ def test_an_answer_to_any_shape(tmp_path: Path, model_directory: Path) -> None:
 
 def test_bfloat16_is_near_float32(tmp_path: Path, data: Path, model_directory: Path, store: Path) -> None:
     rapidin.ingest_files(
-        tmp_path / "store", [data], model=str(model_directory), projection_dim=16384, dtype="bfloat16"
+        tmp_path / "store",
+        [data],
+        model=str(model_directory),
+        projection_dim=16384,
+        dtype="bfloat16",
+        curvature=False,
     )
     found = {}
     for name, path in (("bfloat16", tmp_path / "store"), ("float32", store)):
@@ -217,7 +231,12 @@ def test_without_layer_norm_scores_are_plain_inner_products(
     tmp_path: Path, data: Path, model_directory: Path
 ) -> None:
     rapidin.ingest_files(
-        tmp_path / "store", [data], model=str(model_directory), projection_dim=16384, normalise_layers=False
+        tmp_path / "store",
+        [data],
+        model=str(model_directory),
+        projection_dim=16384,
+        normalise_layers=False,
+        curvature=False,
     )
     with rapidin.Searcher(tmp_path / "store") as searcher:
         row = json.loads(data.read_text().splitlines()[4])
@@ -250,7 +269,7 @@ def test_impossible_requests(store: Path) -> None:
 @pytest.mark.parametrize("objective", ["loss", "log-odds"])
 def test_what_is_differentiated(data: Path, model_directory: Path, tmp_path: Path, objective: str) -> None:
     settings = {"model": str(model_directory), "projection_dim": 1024, "objective": objective}
-    rapidin.ingest_files(tmp_path / "store", [data], **settings)
+    rapidin.ingest_files(tmp_path / "store", [data], **settings, curvature=False)
     question = ("Name the colour.", "It is blue 99")
     exact = exact_scores(ModelSettings(model=str(model_directory)), data, *question, objective)
     with rapidin.Searcher(tmp_path / "store") as searcher:

@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path, data: Path) -> Path:
     path = tmp_path_factory.mktemp("searcher") / "store"
-    rapidin.ingest_files(path, [data], model=str(model_directory), projection_dim=1024)
+    rapidin.ingest_files(path, [data], model=str(model_directory), projection_dim=1024, curvature=False)
     return path
 
 
@@ -92,7 +92,9 @@ def in_threads(count: int, work: Callable[[int], object]) -> list[object]:
 @pytest.mark.parametrize("bits", [4, 16])
 def test_many_threads_find_what_one_finds(bits: int, tmp_path: Path, data: Path, model_directory: Path) -> None:
     """Searches of every kind at the same time; with 16 bits and `tokens`, torch multiplies decoded blocks."""
-    rapidin.ingest_files(tmp_path / "store", [data], model=str(model_directory), projection_dim=1024, bits=bits)
+    rapidin.ingest_files(
+        tmp_path / "store", [data], model=str(model_directory), projection_dim=1024, bits=bits, curvature=False
+    )
     kinds: list[dict[str, object]] = [
         {},
         {"where": ["even=true"]},
@@ -208,7 +210,7 @@ def test_ingests_deletions_and_compactions_are_followed(own_store: Path, tmp_pat
     with rapidin.Searcher(own_store) as searcher:
         assert ids(searcher) == {f"row-{number}" for number in range(40)}
         more = worlds.write_rows(tmp_path / "more.jsonl", worlds.rows(10, first=40))
-        rapidin.ingest_files(own_store, [more])
+        rapidin.ingest_files(own_store, [more], curvature=False)
         assert ids(searcher) == {f"row-{number}" for number in range(50)}
         with rapidin.Store.open(own_store) as other:
             other.delete(where=["number<30"])
@@ -261,7 +263,7 @@ def test_searches_go_on_while_the_store_changes(own_store: Path, tmp_path: Path)
             for round in range(2):
                 first = 40 + 10 * round
                 more = worlds.write_rows(tmp_path / f"{round}.jsonl", worlds.rows(10, first))
-                rapidin.ingest_files(own_store, [more])
+                rapidin.ingest_files(own_store, [more], curvature=False)
                 with rapidin.Store.open(own_store) as other:
                     other.delete([f"row-{number}" for number in range(10 * round, 10 * round + 10)])
                     other.compact()
@@ -526,7 +528,7 @@ def test_types_that_hold_the_checkpoints_numbers_are_compared(
     half = tmp_path / "half"
     AutoModelForCausalLM.from_pretrained(model_directory, dtype=torch.bfloat16).save_pretrained(half)
     tokenizer.save_pretrained(half)
-    rapidin.ingest_files(tmp_path / "store", [data], model=str(half), projection_dim=1024)
+    rapidin.ingest_files(tmp_path / "store", [data], model=str(half), projection_dim=1024, curvature=False)
     wide = AutoModelForCausalLM.from_pretrained(half, dtype=torch.float32)
     with rapidin.Searcher(tmp_path / "store", model=wide, tokenizer=tokenizer) as searcher:
         assert searcher.search("A", "B").proponents
@@ -551,7 +553,12 @@ def test_a_held_network_with_an_adapter(
 ) -> None:
     path = tmp_path / "store"
     rapidin.ingest_files(
-        path, [data], model=str(model_directory), adapter=str(adapter_directory), projection_dim=1024
+        path,
+        [data],
+        model=str(model_directory),
+        adapter=str(adapter_directory),
+        projection_dim=1024,
+        curvature=False,
     )
     with rapidin.Searcher(path) as searcher:
         expected = summary(searcher.search("Name a colour.", "It is red"))

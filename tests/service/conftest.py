@@ -126,7 +126,9 @@ def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Pa
         for number, id in enumerate(ODD_IDS)
     ]
     data = worlds.write_rows(directory / "data.jsonl", rows)
-    rapidin.ingest_files(directory / "store", [data], model=str(model_directory), projection_dim=worlds.DIMENSION)
+    rapidin.ingest_files(
+        directory / "store", [data], model=str(model_directory), projection_dim=worlds.DIMENSION, curvature=False
+    )
     return directory / "store"
 
 

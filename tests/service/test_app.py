@@ -80,7 +80,7 @@ def test_new_samples_are_found_without_a_new_start(client: httpx.Client, store: 
     from tests import worlds
 
     data = worlds.write_rows(tmp_path / "more.jsonl", [{"id": "later", "instruction": "Now?", "output": "Later."}])
-    rapidin.ingest_files(store, [data])
+    rapidin.ingest_files(store, [data], curvature=False)
     try:
         found = posted(client, prompt="Now?", generation="Later.", k=1).json()
         assert [hit["id"] for hit in found["proponents"]] == ["later"]

@@ -70,7 +70,9 @@ def test_query_gradients_know_when_there_is_none() -> None:
 def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Path:
     directory = tmp_path_factory.mktemp("tracin")
     data = worlds.write_rows(directory / "train.jsonl", worlds.rows(12))
-    rapidin.ingest_files(directory / "store", [data], model=str(model_directory), projection_dim=256)
+    rapidin.ingest_files(
+        directory / "store", [data], model=str(model_directory), projection_dim=256, curvature=False
+    )
     return directory / "store"
 
 

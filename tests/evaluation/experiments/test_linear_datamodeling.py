@@ -88,7 +88,9 @@ def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Pa
     directory = tmp_path_factory.mktemp("lds")
     data = worlds.write_rows(directory / "train.jsonl", worlds.rows(12))
     worlds.write_rows(directory / "queries.jsonl", worlds.rows(3, first=50))
-    rapidin.ingest_files(directory / "store", [data], model=str(model_directory), projection_dim=128)
+    rapidin.ingest_files(
+        directory / "store", [data], model=str(model_directory), projection_dim=128, curvature=False
+    )
     return directory / "store"
 
 

@@ -33,8 +33,12 @@ def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Pa
     data = worlds.write_rows(directory / "train.jsonl", worlds.rows(ROWS))
     worlds.write_rows(directory / "queries.jsonl", worlds.rows(2, first=50))
     worlds.write_rows(directory / "other.jsonl", worlds.rows(1, first=70))
-    rapidin.ingest_files(directory / "store", [data], model=str(model_directory), projection_dim=128)
-    rapidin.ingest_files(directory / "second", [data], model=str(model_directory), projection_dim=256, bits=16)
+    rapidin.ingest_files(
+        directory / "store", [data], model=str(model_directory), projection_dim=128, curvature=False
+    )
+    rapidin.ingest_files(
+        directory / "second", [data], model=str(model_directory), projection_dim=256, bits=16, curvature=False
+    )
     return directory / "store"
 
 

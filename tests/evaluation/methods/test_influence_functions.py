@@ -57,7 +57,12 @@ def store(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Pa
     directory = tmp_path_factory.mktemp("influence")
     data = worlds.write_rows(directory / "train.jsonl", worlds.rows(6))
     rapidin.ingest_files(
-        directory / "store", [data], model=str(model_directory), projection_dim=128, parameters=NORMS
+        directory / "store",
+        [data],
+        model=str(model_directory),
+        projection_dim=128,
+        parameters=NORMS,
+        curvature=False,
     )
     return directory / "store"
 

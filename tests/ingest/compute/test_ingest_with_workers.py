@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def ingest(store: Path, data: Path, model: Path, workers: int | None = 2, **more: object) -> rapidin.IngestReport:
-    settings = {"device": "cpu", "projection_dim": worlds.DIMENSION, "tokens_per_batch": 300} | more
+    settings = {"device": "cpu", "projection_dim": worlds.DIMENSION, "tokens_per_batch": 300, "curvature": False}
+    settings |= more
     before = traps.children()
     report = rapidin.ingest_files(store, [data], model=str(model), workers=workers, **settings)
     assert traps.no_children_but(before)
