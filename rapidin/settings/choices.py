@@ -19,6 +19,14 @@ ExportFormat = Literal["safetensors", "numpy"]
 
 MAX_NEW_TOKENS = 256
 """Maximum number of tokens of an answer that the model writes, unless another is given."""
+CURVATURE_PROBES = 2_000
+"""Number of probes of a store's curvature, unless another is given."""
+CURVATURE_DAMPING = 0.3
+"""Damping of a store's curvature unless another is given, a compromise.
+
+Less damping predicts retraining a little better, more damping finds more of the samples behind a behaviour; see
+``benchmarks/RESULTS.md``.
+"""
 RERANKED_PER_RESULT = 3
 """Number of samples whose exact influence is computed for each sample that is wanted.
 

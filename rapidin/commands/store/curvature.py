@@ -10,6 +10,7 @@ from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode
 from rapidin.commands.output import output, progress, when_interrupted
 from rapidin.errors import SettingError
+from rapidin.settings import CURVATURE_DAMPING, CURVATURE_PROBES
 
 
 @when_interrupted("what was computed is kept, and the same command goes on")
@@ -21,8 +22,8 @@ def curvature(
             min=1,
             metavar="M",
             help="Number of probes. Each costs about as much as one sample's gradient, and more of them tell "
-            "better what retraining would do. Default: as many as before, or 2,000, but at most four for each "
-            "sample.",
+            f"better what retraining would do. Default: as many as before, or {CURVATURE_PROBES:,}, but at most "
+            "four for each sample.",
         ),
     ] = None,
     damping: Annotated[
@@ -30,7 +31,7 @@ def curvature(
         typer.Option(
             metavar="R",
             help="How much of the curvature is left out, as a share of its mean eigenvalue; the number of probes "
-            "does not change its meaning. A change costs nothing. Default: as before, or 0.3.",
+            f"does not change its meaning. A change costs nothing. Default: as before, or {CURVATURE_DAMPING:g}.",
         ),
     ] = None,
     retrain: Annotated[

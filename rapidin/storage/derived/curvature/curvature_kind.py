@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from rapidin.errors import SettingError, StoreCorruptError, StoreFormatError
+from rapidin.settings import CURVATURE_DAMPING, CURVATURE_PROBES
 from rapidin.storage.catalog import text_checksum
 from rapidin.storage.derived import derived_records
 from rapidin.storage.derived.curvature.probe_choice import MOST_DRAWS, ProbeRequest, choose_probes
@@ -41,13 +42,6 @@ from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord
 ComputeProbes = Callable[[Sequence[ProbeRequest]], Iterator[ComputedProbes]]
 """Function that computes probes, some at a time, in any order."""
 
-DEFAULT_PROBES = 2_000
-DEFAULT_DAMPING = 0.3
-"""Damping unless another is given, a compromise.
-
-Less damping predicts retraining a little better, more damping finds more of the samples behind a behaviour; see
-``benchmarks/RESULTS.md``.
-"""
 GROWTH = 1.5
 """Number of samples, as a multiple of those when the probes were drawn, from which on new ones are advised."""
 
@@ -61,9 +55,9 @@ class CurvatureOptions:
     """Options of the curvature.
 
     Attributes:
-        probes: number of probes m; None: as many as it was built with, or `DEFAULT_PROBES`. There are at most
+        probes: number of probes m; None: as many as it was built with, or `CURVATURE_PROBES`. There are at most
             `MOST_DRAWS` for each sample.
-        damping: damping; None: the damping that it was built with, or `DEFAULT_DAMPING`.
+        damping: damping; None: the damping that it was built with, or `CURVATURE_DAMPING`.
         compute: function that computes probes; None if none are missing.
     """
 
@@ -95,7 +89,7 @@ class CurvatureState:
         """Return the state of a store that has no curvature.
 
         Args:
-            wanted: number of probes wanted; None: `DEFAULT_PROBES`.
+            wanted: number of probes wanted; None: `CURVATURE_PROBES`.
             samples: number of samples that probes can be drawn from.
             dimension: K.
         """
@@ -149,7 +143,7 @@ class _CurvatureKind:
             raise SettingError(f"--probes {given.probes} cannot be used: give a positive number")
         if given.damping is not None and not (math.isfinite(given.damping) and given.damping > 0):
             raise SettingError(f"--damping {given.damping} cannot be used: give a positive number")
-        before: dict[str, Any] = {"wanted": None, "damping": DEFAULT_DAMPING}
+        before: dict[str, Any] = {"wanted": None, "damping": CURVATURE_DAMPING}
         if existing is not None:
             before |= _parameters(store, existing, self.remedy(store.path))
         return replace(
@@ -223,7 +217,7 @@ class _CurvatureKind:
         Args:
             store: the store.
             record: what the database says about the curvature; None if there is none.
-            wanted: number of probes wanted; None: as many as it was built with, or `DEFAULT_PROBES`.
+            wanted: number of probes wanted; None: as many as it was built with, or `CURVATURE_PROBES`.
             samples: number of live samples.
             more_samples: number of samples that are about to be stored.
         """
@@ -326,7 +320,7 @@ class _CurvatureKind:
 
 def _number_of(asked: int | None, samples: int) -> int:
     """Return the number of probes for a number of samples."""
-    return min(DEFAULT_PROBES if asked is None else asked, MOST_DRAWS * samples)
+    return min(CURVATURE_PROBES if asked is None else asked, MOST_DRAWS * samples)
 
 
 def _parameters(store: StoreFacts, record: DerivedRecord, remedy: str) -> dict[str, Any]:

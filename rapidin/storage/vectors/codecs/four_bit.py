@@ -7,7 +7,8 @@ multiplied as integers, FAISS codes them ten times as fast, and both errors vani
 
 A query is rounded to 12 bits a number and compared as 3 planes of 4 bits. The scores of unrelated vectors have a
 standard deviation of ‖query‖‖row‖/√K, and the rounding costs a score 6e-4 of it. Integers are multiplied, so a
-score is the same to the last bit whatever is compared beside it.
+score is the same to the last bit whatever is compared beside it. Another grid needs another name of the codec,
+because stores know codecs by name.
 
 q queries · m rows of a block · K numbers in a vector.
 """
