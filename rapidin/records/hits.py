@@ -46,7 +46,7 @@ class Hit(Sample):
 
     Attributes:
         rank: place by `score` among the proponents, or among the opponents, counted from 1.
-        estimate: influence estimated from RapidGrads (Eq. 5); with layer-wise normalisation it lies in [−1, 1] up
+        estimate: influence estimated from RapidGrads (Eq. 5); as a cosine it lies in [−1, 1] up
             to noise.
         exact: influence computed from the gradients themselves; None if it was not computed.
         token_influences: target tokens of the sample's text with their influences on the generation (Eq. 6), which
