@@ -89,8 +89,8 @@ class SearchOptions:
         Flag(
             "--measure",
             "influence: what retraining without a sample would change, estimated with the curvature, which "
-            "'rapidin curvature' computes. cosine: how alike the gradients of the sample and the answer are. "
-            "Unless given, influence if the store has a curvature, else cosine.",
+            "'rapidin ingest' and 'rapidin curvature' compute. cosine: how alike the gradients of the sample and "
+            "the answer are. Unless given, influence if the store has a curvature, else cosine.",
         ),
     ] = None
     objective: Annotated[
