@@ -73,8 +73,8 @@ def search(
     """Find the training samples that made the model say something.
 
     Proponents are the samples whose training pushed the model towards the generation, opponents those that pushed
-    it away. A score is the predicted change of the answer's loss, see --measure; in a store without a curvature it is
-    the mean over layers of the cosine between the two gradients.
+    it away. A score is the predicted change of the answer's loss, see --measure; in a store without a curvature it
+    is the mean over layers of the cosine between the two gradients.
 
     With --json one object is printed for each query (JSON Lines).
     """
