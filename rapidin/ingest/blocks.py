@@ -6,7 +6,7 @@ its speed. So the results are the same for any number of workers, to the last bi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rapidin.attribution import FisherDraw, TokenBudget
@@ -77,14 +77,28 @@ def make_blocks(
 def _cut(lengths: Sequence[int], window: int, budget: TokenBudget, window_tokens: int) -> Iterator[list[int]]:
     """Yield the positions of each block's samples."""
     for chosen in _windows(lengths, window, window_tokens):
-        # The longest come first, so that memory runs out early if it runs out at all, and the last blocks are
-        # short.
-        chosen.sort(key=lambda position: lengths[position], reverse=True)
-        first = 0
-        while first < len(chosen):
-            count = budget.fitting(lengths[chosen[first]], len(chosen) - first)
-            yield chosen[first : first + count]
-            first += count
+        yield from fitting_blocks(chosen, lengths, budget)
+
+
+def fitting_blocks(chosen: Iterable[int], lengths: Sequence[int], budget: TokenBudget) -> Iterator[list[int]]:
+    """Divide samples into blocks that fit the budget.
+
+    The longest come first, so that memory runs out early if it runs out at all, and the last blocks are short.
+
+    Args:
+        chosen: positions of the samples.
+        lengths: number of tokens of every sample, by position.
+        budget: limits of one block.
+
+    Yields:
+        The positions of a block's samples, the longest first.
+    """
+    order = sorted(chosen, key=lambda position: lengths[position], reverse=True)
+    first = 0
+    while first < len(order):
+        count = budget.fitting(lengths[order[first]], len(order) - first)
+        yield order[first : first + count]
+        first += count
 
 
 def _windows(lengths: Sequence[int], window: int, window_tokens: int) -> Iterator[list[int]]:

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rapidin.attribution import FisherDraw, TokenBudget
-from rapidin.errors import ModelError, SettingError
-from rapidin.ingest.blocks import WorkBlock
+from rapidin.ingest.blocks import WorkBlock, fitting_blocks
 from rapidin.ingest.compute import Computer, open_computer
 from rapidin.ingest.spool import PlannedSample
-from rapidin.model import absolute_place, check_device, check_same, fingerprint, load_tokenizer
+from rapidin.model import check_device, checked_settings, load_tokenizer
 from rapidin.records import DerivedReport
-from rapidin.settings import ModelSettings
 from rapidin.storage import ComputedProbes, CurvatureOptions, CurvatureState, NewSample, ProbeRequest, Store
 from rapidin.text import Encoder
 
@@ -77,19 +75,14 @@ def compute_curvature(
         StoreMismatchError: the tokenizer differs from the store's.
         ComputationError: a worker or device failed beyond repair; the steps before it stay.
     """
-    check_device(device, workers)
-    if tokens_per_batch is not None and tokens_per_batch < 1:
-        raise SettingError(f"--tokens-per-batch {tokens_per_batch} cannot be used: give a positive number")
+    check_device(device, workers, tokens_per_batch)
     with ExitStack() as stack:
         opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
 
         @cache
         def started() -> tuple[Computer, TokenBudget, Encoder]:
             most = _most_missing(opened, probes)
-            places = (("model", model), ("adapter", adapter))
-            moved = {name: absolute_place(place, name) for name, place in places if place is not None}
-            settings = opened.settings.model.model_copy(update=moved)
-            _check_model(opened, settings)
+            settings = checked_settings(opened, model, adapter)
             tokenizer, context_length = load_tokenizer(settings, trust_remote_code)
             computer = stack.enter_context(
                 open_computer(
@@ -151,13 +144,11 @@ def _cut(
     requests: Sequence[ProbeRequest], samples: Sequence[PlannedSample], budget: TokenBudget
 ) -> Iterator[tuple[int, list[int]]]:
     """Divide requests into blocks of one draw and similar lengths: the draw, and places of the requests."""
-    order = sorted(range(len(requests)), key=lambda place: (requests[place].draw, -len(samples[place].ids)))
-    while order:
-        draw = requests[order[0]].draw
-        same = next((n for n, place in enumerate(order) if requests[place].draw != draw), len(order))
-        count = budget.fitting(len(samples[order[0]].ids), same)
-        yield draw, order[:count]
-        del order[:count]
+    lengths = [len(sample.ids) for sample in samples]
+    for draw in sorted({request.draw for request in requests}):
+        chosen = [place for place, request in enumerate(requests) if request.draw == draw]
+        for block in fitting_blocks(chosen, lengths, budget):
+            yield draw, block
 
 
 def _planned(store: Store, encoder: Encoder, id: str) -> PlannedSample:
@@ -171,14 +162,3 @@ def _most_missing(store: Store, probes: int | None) -> int:
     missing = store.curvature_state(probes).missing
     none = CurvatureState.of_none(probes, store.count(), store.settings.projection.dimension)
     return missing or none.missing
-
-
-def _check_model(store: Store, settings: ModelSettings) -> None:
-    """Make sure that the model is the one that the store was built with."""
-    found = fingerprint(settings)
-    if found is None:
-        raise ModelError(
-            f"model {settings.model!r} is not in the local cache: fetch it, or name its directory with --model"
-        )
-    remedy = "Give the right one with --model and --adapter"
-    check_same(settings, store.settings.fingerprint, found, store.path, remedy)

@@ -89,12 +89,10 @@ def ingest_files(
     files = [Path(file) for file in ([data] if isinstance(data, (str, Path)) else data)]
     if not files:
         raise SettingError("no data: give at least one file with --data")
-    if tokens_per_batch is not None and tokens_per_batch < 1:
-        raise SettingError(f"--tokens-per-batch {tokens_per_batch} cannot be used: give a positive number")
     if on_error not in ("fail", "skip"):
         raise SettingError(f"--on-error {on_error!r} is not one of fail, skip")
     _check_probes(curvature, probes)
-    check_device(device, workers)
+    check_device(device, workers, tokens_per_batch)
     options = _RunOptions(
         device, workers, tokens_per_batch, on_error == "skip", dry_run, curvature, probes, trust_remote_code
     )

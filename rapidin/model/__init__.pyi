@@ -8,6 +8,7 @@ from .devices import (
 )
 from .fingerprints import (
     check_same as check_same,
+    checked_settings as checked_settings,
     fingerprint as fingerprint,
 )
 from .hidden_states import (

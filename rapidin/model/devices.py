@@ -19,12 +19,13 @@ _HEADROOM = 0.6
 """Share of a device's free memory that weights may take, because activations and gradients need the rest."""
 
 
-def check_device(device: str, workers: int | None = None) -> None:
-    """Check the form of ``--device`` and ``--workers``; devices are not looked for, because that needs torch.
+def check_device(device: str, workers: int | None = None, tokens_per_batch: int | None = None) -> None:
+    """Check the form of options about devices; devices are not looked for, because that needs torch.
 
     Args:
         device: value of ``--device``.
         workers: value of ``--workers``; None if it is not given.
+        tokens_per_batch: value of ``--tokens-per-batch``; None if it is not given.
 
     Raises:
         SettingError: a value is not of this form, or the workers cannot share the GPUs evenly.
@@ -33,6 +34,8 @@ def check_device(device: str, workers: int | None = None) -> None:
         raise SettingError(f"--device {device!r} is not one of auto, cpu, cuda, cuda:0 or cuda:0,1")
     if workers is not None and workers < 1:
         raise SettingError(f"--workers {workers} cannot be used: give at least 1")
+    if tokens_per_batch is not None and tokens_per_batch < 1:
+        raise SettingError(f"--tokens-per-batch {tokens_per_batch} cannot be used: give a positive number")
     if device.startswith("cuda"):
         _shared(device, _numbers(device), workers)
 

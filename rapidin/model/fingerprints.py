@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from rapidin.errors import FingerprintMismatchError, ModelError
-from rapidin.model.locating import local_directory
+from rapidin.model.locating import absolute_place, local_directory
 from rapidin.settings import Fingerprint, ModelSettings
+from rapidin.storage import Store
 
 _WINDOW = 64 * 1024
 _WINDOWS = 16
@@ -50,6 +51,34 @@ def fingerprint(settings: ModelSettings) -> Fingerprint | None:
         if adapter is not None:
             adapter = {**adapter, **_adapter_settings(settings.adapter)}
     return None if adapter is None else Fingerprint(model=base, adapter=adapter)
+
+
+def checked_settings(store: Store, model: str | None, adapter: str | None) -> ModelSettings:
+    """Make sure that the model on disk is the one that a store was built with.
+
+    Args:
+        store: the store.
+        model: directory or hub id of the model, if it has moved since the store was built.
+        adapter: directory or hub id of the adapter, if it has moved.
+
+    Returns:
+        The settings of the store's model, with its present places.
+
+    Raises:
+        ModelError: a place cannot be one, or the model is not there.
+        FingerprintMismatchError: the store was built with another model.
+    """
+    places = (("model", model), ("adapter", adapter))
+    moved = {name: absolute_place(place, name) for name, place in places if place is not None}
+    settings = store.settings.model.model_copy(update=moved)
+    found = fingerprint(settings)
+    if found is None:
+        raise ModelError(
+            f"model {settings.model!r} is not in the local cache: fetch it, or name its directory with --model"
+        )
+    remedy = "Give the right one with --model and --adapter"
+    check_same(settings, store.settings.fingerprint, found, store.path, remedy)
+    return settings
 
 
 def check_same(

@@ -20,12 +20,11 @@ from rapidin.attribution import (
     TokenBudget,
     TokenQueries,
 )
-from rapidin.errors import GradientError, ModelError, RowError, SettingError
+from rapidin.errors import GradientError, RowError, SettingError
 from rapidin.model.borrowed import BorrowedNetwork
-from rapidin.model.fingerprints import check_same, fingerprint
+from rapidin.model.fingerprints import checked_settings
 from rapidin.model.generation import generate
 from rapidin.model.loading import load_model, load_tokenizer
-from rapidin.model.locating import absolute_place
 from rapidin.records import Query, Sample
 from rapidin.settings import ModelSettings, Objective, Part
 from rapidin.storage import Store
@@ -113,10 +112,7 @@ class StoreModel:
         elif tokenizer is not None:
             raise SettingError("a tokenizer goes with a network that is given: leave it out, or give the network")
         else:
-            places = (("model", model), ("adapter", adapter))
-            moved = {name: absolute_place(place, name) for name, place in places if place is not None}
-            self.settings = settings.model.model_copy(update=moved)
-            self._check_fingerprint(store)
+            self.settings = checked_settings(store, model, adapter)
         try:
             context_length = self._held.context_length if self._held else None
             if tokenizer is None:
@@ -294,17 +290,6 @@ class StoreModel:
         """
         with self.exclusive() as parts:
             return parts.token_queries.vectors(query, raw)
-
-    def _check_fingerprint(self, store: Store) -> None:
-        """Make sure that the model on disk is the one that the store was built with."""
-        found = fingerprint(self.settings)
-        if found is None:
-            raise ModelError(
-                f"model {self.settings.model!r} is not in the local cache: fetch it, or name its directory "
-                "with --model"
-            )
-        remedy = "Give the right one with --model and --adapter"
-        check_same(self.settings, store.settings.fingerprint, found, store.path, remedy)
 
 
 def _encoded(query: TextSample, encoder: Encoder) -> EncodedSample:
