@@ -118,8 +118,7 @@ def _check_probes(curvature: bool, probes: int | None) -> None:
     Raises:
         SettingError: the number of probes cannot be used.
     """
-    if probes is not None and probes < 1:
-        raise SettingError(f"--probes {probes} cannot be used: give a positive number")
+    CurvatureOptions(probes)  # checks the number
     if probes is not None and not curvature:
         raise SettingError("--probes belongs to the curvature: leave out --no-curvature or --probes")
 

@@ -59,11 +59,20 @@ class CurvatureOptions:
             `MOST_DRAWS` for each sample.
         damping: damping; None: the damping that it was built with, or `CURVATURE_DAMPING`.
         compute: function that computes probes; None if none are missing.
+
+    Raises:
+        SettingError: on creation, a number cannot be used.
     """
 
     probes: int | None = None
     damping: float | None = None
     compute: ComputeProbes | None = None
+
+    def __post_init__(self) -> None:
+        if self.probes is not None and self.probes < 1:
+            raise SettingError(f"--probes {self.probes} cannot be used: give a positive number")
+        if self.damping is not None and not (math.isfinite(self.damping) and self.damping > 0):
+            raise SettingError(f"--damping {self.damping} cannot be used: give a positive number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +135,7 @@ class _CurvatureKind:
             )
 
     def advice(self, store: StoreFacts, record: DerivedRecord, covered: int, samples: int) -> str | None:  # noqa: ARG002
-        told = _parameters(store, record, self.remedy(store.path))
+        told = self._told(store, record)
         wanted = _number_of(told["wanted"], told["samples"]) - told["unusable"]
         if told["probes"] < wanted:
             return f"{told['probes']:,} of {wanted:,} probes were computed: '{self.command(store.path)}' goes on"
@@ -139,13 +148,9 @@ class _CurvatureKind:
 
     def settled(self, store: StoreFacts, existing: DerivedRecord | None, options: Any) -> CurvatureOptions:
         given = CurvatureOptions() if options is None else options
-        if given.probes is not None and given.probes < 1:
-            raise SettingError(f"--probes {given.probes} cannot be used: give a positive number")
-        if given.damping is not None and not (math.isfinite(given.damping) and given.damping > 0):
-            raise SettingError(f"--damping {given.damping} cannot be used: give a positive number")
         before: dict[str, Any] = {"wanted": None, "damping": CURVATURE_DAMPING}
         if existing is not None:
-            before |= _parameters(store, existing, self.remedy(store.path))
+            before |= self._told(store, existing)
         return replace(
             given,
             probes=before["wanted"] if given.probes is None else given.probes,
@@ -162,48 +167,49 @@ class _CurvatureKind:
     ) -> Iterator[BuildStep]:
         samples = len(work.rows)
         chosen = choose_probes(work.samples(), _number_of(options.probes, samples), _SEED)
-        arrays, unusable = ProbeArrays.none(work.store.dimension), 0
+        probes = ProbeArrays.none(work.store.dimension)
         if existing is not None:
-            arrays = self._arrays(work.store, existing)
+            probes = self._arrays(work.store, existing)
         parts = [PartRecord(id, None, work.store.segments[id].rows) for id in segment_ids]
-        there = set(arrays.keys.tolist())
-        missing = [one for one in chosen if one.key not in there]
+        there = set(probes.keys.tolist())
+        missing = sum(one.key not in there for one in chosen)
         # A few unusable samples are tried again, which costs little and needs no list of them.
-        first, steps = len(arrays.keys), []
-        size = max(_FIRST_STEP, 2 * first)
+        steps = []
+        size = max(_FIRST_STEP, 2 * len(there))
         while size < len(chosen):
             steps.append(size)
             size *= 2
-        record = existing
-        done = 0
+        record, in_file, done, unusable = existing, len(there), 0, 0
         for size in [*steps, len(chosen)]:
             wanted = chosen[:size]
             now = [one for one in wanted if one.key not in there]
-            arrays = arrays.having(np.array([one.key for one in wanted], np.uint64))
             if now:
-                arrays, failed = self._with_probes(work, arrays, now, options.compute, done, len(missing))
+                probes, failed = self._with_probes(work, probes, now, options.compute, done, missing)
                 unusable += failed
                 there.update(one.key for one in now)
                 done += len(now)
-            if not len(arrays.keys):
+            # Probes that only a later step wants are not lost, because there may be older ones among them.
+            kept = probes.having(np.array([one.key for one in wanted], np.uint64))
+            if not len(kept.keys):
                 raise SettingError(
                     f"{work.store.path}: no sample gives a probe: the model is certain of every target token"
                 )
             told = {
                 "format": _FORMAT,
-                "probes": len(arrays.keys),
+                "probes": len(kept.keys),
                 "wanted": options.probes,
                 "damping": options.damping,
                 "samples": samples,
-                "tokens": int(arrays.tokens.sum()),
+                "tokens": int(kept.tokens.sum()),
                 "unusable": unusable,
                 "bits": BITS,
             }
-            if record is not None and record.file is not None and not now and self._same(work, record, arrays):
+            if record is not None and not now and len(kept.keys) == in_file:
                 record = derived_records.with_parameters(record, json.dumps(told))
             else:
-                file = arrays.written(work.store, f"{uuid.uuid4().hex}.safetensors")
+                file = kept.written(work.store, f"{uuid.uuid4().hex}.safetensors")
                 record = derived_records.new_record(self.name, json.dumps(told), file)
+                in_file = len(kept.keys)
             yield BuildStep(record, parts)
             parts = []
 
@@ -227,7 +233,7 @@ class _CurvatureKind:
         if record.file is None or not is_there(store.path / self.folder, record.file):
             return none
         try:
-            told = _parameters(store, record, self.remedy(store.path))
+            told = self._told(store, record)
         except StoreCorruptError:
             return none
         except StoreFormatError as error:
@@ -251,11 +257,10 @@ class _CurvatureKind:
             StoreFormatError: a newer rapidin made it.
         """
         arrays = self._arrays(store, record)
-        told = _parameters(store, record, self.remedy(store.path))
         tokens = np.float32(arrays.tokens.sum())
         return StoredCurvature(
             version=self.version(store, record),
-            damping=told["damping"],
+            damping=self._told(store, record)["damping"],
             codes=arrays.codes,
             scales=arrays.scales / np.sqrt(tokens),
             gram=arrays.gram / tokens,
@@ -263,9 +268,8 @@ class _CurvatureKind:
 
     def version(self, store: StoreFacts, record: DerivedRecord) -> str:
         """Name the probes and the damping; equal names mean equal scores."""
-        told = _parameters(store, record, self.remedy(store.path))
         checksum = "" if record.file is None else record.file.checksum
-        return text_checksum(json.dumps([checksum, told["damping"]]))
+        return text_checksum(json.dumps([checksum, self._told(store, record)["damping"]]))
 
     def _with_probes(
         self,
@@ -306,43 +310,40 @@ class _CurvatureKind:
         keys = np.array([one.key for one in wanted], np.uint64)[usable]
         return arrays.joined(keys, vectors[usable], tokens[usable]), len(wanted) - len(usable)
 
-    def _same(self, work: BuildWork, record: DerivedRecord, arrays: ProbeArrays) -> bool:
-        """Tell whether a record's file holds exactly these probes."""
-        return bool(np.array_equal(self._arrays(work.store, record).keys, arrays.keys))
-
     def _arrays(self, store: StoreFacts, record: DerivedRecord, recheck: bool = False) -> ProbeArrays:
         remedy = self.remedy(store.path)
         if record.file is None:
             raise StoreCorruptError(f"{store.path}/store.db: the curvature names no file; {remedy}")
-        told = _parameters(store, record, remedy)
+        told = self._told(store, record)
         return ProbeArrays.read(store, record.file, told["probes"], remedy, recheck)
+
+    def _told(self, store: StoreFacts, record: DerivedRecord) -> dict[str, Any]:
+        """Read and check the parameters of a record.
+
+        Raises:
+            StoreCorruptError: they are none.
+            StoreFormatError: a newer rapidin wrote them.
+        """
+        damaged = StoreCorruptError(
+            f"{store.path}/store.db: the row of the curvature was altered; {self.remedy(store.path)}"
+        )
+        try:
+            told: dict[str, Any] = json.loads(record.parameters)
+            newer = told["format"] > _FORMAT
+            whole = all(isinstance(told[name], int) for name in ("probes", "samples", "tokens", "unusable"))
+            whole = whole and isinstance(told["damping"], float | int) and isinstance(told["wanted"], int | None)
+        except (ValueError, KeyError, TypeError) as error:
+            raise damaged from error
+        if newer:
+            raise StoreFormatError(f"{store.path}: a newer rapidin computed the curvature: upgrade rapidin")
+        if not whole:
+            raise damaged
+        return told
 
 
 def _number_of(asked: int | None, samples: int) -> int:
     """Return the number of probes for a number of samples."""
     return min(CURVATURE_PROBES if asked is None else asked, MOST_DRAWS * samples)
-
-
-def _parameters(store: StoreFacts, record: DerivedRecord, remedy: str) -> dict[str, Any]:
-    """Read and check the parameters of a record.
-
-    Raises:
-        StoreCorruptError: they are none.
-        StoreFormatError: a newer rapidin wrote them.
-    """
-    damaged = StoreCorruptError(f"{store.path}/store.db: the row of the curvature was altered; {remedy}")
-    try:
-        told: dict[str, Any] = json.loads(record.parameters)
-        newer = told["format"] > _FORMAT
-        whole = all(isinstance(told[name], int) for name in ("probes", "samples", "tokens", "unusable"))
-        whole = whole and isinstance(told["damping"], float | int) and isinstance(told["wanted"], int | None)
-    except (ValueError, KeyError, TypeError) as error:
-        raise damaged from error
-    if newer:
-        raise StoreFormatError(f"{store.path}: a newer rapidin computed the curvature: upgrade rapidin")
-    if not whole:
-        raise damaged
-    return told
 
 
 CURVATURE = _CurvatureKind()

@@ -92,11 +92,11 @@ class ProbeArrays:
             StoreCorruptError: the file is missing or is not as it was written.
         """
 
-        def array(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-            return derived_files.read_array(store.path, FOLDER, file, name, shape, dtype, remedy, recheck)
+        def array(name: str, shape: tuple[int, ...], dtype: type[np.generic], again: bool = False) -> NDArray[Any]:
+            return derived_files.read_array(store.path, FOLDER, file, name, shape, dtype, remedy, again)
 
         found = cls(
-            array("keys", (probes,), np.uint64),
+            array("keys", (probes,), np.uint64, recheck),  # one checksum is that of the whole file
             array("codes", (probes, store.dimension), np.int8),
             array("scales", (probes, _blocks(store.dimension)), np.float32),
             array("tokens", (probes,), np.int64),
@@ -208,16 +208,19 @@ def _rounded(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np
     edges = np.arange(0, vectors.shape[1], _BLOCK)
     scales = (np.maximum.reduceat(np.abs(vectors), edges, axis=1) / _LARGEST).astype(np.float32)
     divisors = np.where(scales > 0, scales, np.float32(1))
-    return np.rint(vectors / _spread(divisors, vectors.shape[1])).astype(np.int8), scales
+    codes = np.empty(vectors.shape, np.int8)
+    for number, edge in enumerate(edges):
+        columns = slice(edge, edge + _BLOCK)
+        codes[:, columns] = np.rint(vectors[:, columns] / divisors[:, number, None])
+    return codes, scales
 
 
 def _decoded(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
-    return codes * _spread(scales, codes.shape[1])
-
-
-def _spread(scales: NDArray[np.float32], dimension: int) -> NDArray[np.float32]:
-    """Repeat the scale of each block for its numbers, [b, K]."""
-    return np.repeat(scales, _BLOCK, axis=1)[:, :dimension]
+    """Decode codes [b, K] with their scales [b, ⌈K/1024⌉]."""
+    decoded = codes.astype(np.float32)
+    for number in range(scales.shape[1]):
+        decoded[:, number * _BLOCK : (number + 1) * _BLOCK] *= scales[:, number, None]
+    return decoded
 
 
 def _blocks(dimension: int) -> int:

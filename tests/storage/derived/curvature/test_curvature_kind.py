@@ -82,6 +82,18 @@ def test_missing_probes_are_computed_and_the_result_is_that_of_one_build(store: 
     np.testing.assert_allclose(again.gram, after.gram, rtol=1e-4, atol=1e-6)
 
 
+def test_older_probes_are_not_lost_when_a_store_has_grown_much(store: Store) -> None:
+    build(store, probes=600)
+    commit(store, 150, clustered(2_000, seed=2))
+    second = Counting()
+    report = build(store, second, probes=5_000)
+    assert (report.parameters["probes"], report.advice) == (5_000, None)
+    found = loaded(store)
+    store.drop_derived("curvature")
+    build(store, probes=5_000)
+    np.testing.assert_array_equal(found.codes, loaded(store).codes)
+
+
 def test_a_build_that_was_killed_goes_on_with_what_was_computed(store: Store) -> None:
     first, second = Counting(dies_after=400), Counting()
     with pytest.raises(KeyboardInterrupt):
