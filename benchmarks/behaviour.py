@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import get_args
@@ -89,7 +90,7 @@ def _measured(work: Path, arguments: argparse.Namespace) -> Iterator[tuple[str, 
                 name = f"{asked_by} → {objective}"
                 yield (name, "no curvature", *_found(store, raw[asked_by], arguments.label))
                 for damping in DAMPINGS:
-                    made = QueryCorrection(curvature, curvature.gram, damping)
+                    made = QueryCorrection(replace(curvature, damping=damping))
                     corrected = made.corrected(raw[asked_by])
                     yield (name, f"{damping:g}", *_found(store, corrected, arguments.label))
 

@@ -1,5 +1,4 @@
 from .corrections import (
-    Correction as Correction,
     StoreCorrections as StoreCorrections,
 )
 from .devices import (

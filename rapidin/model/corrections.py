@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 
 from rapidin.attribution import QueryCorrection
 from rapidin.errors import DerivedNotFoundError
 from rapidin.settings import MeasureChoice
 from rapidin.storage import Store
-
-
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """A correction of queries, and its name.
-
-    Attributes:
-        version: version of the store's curvature; scores of different versions do not compare.
-        queries: the correction.
-    """
-
-    version: str
-    queries: QueryCorrection
 
 
 class StoreCorrections:
@@ -34,9 +20,9 @@ class StoreCorrections:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._newest: Correction | None = None
+        self._newest: QueryCorrection | None = None
 
-    def of(self, measure: MeasureChoice | None) -> Correction | None:
+    def of(self, measure: MeasureChoice | None) -> QueryCorrection | None:
         """Return the correction that a measure needs; None if it needs none.
 
         Args:
@@ -60,7 +46,5 @@ class StoreCorrections:
                     f"'rapidin curvature {path}', or give --measure cosine"
                 )
             if self._newest is None or self._newest.version != version:
-                stored = snapshot.curvature()
-                queries = QueryCorrection(stored, stored.gram, stored.damping)
-                self._newest = Correction(version, queries)
+                self._newest = QueryCorrection(snapshot.curvature())
             return self._newest

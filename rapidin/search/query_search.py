@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rapidin.attribution import QueryCorrection
 from rapidin.errors import SettingError
-from rapidin.model import Correction, StoreCorrections, StoreModel
+from rapidin.model import StoreCorrections, StoreModel
 from rapidin.records import Measure, SearchResult, TokenResult
 from rapidin.search.explaining import CorrectedQuery, SearchExplainer, Tell, generation_tokens
 from rapidin.settings import Objective, SearchOptions
@@ -48,16 +48,15 @@ class QuerySearch:
             RapidinError: one of its kinds, see `rapidin.errors`.
         """
         correction = self._corrections.of(options.measure)
-        by = None if correction is None else correction.queries
         objective = self._objective(options, correction)
         raw_objective = None if correction is None else objective
         prepared = [self._model.prepared(sample, options.max_new_tokens, options.spans) for sample in samples]
         raw = self._model.vectors([encoded for _, encoded in prepared], raw_objective)
-        vectors = raw if by is None else by.corrected(raw)
+        vectors = raw if correction is None else correction.corrected(raw)
         with self._open_source() as source:
             found = _ends(source, vectors, options, options.candidates)
             by_token = [
-                self._by_token(source, encoded, options, by, objective) if options.by_token else ()
+                self._by_token(source, encoded, options, correction, objective) if options.by_token else ()
                 for _, encoded in prepared
             ]
         for number, ((query, encoded), (best, worst), tokens) in enumerate(
@@ -68,11 +67,15 @@ class QuerySearch:
             if correction is not None:
                 result = replace(result, measure="influence", curvature=correction.version)
             if options.rerank and (result.proponents or result.opponents):
-                corrected = None if by is None else CorrectedQuery(raw[number], vectors[number], by, objective)
+                corrected = (
+                    None
+                    if correction is None
+                    else CorrectedQuery(raw[number], vectors[number], correction, objective)
+                )
                 result = self._explainer.explained(result, encoded, options, corrected, tell)
             yield result
 
-    def _objective(self, options: SearchOptions, correction: Correction | None) -> Objective:
+    def _objective(self, options: SearchOptions, correction: QueryCorrection | None) -> Objective:
         """Choose the objective of the queries.
 
         Raises:

@@ -100,7 +100,7 @@ def test_exact_influences_are_products_with_the_gradient_without_what_the_curvat
             kept = snapshot.curvature()
         with model.exclusive() as parts:
             raw = parts.engine.compute([encoded], "loss").vectors
-            taken = raw - QueryCorrection(kept, kept.gram, kept.damping).corrected(raw)
+            taken = raw - QueryCorrection(kept).corrected(raw)
             whole = gradients(parts, encoded)
             restored = [
                 parts.engine.restored(taken[0], position, gradient.shape).double()
@@ -156,7 +156,7 @@ def test_the_objective_is_chosen_at_search(plain: Path, store: Path) -> None:
     raw = raw_vector(store, "log-odds")
     with rapidin.Store.open(store) as opened, opened.snapshot() as snapshot:
         kept = snapshot.curvature()
-        made = QueryCorrection(kept, kept.gram, kept.damping)
+        made = QueryCorrection(kept)
         ids, scores = snapshot.scores(made.corrected(raw[None].astype(np.float32)))
     expected = dict(zip(ids, scores[0].tolist(), strict=True))
     size = max(map(abs, expected.values()))

@@ -35,8 +35,23 @@ _KEPT_BYTES = 2**30
 """Size in bytes of decoded probes up to which they are kept in memory, which makes the next query faster."""
 
 
-class ProbeRows(Protocol):
-    """The rows of Ψ, float32 [m, K]."""
+class CurvatureSample(Protocol):
+    """Probes as a store keeps them; Ψ has a row for each."""
+
+    @property
+    def version(self) -> str:
+        """Name of the sample with its damping; scores of different versions do not compare."""
+        ...
+
+    @property
+    def damping(self) -> float:
+        """R, a positive number."""
+        ...
+
+    @property
+    def gram(self) -> NDArray[np.float32]:
+        """ΨΨᵀ, float32 [m, m]."""
+        ...
 
     def __len__(self) -> int:
         """Return the number of probes m."""
@@ -51,22 +66,22 @@ class QueryCorrection:
     """Corrects queries by a curvature sample.
 
     Args:
-        probes: the rows of Ψ.
-        gram: ΨΨᵀ, float32 [m, m].
-        damping: R, a positive number.
+        sample: the curvature sample.
 
     Raises:
         ComputationError: the inner products are not those of vectors, so the damping cannot be found.
 
     Attributes:
+        version: version of the curvature sample.
         damping: λ itself.
     """
 
-    def __init__(self, probes: ProbeRows, gram: NDArray[np.float32], damping: float) -> None:
-        self._rows = probes
+    def __init__(self, sample: CurvatureSample) -> None:
+        self.version = sample.version
+        self._sample = sample
         self._kept: list[torch.Tensor] = []
-        products = torch.from_numpy(gram).to(torch.float64)
-        self.damping = damping * mean_eigenvalue(products)
+        products = torch.from_numpy(sample.gram).to(torch.float64)
+        self.damping = sample.damping * mean_eigenvalue(products)
         damped = products + self.damping * torch.eye(len(products), dtype=torch.float64)
         factor, failed = torch.linalg.cholesky_ex(damped)
         if not self.damping > 0 or int(failed):
@@ -92,10 +107,10 @@ class QueryCorrection:
             yield from kept
             return
         made: list[torch.Tensor] = []
-        count, size = len(self._rows), 4 * self._rows.decoded(0, 1).shape[1]
+        count, size = len(self._sample), 4 * self._sample.decoded(0, 1).shape[1]
         step = max(1, _DECODED_BYTES // size)
         for first in range(0, count, step):
-            part = torch.from_numpy(self._rows.decoded(first, min(first + step, count)))
+            part = torch.from_numpy(self._sample.decoded(first, min(first + step, count)))
             if count * size <= _KEPT_BYTES:
                 made.append(part)
             yield part

@@ -50,7 +50,7 @@ class RapidinScorer:
         if correction is None:
             return self._model.vectors(encoded), None
         raw = self._model.vectors(encoded, self._model.gradient.objective)
-        return correction.queries.corrected(raw), raw
+        return correction.corrected(raw), raw
 
     def scores(
         self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None

@@ -21,8 +21,12 @@ def probes(count: int, dimension: int = 96, seed: int = 0) -> np.ndarray:
 class Rows:
     """Probes that count how often they were asked for."""
 
-    def __init__(self, rows: np.ndarray) -> None:
+    version = "of the test"
+
+    def __init__(self, rows: np.ndarray, damping: float = 0.1, gram: np.ndarray | None = None) -> None:
         self.rows = rows
+        self.damping = damping
+        self.gram = rows @ rows.T if gram is None else gram
         self.asked = 0
 
     def __len__(self) -> int:
@@ -34,7 +38,7 @@ class Rows:
 
 
 def correction(rows: np.ndarray, damping: float) -> QueryCorrection:
-    return QueryCorrection(Rows(rows), rows @ rows.T, damping)
+    return QueryCorrection(Rows(rows, damping))
 
 
 @pytest.mark.parametrize(("count", "damping"), [(1, 0.3), (40, 0.01), (40, 1.0), (300, 0.1)])
@@ -73,14 +77,14 @@ def test_inner_products_of_no_vectors_are_refused() -> None:
     rows = probes(3)
     broken = np.array([[1, 2, 0], [2, 1, 0], [0, 0, 1]], np.float32)
     with pytest.raises(ComputationError, match="compute them again"):
-        QueryCorrection(Rows(rows), broken, 1e-3)
+        QueryCorrection(Rows(rows, 1e-3, broken))
 
 
 @pytest.mark.parametrize(("kept", "again"), [(2**30, False), (0, True)])
 def test_decoded_probes_are_kept_if_there_is_room(kept: int, again: bool, monkeypatch) -> None:
     monkeypatch.setattr(query_correction, "_KEPT_BYTES", kept)
     rows = Rows(probes(50))
-    made = QueryCorrection(rows, rows.rows @ rows.rows.T, 0.1)
+    made = QueryCorrection(rows)
     query = np.ones((1, 96), np.float32)
     first = made.corrected(query)
     before = rows.asked
