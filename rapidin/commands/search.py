@@ -97,8 +97,8 @@ def search(
     if exact:
         options["index"] = "exact"
     if options["rerank"] is None:
-        alone = queries is None or report is not None
-        options["rerank"] = RERANKED_PER_RESULT * options["k"] if alone else 0
+        explained = queries is None or report is not None
+        options["rerank"] = RERANKED_PER_RESULT * options["k"] if explained else 0
     by_token = options["by_token"]
     if report is not None:
         options |= {"by_token": True, "matrices": options["rerank"] > 0}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from rapidin.errors import DependencyError, SettingError
 from rapidin.records import Hit, SearchResult
-from rapidin.settings import SEARCH_OPTIONS, SearchKeywords, SearchOptions, options_as_keywords, options_with
+from rapidin.settings import SEARCH_OPTIONS, SearchOptions, options_as_keywords
 
 QueryIs = Literal["prompt", "generation"]
 """Kind of a query's text: what the model was asked, or what it said."""
@@ -77,7 +77,7 @@ def retriever_options(options: SearchOptions | None, changes: Mapping[str, Any])
     k, rerank = (values.get(name, SEARCH_OPTIONS[name].default) for name in ("k", "rerank"))
     if isinstance(k, int) and isinstance(rerank, int) and 0 < rerank < k:
         values["rerank"] = k
-    return options_with(None, cast("SearchKeywords", values))
+    return SearchOptions(**values)
 
 
 def ends(result: SearchResult) -> list[tuple[End, Hit]]:
