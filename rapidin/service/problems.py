@@ -16,8 +16,8 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from rapidin.errors import (
+    DerivedNotFoundError,
     GradientError,
-    IndexNotFoundError as NoIndexError,
     RapidinError,
     RowError,
     SampleNotFoundError,
@@ -60,7 +60,7 @@ STATUSES: dict[int, ProblemType] = dict(
 CLIENT_GONE = 499
 """Status in logs and metrics of a request whose client left before it was answered."""
 
-_UNUSABLE = (SettingError, RowError, GradientError, NoIndexError, StoreMismatchError)
+_UNUSABLE = (SettingError, RowError, GradientError, DerivedNotFoundError, StoreMismatchError)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _LONGEST_MESSAGE = 1_000
 _FIELDS = {"--prompt": "prompt", "--generation": "generation"} | {

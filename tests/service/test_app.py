@@ -112,6 +112,8 @@ def test_new_samples_are_found_without_a_new_start(client: httpx.Client, store: 
         ({"spans": [[1, 2, 3]]}, "spans"),
         ({"index": "ivf"}, "ivf"),
         ({"index": "nonsense"}, "index"),
+        ({"measure": "influence"}, "measure cosine"),
+        ({"objective": "nonsense"}, "objective"),
         ({"matrices": True, "rerank": 0}, "matrices"),
         ({"nonsense": 1}, "nonsense"),
         ({"prompt": "\ud800"}, "prompt"),
