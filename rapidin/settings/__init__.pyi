@@ -53,4 +53,5 @@ from .store_settings import (
     TextSettings as TextSettings,
     TracedParameter as TracedParameter,
     section_of as section_of,
+    shares_of as shares_of,
 )

@@ -114,8 +114,7 @@ class ModelSettings(_WithCheckpoints):
     @property
     def shares(self) -> tuple[float, ...]:
         """The weight of each checkpoint in a score: its share of the learning rates, or an equal share."""
-        rates = self.learning_rates or (1.0,) * max(1, len(self.checkpoints))
-        return tuple(rate / sum(rates) for rate in rates)
+        return shares_of(self.learning_rates, len(self.checkpoints))
 
     @field_validator("parameters")
     @classmethod
@@ -129,6 +128,12 @@ class ModelSettings(_WithCheckpoints):
                     "'mlp|lm_head'"
                 ) from error
         return parameters
+
+
+def shares_of(learning_rates: Sequence[float], checkpoints: int) -> tuple[float, ...]:
+    """Divide a weight of 1 among checkpoints by their learning rates; equally if these are not known."""
+    rates = learning_rates or (1.0,) * checkpoints
+    return tuple(rate / sum(rates) for rate in rates)
 
 
 class Template(Frozen):

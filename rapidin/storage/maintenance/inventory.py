@@ -52,6 +52,7 @@ def store_info(
         derived=tuple(info for info in derived if not _serves_searches(info.name)),
         segments=segments,
         metadata_fields=tuple(fields),
+        learning_rates=settings.model.learning_rates,
         **stated(settings),
     )
 
