@@ -49,9 +49,9 @@ def main() -> None:
         print(f"\n## {kind}: {tables.machine(arguments.threads)}", flush=True)
         _print_world(world, epochs, len(chosen.held_out))
         if "found" in arguments.parts:
-            print_found(world, arguments.minilm, arguments.draws)
+            print_found(world, arguments.minilm)
         if "sizes" in arguments.parts:
-            print_sizes(world, arguments.draws)
+            print_sizes(world)
         if "removal" in arguments.parts and kind == "lora":
             print_rises(
                 world,
@@ -59,7 +59,7 @@ def main() -> None:
                 arguments.work,
                 chosen.train,
                 epochs,
-                _to_remove(world, arguments.draws),
+                _to_remove(world),
                 arguments.removed,
                 arguments.random_sets,
             )
@@ -135,7 +135,8 @@ def _world(arguments: argparse.Namespace, base: Path, chosen: Chosen, kind: str)
             "epochs: give more --epochs or --poisoned rows"
         )
     sketches = Sketches(tuned, arguments.work / f"{kind}-sketches")
-    return World(tuned, tuned.encoded(chosen.train), wanted_of(chosen.train), asked, sketches), epochs
+    rows = tuned.encoded(chosen.train)
+    return World(tuned, rows, wanted_of(chosen.train), asked, sketches, arguments.draws), epochs
 
 
 def _shows(chosen: Chosen, tuned: Tuned, epoch: int) -> bool:
@@ -145,7 +146,7 @@ def _shows(chosen: Chosen, tuned: Tuned, epoch: int) -> bool:
     return 2 * shown >= len(chosen.held_out)
 
 
-def _to_remove(world: World, draws: int) -> dict[str, NDArray[np.floating[Any]]]:
+def _to_remove(world: World) -> dict[str, NDArray[np.floating[Any]]]:
     """Choose the methods whose first rows are left out: their scores [q, n]."""
     wanted: dict[tuple[str, str], str] = {
         ("loss → loss", "cosine"): "rapidin-cosine, loss",
@@ -154,7 +155,7 @@ def _to_remove(world: World, draws: int) -> dict[str, NDArray[np.floating[Any]]]
         ("log-odds → log-odds", "cosine"): "rapidin-cosine, log-odds",
     }
     found: dict[str, NDArray[np.floating[Any]]] = {}
-    for objectives, _, damping, scores in gradient_scores(world, draws):
+    for objectives, _, damping, scores in gradient_scores(world):
         if name := wanted.get((objectives, damping)):
             found[name] = scores
     texts = texts_scores(world, None)

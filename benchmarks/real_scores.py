@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -18,8 +19,10 @@ from sklearn.metrics import average_precision_score
 from benchmarks import tables
 from benchmarks.real_data import LABEL
 from benchmarks.real_model import Tuned
-from benchmarks.real_sketches import SIZES, Array, Probes, Sketches, drawn_probes, in_one_block, normalised
+from benchmarks.real_sketches import Array, Probes, Sketches, Smaller, normalised
 from rapidin import Objective
+from rapidin.attribution import FisherDraw
+from rapidin.attribution.gradients import Differentiated
 from rapidin.evaluation.methods.baselines import Bm25Scorer, SentenceScorer, normalised as unit
 from rapidin.model import mean_hidden_states
 from rapidin.text import EncodedSample
@@ -29,6 +32,7 @@ KS = (5, 10, 25)
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 SIZE = 2**16
 """K of a store unless it is given."""
+SIZES = (2**14, 2**16, 2**18)
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class World:
         wanted: whether each row is poisoned, [n].
         asked: the q queries with the model's own answers.
         sketches: sketches of the model's gradients.
+        draws: number of probes of each row.
     """
 
     tuned: Tuned
@@ -48,15 +53,34 @@ class World:
     wanted: NDArray[np.bool_]
     asked: Sequence[EncodedSample]
     sketches: Sketches
+    draws: int
 
-    def raw(self, objective: Objective, size: int, *, of_rows: bool) -> Array:
-        """Sketches of rows or of queries that are not normalised."""
-        samples, name = (self.rows, "rows") if of_rows else (self.asked, "queries")
-        return self.sketches.of(f"{name}-{objective}", samples, objective, size)
+    @cached_property
+    def queries(self) -> dict[Objective, Array]:
+        """Sketches of the queries' gradients, not normalised, [q, KEPT]."""
+        made = self.sketches.of("queries", self.asked, {one: one for one in OBJECTIVES})
+        return dict(zip(OBJECTIVES, made, strict=True))
 
-    def stored(self, objective: Objective, size: int) -> Array:
-        """Rows as a store keeps them, before they are coded."""
-        return normalised(self.raw(objective, size, of_rows=True), self.sketches.projections[size])
+    @cached_property
+    def _of_rows(self) -> list[Array]:
+        wanted: dict[str, Differentiated] = {one: one for one in OBJECTIVES}
+        wanted |= {f"probes-{draw}": FisherDraw(0, draw) for draw in range(self.draws)}
+        return self.sketches.of("rows", self.rows, wanted)
+
+    @property
+    def gradients(self) -> dict[Objective, Array]:
+        """Sketches of the rows' gradients, not normalised, [n, KEPT]."""
+        return dict(zip(OBJECTIVES, self._of_rows, strict=False))
+
+    @cached_property
+    def probes(self) -> Array:
+        """Sketches of probes, those of the first draw from each row first, [m, KEPT]."""
+        return np.concatenate(self._of_rows[len(OBJECTIVES) :])
+
+    @cached_property
+    def probe_targets(self) -> NDArray[np.int64]:
+        """Number of targets that each probe is a sum over, [m]."""
+        return np.tile([sum(row.targets) for row in self.rows], self.draws)
 
 
 def found(scores: Array, wanted: NDArray[np.bool_]) -> list[str]:
@@ -108,83 +132,77 @@ class _Rows:
         return len(self.samples)
 
 
-def gradient_scores(world: World, draws: int) -> Iterator[tuple[str, str, str, Array]]:
-    """Score rows by stored gradients.
+def gradient_scores(world: World) -> Iterator[tuple[str, str, str, Array]]:
+    """Score rows by gradients, sketched to K = 65,536 as in a store, in float32.
 
     Yields:
         Objectives of the query and of the rows; the number of probes; the damping; scores [q, n].
     """
-    size = SIZE
-    projection = world.sketches.projections[size]
-    queries = {objective: world.raw(objective, size, of_rows=False) for objective in OBJECTIVES}
-    rows = {objective: world.stored(objective, size) for objective in OBJECTIVES}
+    smaller = Smaller.of(world.sketches.projection, SIZE)
+    queries = {objective: smaller.raw(world.queries[objective]) for objective in OBJECTIVES}
+    rows = {objective: smaller.normalised(world.gradients[objective]) for objective in OBJECTIVES}
+    sums = smaller.raw(world.probes)
     for objective in OBJECTIVES:
-        scores = normalised(queries[objective], projection) @ rows[objective].T
-        yield f"{objective} → {objective}", "", "cosine", scores
-    for count in sorted({1, draws}):
-        sums, targets = drawn_probes(world.sketches, world.rows, count, size)
-        probes = Probes.of(sums, targets)
-        for of_rows in OBJECTIVES:
+        yield (
+            f"{objective} → {objective}",
+            "",
+            "cosine",
+            smaller.normalised(world.queries[objective]) @ rows[objective].T,
+        )
+    for count in sorted({len(world.rows), len(sums)}):
+        probes = Probes.of(sums[:count], world.probe_targets[:count])
+        for damping in DAMPINGS:
+            correction = probes.damped(damping)
             for of_query in OBJECTIVES:
-                for damping in DAMPINGS:
-                    corrected = probes.damped(damping).corrected(queries[of_query])
+                corrected = correction.corrected(queries[of_query])
+                levelled = normalised(corrected, smaller.shares)
+                for of_rows in OBJECTIVES:
                     name = f"{of_query} → {of_rows}"
-                    yield name, str(len(probes)), f"{damping:g}", corrected @ rows[of_rows].T
-                    yield (
-                        name,
-                        str(len(probes)),
-                        f"{damping:g}, query normalised after it",
-                        normalised(corrected, projection) @ rows[of_rows].T,
-                    )
+                    yield name, str(count), f"{damping:g}", corrected @ rows[of_rows].T
+                    if of_query == of_rows:
+                        title = f"{damping:g}, corrected query normalised"
+                        yield name, str(count), title, levelled @ rows[of_rows].T
 
 
-def print_found(world: World, minilm: Path | None, draws: int) -> None:
+def print_found(world: World, minilm: Path | None) -> None:
     """Print what each method finds."""
     tables.heading(
         "Poisoned rows found", "method", "query → rows", "probes", "damping", "AP", *(f"P@{k}" for k in KS)
     )
     for name, scores in texts_scores(world, minilm).items():
         tables.row(name, "", "", "", *found(scores, world.wanted))
-    for objectives, probes, damping, scores in gradient_scores(world, draws):
+    measured = list(gradient_scores(world))
+    for objectives, probes, damping, scores in sorted(measured, key=lambda one: one[:2]):
         name = "rapidin-cosine" if damping == "cosine" else "rapidin"
         tables.row(name, objectives, probes, "" if damping == "cosine" else damping, *found(scores, world.wanted))
 
 
-def print_sizes(world: World, draws: int) -> None:
-    """Print how K and the number of probes matter; K in one block has all tensors in one sketch."""
+def print_sizes(world: World) -> None:
+    """Print how K and the number of probes matter; with one block all tensors share all numbers."""
     dampings = (0.03, 0.1, 0.3, 1.0)
     tables.heading(
         "K and probes: average precision (precision at 10)",
         *("K", "numbers per tensor", "probes", "query → rows", "cosine"),
         *(f"damping {one:g}" for one in dampings),
     )
-    tensors = len(world.sketches.projections[SIZE].tensors)
-    one_block = {f"{size}, one block": size for size in SIZES[:2]}
-    for label, size in {**{str(size): size for size in SIZES}, **one_block}.items():
-        merged = label in one_block
-        width = SIZES[-1] if merged else size
-
-        def made(sketches: Array, size: int = size, merged: bool = merged) -> Array:
-            return in_one_block(sketches, size) if merged else sketches
-
-        sums, targets = drawn_probes(world.sketches, world.rows, draws, width)
-        sums = made(sums)
-        order = np.random.default_rng(0).permutation(len(sums))
-        counts = sorted({len(world.rows) // 4, len(world.rows), len(sums)})
+    projection = world.sketches.projection
+    order = np.random.default_rng(0).permutation(len(world.probes))
+    counts = sorted({len(world.rows) // 4, len(world.rows), len(world.probes)})
+    for one_block, size in [*((False, size) for size in SIZES), *((True, size) for size in SIZES[:2])]:
+        smaller = Smaller.of(projection, size, one_block=one_block)
+        sums = smaller.raw(world.probes)
+        all_probes = [Probes.of(sums[order[:count]], world.probe_targets[order[:count]]) for count in counts]
         for objective in OBJECTIVES:
-            rows = made(world.stored(objective, width))
-            raw = world.raw(objective, width, of_rows=False)
-            query = made(raw)
-            cosine = made(normalised(raw, world.sketches.projections[width])) @ rows.T
-            for count in counts:
-                chosen = order[:count]
-                probes = Probes.of(sums[chosen], targets[chosen])
-                cells = [probes.damped(damping).corrected(query) @ rows.T for damping in dampings]
-                measured = [found(scores, world.wanted) for scores in (cosine, *cells)]
+            rows = smaller.normalised(world.gradients[objective])
+            query = smaller.raw(world.queries[objective])
+            cosine = found(smaller.normalised(world.queries[objective]) @ rows.T, world.wanted)
+            for probes in all_probes:
+                scores = [probes.damped(damping).corrected(query) @ rows.T for damping in dampings]
+                measured = [cosine, *(found(one, world.wanted) for one in scores)]
                 tables.row(
-                    label,
-                    "" if merged else size // tensors,
-                    count,
+                    size,
+                    "one block" if one_block else size // len(projection.tensors),
+                    len(probes),
                     f"{objective} → {objective}",
                     *(f"{one[0]} ({one[2]})" for one in measured),
                 )

@@ -1,37 +1,42 @@
-"""Sketches of the real model's gradients in several sizes at once, and scores made from them.
+"""Sketches of the real model's gradients, of several quantities in one forward pass, and smaller sketches from them.
 
-A gradient costs far more than a sketch of it, so one pass gives the sketches of several K. They are those of a
-store (`FactoredProjection`), in float32 and not normalised. Normalisation comes afterwards, because the factored
-projection divides each tensor by the norm of its sketch. Pieces are kept on disk, so an interrupted run goes on.
+The forward pass and the gradient cost far more than what follows. So the losses, the log-odds and the probes'
+random quantities of some samples share one forward pass, and one large sketch of each gradient is kept. A store's
+K numbers are sketched from it tensor by tensor, as the factored projection itself makes a small sketch from a
+larger one (`rapidin.attribution.projections.factored`). Sketches are not normalised when they are kept, because
+the factored projection divides each tensor by the norm of its sketch anyway. Pieces are kept on disk, so an
+interrupted run goes on.
 
 Shape letters: n rows · q queries · m probes · K projection dimension · L parameter tensors.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.real_model import Tuned
-from rapidin.attribution import FisherDraw, QueryCorrection
-from rapidin.attribution.gradients import Differentiated, GradientEngine, ParameterGradient, Unnormalised
-from rapidin.attribution.projections import FactoredProjection
-from rapidin.model import load_model
-from rapidin.settings import ModelSettings, ProjectionSettings, TracedParameter
-from rapidin.support import WorkingMemory
+from rapidin.attribution import FisherDraw, QueryCorrection, TargetBatch
+from rapidin.attribution.gradients import Differentiated, OuterProducts, ParameterGradient, Unnormalised
+from rapidin.attribution.gradients.objectives import weighted_values
+from rapidin.attribution.projections import FactoredProjection, FactoredSketches
+from rapidin.settings import ProjectionSettings
+from rapidin.support import WorkingMemory, inner_model
 from rapidin.text import EncodedSample
 
-SIZES = (2**14, 2**16, 2**18)
+KEPT = 2**18
+"""K of the sketches that are kept."""
 _PIECE = 32
 """Number of samples of a file."""
 _TOKENS = 640
@@ -40,18 +45,68 @@ _TOKENS = 640
 Array = NDArray[np.float32]
 
 
-class _AllSizes:
-    """Accumulator that hands each gradient to the sketches of every K; the results stand one after another."""
+class SharedForward:
+    """Gradients of several quantities of the same samples by one forward pass, sketched.
 
-    def __init__(self, batch: int, projections: Sequence[FactoredProjection]) -> None:
-        self._parts = [one.sketches(batch, Unnormalised(), WorkingMemory()) for one in projections]
+    Only weights of linear layers are traced: a LoRA's, or those of a full model's layers. The model's head is not
+    among them, so its logits are computed for the targets alone.
 
-    def consume(self, gradient: ParameterGradient) -> None:
-        for part in self._parts:
-            part.consume(gradient)
+    Args:
+        network: a causal language model in evaluation mode.
+        size: K.
 
-    def result(self) -> Tensor:
-        return torch.cat([part.result() for part in self._parts], dim=1)
+    Attributes:
+        projection: projection of the gradients.
+    """
+
+    def __init__(self, network: nn.Module, size: int = KEPT) -> None:
+        self._network = network
+        linear = [
+            (name, module)
+            for name, module in network.named_modules()
+            if type(module) is nn.Linear and "lm_head" not in name
+        ]
+        if any("lora_" in name for name, _ in linear):
+            linear = [(name, module) for name, module in linear if "lora_" in name]
+        self._modules = [module for _, module in linear]
+        for parameter in network.parameters():
+            parameter.requires_grad_(False)
+        shapes = [tuple(module.weight.shape) for module in self._modules]
+        self.projection = projection_of(shapes, size)
+
+    def sketches(self, samples: Sequence[EncodedSample], wanted: Sequence[Differentiated]) -> list[Tensor]:
+        """Compute the sketches [b, K] of each quantity's gradients: of means over targets, or a draw's of sums."""
+        batch = TargetBatch.of(samples)
+        sinks: list[FactoredSketches] = []
+
+        def hook(position: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            if not output.requires_grad:
+                output.requires_grad_()
+            given, shape = args[0].detach(), tuple(module.weight.shape)
+
+            def consume(delta: Tensor) -> None:
+                product = OuterProducts(delta.detach(), given)
+                sinks[-1].consume(ParameterGradient(position, len(samples), shape, [product]))
+
+            output.register_hook(consume)
+
+        with ExitStack() as stack, torch.enable_grad():
+            for position, module in enumerate(self._modules):
+                handle = module.register_forward_hook(
+                    lambda module, args, output, position=position: hook(position, module, args, output)
+                )
+                stack.callback(handle.remove)
+            inner: Any = inner_model(self._network)
+            states = inner.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).last_hidden_state
+            logits = inner.lm_head(batch.predicting(states))
+            found = []
+            for what in wanted:
+                sinks.append(self.projection.sketches(len(samples), Unnormalised(), WorkingMemory()))
+                draw = isinstance(what, FisherDraw)
+                weights = torch.ones(len(batch.rows)) if draw else batch.sample_weights()
+                weighted_values(logits, batch, weights, what).backward(retain_graph=True)
+                found.append(sinks[-1].result())
+        return found
 
 
 class Sketches:
@@ -68,78 +123,118 @@ class Sketches:
         directory.mkdir(parents=True, exist_ok=True)
 
     @cached_property
-    def _parts(self) -> tuple[GradientEngine, list[FactoredProjection]]:
-        loaded = load_model(ModelSettings(**self._tuned.settings), "cpu")
-        names = [parameter.name for parameter in loaded.parameters]
-        shapes = [list(parameter.shape) for parameter in loaded.parameters]
-        (self._directory / "shapes.json").write_text(json.dumps(shapes))
-        return GradientEngine(loaded.model, names), projections_of(loaded.parameters)
+    def _forward(self) -> SharedForward:
+        return SharedForward(self._tuned.loaded())
 
-    @cached_property
-    def projections(self) -> dict[int, FactoredProjection]:
-        """The projection of each K."""
-        file = self._directory / "shapes.json"
-        if not file.exists():
-            _ = self._parts
-        shapes = json.loads(file.read_text())
-        parameters = [TracedParameter(name=str(number), shape=tuple(one)) for number, one in enumerate(shapes)]
-        return dict(zip(SIZES, projections_of(parameters), strict=True))
+    @property
+    def projection(self) -> FactoredProjection:
+        """The projection of the sketches that are kept."""
+        return self._forward.projection
 
-    def of(self, name: str, samples: Sequence[EncodedSample], what: Differentiated, size: int) -> Array:
-        """Return the sketches of samples, float32 [n, K]; they are computed unless files have them.
+    def of(self, name: str, samples: Sequence[EncodedSample], wanted: Mapping[str, Differentiated]) -> list[Array]:
+        """Return the sketches of samples, [n, K] for each quantity; they are computed unless files have them.
 
         Args:
-            name: name of the files.
+            name: name of the samples.
             samples: the n samples, always the same ones for a name.
-            what: quantity that is differentiated: the mean over a sample's targets, or the sum for a draw.
-            size: K.
+            wanted: quantities that are differentiated, by name.
         """
-        first = sum(one for one in SIZES if one < size)
-        found = np.empty((len(samples), size), np.float32)
+        found = [np.empty((len(samples), KEPT), np.float32) for _ in wanted]
         started, computed = time.perf_counter(), 0
         for start in range(0, len(samples), _PIECE):
-            file = self._directory / f"{name}-{start:05}.npy"
             chosen = samples[start : start + _PIECE]
-            if not file.exists():
-                made = self._computed(chosen, what)
-                computed += len(chosen)
-                unfinished = file.with_suffix(".unfinished.npy")
-                np.save(unfinished, made)
-                unfinished.rename(file)
-            found[start : start + len(chosen)] = np.load(file, mmap_mode="r")[:, first : first + size]
+            files = {what: self._directory / f"{name}-{what}-{start:05}.npy" for what in wanted}
+            missing = [what for what, file in files.items() if not file.exists()]
+            if missing:
+                made = self._computed(chosen, [wanted[what] for what in missing])
+                computed += len(chosen) * len(missing)
+                for what, values in zip(missing, made, strict=True):
+                    unfinished = files[what].with_suffix(".unfinished.npy")
+                    np.save(unfinished, values)
+                    unfinished.rename(files[what])
+            for whole, file in zip(found, files.values(), strict=True):
+                whole[start : start + len(chosen)] = np.load(file)
         if computed:
             print(f"{name}: {computed} gradients, {time.perf_counter() - started:.0f} s", flush=True)
         return found
 
-    def _computed(self, samples: Sequence[EncodedSample], what: Differentiated) -> Array:
-        engine, projections = self._parts
+    def _computed(self, samples: Sequence[EncodedSample], wanted: Sequence[Differentiated]) -> list[Array]:
         order = sorted(range(len(samples)), key=lambda place: len(samples[place].ids))
-        found = np.empty((len(samples), sum(SIZES)), np.float32)
+        found = [np.empty((len(samples), KEPT), np.float32) for _ in wanted]
         while order:
             count = max(1, min(len(order), _TOKENS // len(samples[order[-1]].ids)))
             places, order = order[len(order) - count :], order[: len(order) - count]
-            batch = [samples[place] for place in places]
-            results = engine.accumulate(batch, lambda size: _AllSizes(size, projections), what)
-            if isinstance(what, FisherDraw):
-                results = results * torch.tensor([[float(sum(one.targets))] for one in batch])
-            found[places] = results.numpy()
+            results = self._forward.sketches([samples[place] for place in places], wanted)
+            for whole, values in zip(found, results, strict=True):
+                whole[places] = values.numpy()
         return found
 
 
-def projections_of(parameters: Sequence[TracedParameter]) -> list[FactoredProjection]:
-    """Make the store's projection for every K."""
-    shapes = [parameter.shape for parameter in parameters]
-    return [FactoredProjection(ProjectionSettings(kind="factored", dimension=size), shapes) for size in SIZES]
+def projection_of(shapes: Sequence[tuple[int, ...]], size: int) -> FactoredProjection:
+    """Make a store's projection to `size` numbers."""
+    return FactoredProjection(ProjectionSettings(kind="factored", dimension=size), shapes)
 
 
-def normalised(sketches: Array, projection: FactoredProjection) -> Array:
-    """Divide each tensor's sketch by its norm and by √L, as a store's rows are."""
+@dataclass(frozen=True)
+class Smaller:
+    """A map from the sketches that are kept to smaller ones, tensor by tensor or all tensors together.
+
+    Attributes:
+        size: K of the result.
+        buckets: place of each number in the result, [KEPT].
+        signs: sign of each number, [KEPT].
+        shares: numbers of each tensor in the result; a single one if all tensors are in one block.
+        whole: numbers of each tensor in the sketches that are kept.
+    """
+
+    size: int
+    buckets: Tensor
+    signs: Tensor
+    shares: Sequence[slice]
+    whole: Sequence[slice]
+
+    @classmethod
+    def of(cls, projection: FactoredProjection, size: int, *, one_block: bool = False, seed: int = 0) -> Smaller:
+        """Draw a map.
+
+        Args:
+            projection: projection of the sketches that are kept.
+            size: K of the result; if it is that of the sketches, they stay as they are.
+            one_block: whether all tensors share all numbers.
+            seed: seed of places and signs.
+        """
+        kept = projection.dimension
+        whole = [projection.share(position) for position in range(len(projection.tensors))]
+        if size == kept:
+            return cls(size, torch.arange(kept), torch.ones(kept), whole, whole)
+        random = np.random.default_rng(seed)
+        width = size // len(whole)
+        buckets = random.integers(0, size if one_block else width, kept)
+        if not one_block:
+            for position, share in enumerate(whole):
+                buckets[share] += position * width
+        shares = [slice(position * width, (position + 1) * width) for position in range(len(whole))]
+        signs = torch.from_numpy(random.choice(np.array([-1, 1], np.float32), kept))
+        return cls(size, torch.from_numpy(buckets), signs, [slice(0, size)] if one_block else shares, whole)
+
+    def raw(self, sketches: Array) -> Array:
+        """Make smaller sketches [n, K]."""
+        found = torch.zeros(len(sketches), self.size)
+        return found.index_add_(1, self.buckets, torch.from_numpy(sketches) * self.signs).numpy()
+
+    def normalised(self, sketches: Array) -> Array:
+        """Make smaller sketches of normalised gradients [n, K], as a store's rows are before they are coded."""
+        if len(self.shares) == len(self.whole):
+            return normalised(self.raw(sketches), self.shares)
+        return self.raw(normalised(sketches, self.whole))
+
+
+def normalised(sketches: Array, shares: Sequence[slice]) -> Array:
+    """Divide each tensor's sketch by its norm and by √L."""
     found = np.zeros_like(sketches)
-    tensors = len(projection.tensors)
-    for position in range(tensors):
-        share = projection.share(position)
+    for share in shares:
         norms = np.linalg.norm(sketches[:, share], axis=1, keepdims=True)
-        np.divide(sketches[:, share], norms * math.sqrt(tensors), out=found[:, share], where=norms > 0)
+        np.divide(sketches[:, share], norms * math.sqrt(len(shares)), out=found[:, share], where=norms > 0)
     return found
 
 
@@ -151,6 +246,7 @@ class Probes:
         vectors: the probes, divided by the root of the number of all their targets, [m, K].
         damping: damping in units of the mean eigenvalue.
         gram: inner products of the probes, [m, m].
+        version: unused.
     """
 
     vectors: Array
@@ -174,21 +270,3 @@ class Probes:
     def decoded(self, first: int, last: int) -> Array:
         """Return the probes from `first` to before `last`."""
         return self.vectors[first:last]
-
-
-def drawn_probes(
-    sketches: Sketches, rows: Sequence[EncodedSample], draws: int, size: int
-) -> tuple[Array, NDArray[np.int64]]:
-    """Return probes of all rows, draw after draw: gradients [m, K] and their numbers of targets [m]."""
-    targets = np.array([sum(row.targets) for row in rows])
-    parts = [sketches.of(f"probes-{draw}", rows, FisherDraw(0, draw), size) for draw in range(draws)]
-    return np.concatenate(parts), np.tile(targets, draws)
-
-
-def in_one_block(sketches: Array, size: int, seed: int = 0) -> Array:
-    """Sketch sketches again, all tensors together, to fewer numbers: random buckets and signs."""
-    random = np.random.default_rng(seed)
-    buckets = torch.from_numpy(random.integers(0, size, sketches.shape[1]))
-    signs = torch.from_numpy(random.choice(np.array([-1, 1], np.float32), sketches.shape[1]))
-    found = torch.zeros(len(sketches), size)
-    return found.index_add_(1, buckets, torch.from_numpy(sketches) * signs).numpy()
