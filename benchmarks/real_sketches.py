@@ -1,4 +1,4 @@
-"""Sketches of the real model's gradients, of several quantities in one forward pass, and smaller sketches from them.
+"""Sketches of the real model's gradients: quantities share a forward pass, and small sketches come from large ones.
 
 The forward pass and the gradient cost far more than what follows. So the losses, the log-odds and the probes'
 random quantities of some samples share one forward pass, and one large sketch of each gradient is kept. A store's
