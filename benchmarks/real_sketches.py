@@ -1,4 +1,4 @@
-"""Sketches of the real model's gradients: quantities share a forward pass, and small sketches come from large ones.
+"""Sketches of the real model's gradients: many in one forward pass, small ones from large ones.
 
 The forward pass and the gradient cost far more than what follows. So the losses, the log-odds and the probes'
 random quantities of some samples share one forward pass, and one large sketch of each gradient is kept. A store's
