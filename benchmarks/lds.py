@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--world", choices=(*WORLDS, "text"), default="demo")
     parser.add_argument("--rows", type=Path, help="data file of the world 'text'")
     parser.add_argument(
-        "--longest", type=int, default=400, help="maximum number of characters of a row of the world 'text'"
+        "--longest", type=int, default=500, help="maximum number of characters of a row of the world 'text'"
     )
     parser.add_argument("--work", type=Path, help="directory for files; what is there is used again")
     parser.add_argument("--subsets", type=int, default=50, help="number of random halves (default: %(default)s)")
