@@ -58,6 +58,7 @@ def main() -> None:
         "--repeats", type=int, default=1, help="models of each half; 2 or more tell the noise of retraining"
     )
     parser.add_argument("--objective", choices=("loss", "log-odds"), default="loss", help="objective of the store")
+    parser.add_argument("--no-normalisation", action="store_true", help="do not normalise the store's gradients")
     parser.add_argument("--probes", type=int, help="number of probes of the curvature")
     parser.add_argument(
         "--damping",
@@ -97,7 +98,9 @@ def _run(work: Path, arguments: argparse.Namespace) -> None:
 def _report(
     work: Path, world: World, arguments: argparse.Namespace, damping: float | None, methods: list[str]
 ) -> LdsReport:
-    place = work / ("store" if arguments.objective == "loss" else f"store-{arguments.objective}")
+    normalised = not arguments.no_normalisation
+    changes = [arguments.objective] * (arguments.objective != "loss") + ["unnormalised"] * (not normalised)
+    place = work / "-".join(["store", *changes])
     ingest_files(
         place,
         [world.train],
@@ -105,6 +108,7 @@ def _report(
         device="cpu",
         curvature=False,
         objective=arguments.objective,
+        normalise_layers=normalised,
     )
     compute_curvature(place, probes=arguments.probes, damping=damping, device="cpu")
     with Store.open(place) as store, StoreModel(store, device="cpu") as model:
