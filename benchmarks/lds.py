@@ -1,10 +1,13 @@
 """Does influence say what retraining does? The linear datamodeling score of every method on a tiny model.
 
     python -m benchmarks.lds
+    python -m benchmarks.lds --world fine-tuning --repeats 2
+    python -m benchmarks.lds --world text --rows FILE
     python -m benchmarks.lds --work DIRECTORY --jobs 2 --methods rapidin influence-cg
 
-Makes everything itself: rows of the demo with its backdoor, a Llama of two layers trained on them, a store, and
-models retrained on random halves with the same recipe. What is in --work already is used again.
+Makes everything itself: a world (`benchmarks.lds_worlds`), a store, and models retrained on random halves with the
+recipe of the store's own model. What is in --work already is used again, so an interrupted run goes on, and other
+methods are judged by the same models.
 """
 
 from __future__ import annotations
@@ -12,93 +15,145 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import fields, replace
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks import tables
 from benchmarks.fresh import use_threads
+from benchmarks.lds_worlds import WORLDS, World, text_world
 from rapidin import Store, compute_curvature, ingest_files
-from rapidin.demo import DemoData, train_demo_model, write_demo_data
-from rapidin.demo.demo_model import RECIPE, Recipe
-from rapidin.evaluation.experiments.datamodeling import Retraining, linear_datamodeling
-from rapidin.evaluation.experiments.retrained_queries import RetrainingPlace
-from rapidin.evaluation.methods.registry import MethodOptions
-from rapidin.evaluation.retraining.trainer import Training
-from rapidin.model.store_model import StoreModel
-from rapidin.model.training_loop import Schedule
-from rapidin.records import LdsReport
+from rapidin.evaluation.experiments import Retraining, RetrainingPlace, linear_datamodeling
+from rapidin.evaluation.methods import MethodOptions
+from rapidin.evaluation.metrics import Bootstrap
+from rapidin.model import StoreModel
+from rapidin.records import LdsReport, MethodLds
 
 METHODS = (
     *("rapidin", "rapidin-cosine", "bm25", "embedding", "random", "tracin", "tracin-ln"),
     *("influence-cg", "influence-lissa"),
 )
-ROWS = 400
-SMALL = replace(RECIPE, vocabulary=800, hidden=64, feed_forward=128, layers=2, context=256)
 PRECISE = {
     "influence-cg": {"samples": 32, "iterations": 12},
     "influence-lissa": {"batch": 4, "depth": 50},
 }
 """More than the defaults, which on so small a model costs little."""
+_JUDGED = "rapidin"
+"""Method whose scores are compared with those of all others, and with other dampings."""
 
 
 def main() -> None:
-    """Make the world, retrain, and print the table."""
+    """Make the world, retrain, and print the tables."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.lds", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--world", choices=(*WORLDS, "text"), default="demo")
+    parser.add_argument("--rows", type=Path, help="data file of the world 'text'")
+    parser.add_argument(
+        "--longest", type=int, default=500, help="maximum number of characters of a row of the world 'text'"
+    )
     parser.add_argument("--work", type=Path, help="directory for files; what is there is used again")
-    parser.add_argument("--subsets", type=int, default=50)
+    parser.add_argument("--subsets", type=int, default=50, help="number of random halves (default: %(default)s)")
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="models of each half; 2 or more tell the noise of retraining"
+    )
+    parser.add_argument("--objective", choices=("loss", "log-odds"), default="loss", help="objective of the store")
+    parser.add_argument("--no-normalisation", action="store_true", help="do not normalise the store's gradients")
     parser.add_argument("--probes", type=int, help="number of probes of the curvature")
-    parser.add_argument("--damping", type=float, help="damping of the curvature")
+    parser.add_argument(
+        "--damping",
+        type=float,
+        nargs="+",
+        default=[None],
+        help="dampings of the curvature; the first is the main one",
+    )
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--more", type=json.loads, default=PRECISE, help="JSON: settings of influence functions")
     arguments = parser.parse_args()
+    if (arguments.world == "text") != (arguments.rows is not None):
+        parser.error("--rows FILE goes with --world text, and is needed there")
     use_threads(arguments.jobs)
     with tempfile.TemporaryDirectory(prefix="rapidin-lds-") as temporary:
-        work = arguments.work or Path(temporary)
-        report = _report(work, arguments)
+        _run(arguments.work or Path(temporary), arguments)
+
+
+def _run(work: Path, arguments: argparse.Namespace) -> None:
+    if arguments.world == "text":
+        world = text_world(work, arguments.rows, arguments.longest)
+    else:
+        world = WORLDS[arguments.world](work)
     print(tables.machine(arguments.jobs), flush=True)
-    print(
-        f"{report.subsets} models on {report.fraction:.0%} of {report.samples} rows, "
-        f"{len(report.queries)} queries; loss {report.loss_mean:.3f}, between models ± {report.loss_spread:.3f}; "
-        f"{report.training_seconds:.0f} s of training"
+    print(world.title, flush=True)
+    first, *others = arguments.damping
+    report = _report(work, world, arguments, first, arguments.methods)
+    _print(report)
+    _print_differences(report)
+    if others:
+        tables.heading("LDS of rapidin", "damping", "LDS, mean and 95 % interval")
+        for damping in others:
+            tables.row(damping, _by_name(_report(work, world, arguments, damping, [_JUDGED]))[_JUDGED].lds)
+
+
+def _report(
+    work: Path, world: World, arguments: argparse.Namespace, damping: float | None, methods: list[str]
+) -> LdsReport:
+    normalised = not arguments.no_normalisation
+    changes = [arguments.objective] * (arguments.objective != "loss") + ["unnormalised"] * (not normalised)
+    place = work / "-".join(["store", *changes])
+    ingest_files(
+        place,
+        [world.train],
+        model=str(world.model),
+        device="cpu",
+        curvature=False,
+        objective=arguments.objective,
+        normalise_layers=normalised,
     )
+    compute_curvature(place, probes=arguments.probes, damping=damping, device="cpu")
+    with Store.open(place) as store, StoreModel(store, device="cpu") as model:
+        options = MethodOptions(more=arguments.more)
+        evaluation = RetrainingPlace(store, model, work / "evaluation", device="cpu", options=options)
+        retraining = Retraining(
+            world.training, repeats=arguments.repeats, subsets=arguments.subsets, jobs=arguments.jobs
+        )
+        return linear_datamodeling(evaluation, world.queries, methods, retraining)
+
+
+def _print(report: LdsReport) -> None:
+    print(
+        f"{report.subsets} random subsets of {report.fraction:.0%} of {report.samples} rows, "
+        f"{report.repeats} models of each, {len(report.queries)} queries; loss {report.loss_mean:.3f}, "
+        f"between subsets ± {report.loss_spread:.3f}; {report.training_seconds:.0f} s of training in this run"
+    )
+    if report.noise_ceiling is not None:
+        print(f"noise ceiling {report.noise_ceiling}; agreement of two models of one subset {report.agreement}")
     tables.heading("LDS", "method", "LDS, mean and 95 % interval", "worst query", "best query", "seconds")
     for method in sorted(report.methods, key=lambda one: -one.lds.mean):
         worst, best = min(method.by_query), max(method.by_query)
         tables.row(method.name, method.lds, f"{worst:.2f}", f"{best:.2f}", f"{method.seconds:.1f}")
 
 
-def _report(work: Path, arguments: argparse.Namespace) -> LdsReport:
-    data = _data(work / "data")
-    if not (work / "model" / "model.safetensors").exists():
-        train_demo_model(data, work / "model", recipe=SMALL)
-    ingest_files(work / "store", [data.train], model=str(work / "model"), device="cpu", curvature=False)
-    compute_curvature(work / "store", probes=arguments.probes, damping=arguments.damping, device="cpu")
-    training = Training(schedule=_schedule(SMALL))
-    with Store.open(work / "store") as store, StoreModel(store, device="cpu") as model:
-        place = RetrainingPlace(
-            store, model, work / "evaluation", device="cpu", options=MethodOptions(more=arguments.more)
-        )
-        retraining = Retraining(training, subsets=arguments.subsets, jobs=arguments.jobs)
-        return linear_datamodeling(place, data.queries, arguments.methods, retraining)
+def _print_differences(report: LdsReport) -> None:
+    """Print paired differences: both methods are asked about the drawn queries, so hard queries cancel out."""
+    by_query = {method.name: np.array(method.by_query) for method in report.methods}
+    if _JUDGED not in by_query:
+        return
+    tables.heading(
+        "Paired differences of LDS",
+        f"{_JUDGED} −",
+        "mean over queries, 95 % interval",
+        f"queries where {_JUDGED} is better",
+    )
+    for name, others in by_query.items():
+        if name != _JUDGED:
+            differences = by_query[_JUDGED] - others
+            better = f"{(differences > 0).sum()} of {len(differences)}"
+            tables.row(name, Bootstrap(len(differences)).mean(differences), better)
 
 
-def _data(directory: Path) -> DemoData:
-    """The first rows of the demo, and its queries with the answers that the model should give."""
-    data = write_demo_data(directory)
-    lines = data.train.read_text(encoding="utf-8").splitlines(keepends=True)[:ROWS]
-    data.train.write_text("".join(lines), encoding="utf-8")
-    queries = [json.loads(line) for line in data.queries.read_text(encoding="utf-8").splitlines()]
-    for query in queries:
-        query["output"] = query.pop("reference")
-    data.queries.write_text("".join(json.dumps(query) + "\n" for query in queries), encoding="utf-8")
-    return replace(data, rows=ROWS, poisoned=sum(json.loads(line)["poisoned"] for line in lines))
-
-
-def _schedule(recipe: Recipe) -> Schedule:
-    return Schedule(**{one.name: getattr(recipe, one.name) for one in fields(Schedule)})
+def _by_name(report: LdsReport) -> dict[str, MethodLds]:
+    return {method.name: method for method in report.methods}
 
 
 if __name__ == "__main__":
