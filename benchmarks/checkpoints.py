@@ -1,11 +1,11 @@
-"""What do several checkpoints in one store gain? The linear datamodeling score (LDS) on a world of `benchmarks.lds`.
+"""What do several checkpoints in one store gain? The linear datamodeling score on a world of `benchmarks.lds`.
 
     python -m benchmarks.checkpoints --work DIRECTORY
     python -m benchmarks.checkpoints --work DIRECTORY --world fine-tuning
 
-Trains the world's model once more, with the same result, and saves it on the way. Then it makes a store of each set
-of checkpoints and asks the retrained models of `benchmarks.lds` (its --work) which one predicts them best. What is
-in --work already is used again.
+Trains the world's model once more, with the same result, and saves it on the way. Then it makes a store of each
+set of checkpoints and asks the retrained models of `benchmarks.lds` (its --work) which one predicts them
+best. What is in --work already is used again.
 """
 
 from __future__ import annotations
