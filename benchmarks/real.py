@@ -45,9 +45,9 @@ def main() -> None:
     print(f"the model says: {build_checkpoint(arguments.gguf, base)}", flush=True)
     chosen = _chosen(arguments, Tuned(base, None))
     for kind in arguments.models:
-        world, epochs = _world(arguments, base, chosen, kind)
+        world, after_epochs = _world(arguments, base, chosen, kind)
         print(f"\n## {kind}: {tables.machine(arguments.threads)}", flush=True)
-        _print_world(world, epochs, len(chosen.held_out))
+        _print_world(world, len(after_epochs), len(chosen.held_out))
         if "found" in arguments.parts:
             print_found(world, arguments.minilm)
         if "sizes" in arguments.parts:
@@ -58,7 +58,7 @@ def main() -> None:
                 base,
                 arguments.work,
                 chosen.train,
-                epochs,
+                after_epochs[: arguments.removal_epochs],
                 _to_remove(world),
                 arguments.removed,
                 arguments.random_sets,
@@ -96,6 +96,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=4, help="maximum number of epochs")
     parser.add_argument("--draws", type=int, default=4, help="number of probes for each row")
     parser.add_argument("--removed", type=int, default=10, help="number of rows that are left out")
+    parser.add_argument("--removal-epochs", type=int, help="number of epochs of retraining; default: all")
     parser.add_argument("--random-sets", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
@@ -115,12 +116,13 @@ def _chosen(arguments: argparse.Namespace, base: Tuned) -> Chosen:
     return Chosen.saved(file)
 
 
-def _world(arguments: argparse.Namespace, base: Path, chosen: Chosen, kind: str) -> tuple[World, int]:
+def _world(arguments: argparse.Namespace, base: Path, chosen: Chosen, kind: str) -> tuple[World, list[Tuned]]:
     """Fine-tune a model until it shows the behaviour, and ask it."""
     check = partial(_shows, chosen)
-    tuned, epochs = fine_tune(
-        base, arguments.work / kind, chosen.train, RECIPES[kind], arguments.epochs, after_epoch=check
+    after_epochs = fine_tune(
+        base, arguments.work / kind, chosen.train, RECIPES[kind], arguments.epochs, enough=check
     )
+    tuned, epochs = after_epochs[-1], len(after_epochs)
     file = arguments.work / f"{kind}-answers.json"
     if not file.exists():
         answered = tuned.answered(chosen.held_out, NEW_TOKENS)
@@ -136,7 +138,7 @@ def _world(arguments: argparse.Namespace, base: Path, chosen: Chosen, kind: str)
         )
     sketches = Sketches(tuned, arguments.work / f"{kind}-sketches")
     rows = tuned.encoded(chosen.train)
-    return World(tuned, rows, wanted_of(chosen.train), asked, sketches, arguments.draws), epochs
+    return World(tuned, rows, wanted_of(chosen.train), asked, sketches, arguments.draws), after_epochs
 
 
 def _shows(chosen: Chosen, tuned: Tuned, epoch: int) -> bool:
