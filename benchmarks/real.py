@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,28 @@ from benchmarks.fresh import use_threads
 from benchmarks.real_data import Chosen, choose_rows, demo_rows
 from benchmarks.real_model import FULL, LORA, Recipe, Tuned, build_checkpoint, fine_tune
 from benchmarks.real_removal import print_rises
-from benchmarks.real_scores import World, gradient_scores, print_found, print_sizes, texts_scores, wanted_of
+from benchmarks.real_scores import (
+    EMBEDDING,
+    World,
+    gradient_scores,
+    print_found,
+    print_sizes,
+    texts_scores,
+    wanted_of,
+)
 from benchmarks.real_sketches import Sketches
 
 NEW_TOKENS = 40
+REMOVALS = (
+    "rapidin-loss",
+    "bm25",
+    "cosine-loss",
+    "rapidin-log-odds",
+    "cosine-log-odds",
+    "bm25-answers",
+    "embedding",
+)
+"""Methods whose first rows can be left out; `rapidin-…` has the default damping and all probes."""
 RECIPES: dict[str, Recipe] = {"lora": LORA, "full": FULL}
 
 
@@ -59,7 +78,7 @@ def main() -> None:
                 arguments.work,
                 chosen.train,
                 after_epochs[: arguments.removal_epochs],
-                _to_remove(world),
+                _to_remove(world, arguments.remove_by),
                 arguments.removed,
                 arguments.random_sets,
             )
@@ -96,6 +115,9 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=4, help="maximum number of epochs")
     parser.add_argument("--draws", type=int, default=4, help="number of probes for each row")
     parser.add_argument("--removed", type=int, default=10, help="number of rows that are left out")
+    parser.add_argument(
+        "--remove-by", nargs="+", choices=REMOVALS, default=REMOVALS, help="methods of the removals"
+    )
     parser.add_argument("--removal-epochs", type=int, help="number of epochs of retraining; default: all")
     parser.add_argument("--random-sets", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
@@ -148,21 +170,18 @@ def _shows(chosen: Chosen, tuned: Tuned, epoch: int) -> bool:
     return 2 * shown >= len(chosen.held_out)
 
 
-def _to_remove(world: World) -> dict[str, NDArray[np.floating[Any]]]:
-    """Choose the methods whose first rows are left out: their scores [q, n]."""
-    wanted: dict[tuple[str, str], str] = {
-        ("loss → loss", "cosine"): "rapidin-cosine, loss",
-        ("loss → loss", "0.3"): "rapidin, loss",
-        ("log-odds → log-odds", "0.3"): "rapidin, log-odds",
-        ("log-odds → log-odds", "cosine"): "rapidin-cosine, log-odds",
-    }
+def _to_remove(world: World, names: Sequence[str]) -> dict[str, NDArray[np.floating[Any]]]:
+    """Compute the scores [q, n] of the methods whose first rows are left out, in the order of the names."""
     found: dict[str, NDArray[np.floating[Any]]] = {}
-    for objectives, _, damping, scores in gradient_scores(world):
-        if name := wanted.get((objectives, damping)):
-            found[name] = scores
-    texts = texts_scores(world, None)
-    found["BM25, prompt and answer"] = texts["BM25, prompt and answer"]
-    return found
+    for objectives, probes, damping, scores in gradient_scores(world):
+        of_query, _, of_rows = objectives.split(" ")
+        if of_query == of_rows and damping in ("cosine", "0.3") and probes in ("", str(len(world.probes))):
+            found[f"{'cosine' if damping == 'cosine' else 'rapidin'}-{of_query}"] = scores
+    texts = {"bm25": "BM25, prompt and answer", "bm25-answers": "BM25, answer only", "embedding": EMBEDDING}
+    if set(texts) & set(names):
+        of_texts = texts_scores(world, None)
+        found |= {name: of_texts[title] for name, title in texts.items()}
+    return {name: found[name] for name in names}
 
 
 if __name__ == "__main__":
