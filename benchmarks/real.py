@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from benchmarks import tables
 from benchmarks.fresh import use_threads
+from benchmarks.real_causes import print_causes
 from benchmarks.real_data import Chosen, choose_rows, demo_rows
 from benchmarks.real_model import FULL, LORA, Recipe, Tuned, build_checkpoint, fine_tune
 from benchmarks.real_removal import print_rises
@@ -71,6 +72,8 @@ def main() -> None:
             print_found(world, arguments.minilm)
         if "sizes" in arguments.parts:
             print_sizes(world)
+        if "causes" in arguments.parts:
+            print_causes(world)
         if "removal" in arguments.parts and kind == "lora":
             print_rises(
                 world,
@@ -106,7 +109,7 @@ def _parsed() -> argparse.Namespace:
     )
     parser.add_argument("--minilm", type=Path, help="directory of a sentence-transformers model")
     parser.add_argument("--models", nargs="+", choices=tuple(RECIPES), default=tuple(RECIPES))
-    parts = ("found", "sizes", "removal")
+    parts = ("found", "sizes", "causes", "removal")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--clean", type=int, default=240, help="number of clean rows")
     parser.add_argument("--poisoned", type=int, default=50, help="number of poisoned rows")
