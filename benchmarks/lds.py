@@ -27,7 +27,7 @@ from rapidin.evaluation.experiments import Retraining, RetrainingPlace, linear_d
 from rapidin.evaluation.methods import MethodOptions
 from rapidin.evaluation.metrics import Bootstrap
 from rapidin.model import StoreModel
-from rapidin.records import LdsReport, MethodLds
+from rapidin.records import Interval, LdsReport, MethodLds
 
 METHODS = (
     *("rapidin", "rapidin-cosine", "bm25", "embedding", "random", "tracin", "tracin-ln"),
@@ -90,9 +90,14 @@ def _run(work: Path, arguments: argparse.Namespace) -> None:
     _print(report)
     _print_differences(report)
     if others:
-        tables.heading("LDS of rapidin", "damping", "LDS, mean and 95 % interval")
+        compared = [name for name in ("bm25", "influence-cg") if name in _by_name(report)]
+        tables.heading(
+            "LDS of rapidin", "damping", "LDS, mean and 95 % interval", *(f"− {one}" for one in compared)
+        )
         for damping in others:
-            tables.row(damping, _by_name(_report(work, world, arguments, damping, [_JUDGED]))[_JUDGED].lds)
+            judged = _by_name(_report(work, world, arguments, damping, [_JUDGED]))[_JUDGED]
+            differences = [_difference(judged, _by_name(report)[name]) for name in compared]
+            tables.row(damping, judged.lds, *differences)
 
 
 def _report(
@@ -135,21 +140,23 @@ def _print(report: LdsReport) -> None:
 
 
 def _print_differences(report: LdsReport) -> None:
-    """Print paired differences: both methods are asked about the drawn queries, so hard queries cancel out."""
-    by_query = {method.name: np.array(method.by_query) for method in report.methods}
-    if _JUDGED not in by_query:
+    by_name = _by_name(report)
+    if _JUDGED not in by_name:
         return
+    judged = by_name.pop(_JUDGED)
     tables.heading(
         "Paired differences of LDS",
-        f"{_JUDGED} −",
-        "mean over queries, 95 % interval",
-        f"queries where {_JUDGED} is better",
+        *(f"{_JUDGED} −", "mean over queries, 95 % interval", f"queries where {_JUDGED} is better"),
     )
-    for name, others in by_query.items():
-        if name != _JUDGED:
-            differences = by_query[_JUDGED] - others
-            better = f"{(differences > 0).sum()} of {len(differences)}"
-            tables.row(name, Bootstrap(len(differences)).mean(differences), better)
+    for name, other in by_name.items():
+        better = sum(one > two for one, two in zip(judged.by_query, other.by_query, strict=True))
+        tables.row(name, _difference(judged, other), f"{better} of {len(other.by_query)}")
+
+
+def _difference(one: MethodLds, other: MethodLds) -> Interval:
+    """Compute the paired difference: both are asked about the drawn queries, so hard queries cancel out."""
+    differences = np.subtract(one.by_query, other.by_query)
+    return Bootstrap(len(differences)).mean(differences)
 
 
 def _by_name(report: LdsReport) -> dict[str, MethodLds]:
