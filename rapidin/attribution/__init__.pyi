@@ -23,6 +23,9 @@ from .influence import (
     ExactInfluence as ExactInfluence,
     Explainer as Explainer,
     GradientProducts as GradientProducts,
+    SectionDirections as SectionDirections,
+    SectionExplainer as SectionExplainer,
+    SectionInfluence as SectionInfluence,
     TokenQueries as TokenQueries,
     WholeGradient as WholeGradient,
     direction_of as direction_of,
@@ -37,8 +40,11 @@ from .projections import (
     suiting_kind as suiting_kind,
 )
 from .rapidgrads import (
+    ONE_STATE as ONE_STATE,
     BatchRunner as BatchRunner,
+    ModelStates as ModelStates,
     RapidGradBatch as RapidGradBatch,
     RapidGradEngine as RapidGradEngine,
+    SectionRunner as SectionRunner,
     TokenBudget as TokenBudget,
 )

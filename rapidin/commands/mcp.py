@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from rapidin.commands.options import StorePath, TokensPerBatch, TrustRemoteCode
+from rapidin.commands.options import MovedCheckpoints, StorePath, TokensPerBatch, TrustRemoteCode
 
 
 def mcp(
     store: StorePath,
     model: Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")] = None,
     adapter: Annotated[str | None, typer.Option(help="Where the adapter is now, if it moved.")] = None,
+    checkpoint: MovedCheckpoints = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, or cuda:0,1, as of search.")] = "auto",
     tokens_per_batch: TokensPerBatch = None,
     allow_regular_expressions: Annotated[
@@ -37,6 +38,7 @@ def mcp(
         regular_expressions=allow_regular_expressions,
         model=model,
         adapter=adapter,
+        checkpoints=checkpoint,
         device=device,
         tokens_per_batch=tokens_per_batch,
         trust_remote_code=trust_remote_code,

@@ -34,4 +34,13 @@ TrustRemoteCode = Annotated[
         help="Let the checkpoint's own Python code run. A store does not remember this; give it each time.",
     ),
 ]
+MovedCheckpoints = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="DIR",
+        help="Where a checkpoint of the store is now. If one has moved, give all of them, in the order of "
+        "'rapidin info'.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rapidin.commands.heavy_imports import importing
-from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode
+from rapidin.commands.options import Json, MovedCheckpoints, StorePath, TokensPerBatch, TrustRemoteCode
 from rapidin.commands.output import counting, output, progress, stderr, when_interrupted
 from rapidin.commands.search_flags import with_search_flags
 from rapidin.errors import SettingError
@@ -64,6 +64,7 @@ def search(
     ] = False,
     model: Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")] = None,
     adapter: Annotated[str | None, typer.Option(help="Where the adapter is now, if it moved.")] = None,
+    checkpoint: MovedCheckpoints = None,
     device: SearchDevice = "auto",
     tokens_per_batch: TokensPerBatch = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -116,6 +117,7 @@ def search(
                 opened,
                 model=model,
                 adapter=adapter,
+                checkpoints=checkpoint,
                 device=device,
                 tokens_per_batch=tokens_per_batch,
                 trust_remote_code=trust_remote_code,

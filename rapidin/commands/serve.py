@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from rapidin.commands.heavy_imports import importing
-from rapidin.commands.options import StorePath, TokensPerBatch, TrustRemoteCode
+from rapidin.commands.options import MovedCheckpoints, StorePath, TokensPerBatch, TrustRemoteCode
 from rapidin.commands.search import SearchDevice
 from rapidin.errors import DependencyError
 
@@ -61,6 +61,7 @@ def serve(
     ] = False,
     model: Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")] = None,
     adapter: Annotated[str | None, typer.Option(help="Where the adapter is now, if it moved.")] = None,
+    checkpoint: MovedCheckpoints = None,
     device: SearchDevice = "auto",
     tokens_per_batch: TokensPerBatch = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -126,6 +127,7 @@ def serve(
             opened,
             model=model,
             adapter=adapter,
+            checkpoints=checkpoint,
             device=device,
             tokens_per_batch=tokens_per_batch,
             trust_remote_code=trust_remote_code,

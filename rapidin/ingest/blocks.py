@@ -20,13 +20,23 @@ A window is computed in the order of its samples' lengths, not in the order of t
 large part of the data.
 """
 
+BATCHES_OF_A_BLOCK = 16
+"""Maximum number of batches of a block of which several checkpoints compute a section each.
+
+Copying the weights of a model takes about a hundredth of the time of a batch on a CPU, and may take as long as a
+batch on a GPU.
+"""
+
+_BLOCK_BYTES = 2**27
+"""Maximum size in bytes of the RapidGrads of a block of several batches."""
+
 _NAMED_SAMPLES = 8
 _LONGEST_ID = 100
 
 
 @dataclass(frozen=True, slots=True)
 class WorkBlock:
-    """Samples that are computed as one batch.
+    """Samples that are computed together: as one batch, or at several checkpoints as several batches.
 
     Attributes:
         number: number of the block among all blocks, counted from 0.
@@ -55,7 +65,7 @@ class WorkBlock:
 
 
 def make_blocks(
-    spool: SampleSpool, window: int, budget: TokenBudget, window_tokens: int = WINDOW_TOKENS
+    spool: SampleSpool, window: int, budget: TokenBudget, sections: int = 1, window_tokens: int = WINDOW_TOKENS
 ) -> Iterator[WorkBlock]:
     """Take the samples in windows, sort each window by length and divide it into blocks.
 
@@ -64,41 +74,57 @@ def make_blocks(
     Args:
         spool: the samples.
         window: number of samples that are sorted together, unless they are very long.
-        budget: limits of one block.
+        budget: limits of one batch.
+        sections: number of sections of a RapidGrad, see `fitting_blocks`.
         window_tokens: number of tokens at which a window of very long samples ends.
 
     Raises:
         StoreError: the spool cannot be read.
     """
-    for number, positions in enumerate(_cut(spool.lengths, window, budget, window_tokens)):
+    for number, positions in enumerate(_cut(spool.lengths, window, budget, sections, window_tokens)):
         yield WorkBlock(number, spool.read(positions))
 
 
-def _cut(lengths: Sequence[int], window: int, budget: TokenBudget, window_tokens: int) -> Iterator[list[int]]:
+def _cut(
+    lengths: Sequence[int], window: int, budget: TokenBudget, sections: int, window_tokens: int
+) -> Iterator[list[int]]:
     """Yield the positions of each block's samples."""
     for chosen in _windows(lengths, window, window_tokens):
-        yield from fitting_blocks(chosen, lengths, budget)
+        yield from fitting_blocks(chosen, lengths, budget, sections)
 
 
-def fitting_blocks(chosen: Iterable[int], lengths: Sequence[int], budget: TokenBudget) -> Iterator[list[int]]:
-    """Divide samples into blocks that fit the budget.
+def fitting_blocks(
+    chosen: Iterable[int], lengths: Sequence[int], budget: TokenBudget, sections: int = 1
+) -> Iterator[list[int]]:
+    """Divide samples into blocks of batches that fit the budget.
 
     The longest come first, so that memory runs out early if it runs out at all, and the last blocks are short.
 
     Args:
         chosen: positions of the samples.
         lengths: number of tokens of every sample, by position.
-        budget: limits of one block.
+        budget: limits of one batch.
+        sections: number of sections of a RapidGrad. If there are several, the weights in memory change for every
+            block, so a block is several batches.
 
     Yields:
         The positions of a block's samples, the longest first.
     """
     order = sorted(chosen, key=lambda position: lengths[position], reverse=True)
-    first = 0
+    most = 1 if sections == 1 else BATCHES_OF_A_BLOCK
+    block: list[int] = []
+    batches = first = 0
     while first < len(order):
         count = budget.fitting(lengths[order[first]], len(order) - first)
-        yield order[first : first + count]
+        size = 4 * budget.dimension * sections * (len(block) + count)
+        if block and (batches == most or size > _BLOCK_BYTES):
+            yield block
+            block, batches = [], 0
+        block = block + order[first : first + count]
+        batches += 1
         first += count
+    if block:
+        yield block
 
 
 def _windows(lengths: Sequence[int], window: int, window_tokens: int) -> Iterator[list[int]]:

@@ -38,7 +38,7 @@ class IngestPipeline:
 
     Args:
         computer: computer that was started with the store's settings.
-        budget: limits of one block.
+        budget: limits of one batch.
         settings: the store's settings.
     """
 
@@ -49,6 +49,7 @@ class IngestPipeline:
         fitting = _BUFFER_BYTES // (4 * settings.projection.dimension)
         self._capacity = max(1, min(fitting // 2, _LARGEST_WINDOW))
         self._window = max(min(fitting, _LARGEST_WINDOW), _SMALLEST_WINDOW)
+        self._sections = settings.sections
         self._counts = IngestCounts()
         self._replacing: set[str] = set()
 
@@ -76,7 +77,7 @@ class IngestPipeline:
             listener.committed(len(stored))
 
         dimension, unit_norm = self._projection.dimension, self._gradient.normalise_layers
-        blocks = make_blocks(samples, self._window, self._budget)
+        blocks = make_blocks(samples, self._window, self._budget, self._sections)
         with Committer(writer, dimension, self._capacity, unit_norm, committed) as committer:
             try:
                 self._compute(blocks, committer, listener, skip_errors)

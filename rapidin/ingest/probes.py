@@ -41,6 +41,7 @@ def compute_curvature(
     retrain: bool = False,
     model: str | None = None,
     adapter: str | None = None,
+    checkpoints: Sequence[str | Path] | None = None,
     device: str = "auto",
     workers: int | None = None,
     tokens_per_batch: int | None = None,
@@ -60,6 +61,7 @@ def compute_curvature(
         retrain: whether to draw all probes again.
         model: where the model is now, if it has moved since the store was built.
         adapter: where the adapter is now, if it has moved.
+        checkpoints: where all checkpoints of the store are now, in their order, if they have moved.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``; each of several GPUs gets a process.
         workers: number of processes that compute; None for one per GPU, or one on the CPU.
         tokens_per_batch: number of padded tokens computed together; it is halved when memory runs out.
@@ -82,7 +84,7 @@ def compute_curvature(
         @cache
         def started() -> tuple[Computer, TokenBudget, Encoder]:
             most = _most_missing(opened, probes)
-            settings = checked_settings(opened, model, adapter)
+            settings = checked_settings(opened, model, adapter, checkpoints)
             tokenizer, context_length = load_tokenizer(settings, trust_remote_code)
             computer = stack.enter_context(
                 open_computer(
@@ -115,7 +117,7 @@ def computed_probes(
         requests: the probes.
         store: store of the samples.
         computer: computer that was started with the store's settings.
-        budget: limits of one block.
+        budget: limits of one batch.
         encoder: encoder that the samples were encoded with at ingest.
 
     Raises:
@@ -126,7 +128,7 @@ def computed_probes(
     places: list[list[int]] = []
 
     def blocks() -> Iterator[WorkBlock]:
-        for number, (draw, chosen) in enumerate(_cut(requests, samples, budget)):
+        for number, (draw, chosen) in enumerate(_cut(requests, samples, budget, store.settings.sections)):
             places.append(chosen)
             yield WorkBlock(number, tuple(samples[place] for place in chosen), FisherDraw(_SEED, draw))
 
@@ -141,13 +143,13 @@ def computed_probes(
 
 
 def _cut(
-    requests: Sequence[ProbeRequest], samples: Sequence[PlannedSample], budget: TokenBudget
+    requests: Sequence[ProbeRequest], samples: Sequence[PlannedSample], budget: TokenBudget, sections: int
 ) -> Iterator[tuple[int, list[int]]]:
     """Divide requests into blocks of one draw and similar lengths: the draw, and places of the requests."""
     lengths = [len(sample.ids) for sample in samples]
     for draw in sorted({request.draw for request in requests}):
         chosen = [place for place, request in enumerate(requests) if request.draw == draw]
-        for block in fitting_blocks(chosen, lengths, budget):
+        for block in fitting_blocks(chosen, lengths, budget, sections):
             yield draw, block
 
 

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 
-from rapidin.settings import MINIMUM_PROJECTION_DIM, ProjectionSettings, TracedParameter
+from rapidin.settings import MINIMUM_PROJECTION_DIM, ProjectionSettings, TracedParameter, section_of
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +18,7 @@ def choose_projection(
     normalise_layers: bool,
     kind_given: bool,
     dimension_given: bool,
+    sections: int = 1,
 ) -> ProjectionSettings:
     """Choose the settings of the projection that the user left open.
 
@@ -30,19 +31,20 @@ def choose_projection(
         normalise_layers: whether each parameter tensor's gradient is divided by its norm.
         kind_given: whether the user gave `projection.kind`.
         dimension_given: whether the user gave `projection.dimension`.
+        sections: number of sections that the K numbers are divided among.
     """
     total = sum(math.prod(parameter.shape) for parameter in parameters)
     changes: dict[str, object] = {}
     dimension = projection.dimension
-    if not dimension_given and total < dimension:
-        dimension = max(1 << (total.bit_length() - 1), MINIMUM_PROJECTION_DIM)
+    if not dimension_given and total < dimension // sections:
+        dimension = sections * max(1 << (total.bit_length() - 1), MINIMUM_PROJECTION_DIM)
         changes["dimension"] = dimension
         logger.info("%d parameters are traced, so the projection dimension is %d", total, dimension)
     if not kind_given:
         # The import stands here, because an ingest that adds nothing needs no torch.
         from rapidin.attribution import suiting_kind
 
-        chosen = projection.model_copy(update=changes)
+        chosen = section_of(projection.model_copy(update=changes), sections)
         shapes = [parameter.shape for parameter in parameters]
         changes["kind"] = suiting_kind(chosen, shapes, normalise_layers)
     return projection.model_copy(update=changes)

@@ -8,15 +8,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from rapidin.errors import SettingError, StoreMismatchError
+from rapidin.ingest.learning_rates import learning_rates
 from rapidin.model import absolute_place
-from rapidin.settings import STORE_SETTINGS, RequestedSettings, ResolvedSettings, StoreSettings
+from rapidin.settings import STORE_SETTINGS, RequestedSettings, ResolvedSettings, StoreSettings, section_of
 from rapidin.text import load_template
 
 _PARTS: dict[str, Any] = {
     setting.part: StoreSettings.model_fields[setting.part].annotation for setting in STORE_SETTINGS.values()
 }
 """Parts of the settings, and their types."""
-_PLACES = ("model", "adapter")
+_PLACES = ("model", "adapter", "checkpoints")
 """Settings that are not compared: a model may move, and its fingerprint is compared instead of its path."""
 
 
@@ -42,7 +43,12 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
     if "shuffles" in projection:
         # Only one projection shuffles, so a number of shuffles without a projection means this one.
         projection.setdefault("kind", "shuffled")
+    if checkpoints := given["model"].get("checkpoints"):
+        if len(set(checkpoints)) < len(checkpoints):
+            raise SettingError("--checkpoint: a directory is given twice; give each checkpoint once")
+        given["model"]["learning_rates"] = learning_rates(checkpoints)
     validated = {part: _validated(part, values) for part, values in given.items()}
+    section_of(validated["projection"], len(checkpoints or (1,)))  # an error before anything takes long
     if "shuffles" in projection and projection["kind"] != "shuffled":
         raise SettingError(
             f"--shuffles belongs to --projection shuffled; the {projection['kind']} one does not shuffle"
@@ -82,12 +88,15 @@ def _given(requested: RequestedSettings) -> dict[str, dict[str, Any]]:
         raise SettingError(f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(STORE_SETTINGS))}")
     given: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
     for key, value in requested.items():
-        if value is not None:
+        if value is not None and value != []:  # an option that may be repeated, and was not given
             setting = STORE_SETTINGS[key]
             given[setting.part][setting.field] = value
-    for what in _PLACES:
+    for what in ("model", "adapter"):
         if what in given["model"]:
             given["model"][what] = absolute_place(str(given["model"][what]), what)
+    if given["model"].get("checkpoints"):
+        places = [absolute_place(str(place), "checkpoint") for place in given["model"]["checkpoints"]]
+        given["model"]["checkpoints"] = tuple(places)
     if "template" in given["text"]:
         given["text"]["template"] = load_template(Path(given["text"]["template"]))
     return given

@@ -224,7 +224,9 @@ class _Run:
         """Tell what curvature there is, and what of it is to be computed once the plan is carried out."""
         options, added = self._options, len(plan.new) - plan.replaced
         if self._store is None:
-            state = CurvatureState.of_none(options.probes, added, self._resolved.projection.dimension)
+            sections = max(1, len(self._resolved.model.checkpoints))
+            dimension = self._resolved.projection.dimension
+            state = CurvatureState.of_none(options.probes, added, dimension, sections)
         else:
             state = self._store.curvature_state(options.probes, added)
         return state if options.curvature else replace(state, missing=0, missing_bytes=0)
@@ -289,7 +291,7 @@ class _Run:
             logger.warning("%s; the samples are stored, but no curvature", error)
 
     def _start(self, plan: IngestPlan, stack: ExitStack) -> tuple[Computer, TokenBudget, StoreSettings]:
-        """Load the model, unless it is loaded, and return what computes, limits of one block, and the settings.
+        """Load the model, unless it is loaded, and return what computes, limits of one batch, and the settings.
 
         Args:
             plan: the plan.
@@ -339,6 +341,7 @@ class _Run:
                 normalise_layers=self._resolved.gradient.normalise_layers,
                 kind_given=self._resolved.kind_given,
                 dimension_given=self._resolved.dimension_given,
+                sections=max(1, len(self._resolved.model.checkpoints)),
             ),
             traced=parameters,
             fingerprint=found,

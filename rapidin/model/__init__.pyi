@@ -9,6 +9,7 @@ from .fingerprints import (
     check_same as check_same,
     checked_settings as checked_settings,
     fingerprint as fingerprint,
+    with_checkpoints as with_checkpoints,
 )
 from .hidden_states import (
     mean_hidden_states as mean_hidden_states,

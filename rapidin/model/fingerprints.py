@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +49,40 @@ def fingerprint(settings: ModelSettings) -> Fingerprint | None:
     if settings.adapter is not None:
         adapter = _digests(settings.adapter, "adapter_config.json", "adapter")
         if adapter is not None:
-            adapter = {**adapter, **_adapter_settings(settings.adapter)}
-    return None if adapter is None else Fingerprint(model=base, adapter=adapter)
+            adapter = {**adapter, **adapter_settings(settings.adapter)}
+    if adapter is None:
+        return None
+    return Fingerprint(model=base, adapter=adapter, checkpoints=checkpoint_digests(settings))
 
 
-def checked_settings(store: Store, model: str | None, adapter: str | None) -> ModelSettings:
+def checkpoint_digests(settings: ModelSettings) -> tuple[dict[str, str], ...]:
+    """Compute the digests of the weights of every checkpoint.
+
+    Raises:
+        ModelError: a checkpoint is not there, or a weight file is missing or damaged.
+    """
+    marker = "config.json" if settings.adapter is None else "adapter_config.json"
+    found = []
+    for place in settings.checkpoints:
+        if not (Path(place) / marker).exists():
+            raise ModelError(
+                f"checkpoint {place!r} has no {marker}: give its present place with --checkpoint, for every "
+                "checkpoint of the store in the same order"
+            )
+        found.append(_digests(place, marker, "checkpoint") or {})
+    return tuple(found)
+
+
+def checked_settings(
+    store: Store, model: str | None, adapter: str | None, checkpoints: Sequence[str | Path] | None = None
+) -> ModelSettings:
     """Make sure that the model on disk is the one that a store was built with.
 
     Args:
         store: the store.
         model: directory or hub id of the model, if it has moved since the store was built.
         adapter: directory or hub id of the adapter, if it has moved.
+        checkpoints: directories of all checkpoints, in their order, if they have moved.
 
     Returns:
         The settings of the store's model, with its present places.
@@ -69,8 +92,8 @@ def checked_settings(store: Store, model: str | None, adapter: str | None) -> Mo
         FingerprintMismatchError: the store was built with another model.
     """
     places = (("model", model), ("adapter", adapter))
-    moved = {name: absolute_place(place, name) for name, place in places if place is not None}
-    settings = store.settings.model.model_copy(update=moved)
+    moved: dict[str, Any] = {name: absolute_place(place, name) for name, place in places if place is not None}
+    settings = with_checkpoints(store.settings.model.model_copy(update=moved), checkpoints)
     found = fingerprint(settings)
     if found is None:
         raise ModelError(
@@ -79,6 +102,18 @@ def checked_settings(store: Store, model: str | None, adapter: str | None) -> Mo
     remedy = "Give the right one with --model and --adapter"
     check_same(settings, store.settings.fingerprint, found, store.path, remedy)
     return settings
+
+
+def with_checkpoints(settings: ModelSettings, checkpoints: Sequence[str | Path] | None) -> ModelSettings:
+    """Return settings with the present places of the checkpoints; None or no place leaves them as they are.
+
+    Raises:
+        ModelError: a place is no directory.
+    """
+    if not checkpoints:
+        return settings
+    places = tuple(absolute_place(str(place), "checkpoint") for place in checkpoints)
+    return settings.model_copy(update={"checkpoints": places})
 
 
 def check_same(
@@ -98,11 +133,28 @@ def check_same(
     """
     difference = describe_difference(expected, found)
     if difference is not None:
+        remedy = "Give the right ones with --checkpoint" if difference.startswith("checkpoint") else remedy
         adapter = "" if settings.adapter is None else f" with the adapter {settings.adapter!r}"
         raise FingerprintMismatchError(
             f"{store}: {settings.model!r}{adapter} is not the model this store was built with: "
             f"{difference}. {remedy}"
         )
+
+
+def check_checkpoints(settings: ModelSettings, expected: Fingerprint, store: Path) -> None:
+    """Make sure that the checkpoints are those that a store was built with, without a look at the model.
+
+    Args:
+        settings: settings of the store's model, with the present places of the checkpoints.
+        expected: fingerprint in the store.
+        store: path of the store, for the message.
+
+    Raises:
+        ModelError: a checkpoint is not there.
+        FingerprintMismatchError: one of them has other weights.
+    """
+    found = expected.model_copy(update={"checkpoints": checkpoint_digests(settings)})
+    check_same(settings, expected, found, store, "")
 
 
 def describe_difference(expected: Fingerprint, found: Fingerprint) -> str | None:
@@ -123,10 +175,23 @@ def describe_difference(expected: Fingerprint, found: Fingerprint) -> str | None
         if changed == [ADAPTER_SETTINGS]:
             return "the adapter's weights are the same, but its adapter_config.json differs in how they act"
         return f"{len(changed)} of {len(mine)} weight tensors of its {what} differ, for example {changed[0]!r}"
+    return _checkpoint_difference(expected.checkpoints, found.checkpoints)
+
+
+def _checkpoint_difference(expected: Sequence[dict[str, str]], found: Sequence[dict[str, str]]) -> str | None:
+    """Say in one clause what differs between the checkpoints of two fingerprints; None if nothing does."""
+    if len(expected) != len(found):
+        return f"checkpoints are {len(found)} now, and the store was built with {len(expected)}"
+    for number, (mine, theirs) in enumerate(zip(expected, found, strict=True), start=1):
+        if mine != theirs:
+            there = next((place for place, one in enumerate(expected, start=1) if one == theirs), None)
+            if there is not None:
+                return f"checkpoint {number} is the store's checkpoint {there}, in another order"
+            return f"checkpoint {number} of {len(found)} has other weights"
     return None
 
 
-def _adapter_settings(name: str) -> dict[str, str]:
+def adapter_settings(name: str) -> dict[str, str]:
     """Digest what an adapter's configuration says about how its weights act (``lora_alpha``, for example)."""
     directory = local_directory(name, "adapter_config.json")
     if directory is None:

@@ -15,7 +15,9 @@ import torch
 import transformers
 from torch import nn
 
+from rapidin.attribution import ONE_STATE, ModelStates
 from rapidin.errors import DependencyError, ModelError, SettingError
+from rapidin.model.checkpoints import CheckpointWeights
 from rapidin.model.devices import placement
 from rapidin.model.locating import local_directory
 from rapidin.settings import ModelSettings, TracedParameter
@@ -35,11 +37,13 @@ class LoadedModel:
         parameters: traced parameter tensors, of the adapter if there is one, in the order of the flattened
             gradient.
         context_length: length of the longest sequence that the model takes, None if it does not say.
+        states: checkpoints that the network can be put into, or its only state.
     """
 
     model: nn.Module
     parameters: tuple[TracedParameter, ...]
     context_length: int | None
+    states: ModelStates = ONE_STATE
 
 
 def load_tokenizer(settings: ModelSettings, trust_remote_code: bool = False) -> tuple[Tokenizer, int | None]:
@@ -82,7 +86,7 @@ def load_model(settings: ModelSettings, device: str = "auto", trust_remote_code:
         trust_remote_code: whether the checkpoint's own Python code may run.
 
     Raises:
-        ModelError: the model or adapter cannot be loaded, lacks weights, or the two do not fit.
+        ModelError: the model, adapter or a checkpoint cannot be loaded, lacks weights, or they do not fit.
         DependencyError: quantisation is wanted and bitsandbytes is not installed.
         SettingError: settings that exclude each other, an unknown device, or ``--parameters`` matches nothing.
     """
@@ -118,7 +122,8 @@ def load_model(settings: ModelSettings, device: str = "auto", trust_remote_code:
     if settings.adapter is not None:
         model = _with_adapter(model, settings)
     model.eval()
-    return LoadedModel(model, _traced(model, settings), context_length)
+    states = CheckpointWeights(model, settings) if settings.checkpoints else ONE_STATE
+    return LoadedModel(model, _traced(model, settings), context_length, states)
 
 
 def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:

@@ -15,7 +15,7 @@ def absolute_place(name: str, what: str = "model") -> str:
 
     Args:
         name: directory or hub id that the user gave.
-        what: ``model`` or ``adapter``, for the error message.
+        what: ``model``, ``adapter`` or ``checkpoint``, for the error message; a checkpoint has no hub id.
 
     Raises:
         ModelError: the name is neither an existing directory nor a possible hub id.
@@ -31,7 +31,7 @@ def absolute_place(name: str, what: str = "model") -> str:
         raise ModelError(f"{what} {name!r} cannot be opened: {error.strerror}; check the path") from error
     if there:
         raise ModelError(f"{what} {name!r} is a file: give the directory that has its config and weights")
-    if not _HUB_ID.fullmatch(name) or name.startswith("."):
+    if what == "checkpoint" or not _HUB_ID.fullmatch(name) or name.startswith("."):
         raise ModelError(f"{what} {name!r}: there is no such directory; check the path")
     return name
 

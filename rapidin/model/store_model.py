@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -14,15 +15,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rapidin.attribution import (
+    ONE_STATE,
     BatchRunner,
-    Explainer,
     RapidGradEngine,
+    SectionExplainer,
+    SectionRunner,
     TokenBudget,
     TokenQueries,
 )
 from rapidin.errors import GradientError, RowError, SettingError
 from rapidin.model.borrowed import BorrowedNetwork
-from rapidin.model.fingerprints import checked_settings
+from rapidin.model.checkpoints import CheckpointWeights
+from rapidin.model.fingerprints import check_checkpoints, checked_settings, with_checkpoints
 from rapidin.model.generation import generate
 from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.records import Query, Sample
@@ -36,12 +40,12 @@ class ModelParts:
     """The parts that a `StoreModel` computes with; they may be used inside `StoreModel.exclusive` only.
 
     Attributes:
-        module: the network, in evaluation mode.
+        module: the network, in evaluation mode, with the weights of the store's model.
         encoder: encoder that turns text into token ids, as at ingest.
-        engine: engine of the gradients of the traced parameters, and of RapidGrads.
+        engine: engine of the gradients of the traced parameters, and of RapidGrads, or of one section of them.
         budget: limit of the tokens that are computed together, to begin with.
-        batches: runner that computes RapidGrads in batches that fit into memory.
-        explainer: explainer that computes exact influences.
+        runner: runner that computes RapidGrads in batches that fit into memory, at all checkpoints.
+        explainer: explainer that computes exact influences, at all checkpoints.
         token_queries: queries of single target tokens, which remember how much fitted into memory before.
     """
 
@@ -49,8 +53,8 @@ class ModelParts:
     encoder: Encoder
     engine: RapidGradEngine
     budget: TokenBudget
-    batches: BatchRunner
-    explainer: Explainer
+    runner: SectionRunner
+    explainer: SectionExplainer
     token_queries: TokenQueries
 
 
@@ -65,6 +69,7 @@ class StoreModel:
             see `rapidin.model.borrowed`.
         tokenizer: tokenizer of the network that is given; None to load the tokenizer from the model's place.
         adapter: directory or hub id of the adapter, if it has moved.
+        checkpoints: directories of all of the store's checkpoints, in their order, if they have moved.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``.
         tokens_per_batch: number of padded tokens computed together; it is halved when memory runs out.
         trust_remote_code: whether the checkpoint's own Python code may run; it is never remembered.
@@ -94,6 +99,7 @@ class StoreModel:
         model: str | nn.Module | None = None,
         tokenizer: Tokenizer | None = None,
         adapter: str | None = None,
+        checkpoints: Sequence[str | Path] | None = None,
         device: str = "auto",
         tokens_per_batch: int | None = None,
         trust_remote_code: bool = False,
@@ -107,12 +113,13 @@ class StoreModel:
                 raise SettingError(
                     "the network that was given has its adapter on it: leave out the adapter's place"
                 )
-            self.settings: ModelSettings = settings.model
+            self.settings: ModelSettings = with_checkpoints(settings.model, checkpoints)
+            check_checkpoints(self.settings, settings.fingerprint, store.path)
             self._held = BorrowedNetwork(model, store.path, settings)
         elif tokenizer is not None:
             raise SettingError("a tokenizer goes with a network that is given: leave it out, or give the network")
         else:
-            self.settings = checked_settings(store, model, adapter)
+            self.settings = checked_settings(store, model, adapter, checkpoints)
         try:
             context_length = self._held.context_length if self._held else None
             if tokenizer is None:
@@ -123,25 +130,32 @@ class StoreModel:
             if held is not None:
                 for sample in store.list(limit=1):
                     encoder.encode_stored(sample)  # raises an error if the tokenizer is another
-            module = load_model(self.settings, device, trust_remote_code).model if held is None else held.module
+            states = ONE_STATE
+            if held is None:
+                loaded = load_model(self.settings, device, trust_remote_code)
+                module, states = loaded.model, loaded.states
+            else:
+                module = held.module
+                if self.settings.checkpoints:
+                    states = CheckpointWeights(module, self.settings, keep=True)
             self.traced = settings.traced
             self.gradient, self.projection = settings.gradient, settings.projection
-            engine = RapidGradEngine(module, self.traced, self.projection, self.gradient)
+            engine = RapidGradEngine(module, self.traced, settings.section, self.gradient)
         except BaseException:
             if self._held is not None:
                 self._held.close()
             raise
         self.device: torch.device = engine.device
         self.tokens_per_batch = tokens_per_batch
-        budget = TokenBudget.for_device(tokens_per_batch, engine.device, self.projection.dimension)
+        budget = TokenBudget.for_device(tokens_per_batch, engine.device, settings.section.dimension)
         self._parts = ModelParts(
             module,
             encoder,
             engine,
             budget,
-            BatchRunner(engine, budget),
-            Explainer(module, engine, budget),
-            TokenQueries(engine, budget),
+            SectionRunner(BatchRunner(engine, budget), states),
+            SectionExplainer(module, engine, budget, states),
+            TokenQueries(engine, budget, states),
         )
 
     def __enter__(self) -> Self:
@@ -257,6 +271,8 @@ class StoreModel:
     ) -> NDArray[np.float32]:
         """Compute the RapidGrads of queries, float32 [q, K].
 
+        At several checkpoints their sections are weighted by learning rates, see `SectionRunner`.
+
         Args:
             samples: the queries.
             raw: objective whose gradients are not normalised, as a correction by the curvature needs them; None:
@@ -265,14 +281,26 @@ class StoreModel:
         Raises:
             GradientError: a query's gradient is zero or not finite.
         """
-        vectors = np.empty((len(samples), self.projection.dimension), dtype=np.float32)
         with self.exclusive() as parts:
-            for positions, batch in parts.batches.rapidgrads(samples, raw):
-                for row, problem in batch.problems.items():
-                    id = samples[positions[row]].id
-                    raise GradientError(id, f"{problem}; ask about another generation", "query")
-                vectors[positions] = batch.vectors
-        return vectors
+            batch = parts.runner.queries(samples, raw)
+        for row, problem in batch.problems.items():
+            raise GradientError(samples[row].id, f"{problem}; ask about another generation", "query")
+        return batch.vectors
+
+    def rows(self, samples: Sequence[EncodedSample]) -> NDArray[np.float32]:
+        """Compute the RapidGrads of training samples as an ingest does, before they are coded, float32 [n, K].
+
+        Args:
+            samples: the n samples, at most as many as memory has room for.
+
+        Raises:
+            GradientError: a sample's gradient is zero or not finite.
+        """
+        with self.exclusive() as parts:
+            batch = parts.runner.rows(samples)
+        for row, problem in batch.problems.items():
+            raise GradientError(samples[row].id, problem)
+        return batch.vectors
 
     def token_vectors(
         self,

@@ -67,12 +67,12 @@ def compare_with_fingerprint(module: nn.Module, expected: Fingerprint) -> Compar
     adapted = hasattr(module, "peft_config")
     if adapted != bool(expected.adapter):
         return Comparison(0, 0, "it has an adapter" if adapted else "its adapter is missing")
-    base = _comparison(dict(_base_tensors(module)), expected.model, "model")
+    base = _comparison(dict(base_tensors(module)), expected.model, "model")
     if base.difference is not None or not adapted:
         return base
     digests = dict(expected.adapter)
     settings = digests.pop(ADAPTER_SETTINGS, None)
-    adapter = _comparison(dict(_adapter_tensors(module)), digests, "adapter")
+    adapter = _comparison(dict(adapter_tensors(module)), digests, "adapter")
     difference = adapter.difference
     if difference is None and settings is not None and settings != _settings_of(module):
         difference = "the settings of its adapter differ in how its weights act"
@@ -113,7 +113,7 @@ def _comparison(tensors: Mapping[str, Tensor], expected: Mapping[str, str], what
     )
 
 
-def _base_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
+def base_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of the base model with the names that a checkpoint may have for them."""
     base = module.get_base_model() if hasattr(module, "peft_config") else module
     prefix = f"{getattr(base, 'base_model_prefix', '')}."
@@ -124,7 +124,8 @@ def _base_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
             yield plain.removeprefix(prefix), tensor
 
 
-def _adapter_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
+def adapter_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of the adapter with the names that its file has for them."""
     import peft  # takes seconds, and models without an adapter need none of it
 
     yield from peft.get_peft_model_state_dict(module, save_embedding_layers=False).items()

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import computed_field
 
-from rapidin.settings import StatedSettings
+from rapidin.settings import StatedSettings, shares_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,7 @@ class StoreInfo(StatedSettings):
         derived: derived data that is not an index.
         segments: files of vectors.
         metadata_fields: names of the metadata fields.
+        learning_rates: learning rate of the training at each checkpoint; empty if it is not known of all of them.
     """
 
     path: str
@@ -113,6 +114,13 @@ class StoreInfo(StatedSettings):
     derived: tuple[DerivedInfo, ...]
     segments: tuple[SegmentInfo, ...]
     metadata_fields: tuple[str, ...]
+    learning_rates: tuple[float, ...] = ()
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The weight of each checkpoint in a score; empty without checkpoints."""
+        return shares_of(self.learning_rates, len(self.checkpoints))
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -15,5 +15,6 @@ def report_facts(info: StoreInfo) -> dict[str, str]:
         "Samples": f"{info.samples:,}",
         "Model": Path(info.model).name,
         **({"Adapter": Path(info.adapter).name} if info.adapter else {}),
+        **({"Checkpoints": ", ".join(Path(one).name for one in info.checkpoints)} if info.checkpoints else {}),
         "RapidGrads": f"{info.projection_dim:,} numbers of {bits}, {info.projection} projection",
     }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.attribution import Direction, ExactInfluence, QueryCorrection, target_places
+from rapidin.attribution import QueryCorrection, SectionDirections, SectionInfluence, target_places
 from rapidin.errors import RapidinError
 from rapidin.model import ModelParts, StoreModel
 from rapidin.records import Hit, Sample, SearchResult, TokenInfluence
@@ -27,7 +27,7 @@ class _Known:
     """A sample whose influence was computed: its tokens as the model sees them, and the influence."""
 
     encoded: EncodedSample
-    influence: ExactInfluence
+    influence: SectionInfluence
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +106,7 @@ class _Explanation:
         proponents = _ordered(result.proponents, exact, options.k, largest=True)
         opponents = _ordered(result.opponents, exact, options.k, largest=False)
         shown = {hit.id: hit for hit in (*proponents, *opponents)}
-        for number, (id, hit) in enumerate(shown.items()):
-            if id in known:
-                shown[id] = self._with_tokens(hit, known[id], direction)
-            _told(tell, "tokens", number + 1, len(shown))
+        self._add_tokens(shown, known, direction, tell)
         generation: tuple[TokenInfluence, ...] = ()
         if options.matrices:
             self._add_matrices(shown, known, query, direction, tell)
@@ -122,13 +119,13 @@ class _Explanation:
             explained=self._way(direction) if known else None,
         )
 
-    def _direction(self) -> Direction:
+    def _direction(self) -> SectionDirections:
         if self._corrected is None:
             return self._explainer.direction(self._query)
         asked = self._corrected
         return self._explainer.corrected_direction(self._query, asked.objective, asked.raw, asked.vector)
 
-    def _token_directions(self, whole: Direction) -> Callable[[int], Direction]:
+    def _token_directions(self, whole: SectionDirections) -> Callable[[int], SectionDirections]:
         """Return the function that gives the direction of a target token, by its number among the targets."""
         places = target_places(self._query)
         if self._corrected is None:
@@ -140,13 +137,15 @@ class _Explanation:
             self._query, places[number], asked.objective, raw[number], vectors[number], whole
         )
 
-    def _way(self, direction: Direction) -> str:
+    def _way(self, direction: SectionDirections) -> str:
         if self._corrected is not None:
             part = "gradient, corrected by its" if direction.exact else "corrected"
             return f"{self._explainer.way} along the query's {part} RapidGrad"
         return self._explainer.way if direction.exact else f"{self._explainer.way} along the query's RapidGrad"
 
-    def _influences(self, hits: Sequence[Hit], direction: Direction, tell: Tell | None) -> dict[str, _Known]:
+    def _influences(
+        self, hits: Sequence[Hit], direction: SectionDirections, tell: Tell | None
+    ) -> dict[str, _Known]:
         """Return the exact influences that can be computed, by sample id."""
         encoded: list[EncodedSample] = []
         for hit in {hit.id: hit for hit in hits}.values():
@@ -171,39 +170,55 @@ class _Explanation:
             logger.warning("%s; the exact influence of this sample stays unknown", error)
             return None
 
-    def _with_tokens(self, hit: Hit, known: _Known, direction: Direction) -> Hit:
-        values = self._explainer.token_influences(known.encoded, direction, known.influence)
-        spans = self._encoder.token_spans(known.encoded)
-        text = hit.text
-        tokens = tuple(
-            TokenInfluence(text[spans[place][0] : spans[place][1]], *spans[place], value)
-            for place, value in zip(target_places(known.encoded), values, strict=True)
+    def _add_tokens(
+        self, shown: dict[str, Hit], known: dict[str, _Known], direction: SectionDirections, tell: Tell | None
+    ) -> None:
+        """Add the influences of tokens and words to every hit whose influence is known."""
+        explained = [known[id] for id in shown if id in known]
+        found = self._explainer.token_influences(
+            [one.encoded for one in explained],
+            direction,
+            [one.influence for one in explained],
+            lambda done: _told(tell, "tokens", done, len(explained)),
         )
-        return replace(hit, token_influences=tokens, words=words_of(text, tokens))
+        for one, values in zip(explained, found, strict=True):
+            hit = shown[one.encoded.id]
+            spans = self._encoder.token_spans(one.encoded)
+            tokens = tuple(
+                TokenInfluence(hit.text[spans[place][0] : spans[place][1]], *spans[place], value)
+                for place, value in zip(target_places(one.encoded), values, strict=True)
+            )
+            shown[hit.id] = replace(hit, token_influences=tokens, words=words_of(hit.text, tokens))
 
     def _add_matrices(
         self,
         shown: dict[str, Hit],
         known: dict[str, _Known],
         query: EncodedSample,
-        direction: Direction,
+        direction: SectionDirections,
         tell: Tell | None,
     ) -> None:
         """Add Eq. 8 to every hit that is explained; the direction of a token is made once and serves all hits."""
         places = target_places(query)
-        rows: dict[str, list[tuple[float, ...]]] = {id: [] for id in shown if id in known}
+        explained = [known[id] for id in shown if id in known]
+        rows: list[list[tuple[float, ...]]] = [[] for _ in explained]
         token_direction = self._token_directions(direction)
         step = self._explainer.directions_together
         for first in range(0, len(places), step):
             some = range(first, min(first + step, len(places)))
             parts = [token_direction(number) for number in some]
-            for number, (id, matrix) in enumerate(rows.items()):
-                found = self._explainer.matrix(known[id].encoded, parts, known[id].influence)
-                matrix.extend(tuple(row) for row in found)
-                done = first * len(rows) + (number + 1) * len(some)
-                _told(tell, "tokens on tokens", done, len(places) * len(rows))
-        for id, matrix in rows.items():
-            shown[id] = replace(shown[id], matrix=tuple(matrix))
+
+            def told(done: int, some: range = some) -> None:
+                of_all = some.start * len(explained) + done * len(some)
+                _told(tell, "tokens on tokens", of_all, len(places) * len(explained))
+
+            found = self._explainer.matrices(
+                [one.encoded for one in explained], parts, [one.influence for one in explained], told
+            )
+            for matrix, part in zip(rows, found, strict=True):
+                matrix.extend(tuple(row) for row in part)
+        for one, matrix in zip(explained, rows, strict=True):
+            shown[one.encoded.id] = replace(shown[one.encoded.id], matrix=tuple(matrix))
 
     def _generation_tokens(self, hits: Sequence[Hit]) -> tuple[TokenInfluence, ...]:
         values = [0.0] * sum(self._query.targets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
@@ -51,6 +51,7 @@ class Searcher:
         tokenizer: tokenizer of the network that is given; None: the one beside the store's model is loaded. A
             check tells whether it encodes a stored sample as at ingest.
         adapter: where the adapter is now, if it has moved.
+        checkpoints: where all checkpoints of the store are now, in their order, if they have moved.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``cuda:0,1``; a network that is given stays where it is.
         tokens_per_batch: number of padded tokens computed together; it is halved when memory runs out.
         trust_remote_code: whether the checkpoint's own Python code may run; a store does not remember this.
@@ -76,6 +77,7 @@ class Searcher:
         model: str | nn.Module | None = None,
         tokenizer: Tokenizer | None = None,
         adapter: str | None = None,
+        checkpoints: Sequence[str | Path] | None = None,
         device: str = "auto",
         tokens_per_batch: int | None = None,
         trust_remote_code: bool = False,
@@ -91,6 +93,7 @@ class Searcher:
                 model=model,
                 tokenizer=tokenizer,
                 adapter=adapter,
+                checkpoints=checkpoints,
                 device=device,
                 tokens_per_batch=tokens_per_batch,
                 trust_remote_code=trust_remote_code,

@@ -52,4 +52,6 @@ from .store_settings import (
     Template as Template,
     TextSettings as TextSettings,
     TracedParameter as TracedParameter,
+    section_of as section_of,
+    shares_of as shares_of,
 )

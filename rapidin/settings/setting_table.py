@@ -39,7 +39,8 @@ def _settings() -> Iterator[StoreSetting]:
         if isinstance(model, type) and issubclass(model, Frozen):
             for field, inner in model.model_fields.items():
                 for flag in (one for one in inner.metadata if isinstance(one, Flag)):
-                    key = field if flag.switches_off else flag.name.removeprefix("--").replace("-", "_")
+                    own = flag.switches_off or flag.repeated
+                    key = field if own else flag.name.removeprefix("--").replace("-", "_")
                     yield StoreSetting(key, part, field, flag, flag.takes or inner.annotation)
 
 

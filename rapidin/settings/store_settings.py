@@ -11,11 +11,20 @@ here, its name in `RequestedSettings` and in `StatedSettings` at the end of this
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from rapidin.errors import SettingError
 from rapidin.settings.choices import Bits, DType, Objective, ProjectionKind, Quantization, Shape, Targets
@@ -34,7 +43,18 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class ModelSettings(Frozen):
+class _WithCheckpoints(Frozen):
+    """Base of the settings about checkpoints; what they say of checkpoints is written only if there are any."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in write(self).items() if value or key not in _OF_CHECKPOINTS}
+
+
+_OF_CHECKPOINTS = frozenset({"checkpoints", "learning_rates"})
+
+
+class ModelSettings(_WithCheckpoints):
     """Where the model is, how it is loaded, and which of its parameters are traced.
 
     Attributes:
@@ -44,6 +64,9 @@ class ModelSettings(Frozen):
         quantization: quantization of the frozen base under an adapter.
         parameters: regular expression; a parameter is traced if its name contains a match. None traces the
             trainable matrices, or, if there are none (as in adapters that only scale), all trainable parameters.
+        checkpoints: directories of checkpoints of the training, whose gradients are compared in place of the
+            model's; empty if the model's own are.
+        learning_rates: learning rate of the optimiser at each checkpoint; empty if it is not known of all of them.
     """
 
     model: Annotated[
@@ -74,6 +97,24 @@ class ModelSettings(Frozen):
             "REGEX",
         ),
     ] = None
+    checkpoints: Annotated[
+        tuple[str, ...],
+        Flag(
+            "--checkpoint",
+            "Directory of a checkpoint of the training, such as a Trainer's checkpoint-500: a whole model, or an "
+            "adapter if the model has one. Repeat it for 2, 4 or 8 checkpoints, which share the --projection-dim. "
+            "Gradients are then compared at the checkpoints, and their scores are added, weighted by learning "
+            "rates. It helps a model that was trained from scratch, and hardly one that was fine-tuned.",
+            "DIR",
+            takes=list[Path],
+        ),
+    ] = ()
+    learning_rates: tuple[float, ...] = ()
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The weight of each checkpoint in a score: its share of the learning rates, or an equal share."""
+        return shares_of(self.learning_rates, len(self.checkpoints))
 
     @field_validator("parameters")
     @classmethod
@@ -87,6 +128,12 @@ class ModelSettings(Frozen):
                     "'mlp|lm_head'"
                 ) from error
         return parameters
+
+
+def shares_of(learning_rates: Sequence[float], checkpoints: int) -> tuple[float, ...]:
+    """Divide a weight of 1 among checkpoints by their learning rates; equally if these are not known."""
+    rates = learning_rates or (1.0,) * checkpoints
+    return tuple(rate / sum(rates) for rate in rates)
 
 
 class Template(Frozen):
@@ -258,16 +305,18 @@ class CodecSettings(Frozen):
         return values
 
 
-class Fingerprint(Frozen):
+class Fingerprint(_WithCheckpoints):
     """Digests that tell one model from another.
 
     Attributes:
         model: digest of each weight tensor of the base model, by name.
         adapter: digest of each weight tensor of the adapter, by name; empty without one.
+        checkpoints: digest of each weight tensor of every checkpoint, by name.
     """
 
     model: dict[str, str]
     adapter: dict[str, str] = {}
+    checkpoints: tuple[dict[str, str], ...] = ()
 
 
 class TracedParameter(Frozen):
@@ -293,6 +342,41 @@ class StoreSettings(Frozen):
     traced: tuple[TracedParameter, ...]
     fingerprint: Fingerprint
 
+    @property
+    def sections(self) -> int:
+        """The number of sections of a RapidGrad: one for each checkpoint, or one if there is none."""
+        return max(1, len(self.model.checkpoints))
+
+    @property
+    def section(self) -> ProjectionSettings:
+        """The projection to one section of a RapidGrad."""
+        return section_of(self.projection, self.sections)
+
+
+def section_of(projection: ProjectionSettings, sections: int) -> ProjectionSettings:
+    """Divide a projection to K numbers among sections.
+
+    Args:
+        projection: the projection to all K numbers.
+        sections: number of sections.
+
+    Raises:
+        SettingError: K cannot be divided equally, or leaves too few numbers to a section.
+    """
+    if sections == 1:
+        return projection
+    if sections & (sections - 1):
+        raise SettingError(
+            f"{sections} checkpoints cannot share --projection-dim {projection.dimension} equally: give 2, 4 or 8 "
+            "of them"
+        )
+    if projection.dimension < sections * MINIMUM_PROJECTION_DIM:
+        raise SettingError(
+            f"--projection-dim {projection.dimension} is too small for {sections} checkpoints: give at least "
+            f"{sections * MINIMUM_PROJECTION_DIM}"
+        )
+    return projection.model_copy(update={"dimension": projection.dimension // sections})
+
 
 class RequestedSettings(TypedDict, total=False):
     """Settings that a caller asks a store to have, by the names of the command line's options.
@@ -306,6 +390,7 @@ class RequestedSettings(TypedDict, total=False):
     dtype: DType | None
     quantization: Quantization | None
     parameters: str | None
+    checkpoints: Sequence[str | Path] | None
     template: str | Path | None
     max_length: int | None
     targets: Targets | None
@@ -327,6 +412,7 @@ class StatedSettings:
     dtype: DType
     quantization: Quantization
     parameters: str | None
+    checkpoints: tuple[str, ...]
     template: dict[str, Any] | None
     max_length: int | None
     targets: Targets

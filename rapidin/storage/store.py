@@ -59,7 +59,7 @@ class Store:
         self._database = opened.database
         dimension, codec = self.settings.projection.dimension, codec_named(self.settings.codec.name)
         self._scan: Scan = CpuScan()
-        self._states = NewestState(path, self._database, dimension, codec, self._scan)
+        self._states = NewestState(path, self._database, dimension, codec, self._scan, self.settings.sections)
 
     @classmethod
     def create(cls, path: str | Path, settings: StoreSettings) -> Self:
@@ -115,7 +115,8 @@ class Store:
         """
         with writer_lock(self.path):
             codec = codec_named(self.settings.codec.name)
-            writer = StoreWriter(self.path, self._database, self.settings.projection.dimension, codec, self._scan)
+            dimension, sections = self.settings.projection.dimension, self.settings.sections
+            writer = StoreWriter(self.path, self._database, dimension, codec, self._scan, sections)
             writer.remove_garbage()
             try:
                 yield writer
@@ -295,7 +296,7 @@ class Store:
             more_samples: number of samples that are about to be stored.
         """
         dimension, codec = self.settings.projection.dimension, codec_named(self.settings.codec.name)
-        facts = StoreFacts(self.path, codec, dimension, {})
+        facts = StoreFacts(self.path, codec, dimension, {}, self.settings.sections)
         with self._database.reading() as session:
             record = derived_records.read(session).get(CURVATURE.name)
             samples = sum(tables.live_counts(session).values())
@@ -327,9 +328,8 @@ class Store:
         Raises:
             DependencyError: faiss is not installed.
         """
-        return verify_store(
-            self.path, self._database, codec_named(self.settings.codec.name), self.settings.projection.dimension
-        )
+        dimension, codec = self.settings.projection.dimension, codec_named(self.settings.codec.name)
+        return verify_store(self.path, self._database, codec, dimension, self.settings.sections)
 
     def info(self) -> StoreInfo:
         """Return what the store holds and how large it is."""

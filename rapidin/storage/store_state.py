@@ -39,11 +39,14 @@ class NewestState:
         segments: open segments of the newest state, and of those before it that are still searched.
     """
 
-    def __init__(self, path: Path, database: Database, dimension: int, codec: Codec, scan: Scan) -> None:
+    def __init__(
+        self, path: Path, database: Database, dimension: int, codec: Codec, scan: Scan, sections: int
+    ) -> None:
         """Read states of the store in the directory `path`; `scan` compares the candidates of indexes."""
         self._path = path
         self._database = database
         self._dimension = dimension
+        self._sections = sections
         self._codec = codec
         self._scan = scan
         self.segments = OpenedSegments(path, dimension)
@@ -65,7 +68,7 @@ class NewestState:
             records = {record.id or 0: record for record in found}
             rows = tables.searchable_rows(session)
             derived = derived_records.read(session)
-            facts = StoreFacts(self._path, self._codec, self._dimension, records)
+            facts = StoreFacts(self._path, self._codec, self._dimension, records, self._sections)
             indexes = SearchIndexes(index_kinds(), facts, derived, rows, self._scan)
             state = StoreState(rows, indexes, derived, facts)
             if steady:

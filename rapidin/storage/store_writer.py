@@ -31,10 +31,13 @@ class StoreWriter:
         dimension: K.
     """
 
-    def __init__(self, path: Path, database: Database, dimension: int, codec: Codec, scan: Scan) -> None:
+    def __init__(
+        self, path: Path, database: Database, dimension: int, codec: Codec, scan: Scan, sections: int
+    ) -> None:
         """Make a writer of the store in the directory `path`. The caller holds the writer's lock."""
         self.codec = codec
         self.dimension = dimension
+        self._sections = sections
         self._path = path
         self._database = database
         self._scan = scan
@@ -120,6 +123,7 @@ class StoreWriter:
             self._database,
             self.codec,
             self.dimension,
+            self._sections,
             self._scan,
             options,
             retrain,

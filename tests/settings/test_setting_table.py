@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import typing
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from rapidin.commands.views.store_view import info_table
+from rapidin.errors import SettingError
 from rapidin.ingest.resolving import resolve
 from rapidin.settings import (
     STORE_SETTINGS,
@@ -19,6 +21,7 @@ from rapidin.settings import (
     StoreSettings,
     Template,
     TextSettings,
+    section_of,
     stated,
 )
 from rapidin.storage import Store
@@ -53,9 +56,11 @@ def test_requested_and_stated_values_have_the_types_of_the_fields() -> None:
         assert part is not None
         field = part.model_fields[setting.field].annotation
         # A template is requested as a file and stated as a dictionary; the length carries its bounds within.
-        if key not in ("template", "max_length"):
+        if key in ("template", "max_length"):
+            continue
+        assert has[key] == field, key
+        if key != "checkpoints":  # any sequence of paths
             assert requested[key] == field | None, key
-            assert has[key] == field, key
 
 
 def test_every_setting_is_an_option_of_ingest_with_help(rapidin: CommandLine) -> None:
@@ -71,7 +76,7 @@ def test_every_setting_is_in_info(
     path = tmp_path / "store"
     Store.create(path, settings).close()
     printed = rapidin("info", path, "--json").json
-    assert {key: printed[key] for key in STORE_SETTINGS} == stated(settings)
+    assert {key: printed[key] for key in STORE_SETTINGS} == json.loads(json.dumps(stated(settings)))
     with Store.open(path) as store:
         Console(width=200).print(info_table(store.info()))
     labels = [line.split("  ")[0].strip() for line in capsys.readouterr().out.splitlines()]
@@ -91,6 +96,29 @@ def test_a_request_without_settings_fits_every_store(settings: StoreSettings, tm
     resolved = resolve({}, settings, tmp_path)
     for part in {setting.part for setting in STORE_SETTINGS.values()}:
         assert getattr(resolved, part) == getattr(settings, part)
+
+
+def test_the_files_of_a_store_without_checkpoints_say_nothing_of_them(settings: StoreSettings) -> None:
+    written = json.loads(settings.model_dump_json())
+    assert set(written["model"]) == {"model", "adapter", "dtype", "quantization", "parameters"}
+    assert set(written["fingerprint"]) == {"model", "adapter"}
+    model = settings.model.model_copy(update={"checkpoints": ("/a", "/b"), "learning_rates": (1.0, 3.0)})
+    there = settings.model_copy(update={"model": model})
+    again = StoreSettings.model_validate_json(there.model_dump_json())
+    assert again == there
+    assert (again.sections, again.model.shares) == (2, (0.25, 0.75))
+
+
+def test_checkpoints_share_k_equally(settings: StoreSettings) -> None:
+    projection = settings.projection.model_copy(update={"dimension": 1024})
+    assert section_of(projection, 1) is projection
+    assert section_of(projection, 4).dimension == 256
+    with pytest.raises(SettingError, match="3 checkpoints cannot share --projection-dim 1024 equally"):
+        section_of(projection, 3)
+    with pytest.raises(
+        SettingError, match="--projection-dim 1024 is too small for 32 checkpoints: give at least 2048"
+    ):
+        section_of(projection, 32)
 
 
 def test_new_stores_have_the_defaults_of_the_fields(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ layer-normalised gradient, and scores of different queries compare.
 The damping is λ = R · tr(H²)/tr(H): R times the mean of H's eigenvalues, each weighted by itself. Unlike the mean
 diagonal of ΨΨᵀ, this unit does not depend on m, because tr(H²) is estimated from pairs of different probes only.
 
-Shape letters: b queries · m probes · K projection dimension.
+If RapidGrads have a section for each of several checkpoints, each section is corrected by itself, with that
+section of the probes and a damping of its own, because each checkpoint has a curvature of its own.
+
+Shape letters: b queries · m probes · C sections · K projection dimension.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ class CurvatureSample(Protocol):
 
     @property
     def gram(self) -> NDArray[np.float32]:
-        """ΨΨᵀ, float32 [m, m]."""
+        """ΨΨᵀ, float32 [m, m], or that of each section [C, m, m]."""
         ...
 
     def __len__(self) -> int:
@@ -73,30 +76,40 @@ class QueryCorrection:
 
     Attributes:
         version: version of the curvature sample.
-        damping: λ itself.
+        dampings: λ itself, of each section.
     """
 
     def __init__(self, sample: CurvatureSample) -> None:
         self.version = sample.version
         self._sample = sample
         self._kept: list[torch.Tensor] = []
-        products = torch.from_numpy(sample.gram).to(torch.float64)
-        self.damping = sample.damping * mean_eigenvalue(products)
-        damped = products + self.damping * torch.eye(len(products), dtype=torch.float64)
-        factor, failed = torch.linalg.cholesky_ex(damped)
-        if not self.damping > 0 or int(failed):
-            raise ComputationError("the probes of the curvature cannot be used: compute them again")
-        self._factor = factor
+        dampings, self._factors = [], []
+        for gram in sample.gram.reshape(-1, len(sample), len(sample)):
+            products = torch.from_numpy(gram).to(torch.float64)
+            damping = sample.damping * mean_eigenvalue(products)
+            damped = products + damping * torch.eye(len(products), dtype=torch.float64)
+            factor, failed = torch.linalg.cholesky_ex(damped)
+            if not damping > 0 or int(failed):
+                raise ComputationError("the probes of the curvature cannot be used: compute them again")
+            dampings.append(damping)
+            self._factors.append(factor)
+        self.dampings = tuple(dampings)
 
     def corrected(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute z for queries that were not normalised, float32 [b, K]."""
         given = torch.from_numpy(queries)
-        products = torch.cat([part @ given.T for part in self._probes()]).to(torch.float64)
-        weights = torch.cholesky_solve(products, self._factor).to(torch.float32)
+        size = given.shape[1] // len(self._factors)
+        sections = [slice(first, first + size) for first in range(0, given.shape[1], size)]
+        products = [[part[:, section] @ given[:, section].T for section in sections] for part in self._probes()]
+        weights = [
+            torch.cholesky_solve(torch.cat(of_section).to(torch.float64), factor).to(torch.float32)
+            for of_section, factor in zip(zip(*products, strict=True), self._factors, strict=True)
+        ]
         found = given.clone()
         first = 0
         for part in self._probes():
-            found -= weights[first : first + len(part)].T @ part
+            for section, of_section in zip(sections, weights, strict=True):
+                found[:, section] -= of_section[first : first + len(part)].T @ part[:, section]
             first += len(part)
         return found.numpy()
 

@@ -23,6 +23,11 @@ from .gradient_products import (
 from .prefixes import (
     target_places as target_places,
 )
+from .section_explainer import (
+    SectionDirections as SectionDirections,
+    SectionExplainer as SectionExplainer,
+    SectionInfluence as SectionInfluence,
+)
 from .token_queries import (
     TokenQueries as TokenQueries,
 )

@@ -72,6 +72,7 @@ class Explainer:
         budget: budget that the batches begin with.
         memory: number of bytes that are free for directions; None means what the device has free.
         way: first way in which influences of tokens are computed, see `token_values`.
+        directions: number of directions of a query that are held together, and share that memory.
     """
 
     def __init__(
@@ -81,13 +82,14 @@ class Explainer:
         budget: TokenBudget,
         memory: int | None = None,
         way: str = FORWARD,
+        directions: int = 1,
     ) -> None:
         self._engine = engine
         self._batches = BatchRunner(engine, budget)
         self._aligner = Aligner(engine)
         self._elements = sum(math.prod(shape) for shape in engine.shapes)
         free = free_bytes(engine.device) if memory is None else memory
-        self._free = math.inf if free is None else free
+        self._free = math.inf if free is None else free / directions
         self._rounding = ROUNDING.get(engine.precision, ROUNDING_LOW)
         self._values = TokenValues(model, engine, self._aligner, budget, self._free * _TANGENTS_SHARE, way)
 
@@ -101,28 +103,37 @@ class Explainer:
         """The number of directions that `matrix` should be given at a time."""
         return self._values.together
 
-    def direction(self, query: NamedSample) -> Direction:
+    def direction(self, query: NamedSample, part: float = 1.0) -> Direction:
         """Compute the gradient of a query's mean loss, or what its RapidGrad says if memory does not suffice.
+
+        Args:
+            query: the query.
+            part: factor of the direction.
 
         Raises:
             GradientError: The gradient is zero or not finite.
             ComputationError: Memory does not suffice even for the RapidGrad.
         """
         if self._elements * ELEMENT_BYTES <= self._free * _DIRECTION_SHARE:
-            direction = unless_memory_runs_out(lambda: self._exact_direction(query))
+            direction = unless_memory_runs_out(lambda: self._exact_direction(query, part))
             if direction is not None:
                 return direction
         logger.warning(
             "the query's gradient does not fit into memory: its RapidGrad takes its place, which takes longer and "
             "explains the estimates instead of the exact influence"
         )
-        direction = unless_memory_runs_out(lambda: self._restored_direction(query))
+        direction = unless_memory_runs_out(lambda: self._restored_direction(query, part))
         if direction is None:
             raise ComputationError(_NO_ROOM)
         return direction
 
     def corrected_direction(
-        self, query: NamedSample, objective: Objective, raw: NDArray[np.float32], vector: NDArray[np.float32]
+        self,
+        query: NamedSample,
+        objective: Objective,
+        raw: NDArray[np.float32],
+        vector: NDArray[np.float32],
+        part: float = 1.0,
     ) -> Direction:
         """Make the direction of a query that was corrected by the curvature.
 
@@ -134,15 +145,16 @@ class Explainer:
         Args:
             query: the query.
             objective: objective of the query.
-            raw: RapidGrad of the query before the correction, not normalised [K].
-            vector: corrected RapidGrad [K].
+            raw: RapidGrad of the query before the correction, not normalised, times `part` [K].
+            vector: corrected RapidGrad, times `part` [K].
+            part: factor of the direction.
 
         Raises:
             GradientError: the gradient is zero or not finite.
             ComputationError: memory does not suffice even for the RapidGrad.
         """
         if self._elements * ELEMENT_BYTES <= self._free * _DIRECTION_SHARE:
-            direction = unless_memory_runs_out(lambda: self._corrected(query, objective, raw - vector, 1.0))
+            direction = unless_memory_runs_out(lambda: self._corrected(query, objective, raw - vector, part))
             if direction is not None:
                 return direction
         logger.warning(
@@ -159,6 +171,7 @@ class Explainer:
         raw: NDArray[np.float32],
         vector: NDArray[np.float32],
         whole: Direction,
+        part: float = 1.0,
     ) -> Direction:
         """Make the part that one target token has in the direction of a corrected query.
 
@@ -166,9 +179,10 @@ class Explainer:
             query: the whole query.
             place: place of the token among the query's tokens.
             objective: objective of the query.
-            raw: RapidGrad of the token's part before the correction, not normalised [K].
-            vector: corrected RapidGrad of the token's part [K].
+            raw: RapidGrad of the token's part before the correction, not normalised, times `part` [K].
+            vector: corrected RapidGrad of the token's part, times `part` [K].
             whole: direction of the whole query.
+            part: factor of the direction.
 
         Raises:
             GradientError: the token's gradient is not finite.
@@ -176,9 +190,9 @@ class Explainer:
         """
         if not whole.exact:
             return self._restored(vector, self._no_norms())
-        part = 1 / sum(query.targets)
+        share = part / sum(query.targets)
         prefix = Prefix(query, place, self._engine)
-        direction = unless_memory_runs_out(lambda: self._corrected(prefix, objective, raw - vector, part, True))
+        direction = unless_memory_runs_out(lambda: self._corrected(prefix, objective, raw - vector, share, True))
         if direction is None:
             raise ComputationError(_NO_ROOM)
         return direction
@@ -208,20 +222,21 @@ class Explainer:
         """Return norms of 1, because a corrected query is not normalised."""
         return torch.ones(len(self._engine.names), dtype=torch.float64)
 
-    def token_direction(self, query: NamedSample, place: int, whole: Direction) -> Direction:
+    def token_direction(self, query: NamedSample, place: int, whole: Direction, part: float = 1.0) -> Direction:
         """Compute the part that one target token has in a query's direction (Eq. 8).
 
         Args:
             query: the whole query.
             place: place of the token among the query's tokens.
             whole: direction of the whole query, whose norms stay.
+            part: factor of the direction.
 
         Raises:
             GradientError: The token's gradient is not finite.
             ComputationError: Memory does not suffice.
         """
         compute = self._exact_token_direction if whole.exact else self._restored_token_direction
-        direction = unless_memory_runs_out(lambda: compute(query, place, whole))
+        direction = unless_memory_runs_out(lambda: compute(query, place, whole, part))
         if direction is None:
             raise ComputationError(_NO_ROOM)
         return direction
@@ -289,26 +304,28 @@ class Explainer:
         """
         return self._values.of_many(sample, directions, exact.weights).tolist()
 
-    def _exact_direction(self, query: NamedSample) -> Direction:
+    def _exact_direction(self, query: NamedSample, part: float) -> Direction:
         tensors, norms = self._whole(query, self._engine.objective)
-        return direction_of(tensors, norms, self._engine.normalise_layers, self._rounding)
+        return direction_of(tensors, norms, self._engine.normalise_layers, self._rounding, part)
 
-    def _exact_token_direction(self, query: NamedSample, place: int, whole: Direction) -> Direction:
+    def _exact_token_direction(self, query: NamedSample, place: int, whole: Direction, part: float) -> Direction:
         # The gradient of a token that the model is certain of may be zero, which is an answer.
         tensors, _ = self._whole(Prefix(query, place, self._engine), self._engine.objective, zero=True)
-        part = 1 / sum(query.targets)
-        return direction_of(tensors, whole.norms, whole.normalise_layers, self._rounding, part)
+        share = part / sum(query.targets)
+        return direction_of(tensors, whole.norms, whole.normalise_layers, self._rounding, share)
 
-    def _restored_direction(self, query: NamedSample) -> Direction:
+    def _restored_direction(self, query: NamedSample, part: float) -> Direction:
         batch = self._engine.compute([query])
         if batch.problems:
             raise GradientError(query.id, f"{batch.problems[0]}; ask about another generation", "query")
-        return self._restored(batch.vectors[0], self._engine.norms(query))
+        return self._restored(batch.vectors[0] * np.float32(part), self._engine.norms(query))
 
-    def _restored_token_direction(self, query: NamedSample, place: int, whole: Direction) -> Direction:
+    def _restored_token_direction(
+        self, query: NamedSample, place: int, whole: Direction, part: float
+    ) -> Direction:
         norms = whole.norms if whole.normalise_layers else None
         vector = self._engine.compute_with_norms([Prefix(query, place, self._engine)], norms)[0]
-        return self._restored(vector * (1 / sum(query.targets)), whole.norms)
+        return self._restored(vector * (part / sum(query.targets)), whole.norms)
 
     def _restored(self, vector: NDArray[np.float32], norms: Tensor) -> Direction:
         """Make the direction that a query's RapidGrad [K] stands for, given norms from `RapidGradEngine.norms`."""

@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 
 from rapidin.attribution.gradients import NamedSample
 from rapidin.attribution.influence.prefixes import Prefix, target_places
-from rapidin.attribution.rapidgrads import BatchRunner, RapidGradEngine, TokenBudget, too_large_for_memory
+from rapidin.attribution.rapidgrads import (
+    ONE_STATE,
+    BatchRunner,
+    ModelStates,
+    RapidGradEngine,
+    TokenBudget,
+    joined_query,
+    too_large_for_memory,
+    visiting,
+)
 from rapidin.errors import GradientError
 from rapidin.settings import Objective
 
@@ -29,11 +38,13 @@ class TokenQueries:
     Args:
         engine: engine of the store.
         budget: budget that the batches begin with.
+        states: states of the model, each of which gives a section of a RapidGrad.
     """
 
-    def __init__(self, engine: RapidGradEngine, budget: TokenBudget) -> None:
+    def __init__(self, engine: RapidGradEngine, budget: TokenBudget, states: ModelStates = ONE_STATE) -> None:
         self._engine = engine
         self._batches = BatchRunner(engine, budget)
+        self._states = states
 
     def vectors(self, query: NamedSample, raw: Objective | None = None) -> NDArray[np.float32]:
         """Compute the RapidGrads [g, K] of the target tokens, in their order.
@@ -46,6 +57,15 @@ class TokenQueries:
         Raises:
             GradientError: A gradient is not finite, or the tokens do not fit into memory even one by one.
         """
+        sections = []
+        with visiting(self._states) as place:
+            for number in range(len(self._states.shares)):
+                place(number)
+                sections.append(self._section(query, raw))
+        return joined_query(sections, self._states)
+
+    def _section(self, query: NamedSample, raw: Objective | None) -> NDArray[np.float32]:
+        """Compute a section of the RapidGrads, at the state that is in place."""
         places = target_places(query)
         normalised = raw is None and self._engine.normalise_layers
         norms = self._engine.norms(query) if normalised else None

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rapidin.commands.heavy_imports import importing
-from rapidin.commands.options import Json, StorePath, TokensPerBatch, TrustRemoteCode
+from rapidin.commands.options import Json, MovedCheckpoints, StorePath, TokensPerBatch, TrustRemoteCode
 from rapidin.commands.output import output, progress, when_interrupted
 from rapidin.errors import SettingError
 from rapidin.settings import CURVATURE_DAMPING, CURVATURE_PROBES
@@ -40,6 +40,7 @@ def curvature(
     drop: Annotated[bool, typer.Option("--drop", help="Delete the curvature instead of computing it.")] = False,
     model: Annotated[str | None, typer.Option(help="Where the model is now, if it moved.")] = None,
     adapter: Annotated[str | None, typer.Option(help="Where the adapter is now, if it moved.")] = None,
+    checkpoint: MovedCheckpoints = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, or cuda:0,1, as of ingest.")] = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Number of processes that compute. Default: one for each GPU.")
@@ -75,6 +76,7 @@ def curvature(
                 retrain=retrain,
                 model=model,
                 adapter=adapter,
+                checkpoints=checkpoint,
                 device=device,
                 workers=workers,
                 tokens_per_batch=tokens_per_batch,

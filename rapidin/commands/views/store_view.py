@@ -180,6 +180,7 @@ def info_table(info: StoreInfo) -> RenderableType:
         "store": info.path,
         "samples": f"{info.samples:,}" + (f" ({info.deleted:,} deleted)" if info.deleted else ""),
         **{key.replace("_", " "): _setting(getattr(info, key)) for key in STORE_SETTINGS},
+        "checkpoints": _checkpoints(info),
         "traced": f"{info.traced_parameters:,} parameters in {info.traced_tensors} tensors",
         "vectors": f"{bits(info.bits)} a number, {size(info.bytes_vectors)} in {len(info.segments)} segments, "
         f"{live:,} of {rows:,} rows live" + ("; 'rapidin compact' frees the others" if rows > 2 * live else ""),
@@ -205,6 +206,16 @@ def _setting(value: Any) -> str:
     if isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False)
     return "not given" if value is None else str(value)
+
+
+def _checkpoints(info: StoreInfo) -> str:
+    """Write one line for each checkpoint: its place and its weight in a score."""
+    if not info.checkpoints:
+        return "none"
+    known = f"learning rates {', '.join(f'{rate:.3g}' for rate in info.learning_rates)}"
+    weights = zip(info.checkpoints, info.shares, strict=True)
+    lines = [f"{place}, {share:.1%} of the weight" for place, share in weights]
+    return "\n".join([*lines, known if info.learning_rates else "learning rates not known, so equal weights"])
 
 
 def index_summary(report: DerivedReport) -> str:

@@ -188,7 +188,7 @@ def _uncoded_scores(
 ) -> NDArray[np.float32]:
     """Compute scores by vectors that are made again and not coded, [q, n]; a few vectors are held at a time."""
     parts = [
-        queries @ model.vectors(samples[first : first + _VECTORS_AT_ONCE]).T
+        queries @ model.rows(samples[first : first + _VECTORS_AT_ONCE]).T
         for first in range(0, len(samples), _VECTORS_AT_ONCE)
     ]
     return np.concatenate(parts, axis=1)

@@ -65,8 +65,8 @@ def digest_of(*parts: object) -> str:
 def data_digest(settings: StoreSettings, training: TrainingSet) -> str:
     """Compute the digest of a store's settings and training samples; it does not matter where the model is."""
     plain = settings.model_dump(mode="json")
-    for place in ("model", "adapter"):
-        plain["model"].pop(place)
+    for place in ("model", "adapter", "checkpoints"):
+        plain["model"].pop(place, None)
     return digest_of(SCORES_VERSION, plain, [(sample.id, sample.content_hash) for sample in training.samples])
 
 

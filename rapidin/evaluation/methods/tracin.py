@@ -104,7 +104,7 @@ class TracIn:
     @contextmanager
     def _opened(self, checkpoint: Checkpoint) -> Iterator[RapidGradEngine]:
         changed = "model" if self._model.settings.adapter is None else "adapter"
-        settings = self._model.settings.model_copy(update={changed: checkpoint.place})
+        settings = self._model.settings.model_copy(update={changed: checkpoint.place, "checkpoints": ()})
         loaded = load_model(settings, self._device, self._model.trust_remote_code)
         engine = RapidGradEngine(loaded.model, self._model.traced, self._model.projection, self._model.gradient)
         with engine:

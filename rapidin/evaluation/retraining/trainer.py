@@ -232,7 +232,8 @@ class Trainer:
         changed = {"model": str(output), "adapter": None, "parameters": None, "quantization": "none"}
         if (output / "adapter_config.json").exists():
             changed = {"adapter": str(output), "parameters": None}
-        return load_model(job.model.model_copy(update=changed), job.device, job.trust_remote_code).model
+        settings = job.model.model_copy(update={**changed, "checkpoints": ()})
+        return load_model(settings, job.device, job.trust_remote_code).model
 
 
 def last_lines(log: Path) -> str:

@@ -47,7 +47,7 @@ class Computer(Protocol):
             tokens_per_batch: number of padded tokens of a batch; None for a number that suits the device.
 
         Returns:
-            Limits of one block.
+            Limits of one batch.
 
         Raises:
             ModelError, SettingError: the model or K does not fit the settings, see `RapidGradEngine`.

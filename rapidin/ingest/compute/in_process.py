@@ -6,7 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
-from rapidin.attribution import BatchRunner, FisherDraw, RapidGradBatch, RapidGradEngine, TokenBudget
+from rapidin.attribution import (
+    BatchRunner,
+    FisherDraw,
+    RapidGradBatch,
+    RapidGradEngine,
+    SectionRunner,
+    TokenBudget,
+)
 from rapidin.errors import ComputationError
 from rapidin.ingest.blocks import WorkBlock
 from rapidin.ingest.spool import PlannedSample
@@ -37,7 +44,7 @@ class InProcess:
         self._make_engine = make_engine
         self._make_runner = make_runner
         self._engine: RapidGradEngine | None = None
-        self._batches: BatchRunner | None = None
+        self._batches: SectionRunner | None = None
         self.parameters = loaded.parameters
 
     def __enter__(self) -> Self:
@@ -49,11 +56,9 @@ class InProcess:
 
     def start(self, settings: StoreSettings, tokens_per_batch: int | None) -> TokenBudget:
         """See `Computer.start`."""
-        self._engine = self._make_engine(
-            self._loaded.model, settings.traced, settings.projection, settings.gradient
-        )
-        budget = TokenBudget.for_device(tokens_per_batch, self._engine.device, settings.projection.dimension)
-        self._batches = self._make_runner(self._engine, budget)
+        self._engine = self._make_engine(self._loaded.model, settings.traced, settings.section, settings.gradient)
+        budget = TokenBudget.for_device(tokens_per_batch, self._engine.device, settings.section.dimension)
+        self._batches = SectionRunner(self._make_runner(self._engine, budget), self._loaded.states)
         return budget
 
     def compute(self, blocks: Iterator[WorkBlock]) -> Iterator[tuple[WorkBlock, RapidGradBatch]]:

@@ -51,7 +51,7 @@ class Begin:
     Attributes:
         parameters: the store's traced parameter tensors.
         gradient: settings of the gradients.
-        projection: settings of the projection.
+        projection: settings of the projection to one section of a RapidGrad.
         tokens_per_batch: number of padded tokens of a batch; None for a number that suits the device.
     """
 

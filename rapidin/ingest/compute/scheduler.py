@@ -130,12 +130,12 @@ class Scheduler:
 
     def start(self, settings: StoreSettings, tokens_per_batch: int | None) -> TokenBudget:
         """See `Computer.start`."""
-        self._begin = Begin(settings.traced, settings.gradient, settings.projection, tokens_per_batch)
+        self._begin = Begin(settings.traced, settings.gradient, settings.section, tokens_per_batch)
         for station in self._stations:
             station.worker.send(self._begin)
         self._answers(Ready, self._stations)
         return TokenBudget.for_device(
-            tokens_per_batch, torch.device(self._device_type), settings.projection.dimension
+            tokens_per_batch, torch.device(self._device_type), settings.section.dimension
         )
 
     def compute(self, blocks: Iterator[WorkBlock]) -> Iterator[tuple[WorkBlock, RapidGradBatch]]:

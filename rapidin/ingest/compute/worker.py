@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import torch
 
-from rapidin.attribution import BatchRunner, FisherDraw, RapidGradEngine, TokenBudget
+from rapidin.attribution import BatchRunner, FisherDraw, RapidGradEngine, SectionRunner, TokenBudget
 from rapidin.errors import RapidinError
 from rapidin.ingest.compute.messages import Begin, Computed, Failed, Load, Loaded, Logged, Ready, TokenIds, Work
 from rapidin.model import load_model
@@ -51,7 +51,7 @@ def serve(inbox: SimpleQueue[object], tell: Tell) -> None:
     engine = RapidGradEngine(loaded.model, begin.parameters, begin.projection, begin.gradient)
     budget = TokenBudget.for_device(begin.tokens_per_batch, engine.device, begin.projection.dimension)
     tell(Ready())
-    for number, batch in BatchRunner(engine, budget).blocks(_work(inbox)):
+    for number, batch in SectionRunner(BatchRunner(engine, budget), loaded.states).blocks(_work(inbox)):
         tell(Computed(number, batch))
 
 

@@ -31,6 +31,7 @@ def build_derived(
     database: Database,
     codec: Codec,
     dimension: int,
+    sections: int,
     scan: Scan,
     options: Any = None,
     retrain: bool = False,
@@ -44,6 +45,7 @@ def build_derived(
         database: database of the store.
         codec: codec of its vectors.
         dimension: K.
+        sections: number of sections that the K numbers are divided among.
         scan: scan that compares vectors, for kinds that need it.
         options: options of the kind.
         retrain: whether to build all of it again.
@@ -61,7 +63,7 @@ def build_derived(
         rows = tables.searchable_rows(session)
         segments = {record.id or 0: record for record in tables.segment_records(session)}
         there = None if retrain else derived_records.read(session).get(kind.name)
-    store = StoreFacts(path, codec, dimension, segments)
+    store = StoreFacts(path, codec, dimension, segments, sections)
     options = kind.settled(store, there if there is not None and there.intact else None, options)
     if not len(rows):
         raise StoreEmptyError(f"{path}: the store holds no samples; ingest some before you build {kind.title}")

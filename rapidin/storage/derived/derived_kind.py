@@ -33,12 +33,14 @@ class StoreFacts:
         codec: codec of its vectors.
         dimension: K.
         segments: all segments, by database id.
+        sections: number of sections that the K numbers are divided among, one for each checkpoint of the model.
     """
 
     path: Path
     codec: Codec
     dimension: int
     segments: Mapping[int, SegmentRecord]
+    sections: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ def store_info(
             codec_named(settings.codec.name),
             settings.projection.dimension,
             {record.id or 0: record for record in records},
+            settings.sections,
         )
         derived = [derived_info(facts, record, live) for record in derived_records.read(session).values()]
         fields = session.scalars(select(MetadataFieldRow.name).order_by(MetadataFieldRow.name)).all()
@@ -51,6 +52,7 @@ def store_info(
         derived=tuple(info for info in derived if not _serves_searches(info.name)),
         segments=segments,
         metadata_fields=tuple(fields),
+        learning_rates=settings.model.learning_rates,
         **stated(settings),
     )
 

@@ -26,15 +26,22 @@ MOST_NAMED = 20
 """Number of samples or rows that are named one by one before a problem is summed up."""
 
 
-def verify_store(path: Path, database: Database, codec: Codec, dimension: int) -> VerifyReport:
-    """Check the store in the directory `path`, whose vectors have `dimension` numbers in `codec`.
+def verify_store(path: Path, database: Database, codec: Codec, dimension: int, sections: int) -> VerifyReport:
+    """Check the store in the directory `path`.
 
     Files that no row names are the remains of an interrupted commit. They are harmless and not a problem.
+
+    Args:
+        path: directory of the store.
+        database: database of the store.
+        codec: codec of its vectors.
+        dimension: K.
+        sections: number of sections that the K numbers are divided among.
 
     Raises:
         DependencyError: faiss is not installed.
     """
-    check = _Verification(path, database, codec, dimension)
+    check = _Verification(path, database, codec, dimension, sections)
     with closing(ReadersLock(path)):  # otherwise a compaction might remove files that are about to be read
         for part in (check.database_file, check.rows, check.segments, check.derived):
             with check.noting():
@@ -45,13 +52,14 @@ def verify_store(path: Path, database: Database, codec: Codec, dimension: int) -
 class _Verification:
     """One run of a verification, which collects problems."""
 
-    def __init__(self, path: Path, database: Database, codec: Codec, dimension: int) -> None:
+    def __init__(self, path: Path, database: Database, codec: Codec, dimension: int, sections: int) -> None:
         self.problems: list[str] = []
         self.samples = 0
         self._path = path
         self._database = database
         self._codec = codec
         self._dimension = dimension
+        self._sections = sections
         self._name = f"{path / DATABASE_NAME}"
 
     @contextmanager
@@ -119,7 +127,8 @@ class _Verification:
             segments = {record.id or 0: record for record in tables.segment_records(session)}
         for record in records.values():
             with self.noting():
-                for check in checks(StoreFacts(self._path, self._codec, self._dimension, segments), record):
+                facts = StoreFacts(self._path, self._codec, self._dimension, segments, self._sections)
+                for check in checks(facts, record):
                     with self.noting():
                         check()
 

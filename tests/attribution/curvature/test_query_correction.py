@@ -48,8 +48,8 @@ def test_a_corrected_query_solves_the_damped_system(count: int, damping: float, 
     queries = np.random.default_rng(1).standard_normal((5, 96)).astype(np.float32)
     made = correction(rows, damping)
     exact = rows.astype(np.float64)
-    system = exact.T @ exact + made.damping * np.eye(96)
-    solved = np.linalg.solve(system, made.damping * queries.T.astype(np.float64))
+    system = exact.T @ exact + made.dampings[0] * np.eye(96)
+    solved = np.linalg.solve(system, made.dampings[0] * queries.T.astype(np.float64))
     np.testing.assert_allclose(made.corrected(queries), solved.T, rtol=0, atol=2e-5)
 
 

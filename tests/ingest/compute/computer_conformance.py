@@ -29,7 +29,7 @@ from tests.ingest.planned import planned
 MakeComputer = Callable[[], Computer]
 
 SETTINGS: Any = SimpleNamespace(
-    traced=(), gradient=GradientSettings(), projection=ProjectionSettings(dimension=DIMENSION)
+    traced=(), gradient=GradientSettings(), section=ProjectionSettings(dimension=DIMENSION)
 )
 MOST_AHEAD = 16
 """Largest number of blocks for each process that may be taken before the first one is handed over."""

@@ -10,7 +10,7 @@ from typing import Any, Self
 import pytest
 import torch
 
-from rapidin.attribution import RapidGradBatch, TokenBudget
+from rapidin.attribution import ONE_STATE, RapidGradBatch, TokenBudget
 from rapidin.errors import ComputationError, ModelError
 from rapidin.ingest.blocks import WorkBlock
 from rapidin.ingest.compute import Computer
@@ -45,7 +45,7 @@ class Runner:
 
 
 def in_process() -> Computer:
-    loaded: Any = SimpleNamespace(model=None, parameters=())
+    loaded: Any = SimpleNamespace(model=None, parameters=(), states=ONE_STATE)
 
     def engine(*_: object) -> Any:
         return SimpleNamespace(device=torch.device("cpu"), close=lambda: None)
@@ -77,7 +77,7 @@ class OneByOne:
         pass
 
     def start(self, settings: StoreSettings, tokens_per_batch: int | None) -> TokenBudget:
-        return TokenBudget.for_device(tokens_per_batch, torch.device("cpu"), settings.projection.dimension)
+        return TokenBudget.for_device(tokens_per_batch, torch.device("cpu"), settings.section.dimension)
 
     def compute(self, blocks: Iterator[WorkBlock]) -> Iterator[tuple[WorkBlock, RapidGradBatch]]:
         for block in blocks:

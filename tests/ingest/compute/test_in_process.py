@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from rapidin.attribution import ONE_STATE
 from rapidin.errors import ComputationError
 from rapidin.ingest.compute.in_process import InProcess
 from rapidin.settings import GradientSettings, ProjectionSettings
 from tests.ingest.planned import single_blocks
 
-SETTINGS = SimpleNamespace(traced=(), gradient=GradientSettings(), projection=ProjectionSettings(dimension=64))
+SETTINGS = SimpleNamespace(traced=(), gradient=GradientSettings(), section=ProjectionSettings(dimension=64))
 
 
 def engine(*_: object) -> Any:
@@ -26,7 +27,7 @@ def test_all_blocks_under_way_are_named(done: int, names: str) -> None:
         yield from ((block, None) for block in begun[:done])
         raise ComputationError("the device failed")
 
-    loaded: Any = SimpleNamespace(model=None, parameters=())
+    loaded: Any = SimpleNamespace(model=None, parameters=(), states=ONE_STATE)
     with InProcess(loaded, engine, lambda *_: SimpleNamespace(blocks=fails_in_the_third)) as computer:
         computer.start(SETTINGS, 20)  # type: ignore[arg-type]
         with pytest.raises(ComputationError, match=f"^{names}: the device failed$"):
@@ -40,7 +41,7 @@ def test_batches_are_computed_with_the_budget_that_cuts_the_blocks() -> None:
         budgets.append(budget)
         return SimpleNamespace(blocks=iter)
 
-    loaded: Any = SimpleNamespace(model=None, parameters=())
+    loaded: Any = SimpleNamespace(model=None, parameters=(), states=ONE_STATE)
     with InProcess(loaded, engine, runner) as computer:
         budget = computer.start(SETTINGS, 20)  # type: ignore[arg-type]
     assert budgets == [budget]

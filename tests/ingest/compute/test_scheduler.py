@@ -36,7 +36,7 @@ class Run:
 
     def __call__(self, transport: ThreadWorkers, **options: int) -> None:
         settings = SimpleNamespace(
-            traced=(), gradient=GradientSettings(), projection=ProjectionSettings(dimension=DIMENSION)
+            traced=(), gradient=GradientSettings(), section=ProjectionSettings(dimension=DIMENSION)
         )
         loads = [Load(ModelSettings(model="m"), "cpu", False, 1, logging.WARNING)] * self._devices
         with Scheduler(transport, loads, **options) as scheduler:

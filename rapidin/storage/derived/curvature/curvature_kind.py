@@ -94,16 +94,17 @@ class CurvatureState:
     advice: str | None
 
     @classmethod
-    def of_none(cls, wanted: int | None, samples: int, dimension: int) -> CurvatureState:
+    def of_none(cls, wanted: int | None, samples: int, dimension: int, sections: int = 1) -> CurvatureState:
         """Return the state of a store that has no curvature.
 
         Args:
             wanted: number of probes wanted; None: `CURVATURE_PROBES`.
             samples: number of samples that probes can be drawn from.
             dimension: K.
+            sections: number of sections of a RapidGrad.
         """
         missing = _number_of(wanted, samples)
-        return cls(0, None, missing, bytes_of_probes(missing, dimension), None)
+        return cls(0, None, missing, bytes_of_probes(missing, dimension, sections), None)
 
 
 class _CurvatureKind:
@@ -167,7 +168,7 @@ class _CurvatureKind:
     ) -> Iterator[BuildStep]:
         samples = len(work.rows)
         chosen = choose_probes(work.samples(), _number_of(options.probes, samples), _SEED)
-        probes = ProbeArrays.none(work.store.dimension)
+        probes = ProbeArrays.none(work.store.dimension, work.store.sections)
         if existing is not None:
             probes = self._arrays(work.store, existing)
         parts = [PartRecord(id, None, work.store.segments[id].rows) for id in segment_ids]
@@ -227,7 +228,7 @@ class _CurvatureKind:
             samples: number of live samples.
             more_samples: number of samples that are about to be stored.
         """
-        none = CurvatureState.of_none(wanted, samples + more_samples, store.dimension)
+        none = CurvatureState.of_none(wanted, samples + more_samples, store.dimension, store.sections)
         if record is None or not record.intact:
             return none
         if record.file is None or not is_there(store.path / self.folder, record.file):
@@ -245,9 +246,11 @@ class _CurvatureKind:
             asked = _number_of(wanted, samples + more_samples)
         there = told["probes"]
         missing = max(0, asked - told["unusable"] - there)
-        grown = bytes_of_probes(there + missing, store.dimension) - bytes_of_probes(there, store.dimension)
+        before, after = (
+            bytes_of_probes(count, store.dimension, store.sections) for count in (there, there + missing)
+        )
         advice = self.advice(store, record, samples, samples)
-        return CurvatureState(there, self.version(store, record), missing, grown, advice)
+        return CurvatureState(there, self.version(store, record), missing, after - before, advice)
 
     def load(self, store: StoreFacts, record: DerivedRecord) -> StoredCurvature:
         """Read the curvature for searches.

@@ -5,7 +5,9 @@ size. Each block is rounded to multiples of its largest number divided by 127. I
 searches had a correlation of .998 and more with those of exact probes, but .992 at 4 bits. The inner products are
 those of the rounded probes, because other ones would not fit them.
 
-Shape letters: m probes · K projection dimension.
+If RapidGrads have several sections, one for each checkpoint of the model, there are inner products of each one.
+
+Shape letters: m probes · K projection dimension · C sections.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ class ProbeArrays:
         codes: the probes, each block of numbers divided by its scale, int8 [m, K].
         scales: scale of each block of each probe, float32 [m, ⌈K/1024⌉].
         tokens: number of target tokens that each probe is a sum over, int64 [m].
-        gram: inner products of the probes, float32 [m, m].
+        gram: inner products of the probes, float32 [m, m], or those of each section [C, m, m].
     """
 
     keys: NDArray[np.uint64]
@@ -67,14 +69,14 @@ class ProbeArrays:
     gram: NDArray[np.float32]
 
     @classmethod
-    def none(cls, dimension: int) -> ProbeArrays:
-        """Return no probes of K numbers."""
+    def none(cls, dimension: int, sections: int = 1) -> ProbeArrays:
+        """Return no probes of K numbers in some sections."""
         return cls(
             np.empty(0, np.uint64),
             np.empty((0, dimension), np.int8),
             np.empty((0, _blocks(dimension)), np.float32),
             np.empty(0, np.int64),
-            np.empty((0, 0), np.float32),
+            np.empty(_gram_shape(0, sections), np.float32),
         )
 
     @classmethod
@@ -100,7 +102,7 @@ class ProbeArrays:
             array("codes", (probes, store.dimension), np.int8),
             array("scales", (probes, _blocks(store.dimension)), np.float32),
             array("tokens", (probes,), np.int64),
-            array("gram", (probes, probes), np.float32),
+            array("gram", _gram_shape(probes, store.sections), np.float32),
         )
         if not (np.isfinite(found.gram).all() and np.isfinite(found.scales).all() and (found.tokens > 0).all()):
             raise StoreCorruptError(f"{store.path / FOLDER / file.name}: its numbers are no probes; {remedy}")
@@ -126,7 +128,7 @@ class ProbeArrays:
         """Keep the probes with some keys."""
         kept = np.flatnonzero(np.isin(self.keys, keys))
         return ProbeArrays(
-            self.keys[kept], self.codes[kept], self.scales[kept], self.tokens[kept], self.gram[np.ix_(kept, kept)]
+            self.keys[kept], self.codes[kept], self.scales[kept], self.tokens[kept], _chosen(self.gram, kept)
         )
 
     def joined(
@@ -143,17 +145,20 @@ class ProbeArrays:
         before = len(self.keys)
         all_codes = np.concatenate([self.codes, codes])
         all_scales = np.concatenate([self.scales, scales])
-        gram = np.zeros((len(all_codes), len(all_codes)), np.float32)
-        gram[:before, :before] = self.gram
-        new = inner_products(all_codes, all_scales, before)
-        gram[before:], gram[:, before:] = new, new.T
+        sections = 1 if self.gram.ndim == 2 else len(self.gram)
+        size = codes.shape[1] // sections
+        gram = np.zeros(_gram_shape(len(all_codes), sections), np.float32)
+        gram[..., :before, :before] = self.gram
+        for number, one in enumerate([gram] if sections == 1 else gram):
+            new = inner_products(all_codes, all_scales, before, range(number * size, (number + 1) * size))
+            one[before:], one[:, before:] = new, new.T
         order = np.argsort(np.concatenate([self.keys, keys]))
         return ProbeArrays(
             np.concatenate([self.keys, keys])[order],
             all_codes[order],
             all_scales[order],
             np.concatenate([self.tokens, tokens])[order],
-            gram[np.ix_(order, order)],
+            _chosen(gram, order),
         )
 
 
@@ -169,7 +174,7 @@ class StoredCurvature:
         damping: damping in the unit of `rapidin.attribution.QueryCorrection`.
         codes: codes of the probes, int8 [m, K].
         scales: scale of each block of the codes, float32 [m, ⌈K/1024⌉].
-        gram: ΨΨᵀ, float32 [m, m].
+        gram: ΨΨᵀ, float32 [m, m], or that of each section [C, m, m].
     """
 
     version: str
@@ -187,20 +192,40 @@ class StoredCurvature:
         return _decoded(self.codes[first:last], self.scales[first:last])
 
 
-def bytes_of_probes(probes: int, dimension: int) -> int:
-    """Return the size of the arrays of a file that holds a number of probes of K numbers."""
-    return probes * (dimension + 4 * _blocks(dimension) + 16) + 4 * probes**2
+def bytes_of_probes(probes: int, dimension: int, sections: int = 1) -> int:
+    """Return the size of the arrays of a file that holds a number of probes of K numbers in some sections."""
+    return probes * (dimension + 4 * _blocks(dimension) + 16) + 4 * sections * probes**2
 
 
-def inner_products(codes: NDArray[np.int8], scales: NDArray[np.float32], first: int) -> NDArray[np.float32]:
-    """Compute the inner products of the probes from place `first` on with all probes, float32 [m - first, m]."""
+def inner_products(
+    codes: NDArray[np.int8], scales: NDArray[np.float32], first: int, numbers: range
+) -> NDArray[np.float32]:
+    """Compute the inner products of the probes from place `first` on with all probes, float32 [m - first, m].
+
+    Args:
+        codes: codes of the probes, int8 [m, K].
+        scales: scales of their blocks, float32 [m, ⌈K/1024⌉].
+        first: place of the first probe that is wanted.
+        numbers: which of the K numbers count: those of one section.
+    """
     found = np.zeros((len(codes) - first, len(codes)), np.float32)
-    step = _COLUMNS // _BLOCK
-    for block in range(0, scales.shape[1], step):
-        columns = slice(block * _BLOCK, (block + step) * _BLOCK)
-        part = _decoded(codes[:, columns], scales[:, block : block + step])
+    for start in range(numbers.start, numbers.stop, _COLUMNS):
+        stop = min(start + _COLUMNS, numbers.stop)
+        block = start // _BLOCK
+        # A section of less than 1,024 numbers may begin within a block.
+        columns = slice(block * _BLOCK, stop)
+        part = _decoded(codes[:, columns], scales[:, block : _blocks(stop)])[:, start - block * _BLOCK :]
         found += part[first:] @ part.T
     return found
+
+
+def _gram_shape(probes: int, sections: int) -> tuple[int, ...]:
+    return (probes, probes) if sections == 1 else (sections, probes, probes)
+
+
+def _chosen(gram: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Take the rows and columns of some probes from inner products."""
+    return gram[..., places[:, None], places]
 
 
 def _rounded(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
