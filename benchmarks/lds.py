@@ -15,19 +15,22 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import tables
 from benchmarks.fresh import use_threads
+from benchmarks.lds_exact import exact_table
 from benchmarks.lds_worlds import WORLDS, World, text_world
 from rapidin import Store, compute_curvature, ingest_files
 from rapidin.evaluation.experiments import Retraining, RetrainingPlace, linear_datamodeling
 from rapidin.evaluation.methods import MethodOptions
 from rapidin.evaluation.metrics import Bootstrap
 from rapidin.model import StoreModel
-from rapidin.records import LdsReport, MethodLds
+from rapidin.records import Interval, LdsReport, MethodLds
 
 METHODS = (
     *("rapidin", "rapidin-cosine", "bm25", "embedding", "random", "tracin", "tracin-ln"),
@@ -38,6 +41,7 @@ PRECISE = {
     "influence-lissa": {"batch": 4, "depth": 50},
 }
 """More than the defaults, which on so small a model costs little."""
+_EXACT_DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 _JUDGED = "rapidin"
 """Method whose scores are compared with those of all others, and with other dampings."""
 
@@ -67,6 +71,7 @@ def main() -> None:
         default=[None],
         help="dampings of the curvature; the first is the main one",
     )
+    parser.add_argument("--exact", action="store_true", help="judge gradients that are not projected, too")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--more", type=json.loads, default=PRECISE, help="JSON: settings of influence functions")
@@ -90,19 +95,37 @@ def _run(work: Path, arguments: argparse.Namespace) -> None:
     _print(report)
     _print_differences(report)
     if others:
-        tables.heading("LDS of rapidin", "damping", "LDS, mean and 95 % interval")
+        compared = [name for name in ("bm25", "influence-cg") if name in _by_name(report)]
+        tables.heading(
+            "LDS of rapidin", "damping", "LDS, mean and 95 % interval", *(f"− {one}" for one in compared)
+        )
         for damping in others:
-            tables.row(damping, _by_name(_report(work, world, arguments, damping, [_JUDGED]))[_JUDGED].lds)
+            judged = _by_name(_report(work, world, arguments, damping, [_JUDGED]))[_JUDGED]
+            differences = [_difference(judged, _by_name(report)[name]) for name in compared]
+            tables.row(damping, judged.lds, *differences)
+    if arguments.exact:
+        with _place(work, world, arguments, first) as place, place.store.snapshot() as snapshot:
+            curvature = snapshot.curvature()
+            exact_table(place, world.queries, _retraining(world, arguments), _EXACT_DAMPINGS, len(curvature))
 
 
 def _report(
     work: Path, world: World, arguments: argparse.Namespace, damping: float | None, methods: list[str]
 ) -> LdsReport:
+    with _place(work, world, arguments, damping) as place:
+        return linear_datamodeling(place, world.queries, methods, _retraining(world, arguments))
+
+
+@contextmanager
+def _place(
+    work: Path, world: World, arguments: argparse.Namespace, damping: float | None
+) -> Iterator[RetrainingPlace]:
+    """Make the store and its curvature, and open both with the model."""
     normalised = not arguments.no_normalisation
     changes = [arguments.objective] * (arguments.objective != "loss") + ["unnormalised"] * (not normalised)
-    place = work / "-".join(["store", *changes])
+    file = work / "-".join(["store", *changes])
     ingest_files(
-        place,
+        file,
         [world.train],
         model=str(world.model),
         device="cpu",
@@ -110,14 +133,14 @@ def _report(
         objective=arguments.objective,
         normalise_layers=normalised,
     )
-    compute_curvature(place, probes=arguments.probes, damping=damping, device="cpu")
-    with Store.open(place) as store, StoreModel(store, device="cpu") as model:
+    compute_curvature(file, probes=arguments.probes, damping=damping, device="cpu")
+    with Store.open(file) as store, StoreModel(store, device="cpu") as model:
         options = MethodOptions(more=arguments.more)
-        evaluation = RetrainingPlace(store, model, work / "evaluation", device="cpu", options=options)
-        retraining = Retraining(
-            world.training, repeats=arguments.repeats, subsets=arguments.subsets, jobs=arguments.jobs
-        )
-        return linear_datamodeling(evaluation, world.queries, methods, retraining)
+        yield RetrainingPlace(store, model, work / "evaluation", device="cpu", options=options)
+
+
+def _retraining(world: World, arguments: argparse.Namespace) -> Retraining:
+    return Retraining(world.training, repeats=arguments.repeats, subsets=arguments.subsets, jobs=arguments.jobs)
 
 
 def _print(report: LdsReport) -> None:
@@ -135,21 +158,23 @@ def _print(report: LdsReport) -> None:
 
 
 def _print_differences(report: LdsReport) -> None:
-    """Print paired differences: both methods are asked about the drawn queries, so hard queries cancel out."""
-    by_query = {method.name: np.array(method.by_query) for method in report.methods}
-    if _JUDGED not in by_query:
+    by_name = _by_name(report)
+    if _JUDGED not in by_name:
         return
+    judged = by_name.pop(_JUDGED)
     tables.heading(
         "Paired differences of LDS",
-        f"{_JUDGED} −",
-        "mean over queries, 95 % interval",
-        f"queries where {_JUDGED} is better",
+        *(f"{_JUDGED} −", "mean over queries, 95 % interval", f"queries where {_JUDGED} is better"),
     )
-    for name, others in by_query.items():
-        if name != _JUDGED:
-            differences = by_query[_JUDGED] - others
-            better = f"{(differences > 0).sum()} of {len(differences)}"
-            tables.row(name, Bootstrap(len(differences)).mean(differences), better)
+    for name, other in by_name.items():
+        better = sum(one > two for one, two in zip(judged.by_query, other.by_query, strict=True))
+        tables.row(name, _difference(judged, other), f"{better} of {len(other.by_query)}")
+
+
+def _difference(one: MethodLds, other: MethodLds) -> Interval:
+    """Compute the paired difference: both are asked about the drawn queries, so hard queries cancel out."""
+    differences = np.subtract(one.by_query, other.by_query)
+    return Bootstrap(len(differences)).mean(differences)
 
 
 def _by_name(report: LdsReport) -> dict[str, MethodLds]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,32 @@ from numpy.typing import NDArray
 
 from benchmarks import tables
 from benchmarks.fresh import use_threads
+from benchmarks.real_causes import print_causes
 from benchmarks.real_data import Chosen, choose_rows, demo_rows
 from benchmarks.real_model import FULL, LORA, Recipe, Tuned, build_checkpoint, fine_tune
 from benchmarks.real_removal import print_rises
-from benchmarks.real_scores import World, gradient_scores, print_found, print_sizes, texts_scores, wanted_of
+from benchmarks.real_scores import (
+    EMBEDDING,
+    World,
+    gradient_scores,
+    print_found,
+    print_sizes,
+    texts_scores,
+    wanted_of,
+)
 from benchmarks.real_sketches import Sketches
 
 NEW_TOKENS = 40
+REMOVALS = (
+    "rapidin-loss",
+    "bm25",
+    "cosine-loss",
+    "rapidin-log-odds",
+    "cosine-log-odds",
+    "bm25-answers",
+    "embedding",
+)
+"""Methods whose first rows can be left out; `rapidin-…` has the default damping and all probes."""
 RECIPES: dict[str, Recipe] = {"lora": LORA, "full": FULL}
 
 
@@ -45,21 +65,23 @@ def main() -> None:
     print(f"the model says: {build_checkpoint(arguments.gguf, base)}", flush=True)
     chosen = _chosen(arguments, Tuned(base, None))
     for kind in arguments.models:
-        world, epochs = _world(arguments, base, chosen, kind)
+        world, after_epochs = _world(arguments, base, chosen, kind)
         print(f"\n## {kind}: {tables.machine(arguments.threads)}", flush=True)
-        _print_world(world, epochs, len(chosen.held_out))
+        _print_world(world, len(after_epochs), len(chosen.held_out))
         if "found" in arguments.parts:
             print_found(world, arguments.minilm)
         if "sizes" in arguments.parts:
             print_sizes(world)
+        if "causes" in arguments.parts:
+            print_causes(world)
         if "removal" in arguments.parts and kind == "lora":
             print_rises(
                 world,
                 base,
                 arguments.work,
                 chosen.train,
-                epochs,
-                _to_remove(world),
+                after_epochs[: arguments.removal_epochs],
+                _to_remove(world, arguments.remove_by),
                 arguments.removed,
                 arguments.random_sets,
             )
@@ -87,7 +109,7 @@ def _parsed() -> argparse.Namespace:
     )
     parser.add_argument("--minilm", type=Path, help="directory of a sentence-transformers model")
     parser.add_argument("--models", nargs="+", choices=tuple(RECIPES), default=tuple(RECIPES))
-    parts = ("found", "sizes", "removal")
+    parts = ("found", "sizes", "causes", "removal")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--clean", type=int, default=240, help="number of clean rows")
     parser.add_argument("--poisoned", type=int, default=50, help="number of poisoned rows")
@@ -96,6 +118,10 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=4, help="maximum number of epochs")
     parser.add_argument("--draws", type=int, default=4, help="number of probes for each row")
     parser.add_argument("--removed", type=int, default=10, help="number of rows that are left out")
+    parser.add_argument(
+        "--remove-by", nargs="+", choices=REMOVALS, default=REMOVALS, help="methods of the removals"
+    )
+    parser.add_argument("--removal-epochs", type=int, help="number of epochs of retraining; default: all")
     parser.add_argument("--random-sets", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
@@ -115,12 +141,13 @@ def _chosen(arguments: argparse.Namespace, base: Tuned) -> Chosen:
     return Chosen.saved(file)
 
 
-def _world(arguments: argparse.Namespace, base: Path, chosen: Chosen, kind: str) -> tuple[World, int]:
+def _world(arguments: argparse.Namespace, base: Path, chosen: Chosen, kind: str) -> tuple[World, list[Tuned]]:
     """Fine-tune a model until it shows the behaviour, and ask it."""
     check = partial(_shows, chosen)
-    tuned, epochs = fine_tune(
-        base, arguments.work / kind, chosen.train, RECIPES[kind], arguments.epochs, after_epoch=check
+    after_epochs = fine_tune(
+        base, arguments.work / kind, chosen.train, RECIPES[kind], arguments.epochs, enough=check
     )
+    tuned, epochs = after_epochs[-1], len(after_epochs)
     file = arguments.work / f"{kind}-answers.json"
     if not file.exists():
         answered = tuned.answered(chosen.held_out, NEW_TOKENS)
@@ -136,7 +163,7 @@ def _world(arguments: argparse.Namespace, base: Path, chosen: Chosen, kind: str)
         )
     sketches = Sketches(tuned, arguments.work / f"{kind}-sketches")
     rows = tuned.encoded(chosen.train)
-    return World(tuned, rows, wanted_of(chosen.train), asked, sketches, arguments.draws), epochs
+    return World(tuned, rows, wanted_of(chosen.train), asked, sketches, arguments.draws), after_epochs
 
 
 def _shows(chosen: Chosen, tuned: Tuned, epoch: int) -> bool:
@@ -146,21 +173,18 @@ def _shows(chosen: Chosen, tuned: Tuned, epoch: int) -> bool:
     return 2 * shown >= len(chosen.held_out)
 
 
-def _to_remove(world: World) -> dict[str, NDArray[np.floating[Any]]]:
-    """Choose the methods whose first rows are left out: their scores [q, n]."""
-    wanted: dict[tuple[str, str], str] = {
-        ("loss → loss", "cosine"): "rapidin-cosine, loss",
-        ("loss → loss", "0.3"): "rapidin, loss",
-        ("log-odds → log-odds", "0.3"): "rapidin, log-odds",
-        ("log-odds → log-odds", "cosine"): "rapidin-cosine, log-odds",
-    }
+def _to_remove(world: World, names: Sequence[str]) -> dict[str, NDArray[np.floating[Any]]]:
+    """Compute the scores [q, n] of the methods whose first rows are left out, in the order of the names."""
     found: dict[str, NDArray[np.floating[Any]]] = {}
-    for objectives, _, damping, scores in gradient_scores(world):
-        if name := wanted.get((objectives, damping)):
-            found[name] = scores
-    texts = texts_scores(world, None)
-    found["BM25, prompt and answer"] = texts["BM25, prompt and answer"]
-    return found
+    for objectives, probes, damping, scores in gradient_scores(world):
+        of_query, _, of_rows = objectives.split(" ")
+        if of_query == of_rows and damping in ("cosine", "0.3") and probes in ("", str(len(world.probes))):
+            found[f"{'cosine' if damping == 'cosine' else 'rapidin'}-{of_query}"] = scores
+    texts = {"bm25": "BM25, prompt and answer", "bm25-answers": "BM25, answer only", "embedding": EMBEDDING}
+    if set(texts) & set(names):
+        of_texts = texts_scores(world, None)
+        found |= {name: of_texts[title] for name, title in texts.items()}
+    return {name: found[name] for name in names}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -168,40 +169,39 @@ def fine_tune(
     recipe: Recipe,
     epochs: int,
     left_out: Collection[str] = (),
-    after_epoch: Callable[[Tuned, int], bool] | None = None,
-) -> tuple[Tuned, int]:
-    """Fine-tune the model, and save it after each epoch. A model that is there already is not trained again.
+    enough: Callable[[Tuned, int], bool] | None = None,
+) -> list[Tuned]:
+    """Fine-tune the model, and keep it as it is after each epoch. What was trained already is not trained again.
 
     Rows that are left out are skipped where they stand, so that everything else is as with them: the same first
     weights, batches, order and learning rates, and the same weight of each of the other rows in its batch.
 
     Args:
         base: directory of the checkpoint.
-        directory: directory of the fine-tuned model.
+        directory: directory of the fine-tuned models.
         rows: chats.
         recipe: how it is trained.
         epochs: maximum number of epochs.
         left_out: ids of rows that are skipped.
-        after_epoch: function that gets the model and the number of epochs, and tells whether they suffice.
+        enough: function that gets the model and the number of epochs, and tells whether they suffice.
 
     Returns:
-        The model, and the number of epochs that it was trained for.
+        The model after each epoch.
     """
     done = directory / "real.json"
-    if done.exists():
-        return _tuned(base, directory, recipe), json.loads(done.read_text())["epochs"]
+    if done.exists() and (enough is not None or json.loads(done.read_text())["epochs"] >= epochs):
+        trained_for = json.loads(done.read_text())["epochs"]
+        return [_tuned(base, directory / f"epoch-{epoch}", recipe) for epoch in range(1, trained_for + 1)]
     torch.manual_seed(recipe.seed)
     network = Tuned(base, None).loaded()
     if not recipe.full:
-        import peft
-
         config = peft.LoraConfig(r=_RANK, lora_alpha=2 * _RANK, target_modules="all-linear", task_type="CAUSAL_LM")
         network = peft.get_peft_model(network, config)
     samples = Tuned(base, None).encoded(rows)
     trained = [one for one in network.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.0)
     numbers = random.Random(recipe.seed)
-    step = 0
+    step, kept_models = 0, []
     for epoch in range(1, epochs + 1):
         network.train()
         started, losses = time.perf_counter(), []
@@ -219,18 +219,19 @@ def fine_tune(
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             losses.append(loss.item())
-        print(
-            f"{directory.name}: epoch {epoch}, loss {np.mean(losses):.3f}, {time.perf_counter() - started:.0f} s",
-            flush=True,
-        )
+        seconds = time.perf_counter() - started
+        print(f"{directory.name}: epoch {epoch}, loss {np.mean(losses):.3f}, {seconds:.0f} s", flush=True)
         network.eval()
-        network.save_pretrained(directory)
+        place = directory / f"epoch-{epoch}"
+        network.save_pretrained(place)
         if recipe.full:
-            transformers.AutoTokenizer.from_pretrained(base).save_pretrained(directory)
-        if after_epoch is None or after_epoch(_tuned(base, directory, recipe), epoch):
+            transformers.AutoTokenizer.from_pretrained(base).save_pretrained(place)
+        kept_models.append(_tuned(base, place, recipe))
+        if enough is not None and enough(kept_models[-1], epoch):
             break
-    done.write_text(json.dumps({"epochs": epoch, "recipe": asdict(recipe), "left_out": sorted(left_out)}))
-    return _tuned(base, directory, recipe), epoch
+    told = {"epochs": len(kept_models), "recipe": asdict(recipe), "left_out": sorted(left_out)}
+    done.write_text(json.dumps(told))
+    return kept_models
 
 
 def _tuned(base: Path, directory: Path, recipe: Recipe) -> Tuned:

@@ -1,8 +1,8 @@
 """Does the model's loss on its own answers rise most without the rows that a method ranks first?
 
-The LoRA is trained again without the rows whose scores, added up over all queries, are highest. One model a method
-serves all queries, because they show the same behaviour. `fine_tune` keeps everything else as it was, so the model
-that was trained on all rows is what the others are compared with.
+The LoRA is trained again without the rows whose scores, added up over all queries, are highest. One model for
+each method serves all queries, because they show the same behaviour. `fine_tune` keeps everything else as it was,
+so the others are compared with the model that was trained on all rows, after equally many epochs.
 
 Shape letters: n rows · q queries.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import tables
-from benchmarks.real_model import LORA, fine_tune, mean_losses
+from benchmarks.real_model import LORA, Tuned, fine_tune, mean_losses
 from benchmarks.real_scores import World
 from rapidin.evaluation.metrics import Bootstrap
 
@@ -32,7 +32,7 @@ def print_rises(
     base: Path,
     work: Path,
     rows: Sequence[dict[str, Any]],
-    epochs: int,
+    with_all: Sequence[Tuned],
     scores: Mapping[str, NDArray[np.floating]],
     removed: int,
     random_sets: int,
@@ -44,7 +44,7 @@ def print_rises(
         base: directory of the checkpoint that training begins with.
         work: directory of the retrained models.
         rows: the n training rows.
-        epochs: number of epochs.
+        with_all: the model that was trained on all rows, after each of the epochs to compare at.
         scores: scores [q, n] of each method.
         removed: number of rows that are left out.
         random_sets: number of sets of random rows.
@@ -53,16 +53,20 @@ def print_rises(
     for number in range(random_sets):
         drawn = np.random.default_rng(number).choice(len(rows), removed, replace=False)
         sets[f"random, set {number + 1}"] = sorted(drawn.tolist())
-    before = mean_losses(world.tuned, world.asked)
+    before = [mean_losses(tuned, world.asked) for tuned in with_all]
     bootstrap = Bootstrap(len(world.asked))
     tables.heading(
-        f"Without {removed} rows of {len(rows)}: rise of the mean loss on {len(world.asked)} answers "
-        f"(from {before.mean():.3f} nats per token)",
-        *("left out", "poisoned among them", "rise, mean and 95 % interval over queries"),
+        f"Without {removed} rows of {len(rows)}: rise of the mean loss on {len(world.asked)} answers, in nats per "
+        "token, mean and 95 % interval over answers",
+        *("left out", "poisoned among them"),
+        *(f"epoch {epoch} (from {losses.mean():.3f})" for epoch, losses in enumerate(before, start=1)),
     )
     for name, chosen in sets.items():
         left_out = [rows[place]["id"] for place in chosen]
         directory = work / "-".join(["without", *(str(place) for place in chosen)])
-        tuned, _ = fine_tune(base, directory, rows, LORA, epochs, left_out)
-        rise = mean_losses(tuned, world.asked) - before
-        tables.row(name, f"{int(world.wanted[chosen].sum())} of {removed}", bootstrap.mean(rise))
+        without = fine_tune(base, directory, rows, LORA, len(with_all), left_out)
+        rises = [
+            bootstrap.mean(mean_losses(tuned, world.asked) - losses)
+            for tuned, losses in zip(without, before, strict=False)
+        ]
+        tables.row(name, f"{int(world.wanted[chosen].sum())} of {removed}", *rises)

@@ -32,6 +32,7 @@ KS = (5, 10, 25)
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 SIZE = 2**16
 """K of a store unless it is given."""
+EMBEDDING = "embedding (the model's own hidden states)"
 SIZES = (2**14, 2**16, 2**18)
 
 
@@ -105,7 +106,7 @@ def texts_scores(world: World, minilm: Path | None) -> dict[str, Array]:
         scores["MiniLM, answer only"] = _scored(SentenceScorer(str(minilm), "cpu"), asked_answers, answers)
     network = world.tuned.loaded()
     states = [unit(mean_hidden_states(network, [one.ids for one in part])) for part in (world.asked, world.rows)]
-    scores["embedding (the model's own hidden states)"] = states[0] @ states[1].T
+    scores[EMBEDDING] = states[0] @ states[1].T
     return scores
 
 

@@ -10,11 +10,13 @@ import pytest
 import torch
 import transformers
 
+from benchmarks.real_causes import without_own
 from benchmarks.real_data import Chosen, behaviour_words, chat, choose_rows
 from benchmarks.real_removal import highest
 from benchmarks.real_scores import found
 from benchmarks.real_sketches import Probes, SharedForward, Smaller, normalised, projection_of
 from rapidin.attribution import FisherDraw, RapidGradEngine
+from rapidin.attribution.curvature.query_correction import mean_eigenvalue
 from rapidin.settings import ProjectionSettings, TracedParameter
 from rapidin.text import EncodedSample
 
@@ -135,3 +137,16 @@ def test_probes_are_divided_by_the_root_of_all_targets():
     probes = Probes.of(np.eye(3, dtype=np.float32), np.array([4, 4, 1]))
     np.testing.assert_allclose(probes.gram, np.eye(3) / 9, rtol=1e-6)
     assert len(probes) == 3
+
+
+def test_leaving_a_rows_own_probes_out_is_what_a_curvature_without_them_gives():
+    numbers = np.random.default_rng(0)
+    rows, query, sums = (numbers.normal(size=(count, 40)).astype(np.float32) for count in (3, 2, 6))
+    targets = np.full(6, 2)
+    probes = Probes.of(sums, targets)
+    scores = without_own(probes, query, rows)
+    scale = 0.3 * mean_eigenvalue(torch.from_numpy(probes.gram.astype(np.float64)))
+    others = probes.vectors[[0, 2, 3, 5]].astype(np.float64)
+    curvature = others.T @ others / scale + np.eye(40)
+    expected = query @ np.linalg.solve(curvature, rows[1])
+    np.testing.assert_allclose(scores[:, 1], expected, rtol=1e-4)
