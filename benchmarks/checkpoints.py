@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 from torch import nn
 
 from benchmarks import tables
@@ -28,8 +29,10 @@ from rapidin import Store, compute_curvature, ingest_files
 from rapidin.demo import demo_model
 from rapidin.evaluation.experiments import Retraining, RetrainingPlace, linear_datamodeling
 from rapidin.evaluation.methods import MethodOptions
+from rapidin.evaluation.metrics import Bootstrap
 from rapidin.evaluation.retraining import trainer
 from rapidin.model import Schedule, StoreModel, save_model, training_loop
+from rapidin.records import MethodLds
 
 SHARES_OF_TRAINING = (1 / 8, 1 / 4, 1 / 2, 1)
 """Parts of the training after which a checkpoint is saved."""
@@ -58,17 +61,24 @@ def main() -> None:
     print(tables.machine(arguments.jobs), flush=True)
     print(world.title, flush=True)
     checkpoints = _checkpoints(arguments.world, arguments.work)
-    tables.heading("LDS", "checkpoints at", "K", "bytes a row", "influence", "cosine")
-    for chosen in SETS:
-        for dimension in arguments.dimensions:
+    tables.heading("LDS", "checkpoints at", "K", "influence", "− that of the end alone", "cosine")
+    for dimension in arguments.dimensions:
+        end: np.ndarray | None = None
+        for chosen in SETS:
             for factor in sorted({1, len(chosen)}):
-                _row(world, arguments, [checkpoints[one] for one in chosen], chosen, dimension * factor)
+                places = [checkpoints[one] for one in chosen]
+                lds = _lds(world, arguments, places, chosen, dimension * factor)
+                influence, cosine = (np.array(lds[name].by_query) for name in _METHODS)
+                end = influence if end is None else end
+                mean = Bootstrap(len(influence)).mean
+                when = " + ".join(f"{SHARES_OF_TRAINING[one]:.1%}" for one in chosen)
+                tables.row(when, dimension * factor, mean(influence), mean(influence - end), mean(cosine))
 
 
-def _row(
+def _lds(
     world: World, arguments: argparse.Namespace, places: Sequence[Path], chosen: Sequence[int], dimension: int
-) -> None:
-    """Make a store, and print its line of the table."""
+) -> dict[str, MethodLds]:
+    """Make a store, and judge its two measures by the retrained models."""
     store = arguments.work / f"store-{'-'.join(map(str, chosen))}-{dimension}"
     ingest_files(
         store,
@@ -76,6 +86,7 @@ def _row(
         model=str(world.model),
         checkpoints=places,
         projection_dim=dimension,
+        objective="loss",
         curvature=False,
         device="cpu",
     )
@@ -88,9 +99,7 @@ def _row(
             world.training, subsets=arguments.subsets, repeats=arguments.repeats, jobs=arguments.jobs
         )
         report = linear_datamodeling(place, world.queries, _METHODS, retraining)
-    lds = {method.name: method.lds for method in report.methods}
-    when = " + ".join(f"{SHARES_OF_TRAINING[one]:.0%}" for one in chosen)
-    tables.row(when, dimension, dimension // 2, *(lds[name] for name in _METHODS))
+    return {method.name: method for method in report.methods}
 
 
 def _checkpoints(world: str, work: Path) -> list[Path]:
