@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from rapidin.errors import ModelError
+from rapidin.errors import ModelError, SettingError
 
 logger = logging.getLogger(__name__)
 
 _STATE = "trainer_state.json"
+
+
+def place_and_rate(given: str) -> tuple[str, float | None]:
+    """Divide DIR=RATE, the value of ``--checkpoint``, into directory and learning rate; None if it is DIR alone.
+
+    Raises:
+        SettingError: the rate is not above 0.
+    """
+    place, separator, text = given.rpartition("=")
+    if not separator or Path(given).is_dir():
+        return given, None
+    try:
+        rate = float(text)
+    except ValueError:
+        return given, None
+    if not 0 < rate < math.inf:
+        raise SettingError(f"--checkpoint {given!r}: {text} is not a learning rate; give a number above 0")
+    return place, rate
 
 
 def learning_rates(checkpoints: Sequence[str]) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rapidin.errors import SettingError, StoreMismatchError
-from rapidin.ingest.learning_rates import learning_rates
+from rapidin.ingest.learning_rates import learning_rates, place_and_rate
 from rapidin.model import absolute_place
 from rapidin.settings import STORE_SETTINGS, RequestedSettings, ResolvedSettings, StoreSettings, section_of
 from rapidin.text import load_template
@@ -46,7 +46,7 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
     if checkpoints := given["model"].get("checkpoints"):
         if len(set(checkpoints)) < len(checkpoints):
             raise SettingError("--checkpoint: a directory is given twice; give each checkpoint once")
-        given["model"]["learning_rates"] = learning_rates(checkpoints)
+        given["model"].setdefault("learning_rates", learning_rates(checkpoints))
     validated = {part: _validated(part, values) for part, values in given.items()}
     section_of(validated["projection"], len(checkpoints or (1,)))  # an error before anything takes long
     if "shuffles" in projection and projection["kind"] != "shuffled":
@@ -69,6 +69,9 @@ def _fitted(given: dict[str, dict[str, Any]], existing: StoreSettings, store: Pa
         )
     parts = {part: _validated(part, getattr(existing, part).model_dump() | given[part]) for part in _PARTS}
     conflicts = []
+    rates = parts["model"].learning_rates
+    if rates != existing.model.learning_rates:
+        conflicts.append(f"learning rates are {existing.model.learning_rates}, not {rates}")
     for key, setting in STORE_SETTINGS.items():
         mine, asked = setting.of(existing), getattr(parts[setting.part], setting.field)
         if key not in _PLACES and mine != asked:
@@ -95,8 +98,12 @@ def _given(requested: RequestedSettings) -> dict[str, dict[str, Any]]:
         if what in given["model"]:
             given["model"][what] = absolute_place(str(given["model"][what]), what)
     if given["model"].get("checkpoints"):
-        places = [absolute_place(str(place), "checkpoint") for place in given["model"]["checkpoints"]]
-        given["model"]["checkpoints"] = tuple(places)
+        places, rates = zip(*(place_and_rate(str(one)) for one in given["model"]["checkpoints"]), strict=True)
+        given["model"]["checkpoints"] = tuple(absolute_place(place, "checkpoint") for place in places)
+        if None not in rates:
+            given["model"]["learning_rates"] = rates
+        elif set(rates) != {None}:
+            raise SettingError("--checkpoint: give the learning rate of every checkpoint, DIR=RATE, or of none")
     if "template" in given["text"]:
         given["text"]["template"] = load_template(Path(given["text"]["template"]))
     return given

@@ -39,10 +39,19 @@ class CheckpointWeights:
     def __init__(self, module: nn.Module, settings: ModelSettings, keep: bool = False) -> None:
         self.names = tuple(f"checkpoint {place!r}" for place in settings.checkpoints)
         self.shares = settings.shares
-        tensors = adapter_tensors if settings.adapter is not None else base_tensors
-        self._into: dict[str, Tensor] = dict(tensors(module))
-        needed = self._into if settings.adapter is not None else dict(module.named_parameters())
+        # What a file holds beside the adapter, such as trained embeddings, has the module's own names.
+        adapted = settings.adapter is not None
+        needed = dict(adapter_tensors(module)) if adapted else dict(module.named_parameters())
+        self._into: dict[str, Tensor] = (
+            {**module.state_dict(), **needed} if adapted else dict(base_tensors(module))
+        )
         self._needed = {name: tensor.data_ptr() for name, tensor in needed.items()}
+        own = {tensor.data_ptr() for tensor in module.state_dict().values()}
+        if not own.issuperset(self._needed.values()):
+            raise ModelError(
+                f"adapter {settings.adapter!r} is of a kind whose weights cannot be exchanged in memory: leave "
+                "out --checkpoint"
+            )
         self._at: int | None = None
         self._open = ExitStack()
         what = "adapter" if settings.adapter is not None else "model"
@@ -54,7 +63,8 @@ class CheckpointWeights:
             if keep:
                 self._final: Mapping[str, Any] = {}
                 # Several names may stand for one tensor, for example that of a tied head.
-                once = {tensor.data_ptr(): name for name, tensor in self._into.items()}
+                names = {name for files in self._files for name in files}
+                once = {self._into[name].data_ptr(): name for name in names}
                 self._kept = {name: self._into[name].clone() for name in once.values()}
             else:
                 self._kept = {}

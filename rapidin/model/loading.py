@@ -122,8 +122,9 @@ def load_model(settings: ModelSettings, device: str = "auto", trust_remote_code:
     if settings.adapter is not None:
         model = _with_adapter(model, settings)
     model.eval()
+    traced = _traced(model, settings)
     states = CheckpointWeights(model, settings) if settings.checkpoints else ONE_STATE
-    return LoadedModel(model, _traced(model, settings), context_length, states)
+    return LoadedModel(model, traced, context_length, states)
 
 
 def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:

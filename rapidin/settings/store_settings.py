@@ -103,8 +103,9 @@ class ModelSettings(_WithCheckpoints):
             "--checkpoint",
             "Directory of a checkpoint of the training, such as a Trainer's checkpoint-500: a whole model, or an "
             "adapter if the model has one. Repeat it for 2, 4 or 8 checkpoints, which share the --projection-dim. "
-            "Gradients are then compared at the checkpoints, and their scores are added, weighted by learning "
-            "rates. It helps a model that was trained from scratch, and hardly one that was fine-tuned.",
+            "Gradients are then compared at the checkpoints, and their scores are added, weighted by the learning "
+            "rates in trainer_state.json, or by those given as DIR=RATE. "
+            "It helps a model that was trained from scratch, and hardly one that was fine-tuned.",
             "DIR",
             takes=list[Path],
         ),

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import rapidin
 from rapidin.attribution import BatchRunner, FisherDraw, RapidGradBatch, RapidGradEngine
 from rapidin.attribution.projections import make_projection
-from rapidin.errors import FingerprintMismatchError, GradientError, ModelError, SettingError
+from rapidin.errors import FingerprintMismatchError, GradientError, ModelError, SettingError, StoreMismatchError
 from rapidin.ingest.committing import Committer
 from rapidin.ingest.learning_rates import learning_rates
 from rapidin.model import StoreModel, load_model
@@ -228,6 +228,31 @@ def rapidin_engine(run: Run, number: int, store: rapidin.Store) -> Iterator[Rapi
         yield engine
 
 
+def test_a_single_checkpoint_takes_the_place_of_the_model(
+    llama: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name, settings in (
+        ("one", llama.settings | {"checkpoints": [llama.checkpoints[1]]}),
+        ("alone", llama.alone(1)),
+    ):
+        with monkeypatch.context() as patch:
+            found.append(kept_vectors(patch))
+            ingest(tmp_path / name, data, settings, curvature=True, probes=20)
+    one, alone = found
+    for id, vector in one.items():
+        np.testing.assert_array_equal(vector, alone[id])
+    results = []
+    for name in ("one", "alone"):
+        with rapidin.Searcher(tmp_path / name, device="cpu") as searcher:
+            results.append(searcher.search(*QUESTION, k=5, rerank=9))
+    assert results[0].proponents == results[1].proponents
+    with rapidin.Searcher(tmp_path / "one", device="cpu") as searcher, StoreModel(searcher.store) as model:
+        answer = searcher.search(QUESTION[0], k=1, rerank=0, max_new_tokens=8).query.generation
+        _, encoded = model.prepared(query_of_prompt(QUESTION[0], None, searcher.store.settings.text), 8)
+        assert answer == encoded.response  # of the model itself, after vectors of the checkpoint were computed
+
+
 def test_any_number_of_workers_makes_the_same_rows(
     llama: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,6 +380,22 @@ def test_without_learning_rates_checkpoints_have_equal_weights(
     (bare / "trainer_state.json").write_text("{")
     with pytest.raises(ModelError, match=r"trainer_state.json cannot be read"):
         learning_rates([str(bare)])
+
+
+def test_learning_rates_can_be_given(llama: Run, data: Path, tmp_path: Path) -> None:
+    given = [f"{place}={rate}" for place, rate in zip(llama.checkpoints, ("1e-5", "3e-5"), strict=True)]
+    store = ingest(tmp_path / "store", data, llama.settings | {"checkpoints": given})
+    with rapidin.Store.open(store) as opened:
+        info = opened.info()
+        assert info.checkpoints == tuple(map(str, llama.checkpoints))
+        assert (info.learning_rates, info.shares) == ((1e-5, 3e-5), (0.25, 0.75))
+    ingest(store, data, {"checkpoints": given})
+    with pytest.raises(StoreMismatchError, match="learning rates are"):
+        ingest(store, data, {"checkpoints": [f"{place}=1" for place in llama.checkpoints]})
+    with pytest.raises(SettingError, match="0 is not a learning rate"):
+        ingest(store, data, {"checkpoints": [f"{place}=0" for place in llama.checkpoints]})
+    with pytest.raises(SettingError, match="give the learning rate of every checkpoint"):
+        ingest(store, data, {"checkpoints": [given[0], llama.checkpoints[1]]})
 
 
 def test_what_cannot_be_used_is_an_error_at_once(llama: Run, data: Path, tmp_path: Path) -> None:

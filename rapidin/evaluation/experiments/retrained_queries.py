@@ -180,10 +180,12 @@ class ModelBank:
         recipe = asdict(runs.training)
         del recipe["seed"]
         settings = place.store.settings
+        # Which checkpoints a store compares at has nothing to do with how models are trained.
+        retrained = settings.fingerprint.model_copy(update={"checkpoints": ()})
         decides = (
             self._lines,
             [[one.ids, one.targets] for one in samples],
-            settings.fingerprint.model_dump(mode="json"),
+            retrained.model_dump(mode="json"),
             [settings.model.dtype, settings.model.quantization],
             recipe,
             inputs_digest(runs.training, runs.data),
