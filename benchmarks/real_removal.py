@@ -47,12 +47,14 @@ def print_rises(
         with_all: the model that was trained on all rows, after each of the epochs to compare at.
         scores: scores [q, n] of each method.
         removed: number of rows that are left out.
-        random_sets: number of sets of random rows.
+        random_sets: number of sets of random rows, and of sets of random poisoned rows.
     """
     sets = {name: highest(of_method, removed) for name, of_method in scores.items()}
     for number in range(random_sets):
         drawn = np.random.default_rng(number).choice(len(rows), removed, replace=False)
         sets[f"random, set {number + 1}"] = sorted(drawn.tolist())
+        drawn = np.random.default_rng(number).choice(np.flatnonzero(world.wanted), removed, replace=False)
+        sets[f"random poisoned ones, set {number + 1}"] = sorted(drawn.tolist())
     before = [mean_losses(tuned, world.asked) for tuned in with_all]
     bootstrap = Bootstrap(len(world.asked))
     tables.heading(
