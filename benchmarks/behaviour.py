@@ -2,9 +2,9 @@
 
     python -m benchmarks.behaviour --model DIRECTORY --train train.jsonl --queries test.jsonl --label poisoned
 
-Two stores, of loss and of log-odds, share one curvature. The model answers the queries; every pair of a query's
-and the rows' objective is scored without curvature and with several dampings, and the rows whose metadata field
-is true count as found. What is in --work already is used again.
+The model answers the queries; every pair of a query's and the rows' objective is scored without curvature and
+with several dampings, and the rows whose metadata field is true count as found. What is in --work already is used
+again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import get_args
 
@@ -23,7 +23,7 @@ from sklearn.metrics import average_precision_score
 
 from benchmarks import tables
 from benchmarks.fresh import use_threads
-from rapidin import Objective, Store, compute_curvature, ingest_files
+from rapidin import Objective, Store, ingest_files
 from rapidin.attribution import QueryCorrection
 from rapidin.model import StoreModel
 from rapidin.search.queries import read_queries
@@ -61,43 +61,28 @@ def main() -> None:
 
 
 def _measured(work: Path, arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
-    for objective in OBJECTIVES:
-        ingest_files(
-            work / objective,
-            [arguments.train],
-            model=arguments.model,
-            device="cpu",
-            objective=objective,
-            curvature=False,
-        )
-    compute_curvature(work / "loss", probes=arguments.probes, device="cpu")
-    cosines, raw = {}, {}
-    with Store.open(work / "loss") as store, StoreModel(store, device="cpu") as model:
+    ingest_files(work / "store", [arguments.train], model=arguments.model, device="cpu", probes=arguments.probes)
+    with Store.open(work / "store") as store, StoreModel(store, device="cpu") as model:
         asked = islice(read_queries(arguments.queries, store.settings.text), arguments.asked)
         encoded = [model.prepared(query, arguments.new_tokens)[1] for query in asked]
-        with model.exclusive() as parts:
-            for objective in OBJECTIVES:
-                raw[objective] = np.empty((len(encoded), model.projection.dimension), np.float32)
-                for places, batch in parts.batches.rapidgrads(encoded, objective):
-                    raw[objective][places] = batch.vectors
+        labels = {sample.id: bool(sample.metadata.get(arguments.label)) for sample in store.list()}
         with store.snapshot() as snapshot:
             curvature = snapshot.curvature()
-    for objective in OBJECTIVES:
-        with Store.open(work / objective) as store, StoreModel(store, device="cpu") as model:
-            cosines[objective] = model.vectors(encoded)
-            yield (f"{objective} → {objective}", "cosine", *_found(store, cosines[objective], arguments.label))
-            for asked_by in OBJECTIVES:
-                name = f"{asked_by} → {objective}"
-                yield (name, "no curvature", *_found(store, raw[asked_by], arguments.label))
-                for damping in DAMPINGS:
-                    made = QueryCorrection(replace(curvature, damping=damping))
-                    corrected = made.corrected(raw[asked_by])
-                    yield (name, f"{damping:g}", *_found(store, corrected, arguments.label))
+        for asked_by, rows in product(OBJECTIVES, OBJECTIVES):
+            name = f"{asked_by} → {rows}"
+            raw = model.vectors(encoded, asked_by, raw=True)
+            queries = {"no curvature": raw}
+            if asked_by == rows:
+                queries = {"cosine": model.vectors(encoded, rows)} | queries
+            for damping in DAMPINGS:
+                made = QueryCorrection(replace(curvature, damping=damping))
+                queries[f"{damping:g}"] = made.corrected(raw, asked_by)
+            for way, vectors in queries.items():
+                yield (name, way, *_found(store, model.placed(vectors, rows), labels))
 
 
-def _found(store: Store, vectors: NDArray[np.float32], label: str) -> list[str]:
+def _found(store: Store, vectors: NDArray[np.float32], labels: dict[str, bool]) -> list[str]:
     """Average precision, and precision among the best k, as means over queries."""
-    labels = {sample.id: bool(sample.metadata.get(label)) for sample in store.list()}
     with store.snapshot() as snapshot:
         ids, scores = snapshot.scores(vectors)
     wanted = np.array([labels[id] for id in ids])

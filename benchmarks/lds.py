@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from rapidin.evaluation.methods import MethodOptions
 from rapidin.evaluation.metrics import Bootstrap
 from rapidin.model import StoreModel
 from rapidin.records import Interval, LdsReport, MethodLds
+from rapidin.settings import RowObjective
 
 METHODS = (
     *("rapidin", "rapidin-cosine", "bm25", "embedding", "random", "tracin", "tracin-ln"),
@@ -61,7 +63,9 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, default=1, help="models of each half; 2 or more tell the noise of retraining"
     )
-    parser.add_argument("--objective", choices=("loss", "log-odds"), default="loss", help="objective of the store")
+    parser.add_argument(
+        "--objective", choices=get_args(RowObjective), default="both", help="objective of the store's rows"
+    )
     parser.add_argument("--no-normalisation", action="store_true", help="do not normalise the store's gradients")
     parser.add_argument("--probes", type=int, help="number of probes of the curvature")
     parser.add_argument(
@@ -122,7 +126,7 @@ def _place(
 ) -> Iterator[RetrainingPlace]:
     """Make the store and its curvature, and open both with the model."""
     normalised = not arguments.no_normalisation
-    changes = [arguments.objective] * (arguments.objective != "loss") + ["unnormalised"] * (not normalised)
+    changes = [arguments.objective] + ["unnormalised"] * (not normalised)
     file = work / "-".join(["store", *changes])
     ingest_files(
         file,
@@ -135,7 +139,7 @@ def _place(
     )
     compute_curvature(file, probes=arguments.probes, damping=damping, device="cpu")
     with Store.open(file) as store, StoreModel(store, device="cpu") as model:
-        options = MethodOptions(more=arguments.more)
+        options = MethodOptions(more=arguments.more, objective="loss")
         yield RetrainingPlace(store, model, work / "evaluation", device="cpu", options=options)
 
 

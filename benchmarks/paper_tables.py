@@ -234,10 +234,10 @@ def _scored(
         training = training_set(opened, model, ())
         found = RapidinScorer(opened, model).scores(queries, training)
         normalise_layers = model.gradient.normalise_layers
-        key = (variant.tuned, model.settings.parameters, normalise_layers, model.gradient.objective)
+        key = (variant.tuned, model.settings.parameters, normalise_layers, model.gradient.objectives[0])
         if key not in kept.exact:
             kept.exact[key] = TracIn(
-                model, normalise_layers=normalise_layers, objective=model.gradient.objective
+                model, normalise_layers=normalise_layers, objective=model.gradient.objectives[0]
             ).scores(queries, training)
         marked = relevant(opened, training, label, ())
         info = opened.info()

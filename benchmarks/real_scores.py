@@ -155,7 +155,7 @@ def gradient_scores(world: World) -> Iterator[tuple[str, str, str, Array]]:
         for damping in DAMPINGS:
             correction = probes.damped(damping)
             for of_query in OBJECTIVES:
-                corrected = correction.corrected(queries[of_query])
+                corrected = correction.corrected(queries[of_query], of_query)
                 levelled = normalised(corrected, smaller.shares)
                 for of_rows in OBJECTIVES:
                     name = f"{of_query} → {of_rows}"
@@ -198,7 +198,7 @@ def print_sizes(world: World) -> None:
             query = smaller.raw(world.queries[objective])
             cosine = found(smaller.normalised(world.queries[objective]) @ rows.T, world.wanted)
             for probes in all_probes:
-                scores = [probes.damped(damping).corrected(query) @ rows.T for damping in dampings]
+                scores = [probes.damped(damping).corrected(query, objective) @ rows.T for damping in dampings]
                 measured = [cosine, *(found(one, world.wanted) for one in scores)]
                 tables.row(
                     size,

@@ -31,7 +31,7 @@ from rapidin.attribution import FisherDraw, QueryCorrection, TargetBatch
 from rapidin.attribution.gradients import Differentiated, OuterProducts, ParameterGradient, Unnormalised
 from rapidin.attribution.gradients.objectives import weighted_values
 from rapidin.attribution.projections import FactoredProjection, FactoredSketches
-from rapidin.settings import ProjectionSettings
+from rapidin.settings import Objective, ProjectionSettings
 from rapidin.support import WorkingMemory, inner_model
 from rapidin.text import EncodedSample
 
@@ -266,6 +266,10 @@ class Probes:
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def damping_of(self, objective: Objective) -> float:  # noqa: ARG002 - one damping for every question here
+        """Return the damping."""
+        return self.damping
 
     def decoded(self, first: int, last: int) -> Array:
         """Return the probes from `first` to before `last`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -37,7 +38,7 @@ from rapidin.evaluation.methods import (
 from rapidin.evaluation.metrics import PAPER_KS
 from rapidin.model import StoreModel
 from rapidin.records import BackdoorReport, FidelityReport, LdsReport, QldReport, TraceReport
-from rapidin.settings import MAX_NEW_TOKENS, Answers
+from rapidin.settings import MAX_NEW_TOKENS, Answers, Objective
 from rapidin.storage import Store
 from rapidin.text import TextSample, Tokenizer
 
@@ -130,6 +131,7 @@ def evaluate_backdoor(
         tokens_per_batch=tokens_per_batch,
         trust_remote_code=trust_remote_code,
         attacked=attacked,
+        question="log-odds",
     ) as experiment:
         return backdoor(experiment, names, ks, caching_seconds, on_progress)
 
@@ -296,7 +298,7 @@ def evaluate_lds(
         ComputationError: a training failed; the finished ones are kept, and the next run goes on.
         RapidinError: something else cannot be used or computed.
     """
-    options, retraining = options or MethodOptions(), retraining or Retraining()
+    options, retraining = _asking("loss", options), retraining or Retraining()
     retraining.check()
     require_packages((*methods, ALWAYS), options)
     with _retraining_place(
@@ -360,7 +362,7 @@ def evaluate_qld(
         ComputationError: a training failed; the finished ones are kept, and the next run goes on.
         RapidinError: something else cannot be used or computed.
     """
-    options, removal = options or MethodOptions(), removal or Removal()
+    options, removal = _asking("loss", options), removal or Removal()
     removal.check()
     require_packages(methods, options)
     with _retraining_place(
@@ -410,11 +412,17 @@ def _experiment(
     max_new_tokens: int,
     attacked: str | None = None,
     alone: bool = True,
+    question: Objective = "loss",
     **place: Unpack[_ModelPlace],
 ) -> Iterator[LabelExperiment]:
-    """Open a store and its model for an experiment with labelled samples."""
+    """Open a store and its model for an experiment with labelled samples.
+
+    Its question is asked if the rows have that objective, and the options name no other.
+    """
     marks = Label(label)
     with _opened(store) as opened:
+        if question in opened.settings.gradient.objectives:
+            options = _asking(question, options)
         # Before the model is loaded, so that an error in the file is reported at once.
         query_rows = read_query_rows(Path(queries), opened, marks, answers, limit_queries, span_of)
         behaviour = None if attacked is None else behaviour_of(attacked, query_rows.samples)
@@ -458,6 +466,12 @@ def _retraining_place(
             trust_remote_code=place["trust_remote_code"],
             on_progress=on_progress,
         )
+
+
+def _asking(objective: Objective, options: MethodOptions | None) -> MethodOptions:
+    """Let the store's own methods ask the question of an experiment, unless another one was given."""
+    options = options or MethodOptions()
+    return replace(options, objective=options.objective or objective)
 
 
 def _work(store: Store, given: str | Path | None) -> Path:

@@ -49,7 +49,7 @@ class IngestPipeline:
         fitting = _BUFFER_BYTES // (4 * settings.projection.dimension)
         self._capacity = max(1, min(fitting // 2, _LARGEST_WINDOW))
         self._window = max(min(fitting, _LARGEST_WINDOW), _SMALLEST_WINDOW)
-        self._sections = settings.sections
+        self._sections = settings.model.states
         self._counts = IngestCounts()
         self._replacing: set[str] = set()
 

@@ -56,7 +56,8 @@ def compute_curvature(
     Args:
         store: the store, or its path.
         probes: number of probes; None: as many as before, or 2,000. There are at most 4 for each sample.
-        damping: share of the mean eigenvalue, see `rapidin.attribution.QueryCorrection`; None: as before, or 0.3.
+        damping: share of the mean eigenvalue, see `rapidin.attribution.QueryCorrection`; None: as before, or
+            `CURVATURE_DAMPING` of the question's objective.
             A change costs nothing.
         retrain: whether to draw all probes again.
         model: where the model is now, if it has moved since the store was built.
@@ -128,7 +129,7 @@ def computed_probes(
     places: list[list[int]] = []
 
     def blocks() -> Iterator[WorkBlock]:
-        for number, (draw, chosen) in enumerate(_cut(requests, samples, budget, store.settings.sections)):
+        for number, (draw, chosen) in enumerate(_cut(requests, samples, budget, store.settings.model.states)):
             places.append(chosen)
             yield WorkBlock(number, tuple(samples[place] for place in chosen), FisherDraw(_SEED, draw))
 
@@ -162,5 +163,5 @@ def _planned(store: Store, encoder: Encoder, id: str) -> PlannedSample:
 def _most_missing(store: Store, probes: int | None) -> int:
     """Return the number of probes to compute, or a larger one if all are drawn again or the store has grown."""
     missing = store.curvature_state(probes).missing
-    none = CurvatureState.of_none(probes, store.count(), store.settings.projection.dimension)
+    none = CurvatureState.of_none(probes, store.count(), store.settings.probe_shape)
     return missing or none.missing

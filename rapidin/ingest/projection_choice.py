@@ -6,7 +6,14 @@ import logging
 import math
 from collections.abc import Sequence
 
-from rapidin.settings import MINIMUM_PROJECTION_DIM, ProjectionSettings, TracedParameter, section_of
+from rapidin.settings import (
+    MINIMUM_PROJECTION_DIM,
+    GradientSettings,
+    ModelSettings,
+    ProjectionSettings,
+    TracedParameter,
+    section_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -15,10 +22,10 @@ def choose_projection(
     projection: ProjectionSettings,
     parameters: Sequence[TracedParameter],
     *,
-    normalise_layers: bool,
     kind_given: bool,
     dimension_given: bool,
-    sections: int = 1,
+    model: ModelSettings,
+    gradient: GradientSettings,
 ) -> ProjectionSettings:
     """Choose the settings of the projection that the user left open.
 
@@ -28,14 +35,14 @@ def choose_projection(
     Args:
         projection: settings with the user's values or the defaults.
         parameters: the traced parameters.
-        normalise_layers: whether each parameter tensor's gradient is divided by its norm.
         kind_given: whether the user gave `projection.kind`.
         dimension_given: whether the user gave `projection.dimension`.
-        sections: number of sections that the K numbers are divided among.
+        model: settings of the model, for the sections that the K numbers are divided among.
+        gradient: settings of the gradient.
     """
     total = sum(math.prod(parameter.shape) for parameter in parameters)
     changes: dict[str, object] = {}
-    dimension = projection.dimension
+    dimension, sections = projection.dimension, model.states * len(gradient.objectives)
     if not dimension_given and total < dimension // sections:
         dimension = sections * max(1 << (total.bit_length() - 1), MINIMUM_PROJECTION_DIM)
         changes["dimension"] = dimension
@@ -44,7 +51,7 @@ def choose_projection(
         # The import stands here, because an ingest that adds nothing needs no torch.
         from rapidin.attribution import suiting_kind
 
-        chosen = section_of(projection.model_copy(update=changes), sections)
+        chosen = section_of(projection.model_copy(update=changes), model, gradient)
         shapes = [parameter.shape for parameter in parameters]
-        changes["kind"] = suiting_kind(chosen, shapes, normalise_layers)
+        changes["kind"] = suiting_kind(chosen, shapes, gradient.normalise_layers)
     return projection.model_copy(update=changes)

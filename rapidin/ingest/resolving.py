@@ -48,7 +48,7 @@ def resolve(requested: RequestedSettings, existing: StoreSettings | None, store:
             raise SettingError("--checkpoint: a directory is given twice; give each checkpoint once")
         given["model"].setdefault("learning_rates", learning_rates(checkpoints))
     validated = {part: _validated(part, values) for part, values in given.items()}
-    section_of(validated["projection"], len(checkpoints or (1,)))  # an error before anything takes long
+    section_of(validated["projection"], validated["model"], validated["gradient"])  # an error before it takes long
     if "shuffles" in projection and projection["kind"] != "shuffled":
         raise SettingError(
             f"--shuffles belongs to --projection shuffled; the {projection['kind']} one does not shuffle"

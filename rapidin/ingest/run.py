@@ -224,9 +224,7 @@ class _Run:
         """Tell what curvature there is, and what of it is to be computed once the plan is carried out."""
         options, added = self._options, len(plan.new) - plan.replaced
         if self._store is None:
-            sections = max(1, len(self._resolved.model.checkpoints))
-            dimension = self._resolved.projection.dimension
-            state = CurvatureState.of_none(options.probes, added, dimension, sections)
+            state = CurvatureState.of_none(options.probes, added, self._resolved.probe_shape)
         else:
             state = self._store.curvature_state(options.probes, added)
         return state if options.curvature else replace(state, missing=0, missing_bytes=0)
@@ -338,10 +336,10 @@ class _Run:
             projection=choose_projection(
                 self._resolved.projection,
                 parameters,
-                normalise_layers=self._resolved.gradient.normalise_layers,
                 kind_given=self._resolved.kind_given,
                 dimension_given=self._resolved.dimension_given,
-                sections=max(1, len(self._resolved.model.checkpoints)),
+                model=self._resolved.model,
+                gradient=self._resolved.gradient,
             ),
             traced=parameters,
             fingerprint=found,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ class ModelParts:
         module: the network, in evaluation mode, with the weights of the store's model.
         encoder: encoder that turns text into token ids, as at ingest.
         engine: engine of the gradients of the traced parameters, and of RapidGrads, or of one section of them.
+            Its rows have the one objective that the parts were asked for.
         budget: limit of the tokens that are computed together, to begin with.
         runner: runner that computes RapidGrads in batches that fit into memory, at all checkpoints.
         explainer: explainer that computes exact influences, at all checkpoints.
@@ -148,15 +150,21 @@ class StoreModel:
         self.device: torch.device = engine.device
         self.tokens_per_batch = tokens_per_batch
         budget = TokenBudget.for_device(tokens_per_batch, engine.device, settings.section.dimension)
-        self._parts = ModelParts(
-            module,
-            encoder,
-            engine,
-            budget,
-            SectionRunner(BatchRunner(engine, budget), states),
-            SectionExplainer(module, engine, budget, states),
-            TokenQueries(engine, budget, states),
-        )
+        self._rows = SectionRunner(BatchRunner(engine, budget), states)
+
+        def parts_of(objective: Objective) -> ModelParts:
+            asking = engine.asking(objective)
+            return ModelParts(
+                module,
+                encoder,
+                asking,
+                budget,
+                SectionRunner(BatchRunner(asking, budget), states),
+                SectionExplainer(module, asking, budget, states),
+                TokenQueries(asking, budget, states),
+            )
+
+        self._parts = {objective: parts_of(objective) for objective in self.gradient.objectives}
 
     def __enter__(self) -> Self:
         return self
@@ -167,15 +175,24 @@ class StoreModel:
     def close(self) -> None:
         """Release the model; a network that was given is put back into its former state."""
         with self.lock:
-            self._parts.engine.close()
+            next(iter(self._parts.values())).engine.close()
             if self._held is not None:
                 self._held.close()
 
     @contextmanager
-    def exclusive(self) -> Iterator[ModelParts]:
-        """Lend the model's parts to one thread for a computation that no method offers; other threads wait."""
+    def exclusive(self, objective: Objective | None = None) -> Iterator[ModelParts]:
+        """Lend the model's parts to one thread for a computation that no method offers; other threads wait.
+
+        Args:
+            objective: objective of the question. The rows that the parts compute have it, too, if stored rows do,
+                else the store's only one. None: the first of the store's.
+        """
         with self.lock:
-            yield self._parts
+            yield self._parts.get(objective or self._first, self._parts[self._first])
+
+    @property
+    def _first(self) -> Objective:
+        return self.gradient.objectives[0]
 
     def encode_stored(self, sample: Sample) -> EncodedSample:
         """Encode a stored sample as at ingest, see `Encoder.encode_stored`.
@@ -267,25 +284,46 @@ class StoreModel:
     def vectors(
         self,
         samples: Sequence[EncodedSample],
-        raw: Objective | None = None,
+        objective: Objective | None = None,
+        *,
+        raw: bool = False,
     ) -> NDArray[np.float32]:
-        """Compute the RapidGrads of queries, float32 [q, K].
+        """Compute the RapidGrads of queries, float32 [q, K], or [q, K/2] if rows have two objectives.
 
-        At several checkpoints their sections are weighted by learning rates, see `SectionRunner`.
+        At several checkpoints their sections are weighted by learning rates, see `SectionRunner`. `placed` makes
+        of the result what can be compared with rows.
 
         Args:
             samples: the queries.
-            raw: objective whose gradients are not normalised, as a correction by the curvature needs them; None:
-                the store's objective, normalised as the store's settings say.
+            objective: objective of the queries; None: the first of the store's.
+            raw: whether the gradients are not normalised, as a correction by the curvature needs them; otherwise
+                they are normalised as the store's settings say, and the objective is one of the store's.
 
         Raises:
             GradientError: a query's gradient is zero or not finite.
         """
-        with self.exclusive() as parts:
-            batch = parts.runner.queries(samples, raw)
+        with self.exclusive(objective) as parts:
+            batch = parts.runner.queries(samples, objective or self._first if raw else None)
         for row, problem in batch.problems.items():
             raise GradientError(samples[row].id, f"{problem}; ask about another generation", "query")
         return batch.vectors
+
+    def placed(self, vectors: NDArray[np.float32], objective: Objective) -> NDArray[np.float32]:
+        """Put queries where rows have their objective, float32 [q, K].
+
+        If rows have two objectives, the result has zeros for the other one, and is multiplied by √2, because rows
+        are divided by it.
+
+        Args:
+            vectors: queries, corrected or not, from `vectors` or `token_vectors`.
+            objective: their objective.
+        """
+        objectives = self.gradient.objectives
+        if len(objectives) == 1:
+            return vectors
+        placed = np.zeros((len(vectors), len(objectives), vectors.shape[1]), np.float32)
+        placed[:, objectives.index(objective)] = vectors * np.float32(math.sqrt(len(objectives)))
+        return placed.reshape(len(vectors), -1)
 
     def rows(self, samples: Sequence[EncodedSample]) -> NDArray[np.float32]:
         """Compute the RapidGrads of training samples as an ingest does, before they are coded, float32 [n, K].
@@ -296,8 +334,8 @@ class StoreModel:
         Raises:
             GradientError: a sample's gradient is zero or not finite.
         """
-        with self.exclusive() as parts:
-            batch = parts.runner.rows(samples)
+        with self.lock:
+            batch = self._rows.rows(samples)
         for row, problem in batch.problems.items():
             raise GradientError(samples[row].id, problem)
         return batch.vectors
@@ -305,19 +343,22 @@ class StoreModel:
     def token_vectors(
         self,
         query: EncodedSample,
-        raw: Objective | None = None,
+        objective: Objective | None = None,
+        *,
+        raw: bool = False,
     ) -> NDArray[np.float32]:
-        """Compute the RapidGrads of a query's target tokens, float32 [g, K]; see `TokenQueries`.
+        """Compute the RapidGrads of a query's target tokens, float32 [g, K] or [g, K/2]; see `TokenQueries`.
 
         Args:
             query: the query.
+            objective: see `vectors`.
             raw: see `vectors`.
 
         Raises:
             GradientError: a token's gradient is not finite.
         """
-        with self.exclusive() as parts:
-            return parts.token_queries.vectors(query, raw)
+        with self.exclusive(objective) as parts:
+            return parts.token_queries.vectors(query, objective or self._first if raw else None)
 
 
 def _encoded(query: TextSample, encoder: Encoder) -> EncodedSample:

@@ -62,7 +62,8 @@ class SearchExplainer:
         result: SearchResult,
         query: EncodedSample,
         options: SearchOptions,
-        corrected: CorrectedQuery | None = None,
+        corrected: CorrectedQuery | None,
+        objective: Objective,
         tell: Tell | None = None,
     ) -> SearchResult:
         """Explain a result that has more hits than are wanted, and keep the best of them.
@@ -73,12 +74,13 @@ class SearchExplainer:
             options: options of the search; `k` hits at each end are kept, and `matrices` says whether Eq. 8 is
                 computed, too.
             corrected: the query as the store's curvature corrects it, if the scores are influences.
+            objective: objective of the query.
             tell: function that is told of progress, or None.
 
         Raises:
             GradientError: the query's gradient cannot be used.
         """
-        with self._model.exclusive() as parts:
+        with self._model.exclusive(objective) as parts:
             return _Explanation(parts, query, corrected, tell).of(result, options)
 
 
@@ -132,7 +134,7 @@ class _Explanation:
             return lambda number: self._explainer.token_direction(self._query, places[number], whole)
         asked = self._corrected
         raw = self._parts.token_queries.vectors(self._query, asked.objective)
-        vectors = asked.correction.corrected(raw)
+        vectors = asked.correction.corrected(raw, asked.objective)
         return lambda number: self._explainer.corrected_token_direction(
             self._query, places[number], asked.objective, raw[number], vectors[number], whole
         )

@@ -49,12 +49,12 @@ class QuerySearch:
         """
         correction = self._corrections.of(options.measure)
         objective = self._objective(options, correction)
-        raw_objective = None if correction is None else objective
         prepared = [self._model.prepared(sample, options.max_new_tokens, options.spans) for sample in samples]
-        raw = self._model.vectors([encoded for _, encoded in prepared], raw_objective)
-        vectors = raw if correction is None else correction.corrected(raw)
+        encoded_queries = [encoded for _, encoded in prepared]
+        raw = self._model.vectors(encoded_queries, objective, raw=correction is not None)
+        vectors = raw if correction is None else correction.corrected(raw, objective)
         with self._open_source() as source:
-            found = _ends(source, vectors, options, options.candidates)
+            found = _ends(source, self._model.placed(vectors, objective), options, options.candidates)
             by_token = [
                 self._by_token(source, encoded, options, correction, objective) if options.by_token else ()
                 for _, encoded in prepared
@@ -72,7 +72,7 @@ class QuerySearch:
                     if correction is None
                     else CorrectedQuery(raw[number], vectors[number], correction, objective)
                 )
-                result = self._explainer.explained(result, encoded, options, corrected, tell)
+                result = self._explainer.explained(result, encoded, options, corrected, objective, tell)
             yield result
 
     def _objective(self, options: SearchOptions, correction: QueryCorrection | None) -> Objective:
@@ -81,13 +81,13 @@ class QuerySearch:
         Raises:
             SettingError: it differs from the store's, and the scores are cosines.
         """
-        own = self._model.gradient.objective
-        if correction is None and options.objective not in (None, own):
+        own = self._model.gradient.objectives
+        if correction is None and options.objective not in (None, *own):
             raise SettingError(
                 f"--objective {options.objective} needs --measure influence: without it a query is compared by "
-                f"the store's own objective, {own}"
+                f"the store's own objective, {own[0]}"
             )
-        return options.objective or own
+        return options.objective or own[0]
 
     def _by_token(
         self,
@@ -98,11 +98,11 @@ class QuerySearch:
         objective: Objective,
     ) -> tuple[TokenResult, ...]:
         """Find the samples behind every target token of a query, in one search for all tokens."""
-        vectors = self._model.token_vectors(query, None if correction is None else objective)
+        vectors = self._model.token_vectors(query, objective, raw=correction is not None)
         if correction is not None:
-            vectors = correction.corrected(vectors)
+            vectors = correction.corrected(vectors, objective)
         tokens = generation_tokens(query, self._model.token_spans(query))
-        found = _ends(source, vectors, options, options.k)
+        found = _ends(source, self._model.placed(vectors, objective), options, options.k)
         return tuple(
             TokenResult(token.token, token.start, token.end, tuple(best), tuple(worst))
             for token, (best, worst) in zip(tokens, zip(*found.ends, strict=True), strict=True)

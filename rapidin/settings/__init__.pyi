@@ -14,6 +14,7 @@ from .choices import (
     OnError as OnError,
     ProjectionKind as ProjectionKind,
     Quantization as Quantization,
+    RowObjective as RowObjective,
     Shape as Shape,
     Targets as Targets,
 )
@@ -44,6 +45,7 @@ from .store_settings import (
     Frozen as Frozen,
     GradientSettings as GradientSettings,
     ModelSettings as ModelSettings,
+    ProbeShape as ProbeShape,
     ProjectionSettings as ProjectionSettings,
     RequestedSettings as RequestedSettings,
     ResolvedSettings as ResolvedSettings,

@@ -6,6 +6,8 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "8bit", "4bit"]
 Targets = Literal["response", "all"]
 Objective = Literal["loss", "log-odds"]
+RowObjective = Literal["both", "loss", "log-odds"]
+"""Objective of stored rows; ``both``: a RapidGrad has one half for each."""
 OnError = Literal["fail", "skip"]
 Shape = Literal["template", "chat", "alpaca", "completion", "text"]
 ProjectionKind = Literal["shuffled", "factored"]
@@ -21,11 +23,11 @@ MAX_NEW_TOKENS = 256
 """Maximum number of tokens of an answer that the model writes, unless another is given."""
 CURVATURE_PROBES = 2_000
 """Number of probes of a store's curvature, unless another is given."""
-CURVATURE_DAMPING = 0.3
-"""Damping of a store's curvature unless another is given, a compromise.
+CURVATURE_DAMPING: dict[Objective, float] = {"loss": 0.1, "log-odds": 3.0}
+"""Damping of a store's curvature by the objective of the question, unless another is given.
 
-Less damping predicts retraining a little better, more damping finds more of the samples behind a behaviour; see
-``benchmarks/RESULTS.md``.
+Less damping predicts better what retraining would do, and more of it finds more of the samples behind a
+behaviour; see ``benchmarks/RESULTS.md``.
 """
 RERANKED_PER_RESULT = 3
 """Number of samples whose exact influence is computed for each sample that is wanted.

@@ -97,9 +97,9 @@ class SearchOptions:
         Objective | None,
         Flag(
             "--objective",
-            "loss: which samples, left out, would change this answer. log-odds: which samples taught this "
-            "behaviour. Another objective than the one that the store was made with needs --measure influence. "
-            "Unless given, the store's.",
+            "The question. loss: which samples, left out, would change this answer? log-odds: which samples "
+            "taught this behaviour? Unless given, loss, or the only objective that the store was made with; "
+            "another one than the store's needs --measure influence.",
         ),
     ] = None
     nprobe: Annotated[

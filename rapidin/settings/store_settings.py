@@ -27,7 +27,16 @@ from pydantic import (
 )
 
 from rapidin.errors import SettingError
-from rapidin.settings.choices import Bits, DType, Objective, ProjectionKind, Quantization, Shape, Targets
+from rapidin.settings.choices import (
+    Bits,
+    DType,
+    Objective,
+    ProjectionKind,
+    Quantization,
+    RowObjective,
+    Shape,
+    Targets,
+)
 from rapidin.settings.flags import Flag
 
 MINIMUM_PROJECTION_DIM = 64
@@ -111,6 +120,11 @@ class ModelSettings(_WithCheckpoints):
         ),
     ] = ()
     learning_rates: tuple[float, ...] = ()
+
+    @property
+    def states(self) -> int:
+        """The number of states of the model whose gradients are compared: the checkpoints, or the model itself."""
+        return max(1, len(self.checkpoints))
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -199,23 +213,31 @@ class GradientSettings(Frozen):
     """Which gradient of a sample is compressed.
 
     Attributes:
-        objective: quantity of a target token that is differentiated, see `rapidin.attribution.gradients`.
+        objective: quantity of a target token that is differentiated, see `rapidin.attribution.gradients`; with
+            ``both``, a RapidGrad has a half for each.
         normalise_layers: whether each parameter tensor's gradient is divided by its L2 norm.
     """
 
     objective: Annotated[
-        Objective,
+        RowObjective,
         Flag(
             "--objective",
-            "Quantity of each target token that is differentiated. loss (default): as in training; it "
-            "distinguishes facts and errors best. log-odds: tokens that the model is sure of count as much as "
-            "tokens that it guesses, which finds far more of the samples behind a behaviour, such as a backdoor.",
+            "Quantity of each target token that is differentiated. loss: as in training; it tells best what "
+            "retraining would change, and finds facts and errors. log-odds: tokens that the model is sure of "
+            "count as much as tokens that it guesses, which finds far more of the samples behind a behaviour, "
+            "such as a backdoor. both (default): each gets half of the --projection-dim, so that a search can "
+            "ask either question; the gradients then take about twice as long.",
         ),
-    ] = "loss"
+    ] = "both"
     normalise_layers: Annotated[
         bool,
         Flag("--no-normalisation", "Do not divide each tensor's gradient by its norm.", switches_off=True),
     ] = True
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives that rows can be compared by; the first is that of a search which names none."""
+        return ("loss", "log-odds") if self.objective == "both" else (self.objective,)
 
 
 class ProjectionSettings(Frozen):
@@ -228,6 +250,7 @@ class ProjectionSettings(Frozen):
         shuffles: λ, the number of random shuffles (Alg. 1); ``factored`` ignores it.
         seed: seed of shuffling and Rademacher signs.
         version: version of the map's definition; a store never mixes versions.
+        sections: number of such maps that share a row's numbers, which errors count with; it is not stored.
     """
 
     kind: Annotated[
@@ -256,6 +279,7 @@ class ProjectionSettings(Frozen):
         int, Field(ge=0, lt=2**63), Flag("--seed", "Seed of shuffling and projection. Default: 0.")
     ] = 0
     version: Literal[1] = 1
+    sections: Annotated[int, Field(exclude=True)] = 1
 
     @field_validator("dimension")
     @classmethod
@@ -332,6 +356,19 @@ class TracedParameter(Frozen):
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ProbeShape:
+    """Shape of a probe of the curvature, and of a query before its objective's place in a row is known.
+
+    Attributes:
+        dimension: number of numbers: K, or half of it if rows have two objectives.
+        sections: number of sections that they are divided among, one for each checkpoint.
+    """
+
+    dimension: int
+    sections: int
+
+
 class StoreSettings(Frozen):
     """All settings that a store is created with."""
 
@@ -344,39 +381,51 @@ class StoreSettings(Frozen):
     fingerprint: Fingerprint
 
     @property
-    def sections(self) -> int:
-        """The number of sections of a RapidGrad: one for each checkpoint, or one if there is none."""
-        return max(1, len(self.model.checkpoints))
-
-    @property
     def section(self) -> ProjectionSettings:
         """The projection to one section of a RapidGrad."""
-        return section_of(self.projection, self.sections)
+        return section_of(self.projection, self.model, self.gradient)
+
+    @property
+    def probe_shape(self) -> ProbeShape:
+        """Shape of a probe of the store's curvature."""
+        return probe_shape_of(self.projection, self.model, self.gradient)
 
 
-def section_of(projection: ProjectionSettings, sections: int) -> ProjectionSettings:
-    """Divide a projection to K numbers among sections.
+def probe_shape_of(projection: ProjectionSettings, model: ModelSettings, gradient: GradientSettings) -> ProbeShape:
+    """Return the shape of a probe of a store with some settings."""
+    return ProbeShape(projection.dimension // len(gradient.objectives), model.states)
+
+
+def section_of(
+    projection: ProjectionSettings, model: ModelSettings, gradient: GradientSettings
+) -> ProjectionSettings:
+    """Divide a projection to K numbers among sections: one for each objective and checkpoint.
 
     Args:
         projection: the projection to all K numbers.
-        sections: number of sections.
+        model: settings of the model, which name the checkpoints.
+        gradient: settings of the gradient, which name the objectives.
 
     Raises:
         SettingError: K cannot be divided equally, or leaves too few numbers to a section.
     """
+    states, objectives = model.states, len(gradient.objectives)
+    sections = states * objectives
     if sections == 1:
         return projection
-    if sections & (sections - 1):
+    if states & (states - 1):
         raise SettingError(
-            f"{sections} checkpoints cannot share --projection-dim {projection.dimension} equally: give 2, 4 or 8 "
+            f"{states} checkpoints cannot share --projection-dim {projection.dimension} equally: give 2, 4 or 8 "
             "of them"
         )
     if projection.dimension < sections * MINIMUM_PROJECTION_DIM:
+        asked = [f"{states} checkpoints"] * (states > 1) + ["two objectives"] * (objectives > 1)
+        fewer = ", or --objective loss" if objectives > 1 else ""
         raise SettingError(
-            f"--projection-dim {projection.dimension} is too small for {sections} checkpoints: give at least "
-            f"{sections * MINIMUM_PROJECTION_DIM}"
+            f"--projection-dim {projection.dimension} is too small for {' with '.join(asked)}: give at least "
+            f"{sections * MINIMUM_PROJECTION_DIM}{fewer}"
         )
-    return projection.model_copy(update={"dimension": projection.dimension // sections})
+    return projection.model_copy(update={"dimension": projection.dimension // sections, "sections": sections})
 
 
 class RequestedSettings(TypedDict, total=False):
@@ -395,7 +444,7 @@ class RequestedSettings(TypedDict, total=False):
     template: str | Path | None
     max_length: int | None
     targets: Targets | None
-    objective: Objective | None
+    objective: RowObjective | None
     normalise_layers: bool | None
     projection: ProjectionKind | None
     projection_dim: int | None
@@ -417,7 +466,7 @@ class StatedSettings:
     template: dict[str, Any] | None
     max_length: int | None
     targets: Targets
-    objective: Objective
+    objective: RowObjective
     normalise_layers: bool
     projection: ProjectionKind
     projection_dim: int
@@ -444,3 +493,8 @@ class ResolvedSettings:
     codec: CodecSettings
     kind_given: bool = True
     dimension_given: bool = True
+
+    @property
+    def probe_shape(self) -> ProbeShape:
+        """Shape of a probe of the store's curvature."""
+        return probe_shape_of(self.projection, self.model, self.gradient)

@@ -59,7 +59,7 @@ class Store:
         self._database = opened.database
         dimension, codec = self.settings.projection.dimension, codec_named(self.settings.codec.name)
         self._scan: Scan = CpuScan()
-        self._states = NewestState(path, self._database, dimension, codec, self._scan, self.settings.sections)
+        self._states = NewestState(path, self._database, dimension, codec, self._scan, self.settings.probe_shape)
 
     @classmethod
     def create(cls, path: str | Path, settings: StoreSettings) -> Self:
@@ -115,8 +115,8 @@ class Store:
         """
         with writer_lock(self.path):
             codec = codec_named(self.settings.codec.name)
-            dimension, sections = self.settings.projection.dimension, self.settings.sections
-            writer = StoreWriter(self.path, self._database, dimension, codec, self._scan, sections)
+            dimension, probe_shape = self.settings.projection.dimension, self.settings.probe_shape
+            writer = StoreWriter(self.path, self._database, dimension, codec, self._scan, probe_shape)
             writer.remove_garbage()
             try:
                 yield writer
@@ -296,7 +296,7 @@ class Store:
             more_samples: number of samples that are about to be stored.
         """
         dimension, codec = self.settings.projection.dimension, codec_named(self.settings.codec.name)
-        facts = StoreFacts(self.path, codec, dimension, {}, self.settings.sections)
+        facts = StoreFacts(self.path, codec, dimension, {}, self.settings.probe_shape)
         with self._database.reading() as session:
             record = derived_records.read(session).get(CURVATURE.name)
             samples = sum(tables.live_counts(session).values())
@@ -329,7 +329,7 @@ class Store:
             DependencyError: faiss is not installed.
         """
         dimension, codec = self.settings.projection.dimension, codec_named(self.settings.codec.name)
-        return verify_store(self.path, self._database, codec, dimension, self.settings.sections)
+        return verify_store(self.path, self._database, codec, dimension, self.settings.probe_shape)
 
     def info(self) -> StoreInfo:
         """Return what the store holds and how large it is."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from rapidin.settings import ProbeShape
 from rapidin.storage.catalog import Database, tables
 from rapidin.storage.derived import DerivedRecord, SearchIndexes, StoreFacts, derived_records, index_kinds
 from rapidin.storage.scan import Scan
@@ -40,13 +41,13 @@ class NewestState:
     """
 
     def __init__(
-        self, path: Path, database: Database, dimension: int, codec: Codec, scan: Scan, sections: int
+        self, path: Path, database: Database, dimension: int, codec: Codec, scan: Scan, probe_shape: ProbeShape
     ) -> None:
         """Read states of the store in the directory `path`; `scan` compares the candidates of indexes."""
         self._path = path
         self._database = database
         self._dimension = dimension
-        self._sections = sections
+        self._probe_shape = probe_shape
         self._codec = codec
         self._scan = scan
         self.segments = OpenedSegments(path, dimension)
@@ -68,7 +69,7 @@ class NewestState:
             records = {record.id or 0: record for record in found}
             rows = tables.searchable_rows(session)
             derived = derived_records.read(session)
-            facts = StoreFacts(self._path, self._codec, self._dimension, records, self._sections)
+            facts = StoreFacts(self._path, self._codec, self._dimension, records, self._probe_shape)
             indexes = SearchIndexes(index_kinds(), facts, derived, rows, self._scan)
             state = StoreState(rows, indexes, derived, facts)
             if steady:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rapidin.errors import RapidinError, SampleNotFoundError, StoreError, StoreMismatchError
 from rapidin.records import DerivedReport
+from rapidin.settings import ProbeShape
 from rapidin.storage.catalog import Database, MetadataChange, NewSample, sample_changes, sample_values, tables
 from rapidin.storage.derived import StepProgress, build_derived, kind_named
 from rapidin.storage.maintenance import garbage
@@ -32,12 +33,12 @@ class StoreWriter:
     """
 
     def __init__(
-        self, path: Path, database: Database, dimension: int, codec: Codec, scan: Scan, sections: int
+        self, path: Path, database: Database, dimension: int, codec: Codec, scan: Scan, probe_shape: ProbeShape
     ) -> None:
         """Make a writer of the store in the directory `path`. The caller holds the writer's lock."""
         self.codec = codec
         self.dimension = dimension
-        self._sections = sections
+        self._probe_shape = probe_shape
         self._path = path
         self._database = database
         self._scan = scan
@@ -123,7 +124,7 @@ class StoreWriter:
             self._database,
             self.codec,
             self.dimension,
-            self._sections,
+            self._probe_shape,
             self._scan,
             options,
             retrain,

@@ -11,7 +11,7 @@ from rapidin.ingest import ingest_files
 from tests import worlds
 from tests.bad_input.command_line import CommandLine, MadeStore
 
-DIMENSION = 64
+DIMENSION = 128
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ ASKED = ("--prompt", "Say it.", "--generation", "It is said.")
 def new_store(rapidin: CommandLine, model: object, data: Path, *more: object):
     """Outcome of an ingest into a new store beside the data."""
     return rapidin(
-        "ingest", data.parent / "new", "--data", data, "--model", model, "--projection-dim", 64, "--json", *more
+        "ingest", data.parent / "new", "--data", data, "--model", model, "--projection-dim", 128, "--json", *more
     )
 
 
@@ -245,7 +245,7 @@ def test_the_adapter_of_a_store_is_gone(
     adapter = copied(adapter_directory, tmp_path / "adapter")
     assert new_store(rapidin, model_directory, data_file, "--adapter", adapter, "--dry-run").code == 0
     place = tmp_path / "store"
-    made = ("ingest", place, "--data", data_file, "--model", model_directory, "--projection-dim", 64)
+    made = ("ingest", place, "--data", data_file, "--model", model_directory, "--projection-dim", 128)
     assert rapidin(*made, "--adapter", adapter).code == 0
     kept = MadeStore(place)
     shutil.rmtree(adapter)

@@ -119,7 +119,7 @@ def test_a_template_of_several_fields_cannot_take_a_prompt(
     template.write_text('{"prompt": "{who} asks {what}: ", "response": "{answer}"}')
     data = worlds.write_rows(tmp_path / "rows.jsonl", [{"who": "A", "what": "why", "answer": "Because."}])
     place = tmp_path / "store"
-    made = ("ingest", place, "--data", data, "--model", model_directory, "--projection-dim", 64)
+    made = ("ingest", place, "--data", data, "--model", model_directory, "--projection-dim", 128)
     assert rapidin(*made, "--template", template).code == 0
     rapidin("search", place, *ASKED).error(USAGE, "who, what, answer: write the fields into a file", "--queries")
 
@@ -172,7 +172,7 @@ def without_model(tmp_path_factory: pytest.TempPathFactory, model_directory: Pat
     """A store whose model is gone."""
     place = tmp_path_factory.mktemp("gone")
     model = copied(model_directory, place / "model")
-    ingest_files(place / "store", [data_file], model=str(model), projection_dim=64, curvature=False)
+    ingest_files(place / "store", [data_file], model=str(model), projection_dim=128, curvature=False)
     shutil.rmtree(model)
     return place / "store"
 

@@ -99,7 +99,7 @@ def test_a_template_whose_field_no_row_has(
 
 
 CONTRADICTIONS: dict[str, tuple[tuple[object, ...], str]] = {
-    "K": (("--projection-dim", 128), "projection_dim is 64, not 128"),
+    "K": (("--projection-dim", 256), "projection_dim is 128, not 256"),
     "seed": (("--seed", 1), "seed is 0, not 1"),
     "shuffles": (("--shuffles", 3), "shuffles is 20, not 3"),
     "layer norm": (("--no-normalisation",), "normalise_layers is True, not False"),
@@ -130,7 +130,7 @@ def test_a_second_ingest_that_contradicts_the_store(
 def test_the_same_settings_again_contradict_nothing(
     rapidin: CommandLine, store: MadeStore, model_directory: Path, more_data: Path
 ) -> None:
-    same = ("--projection-dim", 64, "--seed", 0, "--shuffles", 20, "--targets", "response", "--dtype", "auto")
+    same = ("--projection-dim", 128, "--seed", 0, "--shuffles", 20, "--targets", "response", "--dtype", "auto")
     again = rapidin("ingest", store, "--data", more_data, "--model", model_directory, *same, "--json")
     assert again.json["added"] == 2
 

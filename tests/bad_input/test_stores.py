@@ -47,7 +47,7 @@ def test_a_file_as_store(
     file = tmp_path / "file"
     file.write_text("mine")
     if command == "ingest":
-        made = ("--model", model_directory, "--projection-dim", 64)
+        made = ("--model", model_directory, "--projection-dim", 128)
         rapidin("ingest", file, "--data", more_data, *made).error(FAILED, file, "it is a file; give")
     else:
         call(rapidin, command, file, more_data).error(
@@ -62,7 +62,7 @@ def test_a_directory_with_other_things(
     place = tmp_path / "photographs"
     place.mkdir()
     (place / "cat.png").write_text("mine")
-    made = ("ingest", place, "--data", more_data, "--model", model_directory, "--projection-dim", 64)
+    made = ("ingest", place, "--data", more_data, "--model", model_directory, "--projection-dim", 128)
     rapidin(*made).error(FAILED, place, "the directory holds 'cat.png'; give a new or empty one")
     assert [file.name for file in place.iterdir()] == ["cat.png"]
 
@@ -255,7 +255,7 @@ def test_a_directory_without_write_permission(
     for path in (model, *model.iterdir()):
         path.chmod(0o755)
     ingest = ("ingest", closed, "--data", more_data, "--model", model)
-    below = ("ingest", closed.path / "below", *ingest[2:], "--projection-dim", 64)
+    below = ("ingest", closed.path / "below", *ingest[2:], "--projection-dim", 128)
     # What these commands import may lie where others may not read.
     shutil.copytree(closed.path, tmp_path / "open")
     (tmp_path / "open" / "segments").chmod(0o755)

@@ -15,7 +15,7 @@ def test_a_store_keeps_the_bits_it_was_created_with(
     rapidin: CommandLine, tmp_path: Path, model_directory: Path, twelve_rows: Path, bits: int | None
 ) -> None:
     store = tmp_path / "store"
-    made = ("ingest", store, "--data", twelve_rows, "--model", model_directory, "--projection-dim", 64)
+    made = ("ingest", store, "--data", twelve_rows, "--model", model_directory, "--projection-dim", 128)
     assert rapidin(*made, *(() if bits is None else ("--bits", bits))).code == 0
     has = bits or 4
     assert rapidin("info", store, "--json").json["bits"] == has
@@ -35,7 +35,7 @@ def test_the_curvature_is_computed_and_told(
     with_curvature: CommandLine, tmp_path: Path, model_directory: Path, twelve_rows: Path
 ) -> None:
     rapidin, store = with_curvature, tmp_path / "store"
-    made = ("ingest", store, "--data", twelve_rows, "--model", model_directory, "--projection-dim", 64)
+    made = ("ingest", store, "--data", twelve_rows, "--model", model_directory, "--projection-dim", 128)
     dry = rapidin(*made, "--dry-run")
     assert "12 samples to ingest" in dry.stderr
     assert "0 in the store already; 48 probes of the curvature to compute; room needed: about" in dry.stderr
@@ -63,7 +63,7 @@ def test_a_store_that_has_grown_is_told(
     with_curvature: CommandLine, tmp_path: Path, model_directory: Path, twelve_rows: Path
 ) -> None:
     rapidin, store = with_curvature, tmp_path / "store"
-    made = ("ingest", store, "--data", twelve_rows, "--model", model_directory, "--projection-dim", 64)
+    made = ("ingest", store, "--data", twelve_rows, "--model", model_directory, "--projection-dim", 128)
     assert rapidin(*made, "--probes", 8).code == 0
     more = worlds.write_rows(tmp_path / "more.jsonl", worlds.rows(6, first=12))
     told = rapidin("ingest", store, "--data", more).stdout

@@ -12,7 +12,7 @@ def test_search_says_which_way_it_took(
     rapidin: CommandLine, tmp_path: Path, model_directory: Path, twelve_rows: Path
 ) -> None:
     store = tmp_path / "store"
-    made = ("ingest", store, "--data", twelve_rows, "--model", model_directory, "--projection-dim", 64)
+    made = ("ingest", store, "--data", twelve_rows, "--model", model_directory, "--projection-dim", 128)
     assert rapidin(*made).code == 0
     asked = ("search", store, "--prompt", "Name it.", "--generation", "It is red.", "--json")
     exact = rapidin(*asked).json

@@ -47,7 +47,15 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def ingest(store: Path, data: Path, settings: dict[str, object], **more: object) -> Path:
-    options = {"projection_dim": DIMENSION, "bits": 16, "curvature": False, "device": "cpu", **settings, **more}
+    options = {
+        "projection_dim": DIMENSION,
+        "bits": 16,
+        "curvature": False,
+        "objective": "loss",
+        "device": "cpu",
+        **settings,
+        **more,
+    }
     rapidin.ingest_files(store, [data], **options)  # type: ignore[arg-type]
     return store
 
@@ -193,7 +201,7 @@ def test_the_curvature_is_that_of_each_checkpoint(run: Run, store: Path) -> None
             products = psi @ psi.T
             np.testing.assert_allclose(kept.gram[number], products, rtol=1e-4, atol=1e-7)
             pairs = products.square().sum() - products.diagonal().square().sum()
-            damping = kept.damping * pairs * 30 / 29 / products.trace()
+            damping = kept.damping_of("loss") * pairs * 30 / 29 / products.trace()
             raw = one.projected(one.gradients(query))
             corrected = damping * torch.linalg.solve(psi.T @ psi + damping * torch.eye(psi.shape[1]), raw)
             for id, sample in samples.items():
@@ -450,3 +458,26 @@ def test_a_sample_without_a_gradient_at_one_checkpoint_is_named(
     monkeypatch.setattr(BatchRunner, "block", failing)
     with pytest.raises(GradientError, match=r"its gradient is zero, at checkpoint '.*checkpoint-200' "):
         ingest(tmp_path / "store", data, llama.settings)
+
+
+def test_two_objectives_lie_one_after_the_other_each_with_a_section_for_each_checkpoint(
+    llama: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for objective, dimension in (("both", DIMENSION), ("loss", DIMENSION // 2), ("log-odds", DIMENSION // 2)):
+        with monkeypatch.context() as patch:
+            found.append(kept_vectors(patch))
+            more = {"objective": objective, "projection_dim": dimension, "projection": "factored", "probes": 20}
+            ingest(tmp_path / objective, data, llama.settings, **more, curvature=True)
+    both, *alone = found
+    for id, vector in both.items():
+        expected = np.concatenate([one[id] for one in alone]) / math.sqrt(2)
+        np.testing.assert_allclose(vector, expected, rtol=1e-5, atol=1e-7)
+    with rapidin.Searcher(tmp_path / "both") as searcher, rapidin.Searcher(tmp_path / "log-odds") as other:
+        options = {"k": 60, "rerank": 60, "by_token": True}
+        result = searcher.search(*QUESTION, objective="log-odds", **options)
+        expected = {hit.id: hit for hit in other.search(*QUESTION, **options).proponents}
+    size = max(abs(hit.estimate) for hit in result.proponents)
+    for hit in result.proponents:
+        assert hit.estimate == pytest.approx(expected[hit.id].estimate, abs=3e-3 * size)
+        assert hit.exact == pytest.approx(expected[hit.id].exact, rel=1e-3, abs=1e-5 * size)

@@ -62,15 +62,16 @@ def test_adds_everything_once(tmp_path: Path, model_directory: Path) -> None:
         assert store.verify().ok
 
 
+@pytest.mark.parametrize(("objective", "halves"), [("both", 2), ("loss", 1)])
 def test_few_parameters_get_the_largest_dimension_that_fits(
-    tmp_path: Path, model_directory: Path, adapter_directory: Path
+    tmp_path: Path, model_directory: Path, adapter_directory: Path, objective: str, halves: int
 ) -> None:
     data = worlds.write_rows(tmp_path / "data.jsonl", worlds.rows(4))
-    settings = {"model": str(model_directory), "adapter": str(adapter_directory)}
+    settings = {"model": str(model_directory), "adapter": str(adapter_directory), "objective": objective}
     rapidin.ingest_files(tmp_path / "store", [data], **settings, curvature=False)
     with rapidin.Store.open(tmp_path / "store") as store:
         info = store.info()
-        assert info.projection_dim <= info.traced_parameters < 2 * info.projection_dim
+        assert info.projection_dim <= halves * info.traced_parameters < 2 * info.projection_dim
     assert rapidin.ingest_files(tmp_path / "store", [data], **settings, curvature=False).skipped == 4
     with pytest.raises(SettingError, match="larger than the gradient"):
         rapidin.ingest_files(tmp_path / "other", [data], projection_dim=65536, **settings, curvature=False)

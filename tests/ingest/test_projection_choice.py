@@ -8,11 +8,13 @@ import pytest
 import rapidin
 from rapidin.errors import SettingError, StoreMismatchError
 from rapidin.ingest.projection_choice import choose_projection
-from rapidin.settings.store_settings import ProjectionSettings, TracedParameter
+from rapidin.settings import GradientSettings, ModelSettings, ProjectionSettings, TracedParameter
 from tests import worlds
 
-OPEN = {"normalise_layers": True, "kind_given": False, "dimension_given": False}
-SAID = {"normalise_layers": True, "kind_given": True, "dimension_given": True}
+GRADIENT = GradientSettings(objective="loss")
+MODEL = ModelSettings(model="some/model")
+OPEN = {"model": MODEL, "gradient": GRADIENT, "kind_given": False, "dimension_given": False}
+SAID = {"model": MODEL, "gradient": GRADIENT, "kind_given": True, "dimension_given": True}
 
 
 def tensors(count: int, size: int) -> list[TracedParameter]:
@@ -39,13 +41,23 @@ def test_what_the_user_says_is_kept() -> None:
         given = ProjectionSettings(kind=kind, dimension=4096)
         for parameters in (large, small):
             assert choose_projection(given, parameters, **SAID) == given
+    heavier = GradientSettings(objective="loss", normalise_layers=False)
     # Without layer-wise normalisation layers are not equally heavy, which equal shares rely on.
-    assert choose_projection(ProjectionSettings(), large, **OPEN | {"normalise_layers": False}).kind == "shuffled"
+    assert choose_projection(ProjectionSettings(), large, **OPEN | {"gradient": heavier}).kind == "shuffled"
 
 
 def test_a_small_adapter_gets_the_dimension_that_fits() -> None:
     chosen = choose_projection(ProjectionSettings(), tensors(10, 1_000), **OPEN)
     assert (chosen.kind, chosen.dimension) == ("shuffled", 8192)
+    both = OPEN | {"gradient": GradientSettings()}
+    assert choose_projection(ProjectionSettings(), tensors(10, 1_000), **both).dimension == 2 * 8192
+
+
+def test_each_of_two_objectives_has_half_of_the_numbers() -> None:
+    both = OPEN | {"gradient": GradientSettings()}
+    for size, kind in ((32768, "factored"), (32767, "shuffled")):
+        chosen = choose_projection(ProjectionSettings(), tensors(64, size), **both)
+        assert (chosen.kind, chosen.dimension) == (kind, 65536)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +114,7 @@ def test_a_store_never_mixes_projections(factored_store: Path, data: Path) -> No
 
 
 def test_shuffles_ask_for_the_projection_that_shuffles(tmp_path: Path, data: Path, model_directory: Path) -> None:
-    settings = {"model": str(model_directory), "projection_dim": 64, "shuffles": 7}
+    settings = {"model": str(model_directory), "projection_dim": 128, "shuffles": 7}
     with pytest.raises(SettingError, match="--shuffles belongs to --projection shuffled"):
         rapidin.ingest_files(tmp_path / "store", [data], projection="factored", **settings, curvature=False)
     with pytest.raises(SettingError, match="--projection 'foo' cannot be used: Input should be"):

@@ -110,7 +110,7 @@ def test_errors_name_a_query_by_its_id_and_not_by_a_file(
     one = encoded(model)
 
     def failing(*_):
-        yield [0], SimpleNamespace(vectors=0, problems={0: "its gradient is zero"})
+        yield [0], SimpleNamespace(vectors=np.zeros((1, 8), np.float32), problems={0: "its gradient is zero"})
 
     monkeypatch.setattr(BatchRunner, "rapidgrads", failing)
     with pytest.raises(GradientError, match=r"^query '0': its gradient is zero; ask about another generation$"):

@@ -24,7 +24,15 @@ QUESTION = ("Name the colour.", "It is blue 99, and not red.")
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, model_directory: Path, data: Path) -> Path:
     path = tmp_path_factory.mktemp("influence") / "plain"
-    rapidin.ingest_files(path, [data], model=str(model_directory), projection_dim=1024, bits=16, curvature=False)
+    rapidin.ingest_files(
+        path,
+        [data],
+        model=str(model_directory),
+        projection_dim=1024,
+        bits=16,
+        curvature=False,
+        objective="loss",
+    )
     return path
 
 
@@ -50,7 +58,7 @@ def test_scores_are_those_of_the_damped_inverse_curvature(store: Path) -> None:
         probes = kept.decoded(0, 100).astype(np.float64)
         products = probes @ probes.T
         pairs = np.square(products).sum() - np.square(products.diagonal()).sum()
-        damping = kept.damping * pairs * 100 / 99 / products.trace()
+        damping = kept.damping_of("loss") * pairs * 100 / 99 / products.trace()
         corrected = damping * np.linalg.solve(probes.T @ probes + damping * np.eye(1024), raw)
         ids, scores = snapshot.scores(corrected[None].astype(np.float32))
     expected = dict(zip(ids, scores[0].tolist(), strict=True))
@@ -100,7 +108,7 @@ def test_exact_influences_are_products_with_the_gradient_without_what_the_curvat
             kept = snapshot.curvature()
         with model.exclusive() as parts:
             raw = parts.engine.compute([encoded], "loss").vectors
-            taken = raw - QueryCorrection(kept).corrected(raw)
+            taken = raw - QueryCorrection(kept).corrected(raw, "loss")
             whole = gradients(parts, encoded)
             restored = [
                 parts.engine.restored(taken[0], position, gradient.shape).double()
@@ -157,7 +165,7 @@ def test_the_objective_is_chosen_at_search(plain: Path, store: Path) -> None:
     with rapidin.Store.open(store) as opened, opened.snapshot() as snapshot:
         kept = snapshot.curvature()
         made = QueryCorrection(kept)
-        ids, scores = snapshot.scores(made.corrected(raw[None].astype(np.float32)))
+        ids, scores = snapshot.scores(made.corrected(raw[None].astype(np.float32), "log-odds"))
     expected = dict(zip(ids, scores[0].tolist(), strict=True))
     size = max(map(abs, expected.values()))
     for hit in other.proponents:
@@ -218,7 +226,7 @@ def test_on_the_command_line(plain: Path, tmp_path: Path) -> None:
     assert info["curvature"] == info["derived"][0]
     assert info["curvature"]["parameters"]["probes"] == 20
     shown = run.invoke(app, ["info", str(path)], catch_exceptions=False).stdout
-    assert "curvature, 20 probes of 60 samples, damping 0.3" in shown
+    assert "20 probes of 60 samples, damping 0.1 for loss, 3 for log-odds" in " ".join(shown.split())
     asked = ("search", str(path), "--prompt", QUESTION[0], "--generation", QUESTION[1], "--rerank", "0")
     found = rapidin_json(*asked)
     assert (found["measure"], found["curvature"]) == ("influence", rapidin_version(path))

@@ -16,6 +16,8 @@ from rapidin.ingest.resolving import resolve
 from rapidin.settings import (
     STORE_SETTINGS,
     GradientSettings,
+    ModelSettings,
+    ProjectionSettings,
     RequestedSettings,
     StatedSettings,
     StoreSettings,
@@ -106,23 +108,32 @@ def test_the_files_of_a_store_without_checkpoints_say_nothing_of_them(settings: 
     there = settings.model_copy(update={"model": model})
     again = StoreSettings.model_validate_json(there.model_dump_json())
     assert again == there
-    assert (again.sections, again.model.shares) == (2, (0.25, 0.75))
+    assert (again.model.states, again.model.shares) == (2, (0.25, 0.75))
 
 
-def test_checkpoints_share_k_equally(settings: StoreSettings) -> None:
-    projection = settings.projection.model_copy(update={"dimension": 1024})
-    assert section_of(projection, 1) is projection
-    assert section_of(projection, 4).dimension == 256
+def test_checkpoints_and_objectives_share_k_equally() -> None:
+    projection = ProjectionSettings(dimension=1024)
+    one, both = GradientSettings(objective="log-odds"), GradientSettings()
+
+    def at(checkpoints: int) -> ModelSettings:
+        return ModelSettings(model="m", checkpoints=tuple(f"/{number}" for number in range(checkpoints)))
+
+    assert section_of(projection, at(0), one) is projection
+    assert section_of(projection, at(4), one).dimension == 256
+    assert section_of(projection, at(4), both).dimension == 128
+    assert "sections" not in projection.model_dump()
     with pytest.raises(SettingError, match="3 checkpoints cannot share --projection-dim 1024 equally"):
-        section_of(projection, 3)
+        section_of(projection, at(3), both)
     with pytest.raises(
-        SettingError, match="--projection-dim 1024 is too small for 32 checkpoints: give at least 2048"
+        SettingError, match=r"--projection-dim 1024 is too small for 32 checkpoints: give at least 2048$"
     ):
-        section_of(projection, 32)
+        section_of(projection, at(32), one)
+    with pytest.raises(SettingError, match="for 32 checkpoints with two objectives: give at least 4096, or"):
+        section_of(projection, at(32), both)
 
 
 def test_new_stores_have_the_defaults_of_the_fields(tmp_path: Path) -> None:
     resolved = resolve({"model": "some/model"}, None, tmp_path)
-    assert (resolved.codec.bits, resolved.projection.dimension, resolved.gradient.objective) == (4, 65536, "loss")
+    assert (resolved.codec.bits, resolved.projection.dimension, resolved.gradient.objective) == (4, 65536, "both")
     assert not resolved.kind_given
     assert not resolved.dimension_given

@@ -15,6 +15,7 @@ from rapidin.settings.choices import Bits
 from rapidin.settings.store_settings import (
     CodecSettings,
     Fingerprint,
+    GradientSettings,
     ModelSettings,
     ProjectionSettings,
     StoreSettings,
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 def store_settings(dimension: int = DIMENSION, bits: Bits = 16) -> StoreSettings:
     return StoreSettings(
         model=ModelSettings(model="/models/tiny"),
+        gradient=GradientSettings(objective="loss"),
         projection=ProjectionSettings(dimension=dimension),
         codec=CodecSettings(bits=bits),
         traced=(

@@ -14,6 +14,7 @@ layer-normalised gradient, and scores of different queries compare.
 
 The damping is λ = R · tr(H²)/tr(H): R times the mean of H's eigenvalues, each weighted by itself. Unlike the mean
 diagonal of ΨΨᵀ, this unit does not depend on m, because tr(H²) is estimated from pairs of different probes only.
+R depends on the query's objective, because the two questions want different dampings.
 
 If RapidGrads have a section for each of several checkpoints, each section is corrected by itself, with that
 section of the probes and a damping of its own, because each checkpoint has a curvature of its own.
@@ -31,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 
 from rapidin.errors import ComputationError
+from rapidin.settings import Objective
 
 _DECODED_BYTES = 2**26
 """Size in bytes of the probes that are decoded together."""
@@ -46,9 +48,8 @@ class CurvatureSample(Protocol):
         """Name of the sample with its damping; scores of different versions do not compare."""
         ...
 
-    @property
-    def damping(self) -> float:
-        """R, a positive number."""
+    def damping_of(self, objective: Objective) -> float:
+        """Return R for queries of an objective, a positive number."""
         ...
 
     @property
@@ -71,39 +72,41 @@ class QueryCorrection:
     Args:
         sample: the curvature sample.
 
-    Raises:
-        ComputationError: the inner products are not those of vectors, so the damping cannot be found.
-
     Attributes:
         version: version of the curvature sample.
-        dampings: λ itself, of each section.
     """
 
     def __init__(self, sample: CurvatureSample) -> None:
         self.version = sample.version
         self._sample = sample
         self._kept: list[torch.Tensor] = []
-        dampings, self._factors = [], []
-        for gram in sample.gram.reshape(-1, len(sample), len(sample)):
-            products = torch.from_numpy(gram).to(torch.float64)
-            damping = sample.damping * mean_eigenvalue(products)
-            damped = products + damping * torch.eye(len(products), dtype=torch.float64)
-            factor, failed = torch.linalg.cholesky_ex(damped)
-            if not damping > 0 or int(failed):
-                raise ComputationError("the probes of the curvature cannot be used: compute them again")
-            dampings.append(damping)
-            self._factors.append(factor)
-        self.dampings = tuple(dampings)
+        products = torch.from_numpy(sample.gram.reshape(-1, len(sample), len(sample)))
+        self._products = [gram.to(torch.float64) for gram in products]
+        self._units = [mean_eigenvalue(gram) for gram in self._products]
+        self._factors: dict[Objective, list[torch.Tensor]] = {}
 
-    def corrected(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compute z for queries that were not normalised, float32 [b, K]."""
+    def dampings(self, objective: Objective) -> tuple[float, ...]:
+        """Return λ itself for queries of an objective, of each section."""
+        return tuple(self._sample.damping_of(objective) * unit for unit in self._units)
+
+    def corrected(self, queries: NDArray[np.float32], objective: Objective) -> NDArray[np.float32]:
+        """Compute z, float32 [b, K].
+
+        Args:
+            queries: queries that were not normalised, float32 [b, K].
+            objective: objective of the queries, which decides how far they are damped.
+
+        Raises:
+            ComputationError: the inner products of the probes are not those of vectors.
+        """
         given = torch.from_numpy(queries)
-        size = given.shape[1] // len(self._factors)
+        factors = self._factors_of(objective)
+        size = given.shape[1] // len(factors)
         sections = [slice(first, first + size) for first in range(0, given.shape[1], size)]
         products = [[part[:, section] @ given[:, section].T for section in sections] for part in self._probes()]
         weights = [
             torch.cholesky_solve(torch.cat(of_section).to(torch.float64), factor).to(torch.float32)
-            for of_section, factor in zip(zip(*products, strict=True), self._factors, strict=True)
+            for of_section, factor in zip(zip(*products, strict=True), factors, strict=True)
         ]
         found = given.clone()
         first = 0
@@ -112,6 +115,20 @@ class QueryCorrection:
                 found[:, section] -= of_section[first : first + len(part)].T @ part[:, section]
             first += len(part)
         return found.numpy()
+
+    def _factors_of(self, objective: Objective) -> list[torch.Tensor]:
+        """Factorise ΨΨᵀ + λI of each section, float64 [m, m], once for each objective."""
+        if objective not in self._factors:
+            factors = []
+            for products, damping in zip(self._products, self.dampings(objective), strict=True):
+                factor, failed = torch.linalg.cholesky_ex(
+                    products + damping * torch.eye(len(products), dtype=torch.float64)
+                )
+                if not damping > 0 or int(failed):
+                    raise ComputationError("the probes of the curvature cannot be used: compute them again")
+                factors.append(factor)
+            self._factors[objective] = factors
+        return self._factors[objective]
 
     def _probes(self) -> Iterator[torch.Tensor]:
         """Yield Ψ, some rows at a time, float32."""

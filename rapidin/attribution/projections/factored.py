@@ -63,7 +63,7 @@ from rapidin.attribution.gradients import (
 )
 from rapidin.attribution.projections.count_sketches import Folded, Permuted, Side
 from rapidin.attribution.projections.hashing import make_keys
-from rapidin.attribution.projections.limits import too_large
+from rapidin.attribution.projections.limits import asked, too_large
 from rapidin.errors import SettingError
 from rapidin.settings import ProjectionSettings
 from rapidin.support import WorkingMemory
@@ -123,7 +123,7 @@ class FactoredProjection:
         matrices = [as_matrix(shape) for shape in shapes]
         sizes = [rows * columns for rows, columns in matrices]
         if sum(sizes) < settings.dimension:
-            raise too_large(settings.dimension, sum(sizes))
+            raise too_large(settings, sum(sizes))
         ascending = sorted(range(len(sizes)), key=lambda position: sizes[position])
         maps: dict[int, Copied | TensorSketch] = {}
         first = 0
@@ -136,9 +136,10 @@ class FactoredProjection:
         share = (self.dimension - first) // max(len(sketched), 1)
         if sketched and share < LEAST_SHARE:
             needed = 1 << (LEAST_SHARE * len(sizes) - 1).bit_length()
-            larger = f"give {needed} with --projection-dim, or " if needed <= sum(sizes) else "give "
+            enough = settings.sections * needed
+            larger = f"give {enough} with --projection-dim, or " if needed <= sum(sizes) else "give "
             raise SettingError(
-                f"projection dimension {self.dimension} leaves {share} numbers for each of {len(sketched)} "
+                f"projection dimension {asked(settings)} leaves {share} numbers for each of {len(sketched)} "
                 f"parameter tensors: {larger}--projection shuffled"
             )
         length = fast_length(share) if sketched else 0

@@ -95,7 +95,7 @@ class ShuffledProjection:
         self.dimension = settings.dimension
         total = sum(math.prod(shape) for shape in shapes)
         if self.dimension > total:
-            raise too_large(self.dimension, total)
+            raise too_large(settings, total)
         largest_chunk = min(_LARGEST_CHUNK, self.dimension // 64)
         matrices, vectors = Part(settings, "matrices", largest_chunk), Part(settings, "vectors", 1)
         self.tensors: list[Placement] = []

@@ -45,6 +45,11 @@ class BatchRunner:
         self._engine = engine
         self.budget = budget
 
+    @property
+    def objectives(self) -> int:
+        """The number of objectives that a row has K numbers for."""
+        return len(self._engine.objectives)
+
     def run(
         self,
         samples: Sequence[Sample],
@@ -97,7 +102,7 @@ class BatchRunner:
         def compute(chosen: list[TokenSample]) -> RapidGradBatch:
             return self._engine.compute(chosen, raw)
 
-        return self.run(samples, compute, self._too_large)
+        return self.run(samples, compute, lambda sample: self._failed(too_large_for_memory(sample), raw))
 
     def block(self, samples: Sequence[TokenSample], draw: FisherDraw | None = None) -> RapidGradBatch:
         """Compute the RapidGrads of a block of samples; samples on which the model fails become problems.
@@ -117,17 +122,17 @@ class BatchRunner:
             ComputationError: The device itself failed, through no fault of a sample, and cannot be used any more.
         """
         try:
-            return self._gathered(self.rapidgrads(samples, draw), len(samples))
+            return _gathered(self.rapidgrads(samples, draw), len(samples))
         except RapidinError:
             raise
         except Exception as error:
             _check_device_alive(error)
             logger.debug("the model failed on a batch of %d", len(samples), exc_info=True)
             if len(samples) == 1:
-                return self._failed(f"the model failed on it: {_named_line(error)}")
+                return self._failed(f"the model failed on it: {_named_line(error)}", draw)
         # Outside the except block, whose traceback keeps the failed batch's tensors alive.
         alone = (([position], self.block([sample], draw)) for position, sample in enumerate(samples))
-        return self._gathered(alone, len(samples))
+        return _gathered(alone, len(samples))
 
     def blocks(
         self, blocks: Iterable[tuple[Key, Sequence[TokenSample], FisherDraw | None] | None]
@@ -186,33 +191,31 @@ class BatchRunner:
             logger.debug("out of memory with a batch of %d: once more, with an empty cache", len(samples))
         return pending
 
-    def _gathered(self, parts: Iterable[tuple[list[int], RapidGradBatch]], count: int) -> RapidGradBatch:
-        """Put partial results of a block together, in the order of its samples.
-
-        Args:
-            parts: positions in the block, and the result for these samples.
-            count: number of samples in the block.
-        """
-        everything = list(range(count))
-        gathered = RapidGradBatch(self._zeros(0), {})
-        for positions, part in parts:
-            if positions == everything:
-                return part
-            if not len(gathered.vectors):
-                gathered = RapidGradBatch(self._zeros(count), {})
-            gathered.vectors[positions] = part.vectors
-            gathered.problems.update({positions[row]: problem for row, problem in part.problems.items()})
-        return gathered
-
-    def _too_large(self, sample: TokenSample) -> RapidGradBatch:
-        return self._failed(too_large_for_memory(sample))
-
-    def _failed(self, problem: str) -> RapidGradBatch:
+    def _failed(self, problem: str, raw: Differentiated | None) -> RapidGradBatch:
         """Make the result of a single sample that has no RapidGrad."""
-        return RapidGradBatch(self._zeros(1), {0: problem})
+        size = self._engine.row_dimension if raw is None else self._engine.dimension
+        return RapidGradBatch(np.zeros((1, size), np.float32), {0: problem})
 
-    def _zeros(self, count: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-        return np.zeros((count, self.budget.dimension), dtype=np.float32)
+
+def _gathered(parts: Iterable[tuple[list[int], RapidGradBatch]], count: int) -> RapidGradBatch:
+    """Put partial results of a block together, in the order of its samples.
+
+    Args:
+        parts: positions in the block, and the result for these samples.
+        count: number of samples in the block.
+    """
+    everything = list(range(count))
+    gathered: RapidGradBatch | None = None
+    for positions, part in parts:
+        if positions == everything:
+            return part
+        if gathered is None:
+            gathered = RapidGradBatch(np.zeros((count, part.vectors.shape[1]), np.float32), {})
+        gathered.vectors[positions] = part.vectors
+        gathered.problems.update({positions[row]: problem for row, problem in part.problems.items()})
+    if gathered is None:
+        raise ValueError("a block has samples")
+    return gathered
 
 
 def too_large_for_memory(sample: TokenSample) -> str:

@@ -5,6 +5,7 @@ Shape letters: b batch · K projection dimension · L layers (parameter tensors)
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ class PendingBatch:
         return RapidGradBatch(self._vectors.numpy(), problems)
 
 
-DEFAULT_GRADIENT = GradientSettings()
+DEFAULT_GRADIENT = GradientSettings(objective="loss")
 
 
 class RapidGradEngine:
@@ -108,7 +109,8 @@ class RapidGradEngine:
         dimension: projection dimension K.
         names: names of the traced parameters.
         normalise_layers: whether each layer's gradient is normalised.
-        objective: quantity of a target token whose gradient the RapidGrads are.
+        objective: quantity of a target token whose gradient queries and exact influences are of.
+        objectives: quantities whose gradients rows are of; a row has K numbers for each.
         precision: the coarsest type of the model's weights.
         shapes: shapes of the traced parameters.
     """
@@ -126,7 +128,8 @@ class RapidGradEngine:
         self.names = tuple(parameter.name for parameter in parameters)
         self.shapes = tuple(parameter.shape for parameter in parameters)
         self.normalise_layers = gradient.normalise_layers
-        self.objective: Objective = gradient.objective
+        self.objectives = gradient.objectives
+        self.objective: Objective = self.objectives[0]
         self._projection = make_projection(projection, self.shapes)
         self.dimension = self._projection.dimension
         self._layers = len(parameters)
@@ -145,35 +148,61 @@ class RapidGradEngine:
         """Let go of the model."""
         self._engine.close()
 
+    @property
+    def row_dimension(self) -> int:
+        """Number of numbers of a row: K for each of the objectives."""
+        return self.dimension * len(self.objectives)
+
+    def asking(self, objective: Objective) -> RapidGradEngine:
+        """Return an engine whose queries, rows and exact influences are those of one objective.
+
+        It shares everything with this engine, and closes with it.
+        """
+        view = copy.copy(self)
+        view.objective, view.objectives = objective, (objective,)
+        return view
+
     def compute(self, samples: Sequence[TokenSample], raw: Differentiated | None = None) -> RapidGradBatch:
         """Compute the RapidGrad of every sample.
 
         With layer-wise normalisation each is scaled by 1/√L, so that the inner product of two of them estimates
-        the mean over layers of the cosine between the two gradients.
+        the mean over layers of the cosine between the two gradients. If there are two objectives, the RapidGrad
+        of each is scaled by 1/√2, and the two are joined.
 
         Args:
             samples: the b samples.
             raw: quantity whose gradients are projected without layer-wise normalisation, instead: of an objective
                 the mean over a sample's targets, which a search with curvature needs of its queries; of a draw the
-                sum, which is a probe. None: the store's objective, normalised as the store's settings say.
+                sum, which is a probe. None: the store's objectives, normalised as the store's settings say.
         """
         return self.begin(samples, raw).finish()
 
     def begin(self, samples: Sequence[TokenSample], raw: Differentiated | None = None) -> PendingBatch:
         """Begin to compute; a GPU only queues the kernels, and the copy to main memory behind them."""
-        if raw is None and self.normalise_layers:
-            vectors, _ = self.accumulate(samples, self._sketches(OwnNorms()), self.objective)
-            vectors = vectors / math.sqrt(self._layers)
+        if raw is not None:
+            parts = [self._unnormalised(samples, raw)]
+        elif self.normalise_layers:
+            parts = [self._normalised(samples, objective) for objective in self.objectives]
         else:
-            differentiated = self.objective if raw is None else raw
-            vectors, factors = self.accumulate(samples, self._sketches(Unnormalised()), differentiated)
-            if isinstance(raw, FisherDraw):
-                factors = factors * torch.tensor(
-                    [sum(sample.targets) for sample in samples], device=factors.device
-                )
-            vectors = vectors * factors.unsqueeze(1)
-        usable = torch.stack([torch.isfinite(vectors).all(dim=1), (vectors != 0).any(dim=1)])
-        return PendingBatch(vectors, usable, self._engine.half)
+            parts = [self._unnormalised(samples, objective) for objective in self.objectives]
+        # A gradient that is zero for one objective may not be for the other, but says too little all the same.
+        finite = torch.stack([torch.isfinite(part).all(dim=1) for part in parts]).all(dim=0)
+        nonzero = torch.stack([(part != 0).any(dim=1) for part in parts]).all(dim=0)
+        vectors = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1) / math.sqrt(len(parts))
+        return PendingBatch(vectors, torch.stack([finite, nonzero]), self._engine.half)
+
+    def _normalised(self, samples: Sequence[TokenSample], objective: Objective) -> Tensor:
+        """Compute layer-normalised RapidGrads, float32 [b, K]."""
+        vectors, _ = self.accumulate(samples, self._sketches(OwnNorms()), objective)
+        return vectors / math.sqrt(self._layers)
+
+    def _unnormalised(self, samples: Sequence[TokenSample], differentiated: Differentiated) -> Tensor:
+        """Compute RapidGrads without normalisation, float32 [b, K]; of a draw the sum over targets."""
+        vectors, factors = self.accumulate(samples, self._sketches(Unnormalised()), differentiated)
+        if isinstance(differentiated, FisherDraw):
+            targets = [sum(sample.targets) for sample in samples]
+            factors = factors * torch.tensor(targets, device=factors.device)
+        return vectors * factors.unsqueeze(1)
 
     def accumulate(
         self,

@@ -1,10 +1,11 @@
 """Computing whole RapidGrads, which have a section for each state of the model.
 
 A section is what the engine computes: the RapidGrad that a state has alone. With C states a row that is stored is
-the concatenation of its sections, times 1/√C, so that it has norm 1 if its sections have. A section of a query is
-multiplied by √C times the state's share instead. So the inner product of a query with a row is the mean of the
-sections' inner products, weighted by the shares (TracIn, Pruthi et al. 2020, arXiv 2002.08484). Probes are not
-scaled. With one state all of these factors are 1, and nothing is multiplied.
+the concatenation of its sections, times 1/√C, so that it has norm 1 if its sections have. If rows have two
+objectives, the engine gives two sections for each state, and those of one objective are put together. A section
+of a query is multiplied by √C times the state's share instead. So the inner product of a query with a row is the
+mean of the sections' inner products, weighted by the shares (TracIn, Pruthi et al. 2020, arXiv 2002.08484).
+Probes are not scaled. With one state all of these factors are 1, and nothing is multiplied.
 
 Shape letters: b batch · C states · K projection dimension.
 """
@@ -72,12 +73,8 @@ class SectionRunner:
             sections.append(section.vectors)
             for position, problem in section.problems.items():
                 problems.setdefault(position, _named(problem, name))
-        if len(sections) == 1:
-            return RapidGradBatch(sections[0], problems)
-        vectors = np.concatenate(sections, axis=1)
-        if draw is None:
-            vectors *= np.float32(_row_factor(self._states))
-        return RapidGradBatch(vectors, problems)
+        joined = np.concatenate(sections, axis=1) if draw is not None else self._joined_row(sections)
+        return RapidGradBatch(joined, problems)
 
     def queries(self, samples: Sequence[TokenSample], raw: Differentiated | None = None) -> RapidGradBatch:
         """Compute the RapidGrads of queries; errors of the model are not caught.
@@ -100,9 +97,15 @@ class SectionRunner:
             samples: any number of samples.
         """
         sections, problems = self._sections(samples, None)
+        return RapidGradBatch(self._joined_row(sections), problems)
+
+    def _joined_row(self, sections: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Join what rows have at each state, so that the numbers of one objective lie together, float32 [b, K]."""
         if len(sections) == 1:
-            return RapidGradBatch(sections[0], problems)
-        return RapidGradBatch(np.concatenate(sections, axis=1) * np.float32(_row_factor(self._states)), problems)
+            return sections[0]
+        count, objectives = len(sections[0]), self._batches.objectives
+        parted = [section.reshape(count, objectives, -1) for section in sections]
+        return np.stack(parted, axis=2).reshape(count, -1) * np.float32(1 / math.sqrt(len(sections)))
 
     def _sections(
         self, samples: Sequence[TokenSample], raw: Differentiated | None
@@ -113,8 +116,10 @@ class SectionRunner:
         with visiting(self._states) as place:
             for number, name in enumerate(self._states.names):
                 place(number)
-                section = np.empty((len(samples), self._batches.budget.dimension), np.float32)
+                section = np.empty((len(samples), 0), np.float32)
                 for positions, batch in self._batches.rapidgrads(samples, raw):
+                    if not section.shape[1]:
+                        section = np.empty((len(samples), batch.vectors.shape[1]), np.float32)
                     section[positions] = batch.vectors
                     for row, problem in batch.problems.items():
                         problems.setdefault(positions[row], _named(problem, name))
@@ -141,11 +146,6 @@ def joined_query(sections: Sequence[NDArray[np.float32]], states: ModelStates) -
     root = math.sqrt(len(sections))
     weighted = [section * np.float32(root * share) for section, share in zip(sections, states.shares, strict=True)]
     return np.concatenate(weighted, axis=1)
-
-
-def _row_factor(states: ModelStates) -> float:
-    """Return 1/√C, by which the sections of a row are multiplied."""
-    return 1 / math.sqrt(len(states.shares))
 
 
 def _named(problem: str, state: str) -> str:

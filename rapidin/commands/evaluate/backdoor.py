@@ -10,6 +10,7 @@ import typer
 from rapidin.commands.evaluate.evaluate_options import (
     Adapter,
     Answers,
+    Asked,
     Attacked,
     Baselines,
     Checkpoints,
@@ -59,6 +60,7 @@ def backdoor(
     attacked: Attacked = None,
     limit_queries: LimitQueries = None,
     answers: Answers = "file",
+    objective: Asked = None,
     rerank: Rerank = 100,
     embedding_model: EmbeddingModel = None,
     checkpoint: Checkpoints = None,
@@ -113,6 +115,7 @@ def backdoor(
         embedding_model=directory_of(embedding_model),
         checkpoints=checkpoints_of(checkpoint),
         more=method_settings(setting or ()),
+        objective=objective,
     )
     report = evaluated(
         "asking",

@@ -11,7 +11,7 @@ import typer
 
 from rapidin.commands.output import output, progress
 from rapidin.errors import SettingError
-from rapidin.settings import Answers as AnswerSource
+from rapidin.settings import Answers as AnswerSource, Objective
 
 Report = TypeVar("Report")
 
@@ -60,6 +60,15 @@ LimitQueries = Annotated[
     int | None,
     typer.Option(
         min=1, metavar="N", help="Ask only the first N queries that do not have another value of the label."
+    ),
+]
+Asked = Annotated[
+    Objective | None,
+    typer.Option(
+        "--objective",
+        help="The question that the store's own methods are asked. loss: which samples, left out, would change "
+        "the answer? log-odds: which samples taught the behaviour? Default: log-odds for backdoor, if the store "
+        "can be asked so, else loss.",
     ),
 ]
 Rerank = Annotated[

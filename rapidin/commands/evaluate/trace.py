@@ -9,6 +9,7 @@ import typer
 from rapidin.commands.evaluate.evaluate_options import (
     Adapter,
     Answers,
+    Asked,
     Checkpoints,
     Device,
     LabelOption,
@@ -55,6 +56,7 @@ def trace(
     where: Where = None,
     limit_queries: LimitQueries = None,
     answers: Answers = "file",
+    objective: Asked = None,
     rerank: Rerank = 100,
     checkpoint: Checkpoints = None,
     setting: Settings = None,
@@ -79,7 +81,10 @@ def trace(
         from rapidin.commands.views.evaluate_view import trace_view
         from rapidin.evaluation import MethodOptions, evaluate_trace, method_settings
     options = MethodOptions(
-        rerank=rerank, checkpoints=checkpoints_of(checkpoint), more=method_settings(setting or ())
+        rerank=rerank,
+        checkpoints=checkpoints_of(checkpoint),
+        more=method_settings(setting or ()),
+        objective=objective,
     )
     evaluated(
         "asking",

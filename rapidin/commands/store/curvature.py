@@ -30,8 +30,10 @@ def curvature(
         float | None,
         typer.Option(
             metavar="R",
-            help="How much of the curvature is left out, as a share of its mean eigenvalue; the number of probes "
-            f"does not change its meaning. A change costs nothing. Default: as before, or {CURVATURE_DAMPING:g}.",
+            help="How much of the curvature is left out of all questions, as a share of its mean eigenvalue; the "
+            "number of probes does not change its meaning. A change costs nothing. Default: as before, or "
+            f"{CURVATURE_DAMPING['loss']:g} for --objective loss and {CURVATURE_DAMPING['log-odds']:g} for "
+            "log-odds.",
         ),
     ] = None,
     retrain: Annotated[

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from rapidin import support
 from rapidin.records import DerivedInfo, DerivedReport, IngestListener, IngestReport, Preflight, Sample, StoreInfo
-from rapidin.settings import STORE_SETTINGS
+from rapidin.settings import CURVATURE_DAMPING, STORE_SETTINGS
 
 _LONGEST_TEXT = 600
 _CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(13, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
@@ -235,12 +235,19 @@ def curvature_summary(report: DerivedReport) -> str:
     told = report.parameters
     done = "computed" if report.trained else "up to date"
     line = f"curvature {done}: {told['probes']:,} probes of {told['samples']:,} samples, "
-    line += f"damping {told['damping']:g}, {size(report.bytes)} ({report.seconds:,.1f} s)"
+    line += f"{_damping(told)}, {size(report.bytes)} ({report.seconds:,.1f} s)"
     if told["unusable"]:
         line += f"\n{told['unusable']:,} probes could not be computed and were left out"
     if report.repaired:
         line += f"\n{report.repaired:,} of its files or rows were missing or damaged, and were written again"
     return line + (f"\n{report.advice}" if report.advice else "")
+
+
+def _damping(told: Mapping[str, Any]) -> str:
+    """Describe the damping of a curvature."""
+    if told["damping"] is not None:
+        return f"damping {told['damping']:g}"
+    return "damping " + ", ".join(f"{value:g} for {name}" for name, value in CURVATURE_DAMPING.items())
 
 
 def _index_line(index: DerivedInfo) -> str:
@@ -262,9 +269,7 @@ def _derived_line(derived: DerivedInfo) -> str:
     samples = derived.covered + derived.uncovered
     told = derived.parameters
     if derived.name == "curvature" and told:
-        line = (
-            f"curvature, {told['probes']:,} probes of {told['samples']:,} samples, damping {told['damping']:g}, "
-        )
+        line = f"curvature, {told['probes']:,} probes of {told['samples']:,} samples, {_damping(told)}, "
         line += size(derived.bytes)
         return f"{line}; {derived.advice}" if derived.advice else line
     line = f"{derived.name}, {size(derived.bytes)}, {derived.covered:,} of {samples:,} samples"

@@ -33,12 +33,12 @@ def estimated_caching(
     """
     drawn = random.Random(seed).sample(training.samples, min(SAMPLES, len(training)))
     encoded = [model.encode_stored(sample) for sample in drawn]
-    model.vectors(encoded[:2])  # work done once, such as the engine's check of itself, is not counted
+    model.rows(encoded[:2])  # work done once, such as the engine's check of itself, is not counted
     seconds = 0.0
     step = 16
     for first in range(0, len(encoded), step):
         started = time.perf_counter()
-        model.vectors(encoded[first : first + step])
+        model.rows(encoded[first : first + step])
         seconds += time.perf_counter() - started
         if on_progress is not None:
             on_progress(min(first + step, len(encoded)), len(encoded))

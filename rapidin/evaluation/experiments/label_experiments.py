@@ -40,7 +40,7 @@ from rapidin.evaluation.methods import (
 from rapidin.evaluation.metrics import Bootstrap, average_precision, precision, ranking, tie_order
 from rapidin.model import StoreModel
 from rapidin.records import BackdoorReport, CachingCost, MethodTracing, TracedAt, TraceReport
-from rapidin.settings import MAX_NEW_TOKENS
+from rapidin.settings import MAX_NEW_TOKENS, Objective
 from rapidin.storage import Store
 
 TRACING_KS = (5, 10, 25, 50)
@@ -81,6 +81,11 @@ class LabelExperiment:
     def context(self) -> Context:
         """Objects from which scorers are made."""
         return Context(self.store, self.model, self.where, self.device, self.options)
+
+    @property
+    def asked(self) -> Objective:
+        """Objective of the questions that the store's own methods are asked."""
+        return self.options.objective or self.model.gradient.objectives[0]
 
     def answered(self, on_progress: StepProgress | None) -> list[AskedQuery]:
         """Answer the queries and encode them whole.
@@ -151,7 +156,7 @@ def backdoor(
         caching=caching,
         methods=tuple(methods),
         verdict=verdict(methods),
-        notes=figure_notes(methods, float(marked.mean()), setting.store.settings.gradient.objective),
+        notes=figure_notes(methods, float(marked.mean()), setting.asked, setting.model.gradient.objectives),
     )
 
 

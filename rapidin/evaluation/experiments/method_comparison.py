@@ -173,13 +173,16 @@ def verdict(methods: Sequence[MethodQuality]) -> str:
     return f"Better than {first.name} by auPRC: {'; '.join(better)}."
 
 
-def figure_notes(methods: Sequence[MethodQuality], chance: float, objective: Objective) -> tuple[str, ...]:
+def figure_notes(
+    methods: Sequence[MethodQuality], chance: float, asked: Objective, held: Sequence[Objective]
+) -> tuple[str, ...]:
     """Write sentences that explain figures which are easily misread, and say what to try.
 
     Args:
         methods: results by method, ``rapidin`` first.
         chance: share of relevant samples among all samples.
-        objective: objective whose gradients the store holds.
+        asked: objective of the questions that the store's own methods were asked.
+        held: objectives whose gradients the store holds.
     """
     notes = []
     for method in methods:
@@ -198,11 +201,10 @@ def figure_notes(methods: Sequence[MethodQuality], chance: float, objective: Obj
     elif any(_surely_better(at) for method in methods if method.name == "bm25" for at in method.at):
         reason = "words in common (bm25) find more labelled samples than the store's own scores"
     if reason is not None:
-        other = "loss" if objective == "log-odds" else "log-odds"
+        other: Objective = "loss" if asked == "log-odds" else "log-odds"
         purpose = {"loss": "facts and wrong words", "log-odds": "behaviours, such as a backdoor's"}[other]
-        notes.append(
-            f"Try the other objective, because {reason}: a store made with --objective {other} suits {purpose}."
-        )
+        way = f"--objective {other}" if other in held else f"a store made with --objective {other}, or both,"
+        notes.append(f"Try the other objective, because {reason}: {way} suits {purpose}.")
     return tuple(notes)
 
 

@@ -65,13 +65,14 @@ def fidelity(
     ranked = TrainingSet(sorted(drawn[:count], key=lambda one: one.id), model)
     queries = [_asked(model, one) for one in drawn[count:]]
 
-    estimated = model.vectors([query.encoded for query in queries])
+    objective = model.gradient.objectives[0]
+    estimated = model.placed(model.vectors([query.encoded for query in queries]), objective)
     stored = _stored_scores(store, estimated, ranked.samples)
     uncoded = _uncoded_scores(model, estimated, list(ranked.encoded()))
     exact = TracIn(
         model,
         normalise_layers=store.settings.gradient.normalise_layers,
-        objective=store.settings.gradient.objective,
+        objective=objective,
     ).scores(queries, ranked, on_progress)
     return replace(
         compared(stored, uncoded, exact, [one.id for one in ranked.samples], store.settings),

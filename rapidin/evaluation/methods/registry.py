@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from rapidin.errors import SettingError
+from rapidin.settings import Objective
 from rapidin.support import package
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class MethodOptions:
         embedding_model: directory of a sentence-transformers model for ``embedding``; None for the store's model.
         checkpoints: directories of checkpoints of the training with the learning rate at each, for ``tracin`` and
             ``tracin-ln``; empty for the store's model alone.
+        objective: objective of the questions that ``rapidin`` is asked; None: the store's first.
         more: further settings by method, such as ``{"influence-lissa": {"scale": 300}}``; they must be plain JSON.
     """
 
@@ -40,6 +42,7 @@ class MethodOptions:
     embedding_model: str | None = None
     checkpoints: tuple[tuple[str, float], ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
+    objective: Objective | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +87,19 @@ class Method:
 def _rapidin(context: Context) -> Scorer:
     from rapidin.evaluation.methods.stored_scores import RapidinScorer
 
-    return RapidinScorer(context.store, context.model, context.where)
+    return RapidinScorer(context.store, context.model, context.where, objective=context.options.objective)
 
 
 def _cosine(context: Context) -> Scorer:
     from rapidin.evaluation.methods.stored_scores import RapidinScorer
 
-    return RapidinScorer(context.store, context.model, context.where, "cosine")
+    return RapidinScorer(context.store, context.model, context.where, "cosine", context.options.objective)
 
 
 def _reranked(context: Context) -> Scorer:
     from rapidin.evaluation.methods.stored_scores import RapidinScorer, RerankedScorer
 
-    estimates = RapidinScorer(context.store, context.model, context.where)
+    estimates = RapidinScorer(context.store, context.model, context.where, objective=context.options.objective)
     return RerankedScorer(estimates, context.model, context.options.rerank)
 
 
@@ -135,6 +138,10 @@ def _state(directory: str) -> list[list[object]]:
     """Names, sizes and times of a directory's files, which change when it is written again."""
     files = sorted(path for path in Path(directory).rglob("*") if path.is_file())
     return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def _asked(options: MethodOptions) -> Mapping[str, Any]:
+    return {"objective": options.objective}
 
 
 def _embedded_by(options: MethodOptions) -> Mapping[str, Any]:
@@ -186,12 +193,14 @@ def _influence(name: str, summary: str) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "rapidin": Method(_rapidin, "the store's own scores", knows_tokens=True, cached=True),
-    "rapidin-cosine": Method(_cosine, "the store's own scores without curvature", knows_tokens=True, cached=True),
+    "rapidin": Method(_rapidin, "the store's own scores", _asked, knows_tokens=True, cached=True),
+    "rapidin-cosine": Method(
+        _cosine, "the store's own scores without curvature", _asked, knows_tokens=True, cached=True
+    ),
     "rapidin+rerank": Method(
         _reranked,
         "the store's scores, both ends ordered by exact influence",
-        lambda options: {"rerank": options.rerank},
+        lambda options: {"rerank": options.rerank, **_asked(options)},
         knows_tokens=True,
         cached=True,
     ),

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rapidin.attribution import QueryCorrection
 from rapidin.errors import StoreError
 from rapidin.evaluation.methods.scorer import AskedQuery, StepProgress, TrainingSet
 from rapidin.model import StoreCorrections, StoreModel
-from rapidin.settings import MeasureChoice
+from rapidin.settings import MeasureChoice, Objective
 from rapidin.storage import Store
 
 
@@ -26,17 +27,25 @@ class RapidinScorer:
         model: model of the store.
         where: filters by which the `TrainingSet` was selected.
         measure: meaning of the scores; None: influence if the store has a curvature, else cosine.
+        objective: objective of the questions; None, or one that cosines of this store do not know: the store's
+            first.
     """
 
     name = "rapidin"
 
     def __init__(
-        self, store: Store, model: StoreModel, where: Sequence[str] = (), measure: MeasureChoice | None = None
+        self,
+        store: Store,
+        model: StoreModel,
+        where: Sequence[str] = (),
+        measure: MeasureChoice | None = None,
+        objective: Objective | None = None,
     ) -> None:
         self._store = store
         self._model = model
         self._where = where
         self._measure = measure
+        self._objective = objective
         self._corrections = StoreCorrections(store)
 
     def vectors(self, queries: Sequence[AskedQuery]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
@@ -45,12 +54,24 @@ class RapidinScorer:
         Raises:
             GradientError: a query's gradient is zero or not finite.
         """
-        correction = self._corrections.of(self._measure)
+        correction, objective = self._question()
         encoded = [query.encoded for query in queries]
         if correction is None:
-            return self._model.vectors(encoded), None
-        raw = self._model.vectors(encoded, self._model.gradient.objective)
-        return correction.corrected(raw), raw
+            return self._model.vectors(encoded, objective), None
+        raw = self._model.vectors(encoded, objective, raw=True)
+        return correction.corrected(raw, objective), raw
+
+    @property
+    def objective(self) -> Objective:
+        """The objective of the questions."""
+        return self._question()[1]
+
+    def _question(self) -> tuple[QueryCorrection | None, Objective]:
+        """Return the correction of the queries, and their objective."""
+        correction, own = self._corrections.of(self._measure), self._model.gradient.objectives
+        if self._objective is None or (correction is None and self._objective not in own):
+            return correction, own[0]
+        return correction, self._objective
 
     def scores(
         self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
@@ -63,7 +84,7 @@ class RapidinScorer:
         """
         vectors, _ = self.vectors(queries)
         with self._store.snapshot() as snapshot:
-            ids, scores = snapshot.scores(vectors, self._where)
+            ids, scores = snapshot.scores(self._model.placed(vectors, self.objective), self._where)
         if ids != [sample.id for sample in training.samples]:
             raise StoreError(f"{self._store.path} was changed during the evaluation: run the same command again")
         return scores
@@ -101,12 +122,12 @@ class RerankedScorer:
         count = min(self._count, len(training) // 2)
         for row, query in enumerate(queries):
             order = np.argsort(-scores[row], kind="stable")
-            with self._model.exclusive() as parts:
+            objective = self._estimates.objective
+            with self._model.exclusive(objective) as parts:
                 (vector,), raw = self._estimates.vectors([query])
                 if raw is None:
                     direction = parts.explainer.direction(query.encoded)
                 else:
-                    objective = self._model.gradient.objective
                     direction = parts.explainer.corrected_direction(query.encoded, objective, raw[0], vector)
                 for end in (order[:count], order[len(order) - count :]):
                     encoded = [parts.encoder.encode_stored(training.samples[place]) for place in end]

@@ -16,6 +16,7 @@ import numpy as np
 
 from rapidin.errors import DerivedNotFoundError, IndexNotFoundError, StoreEmptyError
 from rapidin.records import DerivedReport
+from rapidin.settings import ProbeShape
 from rapidin.storage.catalog import Database, tables
 from rapidin.storage.derived import derived_records
 from rapidin.storage.derived.derived_kind import BuildWork, DerivedKind, StepProgress, StoreFacts
@@ -31,7 +32,7 @@ def build_derived(
     database: Database,
     codec: Codec,
     dimension: int,
-    sections: int,
+    probe_shape: ProbeShape,
     scan: Scan,
     options: Any = None,
     retrain: bool = False,
@@ -45,7 +46,7 @@ def build_derived(
         database: database of the store.
         codec: codec of its vectors.
         dimension: K.
-        sections: number of sections that the K numbers are divided among.
+        probe_shape: shape of a probe of the curvature.
         scan: scan that compares vectors, for kinds that need it.
         options: options of the kind.
         retrain: whether to build all of it again.
@@ -63,7 +64,7 @@ def build_derived(
         rows = tables.searchable_rows(session)
         segments = {record.id or 0: record for record in tables.segment_records(session)}
         there = None if retrain else derived_records.read(session).get(kind.name)
-    store = StoreFacts(path, codec, dimension, segments, sections)
+    store = StoreFacts(path, codec, dimension, segments, probe_shape)
     options = kind.settled(store, there if there is not None and there.intact else None, options)
     if not len(rows):
         raise StoreEmptyError(f"{path}: the store holds no samples; ingest some before you build {kind.title}")

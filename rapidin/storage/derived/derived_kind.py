@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rapidin.errors import StoreCorruptError
+from rapidin.settings import ProbeShape
 from rapidin.storage.derived.derived_records import DerivedRecord, PartRecord
 from rapidin.storage.scan import Scan
 from rapidin.storage.vectors import Codec, Rows, SegmentRecord, SegmentSource
@@ -33,14 +34,14 @@ class StoreFacts:
         codec: codec of its vectors.
         dimension: K.
         segments: all segments, by database id.
-        sections: number of sections that the K numbers are divided among, one for each checkpoint of the model.
+        probe_shape: shape of a probe of the curvature.
     """
 
     path: Path
     codec: Codec
     dimension: int
     segments: Mapping[int, SegmentRecord]
-    sections: int
+    probe_shape: ProbeShape
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def store_info(
             codec_named(settings.codec.name),
             settings.projection.dimension,
             {record.id or 0: record for record in records},
-            settings.sections,
+            settings.probe_shape,
         )
         derived = [derived_info(facts, record, live) for record in derived_records.read(session).values()]
         fields = session.scalars(select(MetadataFieldRow.name).order_by(MetadataFieldRow.name)).all()

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from rapidin.errors import StoreCorruptError, StoreError
 from rapidin.records import VerifyReport
+from rapidin.settings import ProbeShape
 from rapidin.storage.catalog import Database, MetadataFieldRow, SampleMetadataRow, SampleRow, sample_of, tables
 from rapidin.storage.concurrency import ReadersLock
 from rapidin.storage.derived import StoreFacts, checks, derived_records
@@ -26,7 +27,9 @@ MOST_NAMED = 20
 """Number of samples or rows that are named one by one before a problem is summed up."""
 
 
-def verify_store(path: Path, database: Database, codec: Codec, dimension: int, sections: int) -> VerifyReport:
+def verify_store(
+    path: Path, database: Database, codec: Codec, dimension: int, probe_shape: ProbeShape
+) -> VerifyReport:
     """Check the store in the directory `path`.
 
     Files that no row names are the remains of an interrupted commit. They are harmless and not a problem.
@@ -36,12 +39,12 @@ def verify_store(path: Path, database: Database, codec: Codec, dimension: int, s
         database: database of the store.
         codec: codec of its vectors.
         dimension: K.
-        sections: number of sections that the K numbers are divided among.
+        probe_shape: shape of a probe of the curvature.
 
     Raises:
         DependencyError: faiss is not installed.
     """
-    check = _Verification(path, database, codec, dimension, sections)
+    check = _Verification(path, database, codec, dimension, probe_shape)
     with closing(ReadersLock(path)):  # otherwise a compaction might remove files that are about to be read
         for part in (check.database_file, check.rows, check.segments, check.derived):
             with check.noting():
@@ -52,14 +55,16 @@ def verify_store(path: Path, database: Database, codec: Codec, dimension: int, s
 class _Verification:
     """One run of a verification, which collects problems."""
 
-    def __init__(self, path: Path, database: Database, codec: Codec, dimension: int, sections: int) -> None:
+    def __init__(
+        self, path: Path, database: Database, codec: Codec, dimension: int, probe_shape: ProbeShape
+    ) -> None:
         self.problems: list[str] = []
         self.samples = 0
         self._path = path
         self._database = database
         self._codec = codec
         self._dimension = dimension
-        self._sections = sections
+        self._probe_shape = probe_shape
         self._name = f"{path / DATABASE_NAME}"
 
     @contextmanager
@@ -127,7 +132,7 @@ class _Verification:
             segments = {record.id or 0: record for record in tables.segment_records(session)}
         for record in records.values():
             with self.noting():
-                facts = StoreFacts(self._path, self._codec, self._dimension, segments, self._sections)
+                facts = StoreFacts(self._path, self._codec, self._dimension, segments, self._probe_shape)
                 for check in checks(facts, record):
                     with self.noting():
                         check()

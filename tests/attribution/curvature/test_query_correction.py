@@ -9,6 +9,7 @@ import torch
 from rapidin.attribution.curvature import query_correction
 from rapidin.attribution.curvature.query_correction import QueryCorrection, mean_eigenvalue
 from rapidin.errors import ComputationError
+from rapidin.settings import Objective
 
 
 def probes(count: int, dimension: int = 96, seed: int = 0) -> np.ndarray:
@@ -25,12 +26,15 @@ class Rows:
 
     def __init__(self, rows: np.ndarray, damping: float = 0.1, gram: np.ndarray | None = None) -> None:
         self.rows = rows
-        self.damping = damping
+        self.dampings = {"loss": damping, "log-odds": 5 * damping}
         self.gram = rows @ rows.T if gram is None else gram
         self.asked = 0
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def damping_of(self, objective: str) -> float:
+        return self.dampings[objective]
 
     def decoded(self, first: int, last: int) -> np.ndarray:
         self.asked += 1
@@ -42,22 +46,27 @@ def correction(rows: np.ndarray, damping: float) -> QueryCorrection:
 
 
 @pytest.mark.parametrize(("count", "damping"), [(1, 0.3), (40, 0.01), (40, 1.0), (300, 0.1)])
-def test_a_corrected_query_solves_the_damped_system(count: int, damping: float, monkeypatch) -> None:
+@pytest.mark.parametrize("objective", ["loss", "log-odds"])
+def test_a_corrected_query_solves_the_damped_system(
+    count: int, damping: float, objective: Objective, monkeypatch
+) -> None:
     monkeypatch.setattr(query_correction, "_DECODED_BYTES", 4 * 96 * 7)  # seven probes at a time
     rows = probes(count)
     queries = np.random.default_rng(1).standard_normal((5, 96)).astype(np.float32)
     made = correction(rows, damping)
     exact = rows.astype(np.float64)
-    system = exact.T @ exact + made.dampings[0] * np.eye(96)
-    solved = np.linalg.solve(system, made.dampings[0] * queries.T.astype(np.float64))
-    np.testing.assert_allclose(made.corrected(queries), solved.T, rtol=0, atol=2e-5)
+    (given,) = made.dampings(objective)
+    assert given == pytest.approx((5 if objective == "log-odds" else 1) * made.dampings("loss")[0])
+    system = exact.T @ exact + given * np.eye(96)
+    solved = np.linalg.solve(system, given * queries.T.astype(np.float64))
+    np.testing.assert_allclose(made.corrected(queries, objective), solved.T, rtol=0, atol=2e-5)
 
 
 def test_corrections_of_parts_add_up_to_that_of_the_whole() -> None:
     made = correction(probes(50), 0.1)
     parts = np.random.default_rng(2).standard_normal((4, 96)).astype(np.float32)
-    whole = made.corrected(parts.sum(axis=0, keepdims=True))[0]
-    np.testing.assert_allclose(made.corrected(parts).sum(axis=0), whole, atol=1e-5)
+    whole = made.corrected(parts.sum(axis=0, keepdims=True), "loss")[0]
+    np.testing.assert_allclose(made.corrected(parts, "loss").sum(axis=0), whole, atol=1e-5)
 
 
 def test_the_damping_does_not_depend_on_the_number_of_probes() -> None:
@@ -77,7 +86,7 @@ def test_inner_products_of_no_vectors_are_refused() -> None:
     rows = probes(3)
     broken = np.array([[1, 2, 0], [2, 1, 0], [0, 0, 1]], np.float32)
     with pytest.raises(ComputationError, match="compute them again"):
-        QueryCorrection(Rows(rows, 1e-3, broken))
+        QueryCorrection(Rows(rows, 1e-3, broken)).corrected(rows[:1], "loss")
 
 
 @pytest.mark.parametrize(("kept", "again"), [(2**30, False), (0, True)])
@@ -86,9 +95,9 @@ def test_decoded_probes_are_kept_if_there_is_room(kept: int, again: bool, monkey
     rows = Rows(probes(50))
     made = QueryCorrection(rows)
     query = np.ones((1, 96), np.float32)
-    first = made.corrected(query)
+    first = made.corrected(query, "loss")
     before = rows.asked
-    np.testing.assert_array_equal(made.corrected(query), first)
+    np.testing.assert_array_equal(made.corrected(query, "loss"), first)
     assert (rows.asked > before) is again
 
 

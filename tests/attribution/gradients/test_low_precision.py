@@ -26,7 +26,7 @@ def computed(
     token_weights: Sequence[float] = TOKEN_WEIGHTS,
 ) -> RapidGradBatch:
     settings = ProjectionSettings(kind=kind, dimension=1024)
-    gradient = GradientSettings(normalise_layers=normalise_layers)
+    gradient = GradientSettings(objective="loss", normalise_layers=normalise_layers)
     with RapidGradEngine(model, parameters_of(model), settings, gradient, token_weights=token_weights) as engine:
         return engine.compute(samples)
 

@@ -65,7 +65,8 @@ def engine_of(
     parameters = dict(model.named_parameters())
     shapes = [TracedParameter(name=name, shape=tuple(parameters[name].shape)) for name in traced(model)]
     settings = ProjectionSettings(dimension=dimension, kind=kind)
-    return RapidGradEngine(model, shapes, settings, GradientSettings(normalise_layers=normalise_layers, **more))
+    gradient = GradientSettings(**{"objective": "loss", "normalise_layers": normalise_layers, **more})
+    return RapidGradEngine(model, shapes, settings, gradient)
 
 
 def budget_of(engine: RapidGradEngine) -> TokenBudget:

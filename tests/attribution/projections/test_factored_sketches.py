@@ -77,7 +77,7 @@ def test_equals_the_definition(architecture: str, normalise_layers: bool) -> Non
     model = tiny.make(architecture)
     samples = random_samples(3)
     settings = ProjectionSettings(kind="factored", dimension=1024, seed=5)
-    gradient = GradientSettings(normalise_layers=normalise_layers)
+    gradient = GradientSettings(objective="loss", normalise_layers=normalise_layers)
     with RapidGradEngine(model, parameters_of(model), settings, gradient) as engine:
         found = engine.compute(samples)
     assert not found.problems
@@ -144,7 +144,7 @@ def test_copied_tensors_are_exact() -> None:
     model = tiny.make("llama-untied")
     (sample,) = random_samples(1)
     settings = ProjectionSettings(kind="factored", dimension=2048)
-    gradient = GradientSettings(normalise_layers=False)
+    gradient = GradientSettings(objective="loss", normalise_layers=False)
     layers = layers_of(model, sample)
     shapes = [(layer.shape[0], layer.shape[1]) for layer in layers]
     with RapidGradEngine(model, parameters_of(model), settings, gradient) as engine:

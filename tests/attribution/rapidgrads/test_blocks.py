@@ -35,6 +35,7 @@ class Overlapping:
         finish_errors: dict[int, Exception] | None = None,
     ) -> None:
         self.device = SimpleNamespace(type="cuda")
+        self.dimension = self.row_dimension = DIMENSION
         self.events: list[tuple[str, int]] = []
         self._engine = engine
         self._forbidden = forbidden

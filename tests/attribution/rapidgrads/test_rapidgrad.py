@@ -60,7 +60,7 @@ def test_equals_the_definition(architecture: str, normalise_layers: bool) -> Non
     model = tiny.make(architecture)
     samples = random_samples(2)
     settings = ProjectionSettings(dimension=512, seed=5)
-    gradient = GradientSettings(normalise_layers=normalise_layers)
+    gradient = GradientSettings(objective="loss", normalise_layers=normalise_layers)
     expected = np.stack([slow_rapidgrad(model, sample, settings, normalise_layers) for sample in samples])
     with RapidGradEngine(model, parameters_of(model), settings, gradient) as engine:
         found = engine.compute(samples)
@@ -348,7 +348,7 @@ def test_norms_are_computed_only_where_somebody_looks_at_them(
     model = tiny.make("lora-llama")
     for normalise_layers in (True, False):
         settings = ProjectionSettings(kind=kind, dimension=512)
-        gradient = GradientSettings(normalise_layers=normalise_layers)
+        gradient = GradientSettings(objective="loss", normalise_layers=normalise_layers)
         with RapidGradEngine(model, parameters_of(model), settings, gradient) as engine:
             if normalise_layers:
                 with pytest.raises(NotImplementedError, match="norms"):

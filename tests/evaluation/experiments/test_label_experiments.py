@@ -23,6 +23,7 @@ from rapidin.evaluation.methods.scorer import TrainingSet
 from rapidin.evaluation.methods.stored_scores import RapidinScorer
 from rapidin.model.store_model import StoreModel
 from rapidin.records import BackdoorReport, EndsQuality, Interval, MethodCost, MethodQuality
+from rapidin.settings import Objective
 from rapidin.storage import Store
 from tests import worlds
 from tests.evaluation import worlds_of_colours
@@ -268,9 +269,12 @@ def quality(name: str, k: int, best: float, worst: float, behind: float = 0.0) -
     return MethodQuality(name, "", (at,), half, half, half, (), cost)
 
 
+OBJECTIVES: tuple[Objective, ...] = ("loss", "log-odds")
+
+
 def test_notes_explain_strong_opponents_and_suggest_the_other_objective() -> None:
     both = [quality("rapidin", 10, 0.9, 0.8), quality("bm25", 10, 0.6, 0.0)]
-    first, second = figure_notes(both, 0.1, "loss")
+    first, second = figure_notes(both, 0.1, "loss", OBJECTIVES)
     assert first == (
         "rapidin, k = 10: the auROC of 0.50 says less than it seems, because labelled samples are strong at both "
         "ends: 90% of the k best and 80% of the k worst have the label, which 10% of all samples have; precision "
@@ -278,15 +282,19 @@ def test_notes_explain_strong_opponents_and_suggest_the_other_objective() -> Non
     )
     assert "labelled samples are strong at both ends of the store's own scores" in second
     assert "--objective log-odds suits behaviours" in second
-    assert "--objective loss suits facts" in figure_notes(both, 0.1, "log-odds")[1]
+    (_, alone) = figure_notes(both, 0.1, "loss", ("loss",))
+    assert "a store made with --objective log-odds, or both, suits behaviours" in alone
+    assert "--objective loss suits facts" in figure_notes(both, 0.1, "log-odds", OBJECTIVES)[1]
     # Opponents as chance has them, or as a single draw of 5 may well have them, are nothing strange.
     for usual in (quality("rapidin", 10, 0.9, 0.12), quality("rapidin", 5, 0.9, 0.4), quality("rapidin", 5, 0, 0)):
-        assert figure_notes([usual, both[1]], 0.1, "loss") == ()
+        assert figure_notes([usual, both[1]], 0.1, "loss", OBJECTIVES) == ()
     # A baseline with strong opponents says nothing about the objective; one that is surely better does.
-    (note,) = figure_notes([quality("rapidin", 10, 0.9, 0.1), quality("tracin", 10, 0.9, 0.9)], 0.1, "loss")
+    (note,) = figure_notes(
+        [quality("rapidin", 10, 0.9, 0.1), quality("tracin", 10, 0.9, 0.9)], 0.1, "loss", OBJECTIVES
+    )
     assert note.startswith("tracin, k = 10")
     better = [quality("rapidin", 10, 0.5, 0.1), quality("bm25", 10, 0.9, 0.1, -0.3)]
-    (note,) = figure_notes(better, 0.1, "loss")
+    (note,) = figure_notes(better, 0.1, "loss", OBJECTIVES)
     assert note.startswith("Try the other objective, because words in common (bm25)")
 
 

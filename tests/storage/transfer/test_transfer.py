@@ -256,7 +256,7 @@ def test_an_import_that_was_interrupted_is_continued(export: Path, tmp_path: Pat
     [
         ({"projection": ProjectionSettings(dimension=DIMENSION, seed=7)}, r"projection seed \(0 and 7\)"),
         ({"gradient": GradientSettings(objective="log-odds")}, r"gradient objective \('loss' and 'log-odds'\)"),
-        ({"gradient": GradientSettings(normalise_layers=False)}, "gradient normalise_layers"),
+        ({"gradient": GradientSettings(objective="loss", normalise_layers=False)}, "gradient normalise_layers"),
         ({"text": TextSettings(targets="all")}, "text targets"),
         ({"traced": (TracedParameter(name="b", shape=(2,)),)}, "'a.weight'"),
         ({"fingerprint": store_settings().fingerprint.model_copy(update={"adapter": {"x": "1"}})}, "fingerprint"),

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from rapidin.errors import SettingError, StoreCorruptError, StoreFormatError
-from rapidin.settings import CURVATURE_DAMPING, CURVATURE_PROBES
+from rapidin.settings import CURVATURE_DAMPING, CURVATURE_PROBES, ProbeShape
 from rapidin.storage.catalog import text_checksum
 from rapidin.storage.derived import derived_records
 from rapidin.storage.derived.curvature.probe_choice import MOST_DRAWS, ProbeRequest, choose_probes
@@ -57,7 +57,8 @@ class CurvatureOptions:
     Attributes:
         probes: number of probes m; None: as many as it was built with, or `CURVATURE_PROBES`. There are at most
             `MOST_DRAWS` for each sample.
-        damping: damping; None: the damping that it was built with, or `CURVATURE_DAMPING`.
+        damping: damping of all questions; None: the damping that it was built with, or that of
+            `CURVATURE_DAMPING` for each question's objective.
         compute: function that computes probes; None if none are missing.
 
     Raises:
@@ -94,17 +95,16 @@ class CurvatureState:
     advice: str | None
 
     @classmethod
-    def of_none(cls, wanted: int | None, samples: int, dimension: int, sections: int = 1) -> CurvatureState:
+    def of_none(cls, wanted: int | None, samples: int, shape: ProbeShape) -> CurvatureState:
         """Return the state of a store that has no curvature.
 
         Args:
             wanted: number of probes wanted; None: `CURVATURE_PROBES`.
             samples: number of samples that probes can be drawn from.
-            dimension: K.
-            sections: number of sections of a RapidGrad.
+            shape: shape of a probe.
         """
         missing = _number_of(wanted, samples)
-        return cls(0, None, missing, bytes_of_probes(missing, dimension, sections), None)
+        return cls(0, None, missing, bytes_of_probes(missing, shape), None)
 
 
 class _CurvatureKind:
@@ -149,7 +149,7 @@ class _CurvatureKind:
 
     def settled(self, store: StoreFacts, existing: DerivedRecord | None, options: Any) -> CurvatureOptions:
         given = CurvatureOptions() if options is None else options
-        before: dict[str, Any] = {"wanted": None, "damping": CURVATURE_DAMPING}
+        before: dict[str, Any] = {"wanted": None, "damping": None}
         if existing is not None:
             before |= self._told(store, existing)
         return replace(
@@ -168,7 +168,7 @@ class _CurvatureKind:
     ) -> Iterator[BuildStep]:
         samples = len(work.rows)
         chosen = choose_probes(work.samples(), _number_of(options.probes, samples), _SEED)
-        probes = ProbeArrays.none(work.store.dimension, work.store.sections)
+        probes = ProbeArrays.none(work.store.probe_shape)
         if existing is not None:
             probes = self._arrays(work.store, existing)
         parts = [PartRecord(id, None, work.store.segments[id].rows) for id in segment_ids]
@@ -228,7 +228,7 @@ class _CurvatureKind:
             samples: number of live samples.
             more_samples: number of samples that are about to be stored.
         """
-        none = CurvatureState.of_none(wanted, samples + more_samples, store.dimension, store.sections)
+        none = CurvatureState.of_none(wanted, samples + more_samples, store.probe_shape)
         if record is None or not record.intact:
             return none
         if record.file is None or not is_there(store.path / self.folder, record.file):
@@ -246,9 +246,7 @@ class _CurvatureKind:
             asked = _number_of(wanted, samples + more_samples)
         there = told["probes"]
         missing = max(0, asked - told["unusable"] - there)
-        before, after = (
-            bytes_of_probes(count, store.dimension, store.sections) for count in (there, there + missing)
-        )
+        before, after = (bytes_of_probes(count, store.probe_shape) for count in (there, there + missing))
         advice = self.advice(store, record, samples, samples)
         return CurvatureState(there, self.version(store, record), missing, after - before, advice)
 
@@ -272,7 +270,8 @@ class _CurvatureKind:
     def version(self, store: StoreFacts, record: DerivedRecord) -> str:
         """Name the probes and the damping; equal names mean equal scores."""
         checksum = "" if record.file is None else record.file.checksum
-        return text_checksum(json.dumps([checksum, self._told(store, record)["damping"]]))
+        damping = self._told(store, record)["damping"]
+        return text_checksum(json.dumps([checksum, CURVATURE_DAMPING if damping is None else damping]))
 
     def _with_probes(
         self,
@@ -301,7 +300,7 @@ class _CurvatureKind:
                 f"{work.store.path}: {len(wanted):,} probes have to be computed, which needs the store's model: "
                 f"run '{self.command(work.store.path)}'"
             )
-        vectors = np.empty((len(wanted), work.store.dimension), np.float32)
+        vectors = np.empty((len(wanted), work.store.probe_shape.dimension), np.float32)
         tokens = np.zeros(len(wanted), np.int64)
         done = 0
         for batch in compute(wanted):
@@ -334,7 +333,11 @@ class _CurvatureKind:
             told: dict[str, Any] = json.loads(record.parameters)
             newer = told["format"] > _FORMAT
             whole = all(isinstance(told[name], int) for name in ("probes", "samples", "tokens", "unusable"))
-            whole = whole and isinstance(told["damping"], float | int) and isinstance(told["wanted"], int | None)
+            whole = (
+                whole
+                and isinstance(told["damping"], float | int | None)
+                and isinstance(told["wanted"], int | None)
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise damaged from error
         if newer:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapidin.errors import StoreCorruptError
+from rapidin.settings import CURVATURE_DAMPING, Objective, ProbeShape
 from rapidin.storage.derived import derived_files
 from rapidin.storage.derived.derived_kind import StoreFacts
 from rapidin.storage.derived.derived_records import WrittenFile
@@ -69,14 +70,14 @@ class ProbeArrays:
     gram: NDArray[np.float32]
 
     @classmethod
-    def none(cls, dimension: int, sections: int = 1) -> ProbeArrays:
-        """Return no probes of K numbers in some sections."""
+    def none(cls, shape: ProbeShape) -> ProbeArrays:
+        """Return no probes of a shape."""
         return cls(
             np.empty(0, np.uint64),
-            np.empty((0, dimension), np.int8),
-            np.empty((0, _blocks(dimension)), np.float32),
+            np.empty((0, shape.dimension), np.int8),
+            np.empty((0, _blocks(shape.dimension)), np.float32),
             np.empty(0, np.int64),
-            np.empty(_gram_shape(0, sections), np.float32),
+            np.empty(_gram_shape(0, shape.sections), np.float32),
         )
 
     @classmethod
@@ -94,15 +95,17 @@ class ProbeArrays:
             StoreCorruptError: the file is missing or is not as it was written.
         """
 
-        def array(name: str, shape: tuple[int, ...], dtype: type[np.generic], again: bool = False) -> NDArray[Any]:
-            return derived_files.read_array(store.path, FOLDER, file, name, shape, dtype, remedy, again)
+        shape = store.probe_shape
+
+        def array(name: str, sizes: tuple[int, ...], dtype: type[np.generic], again: bool = False) -> NDArray[Any]:
+            return derived_files.read_array(store.path, FOLDER, file, name, sizes, dtype, remedy, again)
 
         found = cls(
             array("keys", (probes,), np.uint64, recheck),  # one checksum is that of the whole file
-            array("codes", (probes, store.dimension), np.int8),
-            array("scales", (probes, _blocks(store.dimension)), np.float32),
+            array("codes", (probes, shape.dimension), np.int8),
+            array("scales", (probes, _blocks(shape.dimension)), np.float32),
             array("tokens", (probes,), np.int64),
-            array("gram", _gram_shape(probes, store.sections), np.float32),
+            array("gram", _gram_shape(probes, shape.sections), np.float32),
         )
         if not (np.isfinite(found.gram).all() and np.isfinite(found.scales).all() and (found.tokens > 0).all()):
             raise StoreCorruptError(f"{store.path / FOLDER / file.name}: its numbers are no probes; {remedy}")
@@ -171,14 +174,15 @@ class StoredCurvature:
 
     Attributes:
         version: name of this sample with this damping; scores of different versions do not compare.
-        damping: damping in the unit of `rapidin.attribution.QueryCorrection`.
+        damping: damping of all questions, in the unit of `rapidin.attribution.QueryCorrection`; None: that of
+            `rapidin.settings.CURVATURE_DAMPING` for the question's objective.
         codes: codes of the probes, int8 [m, K].
         scales: scale of each block of the codes, float32 [m, ⌈K/1024⌉].
         gram: ΨΨᵀ, float32 [m, m], or that of each section [C, m, m].
     """
 
     version: str
-    damping: float
+    damping: float | None
     codes: NDArray[np.int8]
     scales: NDArray[np.float32]
     gram: NDArray[np.float32]
@@ -187,14 +191,18 @@ class StoredCurvature:
         """Return the number of probes m."""
         return len(self.codes)
 
+    def damping_of(self, objective: Objective) -> float:
+        """Return the damping of questions of an objective."""
+        return CURVATURE_DAMPING[objective] if self.damping is None else self.damping
+
     def decoded(self, first: int, last: int) -> NDArray[np.float32]:
         """Return the rows of Ψ from `first` to before `last`, float32."""
         return _decoded(self.codes[first:last], self.scales[first:last])
 
 
-def bytes_of_probes(probes: int, dimension: int, sections: int = 1) -> int:
-    """Return the size of the arrays of a file that holds a number of probes of K numbers in some sections."""
-    return probes * (dimension + 4 * _blocks(dimension) + 16) + 4 * sections * probes**2
+def bytes_of_probes(probes: int, shape: ProbeShape) -> int:
+    """Return the size of the arrays of a file that holds a number of probes of a shape."""
+    return probes * (shape.dimension + 4 * _blocks(shape.dimension) + 16) + 4 * shape.sections * probes**2
 
 
 def inner_products(

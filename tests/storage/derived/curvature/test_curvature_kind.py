@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rapidin.errors import DerivedNotFoundError, SettingError, StoreError, StoreFormatError, StoreLockedError
+from rapidin.settings import CURVATURE_DAMPING, ProbeShape
 from rapidin.storage import ComputedProbes, CurvatureOptions, ProbeRequest, Store
 from rapidin.storage.derived import CURVATURE, derived_building
 from rapidin.storage.derived.curvature.probe_file import ProbeArrays, StoredCurvature
@@ -114,8 +115,12 @@ def test_another_damping_costs_nothing_and_is_another_version(store: Store) -> N
     assert (report.parameters["damping"], report.parameters["wanted"]) == (0.5, 50)
     assert (after.damping, after.version != before.version) == (0.5, True)
     np.testing.assert_array_equal(after.codes, before.codes)
-    build(store, None, damping=before.damping)
-    assert loaded(store).version == before.version
+    assert (before.damping, before.damping_of("loss")) == (None, CURVATURE_DAMPING["loss"])
+    assert after.damping_of("log-odds") == 0.5
+    build(store, None, damping=0.7)
+    assert loaded(store).version not in (before.version, after.version)
+    build(store, None, damping=0.5)
+    assert loaded(store).version == after.version
 
 
 def test_probes_of_deleted_samples_leave_when_it_is_extended(store: Store) -> None:
@@ -256,7 +261,9 @@ def test_every_block_of_a_probe_has_its_own_scale() -> None:
     vectors = np.random.default_rng(0).standard_normal((3, 2_500)).astype(np.float32)
     vectors[:, :1_024] *= 1_000
     vectors[:, 2_048:] = 0
-    arrays = ProbeArrays.none(2_500).joined(np.arange(3, dtype=np.uint64), vectors, np.ones(3, np.int64))
+    arrays = ProbeArrays.none(ProbeShape(2_500, 1)).joined(
+        np.arange(3, dtype=np.uint64), vectors, np.ones(3, np.int64)
+    )
     assert arrays.scales.shape == (3, 3)
     stored = StoredCurvature("v", 0.1, arrays.codes, arrays.scales, arrays.gram)
     decoded = stored.decoded(0, 3)
