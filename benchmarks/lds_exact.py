@@ -18,10 +18,10 @@ from torch import Tensor
 from benchmarks import tables
 from rapidin.attribution import FisherDraw, RapidGradEngine, TokenSample
 from rapidin.attribution.curvature.query_correction import mean_eigenvalue
-from rapidin.attribution.gradients import ParameterGradient
+from rapidin.attribution.influence.directions import whole_gradient
 from rapidin.evaluation.experiments import Retraining, RetrainingPlace
 from rapidin.evaluation.experiments.retrained_queries import ModelBank
-from rapidin.evaluation.experiments.subset_correlations import datamodeling_scores, subset
+from rapidin.evaluation.experiments.subset_correlations import datamodeling_scores
 from rapidin.settings import Objective
 from rapidin.storage.derived.curvature.probe_choice import choose_probes
 
@@ -33,19 +33,6 @@ _ROWS: dict[str, Callable[[Tensor, Sequence[int]], Tensor]] = {
     "not normalised": lambda rows, _: rows,
 }
 """How the gradients of the samples are normalised, [n, p] each."""
-
-
-class _Whole:
-    """All coordinates of a single sample's gradient."""
-
-    def __init__(self, _: int) -> None:
-        self._parts: dict[int, Tensor] = {}
-
-    def consume(self, gradient: ParameterGradient) -> None:
-        self._parts[gradient.position] = gradient.block(0, gradient.rows).flatten(1)
-
-    def result(self) -> Tensor:
-        return torch.cat([self._parts[position] for position in sorted(self._parts)], dim=1)
 
 
 def exact_table(
@@ -61,12 +48,7 @@ def exact_table(
         probes: number of probes.
     """
     training, asked = place.training(), place.asked(queries)
-    members = np.stack(
-        [
-            subset(len(training), retraining.fraction, retraining.seed, number)
-            for number in range(retraining.subsets)
-        ]
-    )
+    members = retraining.members(len(training))
     losses = ModelBank(place, training, asked, retraining).losses(members).mean(axis=0)
     encoded = {one.id: sample for one, sample in zip(training.samples, training.encoded(), strict=True)}
     requests = choose_probes([(one.id, one.content_hash) for one in place.store.list()], probes, _SEED)
@@ -99,8 +81,8 @@ def exact_table(
 
 def _gradient(engine: RapidGradEngine, sample: TokenSample, objective: Objective | FisherDraw) -> Tensor:
     """Compute the gradient of a sample's mean objective, float32 [p]."""
-    values, factors = engine.accumulate([sample], _Whole, objective, plainly=True)
-    return values[0].float() * factors[0]
+    tensors, _ = whole_gradient(engine, sample, objective)
+    return torch.cat([tensor.flatten() for tensor in tensors if tensor is not None])
 
 
 def _by_tensor(rows: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -38,13 +38,11 @@ class CorrectedQuery:
         raw: the query's RapidGrad before the correction, not normalised, float32 [K].
         vector: the corrected RapidGrad, float32 [K].
         correction: the correction, for the query's tokens.
-        objective: the query's objective.
     """
 
     raw: NDArray[np.float32]
     vector: NDArray[np.float32]
     correction: QueryCorrection
-    objective: Objective
 
 
 class SearchExplainer:
@@ -81,17 +79,23 @@ class SearchExplainer:
             GradientError: the query's gradient cannot be used.
         """
         with self._model.exclusive(objective) as parts:
-            return _Explanation(parts, query, corrected, tell).of(result, options)
+            return _Explanation(parts, query, corrected, objective, tell).of(result, options)
 
 
 class _Explanation:
     """Explains the hits of one query with the parts of a model."""
 
     def __init__(
-        self, parts: ModelParts, query: EncodedSample, corrected: CorrectedQuery | None, tell: Tell | None
+        self,
+        parts: ModelParts,
+        query: EncodedSample,
+        corrected: CorrectedQuery | None,
+        objective: Objective,
+        tell: Tell | None,
     ) -> None:
         self._parts = parts
         self._corrected = corrected
+        self._objective = objective
         self._encoder = parts.encoder
         self._explainer = parts.explainer
         self._query = query
@@ -125,7 +129,7 @@ class _Explanation:
         if self._corrected is None:
             return self._explainer.direction(self._query)
         asked = self._corrected
-        return self._explainer.corrected_direction(self._query, asked.objective, asked.raw, asked.vector)
+        return self._explainer.corrected_direction(self._query, self._objective, asked.raw, asked.vector)
 
     def _token_directions(self, whole: SectionDirections) -> Callable[[int], SectionDirections]:
         """Return the function that gives the direction of a target token, by its number among the targets."""
@@ -133,10 +137,10 @@ class _Explanation:
         if self._corrected is None:
             return lambda number: self._explainer.token_direction(self._query, places[number], whole)
         asked = self._corrected
-        raw = self._parts.token_queries.vectors(self._query, asked.objective)
-        vectors = asked.correction.corrected(raw, asked.objective)
+        raw = self._parts.token_queries.vectors(self._query, self._objective)
+        vectors = asked.correction.corrected(raw, self._objective)
         return lambda number: self._explainer.corrected_token_direction(
-            self._query, places[number], asked.objective, raw[number], vectors[number], whole
+            self._query, places[number], self._objective, raw[number], vectors[number], whole
         )
 
     def _way(self, direction: SectionDirections) -> str:

@@ -68,9 +68,7 @@ class QuerySearch:
                 result = replace(result, measure="influence", curvature=correction.version)
             if options.rerank and (result.proponents or result.opponents):
                 corrected = (
-                    None
-                    if correction is None
-                    else CorrectedQuery(raw[number], vectors[number], correction, objective)
+                    None if correction is None else CorrectedQuery(raw[number], vectors[number], correction)
                 )
                 result = self._explainer.explained(result, encoded, options, corrected, objective, tell)
             yield result

@@ -19,9 +19,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from rapidin.attribution.gradients import ParameterGradient, TokenSample
+from rapidin.attribution.gradients import Differentiated, ParameterGradient, TokenSample
 from rapidin.attribution.rapidgrads import RapidGradEngine
-from rapidin.settings import Objective
 
 ROUNDING = {torch.float32: 1e-7, torch.float64: 1e-7}
 """Norm of a tensor's gradient, as a share of the largest, up to which it holds rounding errors only."""
@@ -117,7 +116,7 @@ class WholeGradients:
 
 
 def whole_gradient(
-    engine: RapidGradEngine, sample: TokenSample, objective: Objective
+    engine: RapidGradEngine, sample: TokenSample, objective: Differentiated
 ) -> tuple[list[Tensor | None], Tensor]:
     """Compute the gradient of one sample's mean objective, by plain autograd.
 

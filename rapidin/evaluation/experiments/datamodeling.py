@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rapidin.errors import SettingError
 from rapidin.evaluation.experiments.retrained_queries import ModelBank, RetrainingPlace, TrainingRuns
@@ -66,6 +67,11 @@ class Retraining(TrainingRuns):
             raise SettingError(f"--fraction {self.fraction:g} cannot be used: give one between 0 and 1")
         self.check_runs()
 
+    def members(self, samples: int) -> NDArray[np.bool_]:
+        """Tell which samples are in each subset, bool [m, n]."""
+        drawn = [subset(samples, self.fraction, self.seed, number) for number in range(self.subsets)]
+        return np.stack(drawn)
+
 
 def linear_datamodeling(
     place: RetrainingPlace, queries: Path, methods: Sequence[str], retraining: Retraining
@@ -96,12 +102,7 @@ def linear_datamodeling(
     asked = place.asked(queries)
     bank = ModelBank(place, training, asked, retraining)
     scored = place.scores(names, asked, training)
-    members = np.stack(
-        [
-            subset(len(training), retraining.fraction, retraining.seed, number)
-            for number in range(retraining.subsets)
-        ]
-    )
+    members = retraining.members(len(training))
     repeated = bank.losses(members)
     losses = repeated.mean(axis=0)
     mean = Bootstrap(len(asked), retraining.seed).mean

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.attribution import QueryCorrection
 from rapidin.errors import StoreError
 from rapidin.evaluation.methods.scorer import AskedQuery, StepProgress, TrainingSet
 from rapidin.model import StoreCorrections, StoreModel
@@ -48,30 +47,22 @@ class RapidinScorer:
         self._objective = objective
         self._corrections = StoreCorrections(store)
 
-    def vectors(self, queries: Sequence[AskedQuery]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Compute the queries' vectors [q, K]; if the store's curvature corrects them, also those before that.
+    def vectors(
+        self, queries: Sequence[AskedQuery]
+    ) -> tuple[Objective, NDArray[np.float32], NDArray[np.float32] | None]:
+        """Compute the queries' objective and vectors [q, K], and the vectors before a correction by the curvature.
 
         Raises:
             GradientError: a query's gradient is zero or not finite.
         """
-        correction, objective = self._question()
+        correction, own = self._corrections.of(self._measure), self._model.gradient.objectives
+        objective = self._objective or own[0]
         encoded = [query.encoded for query in queries]
         if correction is None:
-            return self._model.vectors(encoded, objective), None
+            objective = objective if objective in own else own[0]
+            return objective, self._model.vectors(encoded, objective), None
         raw = self._model.vectors(encoded, objective, raw=True)
-        return correction.corrected(raw, objective), raw
-
-    @property
-    def objective(self) -> Objective:
-        """The objective of the questions."""
-        return self._question()[1]
-
-    def _question(self) -> tuple[QueryCorrection | None, Objective]:
-        """Return the correction of the queries, and their objective."""
-        correction, own = self._corrections.of(self._measure), self._model.gradient.objectives
-        if self._objective is None or (correction is None and self._objective not in own):
-            return correction, own[0]
-        return correction, self._objective
+        return objective, correction.corrected(raw, objective), raw
 
     def scores(
         self, queries: Sequence[AskedQuery], training: TrainingSet, on_progress: StepProgress | None = None
@@ -82,9 +73,9 @@ class RapidinScorer:
             GradientError: a query's gradient is zero or not finite.
             StoreError: the store has changed since the training samples were read.
         """
-        vectors, _ = self.vectors(queries)
+        objective, vectors, _ = self.vectors(queries)
         with self._store.snapshot() as snapshot:
-            ids, scores = snapshot.scores(self._model.placed(vectors, self.objective), self._where)
+            ids, scores = snapshot.scores(self._model.placed(vectors, objective), self._where)
         if ids != [sample.id for sample in training.samples]:
             raise StoreError(f"{self._store.path} was changed during the evaluation: run the same command again")
         return scores
@@ -122,9 +113,8 @@ class RerankedScorer:
         count = min(self._count, len(training) // 2)
         for row, query in enumerate(queries):
             order = np.argsort(-scores[row], kind="stable")
-            objective = self._estimates.objective
+            objective, (vector,), raw = self._estimates.vectors([query])
             with self._model.exclusive(objective) as parts:
-                (vector,), raw = self._estimates.vectors([query])
                 if raw is None:
                     direction = parts.explainer.direction(query.encoded)
                 else:
