@@ -201,7 +201,7 @@ class Snapshot:
             SettingError, FilterError, StoreMismatchError, StoreCorruptError: as `search`.
         """
         queries = self._checked(queries)
-        with self._lock, self._database.translated_errors():
+        with self._lock, self._database.using(self._session):
             rows = self._selected(where)
             ids = tables.searchable_ids(self._session, compile_filters(where, self._session))
         return ids, self._scan.scores(queries, rows, self._segment)
@@ -212,7 +212,7 @@ class Snapshot:
         Raises:
             FilterError: a filter cannot be read or asks for an unknown field.
         """
-        with self._lock, self._database.translated_errors():
+        with self._lock, self._database.using(self._session):
             return len(self._selected(where))
 
     def blocks(self, where: Sequence[str] = (), block_bytes: int = 2**25) -> Iterator[DecodedSamples]:
@@ -225,7 +225,7 @@ class Snapshot:
         Raises:
             FilterError, StoreCorruptError: as `search`.
         """
-        with self._lock, self._database.translated_errors():
+        with self._lock, self._database.using(self._session):
             rows = self._selected(where)
         order = np.argsort(rows.keys)
         step = max(1, block_bytes // (4 * self._dimension))
@@ -264,7 +264,7 @@ class Snapshot:
         if k < 1:
             raise SettingError(f"k is {k}: ask for at least 1 sample")
         queries = self._checked(queries)
-        with self._lock, self._database.translated_errors():
+        with self._lock, self._database.using(self._session):
             rows = self._selected(where)
         chosen = self.chosen_index(index, where, nprobe, len(queries))
         if chosen == EXACT:
@@ -289,7 +289,7 @@ class Snapshot:
             StoreCorruptError: a row was altered, or it differs from what the search read in an index of SQLite.
         """
         keys = rows.keys[indexes].tolist()
-        with self._lock, self._database.translated_errors():
+        with self._lock, self._database.using(self._session):
             self._check_open()
             found = tables.rows_by_key(self._session, keys)
             samples = {key: sample_of(row) for key, row in found.items()}

@@ -35,8 +35,8 @@ Baselines = Annotated[
         metavar="NAME",
         help="Method to compare with, or 'all'; repeat it for several; backdoor always adds bm25. Methods: "
         "rapidin-cosine, rapidin+rerank, random, bm25, "
-        "embedding, tracin, tracin-ln, influence-cg, influence-lissa. The last four use whole gradients and take "
-        "long.",
+        "embedding, tracin, tracin-ln, influence-cg, influence-lissa, ek-fac. The last five use whole gradients "
+        "and take long. 'all' does not stand for ek-fac, which needs the extra ekfac.",
     ),
 ]
 Attacked = Annotated[
@@ -96,9 +96,9 @@ Settings = Annotated[
     typer.Option(
         "--setting",
         metavar="METHOD.NAME=NUMBER",
-        help="Setting of an influence function, such as influence-lissa.scale=300; repeat it for several. "
+        help="Setting of a method, such as influence-lissa.scale=300; repeat it for several. "
         "influence-cg has damping, samples, tolerance, iterations; influence-lissa has damping, scale, depth, "
-        "repeats, batch.",
+        "repeats, batch; ek-fac has damping.",
     ),
 ]
 Together = Annotated[
