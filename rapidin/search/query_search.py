@@ -93,13 +93,13 @@ class QuerySearch:
         Raises:
             SettingError: it differs from the store's, and the scores are cosines.
         """
-        own = self._model.gradient.objectives
-        if correction is None and options.objective not in (None, *own):
+        gradient = self._model.gradient
+        if correction is None and options.objective not in (None, *gradient.objectives):
             raise SettingError(
                 f"--objective {options.objective} needs --measure influence: without it a query is compared by "
-                f"the store's own objective, {own[0]}"
+                f"the store's own objective, {gradient.default_objective}"
             )
-        return options.objective or own[0]
+        return options.objective or gradient.default_objective
 
     def _by_token(
         self,

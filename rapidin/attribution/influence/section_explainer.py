@@ -75,12 +75,12 @@ class SectionExplainer:
 
     @property
     def way(self) -> str:
-        """The way in which the influences of tokens are computed, see `token_values`."""
+        """See `Explainer.way`."""
         return self._one.way
 
     @property
     def directions_together(self) -> int:
-        """The number of tokens' directions that `matrices` should be given at a time."""
+        """See `Explainer.directions_together`."""
         return self._one.directions_together
 
     def direction(self, query: NamedSample) -> SectionDirections:
@@ -89,7 +89,7 @@ class SectionExplainer:
 
     @property
     def taken_together(self) -> int:
-        """The number of queries to ask `taken_away` about at a time; 0 if memory has no room for one."""
+        """See `Explainer.taken_together`."""
         return self._one.taken_together
 
     def taken_away(
@@ -189,13 +189,7 @@ class SectionExplainer:
         direction: SectionDirections,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[SectionInfluence | None]:
-        """Compute the exact influences of samples, in their order; None where a gradient is not finite.
-
-        Args:
-            samples: any number of samples.
-            direction: direction of the query.
-            on_progress: function that is called with the number of samples that are done.
-        """
+        """See `Explainer.influences`; a sample whose gradient is not finite at one state has none."""
         found: list[list[ExactInfluence | None]] = []
         count = len(direction.sections)
         with visiting(self._states) as place:
@@ -216,7 +210,7 @@ class SectionExplainer:
         influences: Sequence[SectionInfluence],
         on_progress: Callable[[int], None] | None = None,
     ) -> list[list[float]]:
-        """Compute the influence of each target token of samples (Eq. 6); they add up to the samples' influences.
+        """Compute `Explainer.token_influences` of several samples.
 
         Args:
             samples: the samples.
@@ -225,7 +219,7 @@ class SectionExplainer:
             on_progress: function that is called with the number of samples that are done.
 
         Raises:
-            ComputationError: the tokens of a sample do not fit into memory even one by one.
+            ComputationError: see there.
         """
         sums = [np.zeros(sum(sample.targets)) for sample in samples]
         done = 0
@@ -246,7 +240,7 @@ class SectionExplainer:
         influences: Sequence[SectionInfluence],
         on_progress: Callable[[int], None] | None = None,
     ) -> list[list[list[float]]]:
-        """Compute the influence of each target token of samples on each of a generation (Eq. 8), [g][s] of each.
+        """Compute `Explainer.matrix` of several samples, [g][s] of each.
 
         Args:
             samples: the samples; their `token_influences` were computed before.

@@ -131,7 +131,7 @@ class RapidGradEngine:
         self.shapes = tuple(parameter.shape for parameter in parameters)
         self.normalise_layers = gradient.normalise_layers
         self.objectives = gradient.objectives
-        self.objective: Objective = self.objectives[0]
+        self.objective: Objective = gradient.default_objective
         self._projection = make_projection(projection, self.shapes)
         self.dimension = self._projection.dimension
         self._layers = len(parameters)
