@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapidin.attribution import FisherDraw, TokenBudget
+from rapidin.attribution import PROBE_SEED, FisherDraw, TokenBudget
 from rapidin.ingest.blocks import WorkBlock, fitting_blocks
 from rapidin.ingest.compute import Computer, open_computer
 from rapidin.ingest.spool import PlannedSample
@@ -25,7 +25,6 @@ from rapidin.text import Encoder
 if TYPE_CHECKING:
     from rapidin.storage import StepProgress
 
-_SEED = 0
 KIND = "curvature"
 """Name of the kind of derived data."""
 
@@ -131,7 +130,7 @@ def computed_probes(
     def blocks() -> Iterator[WorkBlock]:
         for number, (draw, chosen) in enumerate(_cut(requests, samples, budget, store.settings.model.states)):
             places.append(chosen)
-            yield WorkBlock(number, tuple(samples[place] for place in chosen), FisherDraw(_SEED, draw))
+            yield WorkBlock(number, tuple(samples[place] for place in chosen), FisherDraw(PROBE_SEED, draw))
 
     for block, batch in computer.compute(blocks()):
         chosen = places[block.number]

@@ -30,6 +30,7 @@ from .threads import (
     torch_threads as torch_threads,
 )
 from .whole_files import (
+    open_regular as open_regular,
     sync as sync,
     write_content as write_content,
     write_whole as write_whole,

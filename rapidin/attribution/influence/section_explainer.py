@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from rapidin.attribution.gradients import NamedSample, TokenSample
 from rapidin.attribution.influence.directions import Direction
 from rapidin.attribution.influence.explainer import ExactInfluence, Explainer
+from rapidin.attribution.influence.probe_sums import Probes, TakenAway
 from rapidin.attribution.rapidgrads import ONE_STATE, ModelStates, RapidGradEngine, TokenBudget, visiting
 from rapidin.settings import Objective
 
@@ -86,8 +87,57 @@ class SectionExplainer:
         """Compute the direction of a query, see `Explainer.direction`."""
         return self._directions(lambda _, share: self._one.direction(query, share))
 
+    @property
+    def taken_together(self) -> int:
+        """The number of queries to ask `taken_away` about at a time; 0 if memory has no room for one."""
+        return self._one.taken_together
+
+    def taken_away(
+        self,
+        probes: Probes,
+        coefficients: Sequence[NDArray[np.float32]],
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[TakenAway] | None:
+        """Compute what the curvature takes away from queries, with the exact gradients of the probes.
+
+        It takes one forward and backward pass over the probes at each state.
+
+        Args:
+            probes: the m probes.
+            coefficients: for each state, the coefficients of Ψ's rows for the queries, float32 [q, m], from
+                `QueryCorrection.coefficients`.
+            on_progress: function that is called with the number of probes that are done, and with the number of
+                all, both counted over all states.
+
+        Returns:
+            One result for each query; None if memory does not suffice for all of them.
+        """
+        count, total = len(coefficients), len(probes.again)
+        sections: list[list[list[Tensor | None]]] = []
+        restored: set[int] = set()
+        with visiting(self._states) as place:
+            for number, of_state in enumerate(coefficients):
+                place(number)
+
+                def told(done: int, number: int = number) -> None:
+                    if on_progress is not None:
+                        on_progress(number * total + done, count * total)
+
+                here = slice(number * self._dimension, (number + 1) * self._dimension)
+                found = self._one.taken_away(probes, of_state * self._row_factor, here, told)
+                if found is None:
+                    return None
+                sections.append(found[0])
+                restored.update(found[1])
+        return [TakenAway(of_query, total, len(restored)) for of_query in zip(*sections, strict=True)]
+
     def corrected_direction(
-        self, query: NamedSample, objective: Objective, raw: NDArray[np.float32], vector: NDArray[np.float32]
+        self,
+        query: NamedSample,
+        objective: Objective,
+        raw: NDArray[np.float32],
+        vector: NDArray[np.float32],
+        taken: TakenAway | None = None,
     ) -> SectionDirections:
         """Compute the direction of a corrected query, see `Explainer.corrected_direction`.
 
@@ -96,11 +146,13 @@ class SectionExplainer:
             objective: objective of the query.
             raw: the query's vector before the correction, as `SectionRunner.queries` computes it [K].
             vector: corrected vector [K].
+            taken: what the curvature takes away from the query, from `taken_away`; None: it is restored.
         """
 
         def of(number: int, share: float) -> Direction:
             before, after = self._section(raw, number), self._section(vector, number)
-            return self._one.corrected_direction(query, objective, before, after, share)
+            away = None if taken is None else taken.sections[number]
+            return self._one.corrected_direction(query, objective, before, after, share, away)
 
         return self._directions(of)
 
@@ -118,13 +170,15 @@ class SectionExplainer:
         raw: NDArray[np.float32],
         vector: NDArray[np.float32],
         whole: SectionDirections,
+        taken: TakenAway | None = None,
     ) -> SectionDirections:
         """Compute a token's part in a corrected direction, see `Explainer.corrected_token_direction`."""
 
         def of(number: int, share: float) -> Direction:
             before, after = self._section(raw, number), self._section(vector, number)
+            away = None if taken is None else taken.sections[number]
             return self._one.corrected_token_direction(
-                query, place, objective, before, after, whole.sections[number], share
+                query, place, objective, before, after, whole.sections[number], share, away
             )
 
         return self._directions(of)
@@ -225,8 +279,12 @@ class SectionExplainer:
     def _section(self, vector: NDArray[np.float32], number: int) -> NDArray[np.float32]:
         """Return a section of a query's vector as its state has it, times the state's share."""
         section = vector[number * self._dimension : (number + 1) * self._dimension]
-        count = len(self._states.shares)
-        return section if count == 1 else section * np.float32(1 / math.sqrt(count))
+        return section if len(self._states.shares) == 1 else section * self._row_factor
+
+    @property
+    def _row_factor(self) -> np.float32:
+        """The factor by which a section of a query's vector is larger than at one state, inverted."""
+        return np.float32(1 / math.sqrt(len(self._states.shares)))
 
 
 def _joined(sections: Sequence[ExactInfluence | None]) -> SectionInfluence | None:

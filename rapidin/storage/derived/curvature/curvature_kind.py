@@ -15,18 +15,19 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rapidin.errors import SettingError, StoreCorruptError, StoreFormatError
 from rapidin.settings import CURVATURE_DAMPING, CURVATURE_PROBES, ProbeShape
 from rapidin.storage.catalog import text_checksum
 from rapidin.storage.derived import derived_records
-from rapidin.storage.derived.curvature.probe_choice import MOST_DRAWS, ProbeRequest, choose_probes
+from rapidin.storage.derived.curvature.probe_choice import MOST_DRAWS, ProbeRequest, choose_probes, located
 from rapidin.storage.derived.curvature.probe_file import (
     BITS,
     FOLDER,
@@ -262,10 +263,16 @@ class _CurvatureKind:
         return StoredCurvature(
             version=self.version(store, record),
             damping=self._told(store, record)["damping"],
+            keys=arrays.keys,
+            scale=float(1 / np.sqrt(tokens)),
             codes=arrays.codes,
             scales=arrays.scales / np.sqrt(tokens),
             gram=arrays.gram / tokens,
         )
+
+    def located(self, samples: Iterable[tuple[str, str]], keys: NDArray[np.uint64]) -> list[ProbeRequest | None]:
+        """Find out what probes were drawn from, see `probe_choice.located`."""
+        return located(samples, keys, _SEED)
 
     def version(self, store: StoreFacts, record: DerivedRecord) -> str:
         """Name the probes and the damping; equal names mean equal scores."""
