@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -35,15 +35,13 @@ from rapidin.attribution.curvature.query_correction import mean_eigenvalue
 from rapidin.attribution.influence.directions import whole_gradient
 from rapidin.data import read_rows
 from rapidin.model import StoreModel
+from rapidin.search.queries import query_of_prompt
 from rapidin.settings import CURVATURE_DAMPING
 from rapidin.text import recognise
 
-_ALL_RESTORED = "rapidin.attribution.influence.explainer._DIRECTION_SHARE"
-"""Share of memory for a direction; if it is 0, all of the direction is restored from the RapidGrad."""
 _SEARCHES: dict[str, dict[str, Any]] = {
     "cosine, stored": {"measure": "cosine", "rerank": 0},
     "influence, stored": {"rerank": 0},
-    "exact: all of the direction restored from the projection": {},
     "exact: the query's gradient exact, the curvature's part restored (default)": {},
     "exact: both exact (`--exact-curvature`)": {"exact_curvature": True},
 }
@@ -112,8 +110,7 @@ def _scores(
     options = SearchOptions(**{"k": count, "rerank": count, **_SEARCHES[name]})
     file = path.with_suffix(".questions.jsonl")
     _write_questions(file, questions)
-    share = mock.patch(_ALL_RESTORED, 0.0) if "all of the direction" in name else mock.patch(_ALL_RESTORED, 0.4)
-    with Searcher(path, device="cpu") as searcher, share:
+    with Searcher(path, device="cpu") as searcher:
         searcher.search(*questions[0], k=1, rerank=0)  # reads what is read once
         started = time.monotonic()
         results = list(searcher.search_file(file, options=options))
@@ -123,16 +120,12 @@ def _scores(
 
 
 def _write_questions(file: Path, questions: Sequence[tuple[str, str]]) -> None:
-    import json
-
     rows = [json.dumps({"instruction": prompt, "output": answer}) for prompt, answer in questions]
     file.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 def _truth(path: Path, questions: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
     """Compute dense influences by ascending id, [q, n]."""
-    from rapidin.search.queries import query_of_prompt
-
     with Store.open(path) as store, StoreModel(store, device="cpu") as model:
         with store.snapshot() as snapshot:
             drawn = snapshot.probed(snapshot.curvature().keys)

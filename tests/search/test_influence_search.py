@@ -237,7 +237,7 @@ def test_on_the_command_line(plain: Path, tmp_path: Path) -> None:
     assert rapidin_json("curvature", str(path), "--damping", "default")["parameters"]["damping"] is None
     assert rapidin_version(path) == version
     refused = run.invoke(app, ["curvature", str(path), "--damping", "little"])
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "--damping little cannot be used: give a positive number, or 'default'" in refused.output
     assert rapidin_json("verify", str(path))["ok"]
     assert rapidin_json("curvature", str(path), "--drop") == {"dropped": "curvature"}
