@@ -169,6 +169,22 @@ class Snapshot:
             raise DerivedNotFoundError(f"{self._path}: there is no curvature: compute it with '{command}'")
         return CURVATURE.load(*found)
 
+    def probed(self, keys: NDArray[np.uint64]) -> list[tuple[Sample, int] | None]:
+        """Find the samples that probes of the curvature were drawn from.
+
+        Args:
+            keys: keys of the probes, see `StoredCurvature`.
+
+        Returns:
+            The sample of each probe, and the number of its draw; None if the sample was deleted or replaced.
+        """
+        with self._lock, self._database.translated_errors():
+            self._check_open()
+            requests = CURVATURE.located(tables.live_contents(self._session), keys)
+            ids = {request.id for request in requests if request is not None}
+            samples = {row.sample_id: sample_of(row) for row in tables.live_rows(self._session, ids)}
+        return [None if request is None else (samples[request.id], request.draw) for request in requests]
+
     def scores(
         self, queries: NDArray[np.float32], where: Sequence[str] = ()
     ) -> tuple[list[str], NDArray[np.float32]]:
