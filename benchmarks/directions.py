@@ -30,8 +30,9 @@ from rapidin import Searcher, SearchOptions, Store, ingest_files
 from rapidin.attribution import PROBE_SEED, FisherDraw, RapidGradEngine, TokenSample
 from rapidin.attribution.curvature.query_correction import mean_eigenvalue
 from rapidin.attribution.influence.directions import whole_gradient
-from rapidin.model import StoreModel
+from rapidin.model import StoreCorrections, StoreModel
 from rapidin.search import read_queries
+from rapidin.search.exact_curvature import ExactCurvature
 from rapidin.settings import CURVATURE_DAMPING
 
 _SEARCHES: dict[str, dict[str, Any]] = {
@@ -75,6 +76,10 @@ def main() -> None:
     for place, name in enumerate(_SEARCHES):
         tables.row(name, *(f"{of_store[place][1]:.1f}" for of_store in found))
 
+    tables.heading("Seconds of a pass over the probes", "K", "one question", f"{arguments.queries} together")
+    for path, dimension in zip(stores, arguments.dimensions, strict=True):
+        tables.row(f"{dimension:,}", *(f"{seconds:.1f}" for seconds in _pass_seconds(path, questions)))
+
 
 def _columns(arguments: argparse.Namespace) -> list[str]:
     return [f"K = {dimension:,}" for dimension in arguments.dimensions]
@@ -109,6 +114,25 @@ def _scores(path: Path, questions: Path, name: str, count: int) -> tuple[NDArray
         seconds = time.monotonic() - started
     rows = [[hit.score for hit in sorted(result.proponents, key=lambda hit: hit.id)] for result in results]
     return np.array(rows), seconds
+
+
+def _pass_seconds(path: Path, questions: Path) -> tuple[float, float]:
+    """Time what `--exact-curvature` adds to one question, and to all questions of one call."""
+    with Store.open(path) as store, StoreModel(store, device="cpu") as model:
+        corrections = StoreCorrections(store)
+        correction = corrections.of("influence")
+        if correction is None:
+            raise SystemExit(f"{path}: there is no curvature")
+        exact = ExactCurvature(corrections, correction, None)
+        asked = [model.prepared(one, 1)[1] for one in read_queries(questions, store.settings.text)]
+        raw = model.vectors(asked, "loss", raw=True)
+        with model.exclusive("loss") as parts:
+            exact.taken_away(parts, raw[:1], "loss")  # encodes the samples, which is done once
+            started = time.monotonic()
+            exact.taken_away(parts, raw[:1], "loss")
+            one = time.monotonic() - started
+            exact.taken_away(parts, raw, "loss")
+            return one, time.monotonic() - started - one
 
 
 def _truth(path: Path, questions: Path) -> NDArray[np.float64]:
