@@ -14,7 +14,7 @@ itself contains a special token.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rapidin.errors import RowError, SettingError, StoreMismatchError
@@ -61,14 +61,22 @@ class Encoder:
         tokenizer: tokenizer of `transformers`; it is copied, because tokenising with options changes its state.
         settings: template, maximum length and targets.
         context_length: maximum number of tokens that the model takes; None if it has no limit.
+        vocabulary: number of token ids that the model takes; None if it is unknown.
 
     Raises:
         SettingError: the maximum length is more than the context, the template is malformed, or it wants a
             beginning-of-sequence token that the tokenizer does not have.
     """
 
-    def __init__(self, tokenizer: Tokenizer, settings: TextSettings, context_length: int | None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        settings: TextSettings,
+        context_length: int | None,
+        vocabulary: int | None = None,
+    ) -> None:
         self._tokenizer = copy.deepcopy(tokenizer)
+        self._vocabulary = vocabulary
         self._settings = settings
         self.max_length = _max_length(settings.max_length, context_length)
         template = settings.template
@@ -102,6 +110,7 @@ class Encoder:
         else:
             answer = sample.response if response is None else response
             encoded = self._encode_pieces(sample.id, sample.prompt, answer)
+        self._check_ids(encoded.ids, sample)
         if any(encoded.targets):
             return encoded
         if not encoded.truncated:
@@ -123,9 +132,25 @@ class Encoder:
             ids = self._prompt_ids(sample.prompt)
         if not ids:
             raise _row_error(sample, "has no prompt after which the model could write; give one")
+        self._check_ids(ids, sample)
         if len(ids) >= self.max_length:
             raise self._prompt_too_long(sample)
         return ids
+
+    def _check_ids(self, ids: Sequence[int], sample: TextSample) -> None:
+        """Make sure that the model has an embedding of every token.
+
+        Raises:
+            RowError: the tokenizer has more tokens than the model, and the text has one of them.
+        """
+        if self._vocabulary is None or not ids or max(ids) < self._vocabulary:
+            return
+        token = max(ids)
+        raise _row_error(
+            sample,
+            f"its text has the token {self._tokenizer.decode([token])!r}, number {token}, and the model takes "
+            f"{self._vocabulary} tokens, numbered from 0: give the model's own tokenizer, or another text",
+        )
 
     def encode_stored(self, sample: Sample) -> EncodedSample:
         """Encode a stored sample again as the token ids and targets that its gradient was computed from.
