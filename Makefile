@@ -43,8 +43,12 @@ $(DEMO): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(FAISS)]"
 	touch $@
 
+# kronfluence lists torchvision, which it never imports. The build of torchvision in the package index belongs to
+# another build of torch than the one above, and transformers fails if it finds a torchvision that does not fit. So
+# kronfluence is installed without what it lists; the extra `dev` has the rest of that.
 $(DEVELOPMENT): $(DEMO)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(FAISS),dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps kronfluence
 	touch $@
 
 clean:  ## remove the environment and everything that tests, demo and documentation made

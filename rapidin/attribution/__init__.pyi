@@ -1,4 +1,5 @@
 from .curvature import (
+    PROBE_SEED as PROBE_SEED,
     Curvature as Curvature,
     GaussNewton as GaussNewton,
     InverseCurvature as InverseCurvature,
@@ -23,9 +24,12 @@ from .influence import (
     ExactInfluence as ExactInfluence,
     Explainer as Explainer,
     GradientProducts as GradientProducts,
+    Probe as Probe,
+    Probes as Probes,
     SectionDirections as SectionDirections,
     SectionExplainer as SectionExplainer,
     SectionInfluence as SectionInfluence,
+    TakenAway as TakenAway,
     TokenQueries as TokenQueries,
     WholeGradient as WholeGradient,
     direction_of as direction_of,

@@ -299,7 +299,6 @@ def evaluate_lds(
         RapidinError: something else cannot be used or computed.
     """
     options, retraining = _asking("loss", options), retraining or Retraining()
-    retraining.check()
     require_packages((*methods, ALWAYS), options)
     with _retraining_place(
         store,
@@ -363,7 +362,6 @@ def evaluate_qld(
         RapidinError: something else cannot be used or computed.
     """
     options, removal = _asking("loss", options), removal or Removal()
-    removal.check()
     require_packages(methods, options)
     with _retraining_place(
         store,

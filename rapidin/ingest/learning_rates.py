@@ -16,13 +16,16 @@ _STATE = "trainer_state.json"
 
 
 def place_and_rate(given: str) -> tuple[str, float | None]:
-    """Divide DIR=RATE, the value of ``--checkpoint``, into directory and learning rate; None if it is DIR alone.
+    """Divide DIR=RATE, the value of ``--checkpoint``, into directory and learning rate.
+
+    Returns:
+        The directory and the rate; the text as it is and None if it is DIR alone.
 
     Raises:
         SettingError: the rate is not above 0.
     """
     place, separator, text = given.rpartition("=")
-    if not separator or Path(given).is_dir():
+    if not separator or not place or Path(given).is_dir():
         return given, None
     try:
         rate = float(text)

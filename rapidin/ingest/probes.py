@@ -13,12 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapidin.attribution import FisherDraw, TokenBudget
+from rapidin.attribution import PROBE_SEED, FisherDraw, TokenBudget
 from rapidin.ingest.blocks import WorkBlock, fitting_blocks
 from rapidin.ingest.compute import Computer, open_computer
 from rapidin.ingest.spool import PlannedSample
 from rapidin.model import check_device, checked_settings, make_encoder
 from rapidin.records import DerivedReport
+from rapidin.settings import DampingChoice
 from rapidin.storage import ComputedProbes, CurvatureOptions, CurvatureState, NewSample, ProbeRequest, Store
 from rapidin.support import own_torch_modes
 from rapidin.text import Encoder
@@ -26,7 +27,6 @@ from rapidin.text import Encoder
 if TYPE_CHECKING:
     from rapidin.storage import StepProgress
 
-_SEED = 0
 KIND = "curvature"
 """Name of the kind of derived data."""
 
@@ -38,7 +38,7 @@ def compute_curvature(
     store: Store | str | Path,
     *,
     probes: int | None = None,
-    damping: float | None = None,
+    damping: DampingChoice | None = None,
     retrain: bool = False,
     model: str | None = None,
     adapter: str | None = None,
@@ -57,9 +57,9 @@ def compute_curvature(
     Args:
         store: the store, or its path.
         probes: number of probes; None: as many as before, or 2,000. There are at most 4 for each sample.
-        damping: share of the mean eigenvalue, see `rapidin.attribution.QueryCorrection`; None: as before, or
-            `CURVATURE_DAMPING` of the question's objective.
-            A change costs nothing.
+        damping: share of the mean eigenvalue, see `rapidin.attribution.QueryCorrection`, for all questions; or
+            ``default``: `CURVATURE_DAMPING` of the question's objective. None: as before, or ``default``. A change
+            costs nothing.
         retrain: whether to draw all probes again.
         model: where the model is now, if it has moved since the store was built.
         adapter: where the adapter is now, if it has moved.
@@ -133,7 +133,7 @@ def computed_probes(
     def blocks() -> Iterator[WorkBlock]:
         for number, (draw, chosen) in enumerate(_cut(requests, samples, budget, store.settings.model.states)):
             places.append(chosen)
-            yield WorkBlock(number, tuple(samples[place] for place in chosen), FisherDraw(_SEED, draw))
+            yield WorkBlock(number, tuple(samples[place] for place in chosen), FisherDraw(PROBE_SEED, draw))
 
     for block, batch in computer.compute(blocks()):
         chosen = places[block.number]

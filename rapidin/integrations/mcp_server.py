@@ -44,6 +44,7 @@ NOT_FOR_AGENTS = {
     "rerank": "the argument `explain` chooses it",
     "by_token": "the answer would fill an agent's context",
     "matrices": "the answer would fill an agent's context",
+    "exact_curvature": "it takes longer than an agent waits",
     "index": "an agent cannot judge which index is good enough",
     "nprobe": "an agent cannot judge which index is good enough",
 }

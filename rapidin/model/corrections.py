@@ -6,6 +6,7 @@ import threading
 
 from rapidin.attribution import QueryCorrection
 from rapidin.errors import DerivedNotFoundError
+from rapidin.records import Sample
 from rapidin.settings import MeasureChoice
 from rapidin.storage import Store
 
@@ -21,6 +22,11 @@ class StoreCorrections:
         self._store = store
         self._lock = threading.Lock()
         self._newest: QueryCorrection | None = None
+
+    @property
+    def command(self) -> str:
+        """The command that computes the curvature, or draws the probes that are missing."""
+        return f"rapidin curvature {self._store.path}"
 
     def of(self, measure: MeasureChoice | None) -> QueryCorrection | None:
         """Return the correction that a measure needs; None if it needs none.
@@ -40,11 +46,15 @@ class StoreCorrections:
             if version is None:
                 if measure is None:
                     return None
-                path = self._store.path
                 raise DerivedNotFoundError(
-                    f"{path}: there is no curvature, which --measure influence needs: compute it with "
-                    f"'rapidin curvature {path}', or give --measure cosine"
+                    f"{self._store.path}: there is no curvature, which --measure influence needs: compute it with "
+                    f"'{self.command}', or give --measure cosine"
                 )
             if self._newest is None or self._newest.version != version:
                 self._newest = QueryCorrection(snapshot.curvature())
             return self._newest
+
+    def probed(self, correction: QueryCorrection) -> list[tuple[Sample, int] | None]:
+        """Find the samples that a correction's probes were drawn from, see `Snapshot.probed`."""
+        with self._store.snapshot() as snapshot:
+            return snapshot.probed(correction.sample.keys)

@@ -190,11 +190,8 @@ class StoreModel:
                 else the store's only one. None: the first of the store's.
         """
         with self.lock, own_torch_modes():
-            yield self._parts.get(objective or self._first, self._parts[self._first])
-
-    @property
-    def _first(self) -> Objective:
-        return self.gradient.objectives[0]
+            default = self._parts[self.gradient.default_objective]
+            yield default if objective is None else self._parts.get(objective, default)
 
     def encode_stored(self, sample: Sample) -> EncodedSample:
         """Encode a stored sample as at ingest, see `Encoder.encode_stored`.
@@ -313,7 +310,7 @@ class StoreModel:
             GradientError: a query's gradient is zero or not finite, or the model fails on a query.
         """
         with self.exclusive(objective) as parts, _failing_on(samples):
-            batch = parts.runner.queries(samples, objective or self._first if raw else None)
+            batch = parts.runner.queries(samples, objective or parts.engine.objective if raw else None)
         for row, problem in batch.problems.items():
             raise GradientError(samples[row].id, f"{problem}; ask about another generation", "query")
         return batch.vectors
@@ -368,7 +365,7 @@ class StoreModel:
             GradientError: a token's gradient is not finite, or the model fails on the query.
         """
         with self.exclusive(objective) as parts, _failing_on([query]):
-            return parts.token_queries.vectors(query, objective or self._first if raw else None)
+            return parts.token_queries.vectors(query, objective or parts.engine.objective if raw else None)
 
 
 @contextmanager

@@ -140,9 +140,11 @@ class SearchResult:
             shown proponents' influences on each; empty if they were not computed.
         explained: method by which token influences were computed: ``forward mode``, ``central differences`` or
             ``one backward pass per token``, followed by ``along the query's RapidGrad`` if memory did not suffice
-            for the gradient, and by ``along the query's gradient, corrected by its RapidGrad``, or ``along the
-            query's corrected RapidGrad`` without memory, if the scores are influences; None if they were not
-            computed.
+            for the gradient. If the scores are influences, it is followed by ``along the query's gradient,
+            corrected by its RapidGrad``; with `exact_curvature` by ``along the query's gradient, corrected by the
+            probes' gradients``, and ``, but for N of M by their RapidGrads`` if N probes could not be computed
+            again; or by ``along the query's corrected RapidGrad`` if memory did not suffice for the gradient. None
+            if they were not computed.
     """
 
     query: Query

@@ -9,17 +9,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.attribution import QueryCorrection, SectionDirections, SectionInfluence, target_places
-from rapidin.errors import RapidinError
+from rapidin.attribution import QueryCorrection, SectionDirections, SectionInfluence, TakenAway, target_places
+from rapidin.errors import ComputationError, RapidinError
 from rapidin.model import ModelParts, StoreModel
 from rapidin.records import Hit, Sample, SearchResult, TokenInfluence
+from rapidin.search.exact_curvature import ExactCurvature, Tell
 from rapidin.settings import Objective, SearchOptions
 from rapidin.text import EncodedSample, spans_in_response, words_of
 
 logger = logging.getLogger(__name__)
-
-Tell = Callable[[str, int, int], None]
-"""Function that is told the name of a step, how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +36,16 @@ class CorrectedQuery:
         raw: the query's RapidGrad before the correction, not normalised, float32 [K].
         vector: the corrected RapidGrad, float32 [K].
         correction: the correction, for the query's tokens.
+        exact: computation of what the correction takes away with the probes' gradients; None: it is restored from
+            the sketch.
+        taken: what the correction takes away from the query, from `exact`; None: it is restored.
     """
 
     raw: NDArray[np.float32]
     vector: NDArray[np.float32]
     correction: QueryCorrection
+    exact: ExactCurvature | None = None
+    taken: TakenAway | None = None
 
 
 class SearchExplainer:
@@ -129,25 +132,63 @@ class _Explanation:
         if self._corrected is None:
             return self._explainer.direction(self._query)
         asked = self._corrected
-        return self._explainer.corrected_direction(self._query, self._objective, asked.raw, asked.vector)
+        return self._explainer.corrected_direction(
+            self._query, self._objective, asked.raw, asked.vector, asked.taken
+        )
 
-    def _token_directions(self, whole: SectionDirections) -> Callable[[int], SectionDirections]:
-        """Return the function that gives the direction of a target token, by its number among the targets."""
+    def _token_directions(self, whole: SectionDirections) -> Callable[[range], list[SectionDirections]]:
+        """Return the function that gives the directions of some target tokens, by their numbers."""
         places = target_places(self._query)
         if self._corrected is None:
-            return lambda number: self._explainer.token_direction(self._query, places[number], whole)
+            return lambda some: [
+                self._explainer.token_direction(self._query, places[number], whole) for number in some
+            ]
         asked = self._corrected
         raw = self._parts.token_queries.vectors(self._query, self._objective)
         vectors = asked.correction.corrected(raw, self._objective)
-        return lambda number: self._explainer.corrected_token_direction(
-            self._query, places[number], self._objective, raw[number], vectors[number], whole
-        )
+
+        def of(some: range) -> list[SectionDirections]:
+            taken = self._taken_from_tokens(asked, raw[some.start : some.stop], whole)
+            return [
+                self._explainer.corrected_token_direction(
+                    self._query, places[number], self._objective, raw[number], vectors[number], whole, away
+                )
+                for number, away in zip(some, taken, strict=True)
+            ]
+
+        return of
+
+    def _taken_from_tokens(
+        self, asked: CorrectedQuery, raw: NDArray[np.float32], whole: SectionDirections
+    ) -> Sequence[TakenAway | None]:
+        """Compute what the curvature takes away from tokens as it was computed for the whole query.
+
+        Raises:
+            ComputationError: memory does not suffice.
+        """
+        if asked.exact is None or asked.taken is None or not whole.exact:
+            return [None] * len(raw)
+        found = asked.exact.taken_away(self._parts, raw, self._objective)
+        if found is None:
+            raise ComputationError(
+                "the gradients of the probes do not fit into memory for single tokens of the generation: leave "
+                "out --exact-curvature, or the matrices of tokens"
+            )
+        return found
 
     def _way(self, direction: SectionDirections) -> str:
-        if self._corrected is not None:
-            part = "gradient, corrected by its" if direction.exact else "corrected"
-            return f"{self._explainer.way} along the query's {part} RapidGrad"
-        return self._explainer.way if direction.exact else f"{self._explainer.way} along the query's RapidGrad"
+        """Say how token influences were computed, see `SearchResult.explained`."""
+        way, asked = self._explainer.way, self._corrected
+        if asked is None:
+            return way if direction.exact else f"{way} along the query's RapidGrad"
+        if not direction.exact:
+            return f"{way} along the query's corrected RapidGrad"
+        by = "its RapidGrad"
+        if asked.taken is not None:
+            by = "the probes' gradients"
+            if asked.taken.restored:
+                by += f", but for {asked.taken.restored:,} of {asked.taken.probes:,} by their RapidGrads"
+        return f"{way} along the query's gradient, corrected by {by}"
 
     def _influences(
         self, hits: Sequence[Hit], direction: SectionDirections, tell: Tell | None
@@ -208,11 +249,13 @@ class _Explanation:
         places = target_places(query)
         explained = [known[id] for id in shown if id in known]
         rows: list[list[tuple[float, ...]]] = [[] for _ in explained]
-        token_direction = self._token_directions(direction)
+        directions_of = self._token_directions(direction)
         step = self._explainer.directions_together
+        if self._corrected is not None and self._corrected.taken is not None:
+            step = min(step, self._explainer.taken_together)
         for first in range(0, len(places), step):
             some = range(first, min(first + step, len(places)))
-            parts = [token_direction(number) for number in some]
+            parts = directions_of(some)
 
             def told(done: int, some: range = some) -> None:
                 of_all = some.start * len(explained) + done * len(some)

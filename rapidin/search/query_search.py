@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rapidin.attribution import QueryCorrection
+from rapidin.attribution import QueryCorrection, TakenAway
 from rapidin.errors import SettingError
 from rapidin.model import StoreCorrections, StoreModel
 from rapidin.records import Measure, SearchResult, TokenResult
-from rapidin.search.explaining import CorrectedQuery, SearchExplainer, Tell, generation_tokens
+from rapidin.search.exact_curvature import ExactCurvature, Tell
+from rapidin.search.explaining import CorrectedQuery, SearchExplainer, generation_tokens
 from rapidin.settings import Objective, SearchOptions
 from rapidin.storage import Found, OpenSource, VectorSource
 from rapidin.text import EncodedSample, TextSample
@@ -48,6 +50,11 @@ class QuerySearch:
             RapidinError: one of its kinds, see `rapidin.errors`.
         """
         correction = self._corrections.of(options.measure)
+        if options.exact_curvature and correction is None:
+            raise SettingError(
+                f"--exact-curvature needs a curvature: compute it with '{self._corrections.command}', or leave "
+                "--exact-curvature out"
+            )
         objective = self._objective(options, correction)
         prepared = [self._model.prepared(sample, options.max_new_tokens, options.spans) for sample in samples]
         encoded_queries = [encoded for _, encoded in prepared]
@@ -59,18 +66,25 @@ class QuerySearch:
                 self._by_token(source, encoded, options, correction, objective) if options.by_token else ()
                 for _, encoded in prepared
             ]
+        exact = None
+        taken: Iterator[TakenAway | None] = repeat(None)
+        if correction is not None and options.exact_curvature and any(map(any, found.ends)):
+            exact = ExactCurvature(self._corrections, correction, tell)
+            taken = exact.of_all(self._model, raw, objective)
         for number, ((query, encoded), (best, worst), tokens) in enumerate(
             zip(prepared, zip(*found.ends, strict=True), by_token, strict=True)
         ):
+            away = next(taken)
             result = SearchResult(query, tuple(best), tuple(worst), found.index, self._measure, by_token=tokens)
             result = replace(result, objective=objective)
             if correction is not None:
                 result = replace(result, measure="influence", curvature=correction.version)
+            corrected = None
             if options.rerank and (result.proponents or result.opponents):
-                corrected = (
-                    None if correction is None else CorrectedQuery(raw[number], vectors[number], correction)
-                )
+                if correction is not None:
+                    corrected = CorrectedQuery(raw[number], vectors[number], correction, exact, away)
                 result = self._explainer.explained(result, encoded, options, corrected, objective, tell)
+            away = corrected = None  # they may be as large as the model, and the next group needs the memory
             yield result
 
     def _objective(self, options: SearchOptions, correction: QueryCorrection | None) -> Objective:
@@ -79,13 +93,13 @@ class QuerySearch:
         Raises:
             SettingError: it differs from the store's, and the scores are cosines.
         """
-        own = self._model.gradient.objectives
-        if correction is None and options.objective not in (None, *own):
+        gradient = self._model.gradient
+        if correction is None and options.objective not in (None, *gradient.objectives):
             raise SettingError(
                 f"--objective {options.objective} needs --measure influence: without it a query is compared by "
-                f"the store's own objective, {own[0]}"
+                f"the store's own objective, {gradient.default_objective}"
             )
-        return options.objective or own[0]
+        return options.objective or gradient.default_objective
 
     def _by_token(
         self,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 from rapidin.model import StoreCorrections, StoreModel
 from rapidin.records import Sample, SearchResult, StoreInfo
 from rapidin.search.closing_latch import ClosingLatch
-from rapidin.search.explaining import Tell
+from rapidin.search.exact_curvature import Tell
 from rapidin.search.queries import query_of_prompt, read_queries
 from rapidin.search.query_search import QuerySearch
 from rapidin.settings import SearchKeywords, SearchOptions, options_with

@@ -5,6 +5,7 @@ from .choices import (
     RERANKED_PER_RESULT as RERANKED_PER_RESULT,
     Answers as Answers,
     Bits as Bits,
+    DampingChoice as DampingChoice,
     DType as DType,
     ExportFormat as ExportFormat,
     IndexChoice as IndexChoice,

@@ -15,6 +15,8 @@ Bits = Literal[1, 4, 16]
 IndexKind = Literal["ivf", "rabitq"]
 IndexChoice = Literal["auto", "exact", "ivf", "rabitq"]
 MeasureChoice = Literal["influence", "cosine"]
+DampingChoice = float | Literal["default"]
+"""Damping of a store's curvature: a number for all questions, or that of `CURVATURE_DAMPING` for each question."""
 Answers = Literal["file", "model"]
 """Source of the generations: the file's response if a row has one, or always the model."""
 ExportFormat = Literal["safetensors", "numpy"]

@@ -75,6 +75,15 @@ class SearchOptions:
             "needs rerank, and takes one pass for each sample and token.",
         ),
     ] = False
+    exact_curvature: Annotated[
+        bool,
+        Flag(
+            "--exact-curvature",
+            "Compute the part of exact influences that the curvature takes away from the gradients of all probes, "
+            "instead of restoring it from their sketches. This is more exact, above all with a small "
+            "--projection-dim, and takes a forward and backward pass for each probe. It needs rerank.",
+        ),
+    ] = False
     index: Annotated[
         IndexChoice,
         Flag(
@@ -125,6 +134,12 @@ class SearchOptions:
             _check_part(part)
         if self.matrices and not self.rerank:
             raise SettingError("matrices of tokens go with exact influences: give --rerank")
+        if self.exact_curvature and not self.rerank:
+            raise SettingError("--exact-curvature goes with exact influences: give --rerank")
+        if self.exact_curvature and self.measure == "cosine":
+            raise SettingError(
+                "--exact-curvature and --measure cosine contradict each other: leave out one of them"
+            )
         # A single expression is a sequence of letters, too; copies keep the options from changing with a list.
         where = (self.where,) if isinstance(self.where, str) else tuple(self.where)
         object.__setattr__(self, "where", where)
@@ -146,6 +161,7 @@ class SearchKeywords(TypedDict, total=False):
     by_token: bool
     spans: Sequence[Part]
     matrices: bool
+    exact_curvature: bool
     index: IndexChoice
     measure: MeasureChoice | None
     objective: Objective | None

@@ -236,8 +236,13 @@ class GradientSettings(Frozen):
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """The objectives that rows can be compared by; the first is that of a search which names none."""
+        """The objectives that rows can be compared by."""
         return ("loss", "log-odds") if self.objective == "both" else (self.objective,)
+
+    @property
+    def default_objective(self) -> Objective:
+        """The objective of a question that names none: the store's own, or the first if rows have both."""
+        return self.objectives[0]
 
 
 class ProjectionSettings(Frozen):

@@ -25,7 +25,14 @@ from rapidin.errors import (
     StoreNotFoundError,
 )
 from rapidin.settings import StoreSettings
-from rapidin.storage.catalog import Database, database as databases, schema, text_checksum
+from rapidin.storage.catalog import (
+    COMMITS_NAME,
+    COMMITS_TEMPORARY_NAME,
+    Database,
+    database as databases,
+    schema,
+    text_checksum,
+)
 from rapidin.storage.concurrency import HOLDER_NAME, LOCK_NAME, READERS_NAME, is_readers_file, writer_lock
 from rapidin.storage.store_files import DATABASE_NAME, SEGMENTS_NAME, file_errors, refuse_inside_store
 from rapidin.support import sync
@@ -34,6 +41,8 @@ _TEMPORARY_NAME = f".{DATABASE_NAME}.tmp"
 _LEFTOVERS = {
     LOCK_NAME,
     HOLDER_NAME,
+    COMMITS_NAME,
+    COMMITS_TEMPORARY_NAME,
     *(f"{_TEMPORARY_NAME}{end}" for end in ("", "-wal", "-shm", "-journal")),
 }
 
@@ -74,6 +83,8 @@ def create_store(path: Path, settings: StoreSettings) -> None:
             databases.migrate(database, schema.FORMAT_VERSION)
             _write_settings(database, settings)
             database.use_write_ahead_log()
+            with database.reading() as session:
+                database.commits.acknowledge(databases.commit_number(session))
         finally:
             database.close()
         temporary.rename(path / DATABASE_NAME)

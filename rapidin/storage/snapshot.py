@@ -169,6 +169,22 @@ class Snapshot:
             raise DerivedNotFoundError(f"{self._path}: there is no curvature: compute it with '{command}'")
         return CURVATURE.load(*found)
 
+    def probed(self, keys: NDArray[np.uint64]) -> list[tuple[Sample, int] | None]:
+        """Find the samples that probes of the curvature were drawn from.
+
+        Args:
+            keys: keys of the probes, see `StoredCurvature`.
+
+        Returns:
+            The sample of each probe, and the number of its draw; None if the sample was deleted or replaced.
+        """
+        with self._lock, self._database.translated_errors():
+            self._check_open()
+            requests = CURVATURE.located(tables.live_contents(self._session), keys)
+            ids = {request.id for request in requests if request is not None}
+            samples = {row.sample_id: sample_of(row) for row in tables.live_rows(self._session, ids)}
+        return [None if request is None else (samples[request.id], request.draw) for request in requests]
+
     def scores(
         self, queries: NDArray[np.float32], where: Sequence[str] = ()
     ) -> tuple[list[str], NDArray[np.float32]]:
@@ -185,7 +201,7 @@ class Snapshot:
             SettingError, FilterError, StoreMismatchError, StoreCorruptError: as `search`.
         """
         queries = self._checked(queries)
-        with self._lock, self._database.translated_errors():
+        with self._lock, self._database.using(self._session):
             rows = self._selected(where)
             ids = tables.searchable_ids(self._session, compile_filters(where, self._session))
         return ids, self._scan.scores(queries, rows, self._segment)
@@ -196,7 +212,7 @@ class Snapshot:
         Raises:
             FilterError: a filter cannot be read or asks for an unknown field.
         """
-        with self._lock, self._database.translated_errors():
+        with self._lock, self._database.using(self._session):
             return len(self._selected(where))
 
     def blocks(self, where: Sequence[str] = (), block_bytes: int = 2**25) -> Iterator[DecodedSamples]:
@@ -209,7 +225,7 @@ class Snapshot:
         Raises:
             FilterError, StoreCorruptError: as `search`.
         """
-        with self._lock, self._database.translated_errors():
+        with self._lock, self._database.using(self._session):
             rows = self._selected(where)
         order = np.argsort(rows.keys)
         step = max(1, block_bytes // (4 * self._dimension))
@@ -248,7 +264,7 @@ class Snapshot:
         if k < 1:
             raise SettingError(f"k is {k}: ask for at least 1 sample")
         queries = self._checked(queries)
-        with self._lock, self._database.translated_errors():
+        with self._lock, self._database.using(self._session):
             rows = self._selected(where)
         chosen = self.chosen_index(index, where, nprobe, len(queries))
         if chosen == EXACT:
@@ -273,7 +289,7 @@ class Snapshot:
             StoreCorruptError: a row was altered, or it differs from what the search read in an index of SQLite.
         """
         keys = rows.keys[indexes].tolist()
-        with self._lock, self._database.translated_errors():
+        with self._lock, self._database.using(self._session):
             self._check_open()
             found = tables.rows_by_key(self._session, keys)
             samples = {key: sample_of(row) for key, row in found.items()}

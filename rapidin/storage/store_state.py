@@ -52,7 +52,7 @@ class NewestState:
         self._scan = scan
         self.segments = OpenedSegments(path, dimension)
         self._lock = threading.Lock()
-        self._kept: tuple[int, StoreState] | None = None
+        self._kept: tuple[tuple[int, int], StoreState] | None = None
 
     def of(self, session: Session) -> StoreState:
         """Return the state that the transaction of a new session sees; the transaction begins here.
@@ -60,7 +60,7 @@ class NewestState:
         Raises:
             StoreCorruptError: the database is damaged.
         """
-        with self._lock, self._database.translated_errors():
+        with self._lock, self._database.using(session):
             before = self._database.version()
             found = tables.segment_records(session)  # begins the transaction
             steady = self._database.version() == before

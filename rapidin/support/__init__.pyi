@@ -37,6 +37,7 @@ from .torch_modes import (
     own_torch_modes as own_torch_modes,
 )
 from .whole_files import (
+    open_regular as open_regular,
     sync as sync,
     write_content as write_content,
     write_whole as write_whole,

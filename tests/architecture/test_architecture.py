@@ -206,6 +206,7 @@ def test_storage_knows_neither_models_nor_texts() -> None:
         ("sqlalchemy", ("storage",)),
         ("alembic", ("storage",)),
         ("peft", ("model",)),
+        ("kronfluence", ("evaluation.methods.kronfluence_analysis",)),
         # The demo trains a model from scratch.
         ("transformers", ("model", "demo.demo_model")),
         ("typer", ("cli", "commands")),

@@ -231,6 +231,14 @@ def test_on_the_command_line(plain: Path, tmp_path: Path) -> None:
     found = rapidin_json(*asked)
     assert (found["measure"], found["curvature"]) == ("influence", rapidin_version(path))
     assert rapidin_json(*asked, "--measure", "cosine")["measure"] == "cosine"
+    version = rapidin_version(path)
+    assert rapidin_json("curvature", str(path), "--damping", "0.7")["parameters"]["damping"] == 0.7
+    assert rapidin_version(path) != version
+    assert rapidin_json("curvature", str(path), "--damping", "default")["parameters"]["damping"] is None
+    assert rapidin_version(path) == version
+    refused = run.invoke(app, ["curvature", str(path), "--damping", "little"])
+    assert refused.exit_code == 2
+    assert "--damping little cannot be used: give a positive number, or 'default'" in refused.output
     assert rapidin_json("verify", str(path))["ok"]
     assert rapidin_json("curvature", str(path), "--drop") == {"dropped": "curvature"}
     assert rapidin_json(*asked)["measure"] == "cosine"

@@ -26,8 +26,9 @@ GIVEN: dict[str, Any] = {
     "by_token": True,
     "spans": ("word", (2, 3)),
     "matrices": True,
+    "exact_curvature": True,
     "index": "exact",
-    "measure": "cosine",
+    "measure": "influence",
     "objective": "log-odds",
     "nprobe": 2,
     "max_new_tokens": 5,
@@ -68,6 +69,7 @@ def test_every_value_given_is_taken_and_kept() -> None:
         ({"max_new_tokens": 0}, "--max-new-tokens 0 cannot be used"),
         ({"index": "hnsw"}, "--index 'hnsw' is unknown: choose one of auto, exact, ivf, rabitq"),
         ({"matrices": True}, "give --rerank"),
+        ({"exact_curvature": True}, "--exact-curvature goes with exact influences: give --rerank"),
         ({"spans": "word"}, r"give a list of texts, such as \['word'\]"),
         ({"spans": [" "]}, "blank"),
         ({"spans": [(1,)]}, "no part of a generation"),
@@ -121,7 +123,7 @@ def test_a_retriever_takes_every_option_or_says_why_not(name: str) -> None:
         with pytest.raises(SettingError, match=f"cannot take {name}, because"):
             retriever_options(None, {"rerank": 10, name: True})
     else:
-        options = retriever_options(SearchOptions(k=1), {name: GIVEN[name]})
+        options = retriever_options(SearchOptions(k=1, rerank=1), {name: GIVEN[name]})
         assert getattr(options, name) == GIVEN[name]
 
 

@@ -111,6 +111,11 @@ def test_the_files_of_a_store_without_checkpoints_say_nothing_of_them(settings: 
     assert (again.model.states, again.model.shares) == (2, (0.25, 0.75))
 
 
+def test_a_question_that_names_no_objective_has_the_stores_own_or_the_first() -> None:
+    assert GradientSettings(objective="log-odds").default_objective == "log-odds"
+    assert GradientSettings(objective="both").default_objective == "loss"
+
+
 def test_checkpoints_and_objectives_share_k_equally() -> None:
     projection = ProjectionSettings(dimension=1024)
     one, both = GradientSettings(objective="log-odds"), GradientSettings()

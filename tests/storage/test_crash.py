@@ -146,7 +146,9 @@ def test_killed_and_resumed_equals_undisturbed(killed, states, moment) -> None:
         assert state(store) == states[2]
         assert store.verify().ok
         assert [file.name for file in segment_files(store)] == [s.name for s in store.info().segments]
-    assert {file.name for file in path.iterdir()} - {"writer.lock"} == {"segments", "store.db", "readers.lock"}
+    assert {file.name for file in path.iterdir()} - {"writer.lock"} == {
+        *("segments", "store.db", "store.commits", "readers.lock")
+    }
 
 
 @pytest.mark.parametrize(

@@ -16,5 +16,6 @@ from .parameter_vectors import (
     unstacked as unstacked,
 )
 from .query_correction import (
+    PROBE_SEED as PROBE_SEED,
     QueryCorrection as QueryCorrection,
 )

@@ -24,7 +24,7 @@ Shape letters: b queries · m probes · C sections · K projection dimension.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +33,9 @@ from numpy.typing import NDArray
 
 from rapidin.errors import ComputationError
 from rapidin.settings import Objective
+
+PROBE_SEED = 0
+"""Seed of the draws of all probes; another one would make what is computed again differ from what is stored."""
 
 _DECODED_BYTES = 2**26
 """Size in bytes of the probes that are decoded together."""
@@ -46,6 +49,16 @@ class CurvatureSample(Protocol):
     @property
     def version(self) -> str:
         """Name of the sample with its damping; scores of different versions do not compare."""
+        ...
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """Key of each probe, by which a store knows what it was drawn from, uint64 [m]."""
+        ...
+
+    @property
+    def scale(self) -> float:
+        """Factor of the probes' projected gradients in Ψ."""
         ...
 
     def damping_of(self, objective: Objective) -> float:
@@ -74,11 +87,12 @@ class QueryCorrection:
 
     Attributes:
         version: version of the curvature sample.
+        sample: the curvature sample.
     """
 
     def __init__(self, sample: CurvatureSample) -> None:
         self.version = sample.version
-        self._sample = sample
+        self.sample = sample
         self._kept: list[torch.Tensor] = []
         products = torch.from_numpy(sample.gram.reshape(-1, len(sample), len(sample)))
         self._products = [gram.to(torch.float64) for gram in products]
@@ -87,7 +101,7 @@ class QueryCorrection:
 
     def dampings(self, objective: Objective) -> tuple[float, ...]:
         """Return λ itself for queries of an objective, of each section."""
-        return tuple(self._sample.damping_of(objective) * unit for unit in self._units)
+        return tuple(self.sample.damping_of(objective) * unit for unit in self._units)
 
     def corrected(self, queries: NDArray[np.float32], objective: Objective) -> NDArray[np.float32]:
         """Compute z, float32 [b, K].
@@ -99,6 +113,36 @@ class QueryCorrection:
         Raises:
             ComputationError: the inner products of the probes are not those of vectors.
         """
+        found = torch.from_numpy(queries).clone()
+        sections, weights = self._solved(queries, objective)
+        first = 0
+        for part in self._probes():
+            for section, of_section in zip(sections, weights, strict=True):
+                found[:, section] -= of_section[first : first + len(part)].T @ part[:, section]
+            first += len(part)
+        return found.numpy()
+
+    def coefficients(self, queries: NDArray[np.float32], objective: Objective) -> list[NDArray[np.float32]]:
+        """Compute (ΨΨᵀ + λI)⁻¹Ψq of each section, float32 [b, m]: z is q without the sum of Ψ's rows times these.
+
+        Args:
+            queries: queries that were not normalised, float32 [b, K].
+            objective: objective of the queries.
+
+        Raises:
+            ComputationError: see `corrected`.
+        """
+        _, weights = self._solved(queries, objective)
+        return [of_section.T.numpy() for of_section in weights]
+
+    def sketched(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        """Return rows of Ψ by their numbers, float32 [n, K]."""
+        return np.concatenate([self.sample.decoded(number, number + 1) for number in numbers])
+
+    def _solved(
+        self, queries: NDArray[np.float32], objective: Objective
+    ) -> tuple[list[slice], list[torch.Tensor]]:
+        """Return the numbers of each section, and its coefficients, float32 [m, b]."""
         given = torch.from_numpy(queries)
         factors = self._factors_of(objective)
         size = given.shape[1] // len(factors)
@@ -108,13 +152,7 @@ class QueryCorrection:
             torch.cholesky_solve(torch.cat(of_section).to(torch.float64), factor).to(torch.float32)
             for of_section, factor in zip(zip(*products, strict=True), factors, strict=True)
         ]
-        found = given.clone()
-        first = 0
-        for part in self._probes():
-            for section, of_section in zip(sections, weights, strict=True):
-                found[:, section] -= of_section[first : first + len(part)].T @ part[:, section]
-            first += len(part)
-        return found.numpy()
+        return sections, weights
 
     def _factors_of(self, objective: Objective) -> list[torch.Tensor]:
         """Factorise ΨΨᵀ + λI of each section, float64 [m, m], once for each objective."""
@@ -137,10 +175,10 @@ class QueryCorrection:
             yield from kept
             return
         made: list[torch.Tensor] = []
-        count, size = len(self._sample), 4 * self._sample.decoded(0, 1).shape[1]
+        count, size = len(self.sample), 4 * self.sample.decoded(0, 1).shape[1]
         step = max(1, _DECODED_BYTES // size)
         for first in range(0, count, step):
-            part = torch.from_numpy(self._sample.decoded(first, min(first + step, count)))
+            part = torch.from_numpy(self.sample.decoded(first, min(first + step, count)))
             if count * size <= _KEPT_BYTES:
                 made.append(part)
             yield part

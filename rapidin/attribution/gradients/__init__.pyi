@@ -9,6 +9,7 @@ from .contributions import (
 from .engine import (
     Accumulator as Accumulator,
     GradientEngine as GradientEngine,
+    SumOverSamples as SumOverSamples,
 )
 from .gradient_sources import (
     AutogradGradients as AutogradGradients,

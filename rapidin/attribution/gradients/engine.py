@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol, Self
+from functools import partial
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,16 @@ class Accumulator(Protocol):
 
     def result(self) -> Tensor:
         """Return what was made of the gradients, one row per sample; this is called once, at the end."""
+
+
+class SumOverSamples(Protocol):
+    """Takes the gradients of some of a batch's samples at a time, and adds them up over the samples."""
+
+    def consume(self, positions: Sequence[int], gradient: ParameterGradient) -> None:
+        """Take one parameter tensor's gradients for the samples at some positions of the batch."""
+
+
+Sum = TypeVar("Sum", bound=SumOverSamples)
 
 
 class GradientEngine:
@@ -160,6 +171,42 @@ class GradientEngine:
             except NotBatchedError as reason:
                 logger.info("a batch of %d is differentiated one by one: %s", len(samples), reason)
         return self._one_by_one(samples, new, objective, token_weight)
+
+    def added(
+        self,
+        samples: Sequence[TokenSample],
+        new: Callable[[], Sum],
+        objective: Differentiated,
+        token_weight: float,
+    ) -> Sum:
+        """Compute the gradient of every sample's summed objective over its targets, and add them up.
+
+        Args:
+            samples: b samples, each with at least one target.
+            new: function that makes an empty sum; if the samples must be computed one by one, it is called again.
+            objective: quantity of a target token that is differentiated.
+            token_weight: weight of every target token.
+
+        Returns:
+            The last sum that `new` made, with the gradients of all samples.
+
+        Raises:
+            ModelError: A sample's gradient in a batch is not that of the sample alone, see `BatchWatch`.
+        """
+        if self.batched:
+            found = new()
+            try:
+                for batch in self._scaling.batches(samples):
+                    together = [samples[position] for position in batch]
+                    self._watch.emit(self._fast, together, partial(found.consume, batch), objective, token_weight)
+            except NotBatchedError as reason:
+                logger.info("a batch of %d is differentiated one by one: %s", len(samples), reason)
+            else:
+                return found
+        found = new()
+        for position, sample in enumerate(samples):
+            self._plain.emit([sample], partial(found.consume, [position]), objective, token_weight)
+        return found
 
     def same_positions(self, length: int, other: int) -> bool:
         """Tell whether the model gives the tokens that inputs of two lengths share the same positions."""

@@ -23,6 +23,11 @@ from .gradient_products import (
 from .prefixes import (
     target_places as target_places,
 )
+from .probe_sums import (
+    Probe as Probe,
+    Probes as Probes,
+    TakenAway as TakenAway,
+)
 from .section_explainer import (
     SectionDirections as SectionDirections,
     SectionExplainer as SectionExplainer,

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from rapidin.attribution.gradients import NamedSample, TokenSample
 from rapidin.attribution.influence.directions import Direction
 from rapidin.attribution.influence.explainer import ExactInfluence, Explainer
+from rapidin.attribution.influence.probe_sums import Probes, TakenAway
 from rapidin.attribution.rapidgrads import ONE_STATE, ModelStates, RapidGradEngine, TokenBudget, visiting
 from rapidin.settings import Objective
 
@@ -74,20 +75,69 @@ class SectionExplainer:
 
     @property
     def way(self) -> str:
-        """The way in which the influences of tokens are computed, see `token_values`."""
+        """See `Explainer.way`."""
         return self._one.way
 
     @property
     def directions_together(self) -> int:
-        """The number of tokens' directions that `matrices` should be given at a time."""
+        """See `Explainer.directions_together`."""
         return self._one.directions_together
 
     def direction(self, query: NamedSample) -> SectionDirections:
         """Compute the direction of a query, see `Explainer.direction`."""
         return self._directions(lambda _, share: self._one.direction(query, share))
 
+    @property
+    def taken_together(self) -> int:
+        """See `Explainer.taken_together`."""
+        return self._one.taken_together
+
+    def taken_away(
+        self,
+        probes: Probes,
+        coefficients: Sequence[NDArray[np.float32]],
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[TakenAway] | None:
+        """Compute what the curvature takes away from queries, with the exact gradients of the probes.
+
+        It takes one forward and backward pass over the probes at each state.
+
+        Args:
+            probes: the m probes.
+            coefficients: for each state, the coefficients of Ψ's rows for the queries, float32 [q, m], from
+                `QueryCorrection.coefficients`.
+            on_progress: function that is called with the number of probes that are done, and with the number of
+                all, both counted over all states.
+
+        Returns:
+            One result for each query; None if memory does not suffice for all of them.
+        """
+        count, total = len(coefficients), len(probes.again)
+        sections: list[list[list[Tensor | None]]] = []
+        restored: set[int] = set()
+        with visiting(self._states) as place:
+            for number, of_state in enumerate(coefficients):
+                place(number)
+
+                def told(done: int, number: int = number) -> None:
+                    if on_progress is not None:
+                        on_progress(number * total + done, count * total)
+
+                here = slice(number * self._dimension, (number + 1) * self._dimension)
+                found = self._one.taken_away(probes, of_state * self._row_factor, here, told)
+                if found is None:
+                    return None
+                sections.append(found[0])
+                restored.update(found[1])
+        return [TakenAway(of_query, total, len(restored)) for of_query in zip(*sections, strict=True)]
+
     def corrected_direction(
-        self, query: NamedSample, objective: Objective, raw: NDArray[np.float32], vector: NDArray[np.float32]
+        self,
+        query: NamedSample,
+        objective: Objective,
+        raw: NDArray[np.float32],
+        vector: NDArray[np.float32],
+        taken: TakenAway | None = None,
     ) -> SectionDirections:
         """Compute the direction of a corrected query, see `Explainer.corrected_direction`.
 
@@ -96,11 +146,13 @@ class SectionExplainer:
             objective: objective of the query.
             raw: the query's vector before the correction, as `SectionRunner.queries` computes it [K].
             vector: corrected vector [K].
+            taken: what the curvature takes away from the query, from `taken_away`; None: it is restored.
         """
 
         def of(number: int, share: float) -> Direction:
             before, after = self._section(raw, number), self._section(vector, number)
-            return self._one.corrected_direction(query, objective, before, after, share)
+            away = None if taken is None else taken.sections[number]
+            return self._one.corrected_direction(query, objective, before, after, share, away)
 
         return self._directions(of)
 
@@ -118,13 +170,15 @@ class SectionExplainer:
         raw: NDArray[np.float32],
         vector: NDArray[np.float32],
         whole: SectionDirections,
+        taken: TakenAway | None = None,
     ) -> SectionDirections:
         """Compute a token's part in a corrected direction, see `Explainer.corrected_token_direction`."""
 
         def of(number: int, share: float) -> Direction:
             before, after = self._section(raw, number), self._section(vector, number)
+            away = None if taken is None else taken.sections[number]
             return self._one.corrected_token_direction(
-                query, place, objective, before, after, whole.sections[number], share
+                query, place, objective, before, after, whole.sections[number], share, away
             )
 
         return self._directions(of)
@@ -135,13 +189,7 @@ class SectionExplainer:
         direction: SectionDirections,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[SectionInfluence | None]:
-        """Compute the exact influences of samples, in their order; None where a gradient is not finite.
-
-        Args:
-            samples: any number of samples.
-            direction: direction of the query.
-            on_progress: function that is called with the number of samples that are done.
-        """
+        """See `Explainer.influences`; a sample whose gradient is not finite at one state has none."""
         found: list[list[ExactInfluence | None]] = []
         count = len(direction.sections)
         with visiting(self._states) as place:
@@ -162,7 +210,7 @@ class SectionExplainer:
         influences: Sequence[SectionInfluence],
         on_progress: Callable[[int], None] | None = None,
     ) -> list[list[float]]:
-        """Compute the influence of each target token of samples (Eq. 6); they add up to the samples' influences.
+        """Compute `Explainer.token_influences` of several samples.
 
         Args:
             samples: the samples.
@@ -171,7 +219,7 @@ class SectionExplainer:
             on_progress: function that is called with the number of samples that are done.
 
         Raises:
-            ComputationError: the tokens of a sample do not fit into memory even one by one.
+            ComputationError: see there.
         """
         sums = [np.zeros(sum(sample.targets)) for sample in samples]
         done = 0
@@ -192,7 +240,7 @@ class SectionExplainer:
         influences: Sequence[SectionInfluence],
         on_progress: Callable[[int], None] | None = None,
     ) -> list[list[list[float]]]:
-        """Compute the influence of each target token of samples on each of a generation (Eq. 8), [g][s] of each.
+        """Compute `Explainer.matrix` of several samples, [g][s] of each.
 
         Args:
             samples: the samples; their `token_influences` were computed before.
@@ -225,8 +273,12 @@ class SectionExplainer:
     def _section(self, vector: NDArray[np.float32], number: int) -> NDArray[np.float32]:
         """Return a section of a query's vector as its state has it, times the state's share."""
         section = vector[number * self._dimension : (number + 1) * self._dimension]
-        count = len(self._states.shares)
-        return section if count == 1 else section * np.float32(1 / math.sqrt(count))
+        return section if len(self._states.shares) == 1 else section * self._row_factor
+
+    @property
+    def _row_factor(self) -> np.float32:
+        """The factor by which a section of a query's vector is larger than at one state, inverted."""
+        return np.float32(1 / math.sqrt(len(self._states.shares)))
 
 
 def _joined(sections: Sequence[ExactInfluence | None]) -> SectionInfluence | None:

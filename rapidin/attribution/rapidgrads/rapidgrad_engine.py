@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from rapidin.attribution.gradients import (
     Normalisation,
     OwnNorms,
     RecordedNorms,
+    SumOverSamples,
     TokenSample,
     Unnormalised,
 )
@@ -87,6 +88,7 @@ class PendingBatch:
 
 
 DEFAULT_GRADIENT = GradientSettings(objective="loss")
+Sum = TypeVar("Sum", bound=SumOverSamples)
 
 
 class RapidGradEngine:
@@ -129,7 +131,7 @@ class RapidGradEngine:
         self.shapes = tuple(parameter.shape for parameter in parameters)
         self.normalise_layers = gradient.normalise_layers
         self.objectives = gradient.objectives
-        self.objective: Objective = self.objectives[0]
+        self.objective: Objective = gradient.default_objective
         self._projection = make_projection(projection, self.shapes)
         self.dimension = self._projection.dimension
         self._layers = len(parameters)
@@ -241,6 +243,21 @@ class RapidGradEngine:
             weights[overflown] = weight
         targets = torch.tensor([sum(sample.targets) for sample in samples], device=results.device)
         return results, 1 / (targets * weights)
+
+    @property
+    def weights_of_sums(self) -> tuple[float, ...]:
+        """Weights of a token to try one after another, until the gradient of a sum over targets is finite."""
+        return tuple(self._token_weights) if self._engine.half else (1.0,)
+
+    def added(
+        self,
+        samples: Sequence[TokenSample],
+        new: Callable[[], Sum],
+        objective: Differentiated,
+        token_weight: float,
+    ) -> Sum:
+        """Add up the gradients of samples' sums over targets, see `GradientEngine.added`; nothing is projected."""
+        return self._engine.added(samples, new, objective, token_weight)
 
     def same_positions(self, length: int, other: int) -> bool:
         """Tell whether inputs of two lengths get the same positions, see `GradientEngine.same_positions`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -11,6 +10,7 @@ import typer
 
 from rapidin.commands.output import output, progress
 from rapidin.errors import SettingError
+from rapidin.ingest import place_and_rate
 from rapidin.settings import Answers as AnswerSource, Objective
 
 Report = TypeVar("Report")
@@ -35,8 +35,8 @@ Baselines = Annotated[
         metavar="NAME",
         help="Method to compare with, or 'all'; repeat it for several; backdoor always adds bm25. Methods: "
         "rapidin-cosine, rapidin+rerank, random, bm25, "
-        "embedding, tracin, tracin-ln, influence-cg, influence-lissa. The last four use whole gradients and take "
-        "long.",
+        "embedding, tracin, tracin-ln, influence-cg, influence-lissa, ek-fac. The last five use whole gradients "
+        "and take long. 'all' does not stand for ek-fac, which needs the extra ekfac.",
     ),
 ]
 Attacked = Annotated[
@@ -96,9 +96,9 @@ Settings = Annotated[
     typer.Option(
         "--setting",
         metavar="METHOD.NAME=NUMBER",
-        help="Setting of an influence function, such as influence-lissa.scale=300; repeat it for several. "
+        help="Setting of a method, such as influence-lissa.scale=300; repeat it for several. "
         "influence-cg has damping, samples, tolerance, iterations; influence-lissa has damping, scale, depth, "
-        "repeats, batch.",
+        "repeats, batch; ek-fac has damping.",
     ),
 ]
 Together = Annotated[
@@ -153,19 +153,14 @@ def checkpoints_of(given: list[str] | None) -> tuple[tuple[str, float], ...]:
     """
     found = []
     for one in given or ():
-        place, separator, rate = one.rpartition("=")
-        try:
-            found.append((str(Path(place).absolute()), float(rate)))
-        except ValueError:
-            separator = ""
-        if not separator or not place:
+        place, rate = place_and_rate(one)
+        if rate is None:
             raise SettingError(f"--checkpoint {one!r} cannot be read: write DIRECTORY=LEARNING_RATE")
         if not Path(place).is_dir():
             raise SettingError(
                 f"--checkpoint {one!r}: {place} is not a directory; give the directory of a checkpoint"
             )
-        if not 0 < found[-1][1] < math.inf:
-            raise SettingError(f"--checkpoint {one!r}: {rate} is not a learning rate; give a number above 0")
+        found.append((str(Path(place).absolute()), rate))
     return tuple(found)
 
 

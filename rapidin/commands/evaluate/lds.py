@@ -47,7 +47,8 @@ def lds(
         typer.Option(
             metavar="NAME",
             help="Method to judge; repeat it for several. bm25 is always judged. Default: rapidin, random, bm25, "
-            "embedding. Others: rapidin-cosine, rapidin+rerank, tracin, tracin-ln, influence-cg, influence-lissa.",
+            "embedding. Others: rapidin-cosine, rapidin+rerank, tracin, tracin-ln, influence-cg, influence-lissa, "
+            "ek-fac.",
         ),
     ] = None,
     command: Command = None,

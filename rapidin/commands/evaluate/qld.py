@@ -45,7 +45,7 @@ def qld(
             metavar="NAME",
             help="Method to judge, which takes a model for each query; repeat it for several. Default: rapidin, "
             "bm25. Others: rapidin-cosine, rapidin+rerank, random, embedding, tracin, tracin-ln, influence-cg, "
-            "influence-lissa.",
+            "influence-lissa, ek-fac.",
         ),
     ] = None,
     command: Command = None,

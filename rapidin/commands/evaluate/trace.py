@@ -50,7 +50,7 @@ def trace(
         typer.Option(
             metavar="NAME",
             help="Method to compare with, or 'all'; repeat it for several. Methods: rapidin+rerank, tracin, "
-            "tracin-ln, influence-cg, influence-lissa.",
+            "tracin-ln, influence-cg, influence-lissa, and ek-fac, which 'all' does not stand for.",
         ),
     ] = None,
     where: Where = None,

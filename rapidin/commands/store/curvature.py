@@ -10,7 +10,7 @@ from rapidin.commands.heavy_imports import importing
 from rapidin.commands.options import Json, MovedCheckpoints, StorePath, TokensPerBatch, TrustRemoteCode
 from rapidin.commands.output import output, progress, when_interrupted
 from rapidin.errors import SettingError
-from rapidin.settings import CURVATURE_DAMPING, CURVATURE_PROBES
+from rapidin.settings import CURVATURE_DAMPING, CURVATURE_PROBES, DampingChoice
 
 
 @when_interrupted("what was computed is kept, and the same command goes on")
@@ -27,13 +27,13 @@ def curvature(
         ),
     ] = None,
     damping: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            metavar="R",
+            metavar="R|default",
             help="How much of the curvature is left out of all questions, as a share of its mean eigenvalue; the "
-            "number of probes does not change its meaning. A change costs nothing. Default: as before, or "
+            "number of probes does not change its meaning. default gives each question its own again: "
             f"{CURVATURE_DAMPING['loss']:g} for --objective loss and {CURVATURE_DAMPING['log-odds']:g} for "
-            "log-odds.",
+            "log-odds. A change costs nothing. Default: as before.",
         ),
     ] = None,
     retrain: Annotated[
@@ -74,7 +74,7 @@ def curvature(
             report = compute_curvature(
                 opened,
                 probes=probes,
-                damping=damping,
+                damping=_damping(damping),
                 retrain=retrain,
                 model=model,
                 adapter=adapter,
@@ -86,3 +86,19 @@ def curvature(
                 on_progress=show,
             )
     output(report, curvature_summary(report), as_json)
+
+
+def _damping(given: str | None) -> DampingChoice | None:
+    """Read the value of --damping; the curvature checks it.
+
+    Raises:
+        SettingError: it is neither a number nor ``default``.
+    """
+    if given is None:
+        return None
+    if given == "default":
+        return "default"
+    try:
+        return float(given)
+    except ValueError as error:
+        raise SettingError(f"--damping {given} cannot be used: give a positive number, or 'default'") from error

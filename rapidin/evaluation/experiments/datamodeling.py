@@ -48,24 +48,22 @@ class Retraining(TrainingRuns):
         subsets: number of subsets.
         fraction: share of the samples in each subset, in (0, 1): 0.5 for random halves, 0.99 for random removals
             of 1 %.
+
+    Raises:
+        SettingError: a value is out of range, or does not fit the way of training.
     """
 
     subsets: int = 50
     fraction: float = 0.5
 
-    def check(self) -> None:
-        """Check the settings before anything is computed.
-
-        Raises:
-            SettingError: a value is out of range, or does not fit the way of training.
-        """
+    def __post_init__(self) -> None:
+        TrainingRuns.__post_init__(self)  # super() does not find the class that `slots` makes
         if self.subsets < MINIMUM_SUBSETS:
             raise SettingError(
                 f"--subsets {self.subsets} is too few to rank models: give at least {MINIMUM_SUBSETS}"
             )
         if not 0 < self.fraction < 1:
             raise SettingError(f"--fraction {self.fraction:g} cannot be used: give one between 0 and 1")
-        self.check_runs()
 
     def members(self, samples: int) -> NDArray[np.bool_]:
         """Tell which samples are in each subset, bool [m, n]."""
@@ -90,7 +88,6 @@ def linear_datamodeling(
         RapidinError: something else cannot be used or computed.
     """
     names = methods_to_judge((*methods, ALWAYS))
-    retraining.check()
     retraining.training.check(place.model.settings.adapter)
     training = place.training()
     rows = round(retraining.fraction * len(training))

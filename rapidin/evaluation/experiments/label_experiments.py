@@ -85,7 +85,7 @@ class LabelExperiment:
     @property
     def asked(self) -> Objective:
         """Objective of the questions that the store's own methods are asked."""
-        return self.options.objective or self.model.gradient.objectives[0]
+        return self.options.objective or self.model.gradient.default_objective
 
     def answered(self, on_progress: StepProgress | None) -> list[AskedQuery]:
         """Answer the queries and encode them whole.

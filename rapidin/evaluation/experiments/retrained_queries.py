@@ -51,6 +51,9 @@ class TrainingRuns:
         data: files from which the samples were ingested; a command gets their rows as they are. If empty, it gets
             rows of id, prompt and completion.
         keep: whether checkpoints and data files stay, so that other queries can be asked about them.
+
+    Raises:
+        SettingError: a value is out of range, or does not fit the way of training.
     """
 
     training: Training = field(default_factory=Training)
@@ -60,19 +63,7 @@ class TrainingRuns:
     data: tuple[Path, ...] = ()
     keep: bool = False
 
-    @property
-    def processes(self) -> int:
-        """Number of processes that train at a time."""
-        if self.jobs is not None:
-            return self.jobs
-        return 1 if self.training.command is not None else processors()
-
-    def check_runs(self) -> None:
-        """Check these settings before anything is computed.
-
-        Raises:
-            SettingError: a value is out of range, or does not fit the way of training.
-        """
+    def __post_init__(self) -> None:
         if self.repeats < 1:
             raise SettingError(f"--repeats {self.repeats} cannot be used: give 1 or more")
         if self.training.command is None and self.data:
@@ -86,6 +77,13 @@ class TrainingRuns:
             raise SettingError(
                 f"--initial {self.training.initial} is not a directory: give the directory of a checkpoint"
             )
+
+    @property
+    def processes(self) -> int:
+        """Number of processes that train at a time."""
+        if self.jobs is not None:
+            return self.jobs
+        return 1 if self.training.command is not None else processors()
 
 
 @dataclass(frozen=True, slots=True)

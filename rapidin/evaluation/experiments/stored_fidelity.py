@@ -65,7 +65,7 @@ def fidelity(
     ranked = TrainingSet(sorted(drawn[:count], key=lambda one: one.id), model)
     queries = [_asked(model, one) for one in drawn[count:]]
 
-    objective = model.gradient.objectives[0]
+    objective = model.gradient.default_objective
     estimated = model.placed(model.vectors([query.encoded for query in queries]), objective)
     stored = _stored_scores(store, estimated, ranked.samples)
     uncoded = _uncoded_scores(model, estimated, list(ranked.encoded()))

@@ -39,23 +39,21 @@ class Removal(TrainingRuns):
         keep: whether checkpoints and data files stay, so that other queries can be asked about them.
         top: share of the samples that is removed, those with the highest scores, in (0, 1).
         random_sets: number of sets of as many random samples, which all queries share.
+
+    Raises:
+        SettingError: a value is out of range, or does not fit the way of training.
     """
 
     keep: bool = True
     top: float = 0.01
     random_sets: int = 10
 
-    def check(self) -> None:
-        """Check the settings before anything is computed.
-
-        Raises:
-            SettingError: a value is out of range, or does not fit the way of training.
-        """
+    def __post_init__(self) -> None:
+        TrainingRuns.__post_init__(self)  # super() does not find the class that `slots` makes
         if not 0 < self.top < 1:
             raise SettingError(f"--top {self.top:g} cannot be used: give a share between 0 and 1")
         if self.random_sets < 1:
             raise SettingError(f"--random-sets {self.random_sets} cannot be used: give 1 or more")
-        self.check_runs()
 
 
 def query_loss_differences(
@@ -75,7 +73,6 @@ def query_loss_differences(
         RapidinError: something else cannot be used or computed.
     """
     names = methods_to_judge(methods)
-    removal.check()
     removal.training.check(place.model.settings.adapter)
     training = place.training()
     removed = round(removal.top * len(training))

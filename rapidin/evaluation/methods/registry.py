@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,10 +17,15 @@ from rapidin.settings import Objective
 from rapidin.support import package
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from rapidin.attribution import GaussNewton, Lissa
+    from rapidin.evaluation.methods.ek_fac import EkFac
     from rapidin.evaluation.methods.scorer import Scorer
     from rapidin.model import StoreModel
     from rapidin.storage import Store
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,8 @@ class Method:
             and samples; saved scores are used again only if these are equal.
         knows_tokens: whether it can be asked about some tokens of a generation alone.
         cached: whether its work on the training samples is done once, at ingest.
+        named_only: whether it runs only if it is named, because it needs an extra and does not fit every model;
+            ``all`` does not stand for it.
     """
 
     make: Callable[[Context], Scorer]
@@ -82,6 +89,7 @@ class Method:
     settings: Callable[[MethodOptions], Mapping[str, Any]] = lambda _: {}
     knows_tokens: bool = False
     cached: bool = False
+    named_only: bool = False
 
 
 def _rapidin(context: Context) -> Scorer:
@@ -149,7 +157,7 @@ def _embedded_by(options: MethodOptions) -> Mapping[str, Any]:
 
 
 def method_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read settings of influence functions, such as ``influence-lissa.scale=300``, for `MethodOptions.more`.
+    """Read settings of methods, such as ``influence-lissa.scale=300``, for `MethodOptions.more`.
 
     Raises:
         SettingError: a text cannot be read, or names an unknown method or setting, or a value that cannot be used.
@@ -158,20 +166,43 @@ def method_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     for text in texts:
         place, equals, value = text.partition("=")
         method, dot, name = place.strip().partition(".")
-        if not (equals and dot) or method not in ("influence-cg", "influence-lissa"):
+        if not (equals and dot) or method not in _WITH_SETTINGS:
             raise SettingError(
                 f"--setting {text!r} cannot be used: write METHOD.NAME=NUMBER, such as influence-lissa.scale=300"
             )
         found.setdefault(method, {})[name] = value.strip()
-        _inverse(MethodOptions(more=found), method)
+        _WITH_SETTINGS[method](MethodOptions(more=found))
     return found
 
 
-def _inverse(options: MethodOptions, name: str) -> GaussNewton | Lissa:
-    """Make the method that inverts the curvature, with the user's settings; its fields are plain JSON."""
-    from rapidin.attribution import GaussNewton, Lissa
+def _gauss_newton(options: MethodOptions) -> GaussNewton:
+    from rapidin.attribution import GaussNewton
 
-    kind: type[GaussNewton | Lissa] = GaussNewton if name == "influence-cg" else Lissa
+    return _with_settings(GaussNewton, options, "influence-cg")
+
+
+def _lissa(options: MethodOptions) -> Lissa:
+    from rapidin.attribution import Lissa
+
+    return _with_settings(Lissa, options, "influence-lissa")
+
+
+def _ek_fac(options: MethodOptions) -> EkFac:
+    from rapidin.evaluation.methods.ek_fac import EkFac
+
+    return _with_settings(EkFac, options, "ek-fac")
+
+
+_WITH_SETTINGS: Mapping[str, Callable[[MethodOptions], GaussNewton | Lissa | EkFac]] = {
+    "influence-cg": _gauss_newton,
+    "influence-lissa": _lissa,
+    "ek-fac": _ek_fac,
+}
+"""Methods that a user can give settings, and functions that make the dataclass of their settings."""
+
+
+def _with_settings(kind: type[Settings], options: MethodOptions, name: str) -> Settings:
+    """Make a dataclass of the user's settings of a method; its fields are plain JSON."""
     values = {"seed": options.seed, **options.more.get(name, {})}
     known = [one.name for one in fields(kind)]
     if unknown := sorted(set(values) - set(known)):
@@ -183,13 +214,20 @@ def _inverse(options: MethodOptions, name: str) -> GaussNewton | Lissa:
         raise SettingError(f"{name}.{problem['loc'][0]}={problem['input']}: {problem['msg']}") from error
 
 
-def _influence(name: str, summary: str) -> Method:
+def _influence(name: str, summary: str, inverse: Callable[[MethodOptions], GaussNewton | Lissa]) -> Method:
     def make(context: Context) -> Scorer:
         from rapidin.evaluation.methods.influence_functions import InfluenceFunction
 
-        return InfluenceFunction(name, context.model, _inverse(context.options, name))
+        return InfluenceFunction(name, context.model, inverse(context.options))
 
-    return Method(make, summary, lambda options: asdict(_inverse(options, name)), knows_tokens=True)
+    return Method(make, summary, lambda options: asdict(inverse(options)), knows_tokens=True)
+
+
+def _kronecker(context: Context) -> Scorer:
+    _kronfluence()
+    from rapidin.evaluation.methods.ek_fac import EkFacScorer
+
+    return EkFacScorer(context.model, _ek_fac(context.options))
 
 
 METHODS: dict[str, Method] = {
@@ -216,8 +254,15 @@ METHODS: dict[str, Method] = {
         _checkpoints,
         knows_tokens=True,
     ),
-    "influence-cg": _influence("influence-cg", "influence function by conjugate gradients"),
-    "influence-lissa": _influence("influence-lissa", "influence function by LiSSA"),
+    "influence-cg": _influence("influence-cg", "influence function by conjugate gradients", _gauss_newton),
+    "influence-lissa": _influence("influence-lissa", "influence function by LiSSA", _lissa),
+    "ek-fac": Method(
+        _kronecker,
+        "influence function of the linear layers by EK-FAC, with kronfluence",
+        lambda options: asdict(_ek_fac(options)),
+        knows_tokens=True,
+        named_only=True,
+    ),
 }
 
 
@@ -239,6 +284,12 @@ def require_packages(names: Sequence[str], options: MethodOptions) -> None:
         package("Stemmer", "PyStemmer")
     if "embedding" in names and options.embedding_model is not None:
         package("sentence_transformers", "sentence-transformers", "pip install sentence-transformers")
+    if "ek-fac" in names:
+        _kronfluence()
+
+
+def _kronfluence() -> None:
+    package("kronfluence", advice="pip install 'rapidin[ekfac]'")
 
 
 ALWAYS = "bm25"
@@ -261,7 +312,8 @@ def methods_to_judge(names: Sequence[str]) -> list[str]:
 
 
 def methods_to_run(names: Sequence[str], *, knows_tokens: bool = False) -> list[str]:
-    """List the methods to run, each once: ``rapidin``, the named ones and ``bm25``; ``all`` stands for all.
+    """List the methods to run, each once: ``rapidin``, the named ones and ``bm25``; ``all`` stands for all but
+    ``ek-fac``.
 
     Args:
         names: names that the user gave.
@@ -274,7 +326,7 @@ def methods_to_run(names: Sequence[str], *, knows_tokens: bool = False) -> list[
     found = ["rapidin"]
     for name in names:
         if name == "all":
-            found += usable
+            found += [one for one in usable if not METHODS[one].named_only]
         elif name not in METHODS:
             raise SettingError(f"--baseline {name!r} is unknown: give one of {', '.join(usable)}, or all")
         elif name not in usable:

@@ -55,11 +55,11 @@ class RapidinScorer:
         Raises:
             GradientError: a query's gradient is zero or not finite.
         """
-        correction, own = self._corrections.of(self._measure), self._model.gradient.objectives
-        objective = self._objective or own[0]
+        correction, gradient = self._corrections.of(self._measure), self._model.gradient
+        objective = self._objective or gradient.default_objective
         encoded = [query.encoded for query in queries]
         if correction is None:
-            objective = objective if objective in own else own[0]
+            objective = objective if objective in gradient.objectives else gradient.default_objective
             return objective, self._model.vectors(encoded, objective), None
         raw = self._model.vectors(encoded, objective, raw=True)
         return objective, correction.corrected(raw, objective), raw

@@ -12,6 +12,7 @@ function readForm() {
     opponents: byId("ask-opponents").checked,
     by_token: byId("ask-tokens").checked,
     matrices: byId("ask-matrices").checked,
+    exact_curvature: byId("ask-curvature").checked,
     where: linesIn("ask-where"),
     spans: linesIn("ask-spans"),
     rerank: numberIn("ask-rerank"),
@@ -28,6 +29,7 @@ function fillForm(asked) {
   byId("ask-opponents").checked = asked.opponents;
   byId("ask-tokens").checked = asked.by_token;
   byId("ask-matrices").checked = asked.matrices;
+  byId("ask-curvature").checked = asked.exact_curvature;
   byId("ask-where").value = asked.where.join("\n");
   byId("ask-spans").value = asked.spans.join("\n");
   byId("ask-rerank").value = asked.rerank ?? "";
@@ -38,8 +40,8 @@ function fillForm(asked) {
 
 /** Say on the closed options how many of them are set. */
 function countOptions() {
-  const { where, spans, rerank, max_new_tokens: longest, index, matrices } = readForm();
-  const others = [rerank !== undefined, longest !== undefined, index !== "auto", matrices];
+  const { where, spans, rerank, max_new_tokens: longest, index, matrices, exact_curvature: exact } = readForm();
+  const others = [rerank !== undefined, longest !== undefined, index !== "auto", matrices, exact];
   const set = where.length + spans.length + others.filter(Boolean).length;
   byId("options-set").hidden = set === 0;
   byId("options-set").textContent = `${set} set`;

@@ -12,6 +12,7 @@ function fragmentOf(asked) {
   for (const condition of asked.where) values.append("where", condition);
   for (const span of asked.spans) values.append("span", span);
   if (asked.matrices) values.set("matrices", "yes");
+  if (asked.exact_curvature) values.set("exact_curvature", "yes");
   if (asked.rerank !== undefined) values.set("rerank", asked.rerank);
   if (asked.max_new_tokens !== undefined) values.set("new", asked.max_new_tokens);
   if (asked.index !== "auto") values.set("index", asked.index);
@@ -30,6 +31,7 @@ function requestOf(fragment) {
     opponents: values.get("opponents") !== "no",
     by_token: values.get("by_token") !== "no",
     matrices: values.get("matrices") === "yes",
+    exact_curvature: values.get("exact_curvature") === "yes",
     where: values.getAll("where"),
     spans: values.getAll("span"),
     rerank: number("rerank"),

@@ -4,6 +4,10 @@ from . import (
     schema as schema,
     tables as tables,
 )
+from .commit_counter import (
+    COMMITS_NAME as COMMITS_NAME,
+    COMMITS_TEMPORARY_NAME as COMMITS_TEMPORARY_NAME,
+)
 from .database import (
     Database as Database,
 )

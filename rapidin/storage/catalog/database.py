@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, FromClause, create_engine, event, pool, select, update
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from rapidin.errors import (
@@ -27,9 +27,10 @@ from rapidin.errors import (
     StoreLockedError,
     StoreSpaceError,
 )
+from rapidin.storage.catalog.commit_counter import CommitCounter
 from rapidin.storage.catalog.schema import SettingsRow
 from rapidin.storage.catalog.sql_functions import SQL_FUNCTIONS
-from rapidin.storage.concurrency import opened_unchanging
+from rapidin.storage.concurrency import StoreConnection, opened_unchanging, state_of
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30.0
@@ -59,50 +60,88 @@ class _Compiler(SQLiteCompiler):
 class Database:
     """One SQLite file; connects on first use.
 
+    Every transaction compares the number of the last commit in the file with the last one that was acknowledged
+    (see `commit_counter`), and that the file is still the one that was opened.
+
     Attributes:
         path: path of the file.
+        commits: number of the last acknowledged commit.
     """
 
     def __init__(self, path: Path, create: bool = False) -> None:
-        """Refer to the file at `path`. It must exist unless `create` is true."""
+        """Refer to the file at `path`. It must exist unless `create` is true; a new file counts no commits."""
         self.path = path
+        self.commits = CommitCounter(path.parent)
+        self._is_counted = not create
         self._mode = "rwc" if create else "rw"
         # There is no limit, because a thread that searches holds a connection and must not wait for others.
         self._engine = create_engine("sqlite://", creator=self._connect, poolclass=pool.QueuePool, max_overflow=-1)
         self._engine.dialect.statement_compiler = _Compiler
-        event.listen(self._engine, "begin", _begin)
+        event.listen(self._engine, "checkout", _refuse_stale)
+        event.listen(self._engine, "begin", self._begin)
         self._writer_engine = self._engine.execution_options(rapidin_begin="BEGIN IMMEDIATE")
-        self._watcher: sqlite3.Connection | None = None
+        self._watcher: StoreConnection | None = None
+        self._watchers = 0
         self._watcher_lock = threading.Lock()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """Open a session in a read transaction: it sees one state of the database throughout."""
-        with self.translated_errors(), Session(self._engine) as session:
+        """Open a session in a read transaction: it sees one state of the database throughout.
+
+        Raises:
+            StoreCorruptError: commits that were acknowledged are lost, or the file is damaged.
+            StoreError: another user changed the file meanwhile, and this process may not use SQLite's locks.
+        """
+        with Session(self._engine) as session, self.using(session):
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """Open a session in a write transaction, which is committed at the end and rolled back on any error."""
-        with (
-            self.translated_errors(),
-            Session(self._writer_engine, expire_on_commit=False) as session,
-            session.begin(),
-        ):
-            yield session
+        """Open a session in a write transaction, which is committed at the end and rolled back on any error.
+
+        Raises:
+            StoreCorruptError: commits that were acknowledged are lost, or the file is damaged.
+        """
+        with self.translated_errors():
+            with Session(self._writer_engine, expire_on_commit=False) as session, session.begin():
+                number = commit_number(session) + 1
+                yield session
+                session.connection().exec_driver_sql(f"PRAGMA user_version={number}")
+            if self._is_counted:
+                self.commits.acknowledge(number)
 
     def open_session(self) -> Session:
-        """Open a session for callers that need one state of the database for long; they close it themselves."""
+        """Open a session for callers that need one state of the database for long; they close it themselves.
+
+        They read from it within `using`.
+        """
         return Session(self._engine, close_resets_only=False)
 
-    def version(self) -> int:
-        """Return a number that changes with each commit of any process; it means nothing outside this object."""
+    @contextmanager
+    def using(self, session: Session) -> Iterator[None]:
+        """Turn errors of the body, which reads from `session`, into the project's own.
+
+        Raises:
+            StoreError: another user changed the file meanwhile, and this process may not use SQLite's locks.
+        """
+        with self.translated_errors():
+            yield
+            connection: Any = session.connection().connection.driver_connection
+            if connection.unchanging and connection.is_stale():
+                raise self._changed()
+
+    def version(self) -> tuple[int, int]:
+        """Return numbers that change with each commit of any process; they mean nothing outside this object."""
         with self.translated_errors(), self._watcher_lock:
+            if self._watcher is not None and self._watcher.is_stale():
+                self._watcher.close()
+                self._watcher = None
             if self._watcher is None:
                 self._watcher = self._connect()
+                self._watchers += 1
             # This connection never writes, because SQLite does not count a connection's own commits.
             ((version,),) = self._watcher.execute("PRAGMA data_version")
-            return int(version)
+            return self._watchers, int(version)
 
     def use_write_ahead_log(self) -> None:
         """Switch the file to a write-ahead log for good, so that neither readers nor a writer wait for others."""
@@ -159,14 +198,42 @@ class Database:
                 "which no text in a store does; repair it"
             ) from error
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> StoreConnection:
         try:
-            return _connected(f"{self.path.absolute().as_uri()}?mode={self._mode}")
+            return _connected(self.path, self._mode)
         except sqlite3.OperationalError as error:
             unchanging = None if self._mode == "rwc" else opened_unchanging(self.path, error)
             if unchanging is None:
                 raise
             return _prepared(unchanging)
+
+    def _begin(self, connection: Connection) -> None:
+        """Start the transaction that Python's sqlite3 would otherwise start late, or not at all.
+
+        https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#serializable-isolation-savepoints-transactional-ddl
+
+        Raises:
+            StoreCorruptError: the file lacks commits that were acknowledged before.
+            StoreError: the file was replaced or changed by another user.
+        """
+        # The number is read first, because more commits may be acknowledged at any time.
+        acknowledged = self.commits.acknowledged() if self._is_counted else 0
+        connection.exec_driver_sql(connection.get_execution_options().get("rapidin_begin", "BEGIN"))
+        number = _commit_number(connection)
+        if number >= acknowledged:
+            return
+        driver: Any = connection.connection.driver_connection
+        if driver.is_stale():
+            raise self._changed()
+        raise StoreCorruptError(
+            f"{self.path}: the last {acknowledged - number} of {acknowledged} commits are lost, because the file "
+            "or its log (store.db-wal) was damaged, removed or replaced by an older one: restore the whole store "
+            f"from a backup; or, to go on without them, remove {self.commits.path.name} and ingest again, which "
+            "adds what is missing"
+        )
+
+    def _changed(self) -> StoreError:
+        return StoreError(f"{self.path}: it was changed or replaced while it was being read; try again")
 
 
 def migrate(database: Database, format_version: int) -> None:
@@ -209,22 +276,40 @@ def read_format_version(database: Database) -> int:
     return version
 
 
-def _begin(connection: Connection) -> None:
-    """Start the transaction that Python's sqlite3 would otherwise start late, or not at all.
-
-    https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#serializable-isolation-savepoints-transactional-ddl
-    """
-    connection.exec_driver_sql(connection.get_execution_options().get("rapidin_begin", "BEGIN"))
+def commit_number(session: Session) -> int:
+    """Return the number of the last commit that the transaction of `session` sees."""
+    return _commit_number(session.connection())
 
 
-def _connected(uri: str) -> sqlite3.Connection:
+def _commit_number(connection: Connection) -> int:
+    # Each commit changes this number, which SQLite keeps in the file's header for applications.
+    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+
+
+def _refuse_stale(connection: Any, *_: object) -> None:
+    """Have the pool open another connection in place of one whose file was replaced or changed."""
+    if connection.is_stale():
+        raise DisconnectionError
+
+
+def _connected(path: Path, mode: str) -> StoreConnection:
     """Open a connection that has proved to work, with the functions that filters need."""
-    return _prepared(
-        sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    seen = state_of(path, whole=False)
+    connection = sqlite3.connect(
+        uri,
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=StoreConnection,
     )
+    _prepared(connection)
+    connection.remember(path, seen or state_of(path, whole=False))  # a new file exists only now
+    return connection
 
 
-def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
+def _prepared(connection: StoreConnection) -> StoreConnection:
     """Return the connection once it has proved to work; close it if it does not."""
     try:
         connection.execute("PRAGMA foreign_keys=ON")

@@ -4,7 +4,9 @@ from .locks import (
     writer_lock as writer_lock,
 )
 from .read_only import (
+    StoreConnection as StoreConnection,
     opened_unchanging as opened_unchanging,
+    state_of as state_of,
 )
 from .reader_generations import (
     READERS_NAME as READERS_NAME,

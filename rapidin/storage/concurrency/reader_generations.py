@@ -168,7 +168,9 @@ def _make(store: Path, number: int, unnamed: Mapping[str, int]) -> None:
 
     Nothing is synced, because an empty record after a power failure only means that the files are recorded again.
     """
-    write_whole(_path(store, number), json.dumps(unnamed), durable=False, temporary_name=_TEMPORARY_NAME)
+    write_whole(
+        _path(store, number), json.dumps(unnamed), durable=False, temporary_name=_TEMPORARY_NAME, follow=False
+    )
 
 
 def _record(store: Path, number: int) -> dict[str, object]:

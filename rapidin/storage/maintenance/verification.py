@@ -76,7 +76,12 @@ class _Verification:
             self.problems.append(str(error))
 
     def database_file(self) -> None:
-        """Check the pages, indexes and references of the database with SQLite's own functions."""
+        """Check the pages, indexes and references of the database with SQLite's own functions, and the counter."""
+        if not self._database.commits.is_intact():
+            self.problems.append(
+                f"{self._database.commits.path}: it was altered or damaged; nothing is lost, and the next command "
+                "that writes to the store makes it again"
+            )
         with self._database.reading() as session:
             connection = session.connection()
             for (finding,) in connection.exec_driver_sql(f"PRAGMA integrity_check({MOST_NAMED})"):

@@ -99,6 +99,7 @@ def test_fidelity(
         (("--baseline", "bm52"), "give one of rapidin"),
         (("--label", "number"), "cannot be read"),
         (("--checkpoint", "nonsense"), "DIRECTORY=LEARNING_RATE"),
+        (("--checkpoint", "=0.1"), "DIRECTORY=LEARNING_RATE"),
         (("--checkpoint", "/no/such/place=0.1"), "is not a directory"),
         (("--checkpoint", ".=nan"), "nan is not a learning rate"),
         (("--checkpoint", ".=0"), "0 is not a learning rate"),

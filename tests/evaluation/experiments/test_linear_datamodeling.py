@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -237,21 +238,21 @@ def test_a_command_that_fails_says_why(store: Path, tmp_path: Path, model: str, 
 
 
 @pytest.mark.parametrize(
-    ("retraining", "methods", "message"),
+    ("settings", "methods", "message"),
     [
-        (Retraining(Training("train {data}")), ["random"], "--command lacks {output}: write it like"),
-        (Retraining(Training("train '{data} {output}")), ["random"], "--command cannot be read: No closing"),
-        (Retraining(subsets=4), ["random"], "--subsets 4 is too few to rank models: give at least 5"),
-        (Retraining(fraction=1.5), ["random"], "--fraction 1.5 cannot be used"),
-        (Retraining(fraction=0.01), ["random"], "--fraction 0.01 of 12 samples is 0"),
-        (Retraining(), ["chance"], "--method 'chance' is unknown: give one of rapidin"),
+        ({"training": Training("train {data}")}, ["random"], "--command lacks {output}: write it like"),
+        ({"training": Training("train '{data} {output}")}, ["random"], "--command cannot be read: No closing"),
+        ({"subsets": 4}, ["random"], "--subsets 4 is too few to rank models: give at least 5"),
+        ({"fraction": 1.5}, ["random"], "--fraction 1.5 cannot be used"),
+        ({"fraction": 0.01}, ["random"], "--fraction 0.01 of 12 samples is 0"),
+        ({}, ["chance"], "--method 'chance' is unknown: give one of rapidin"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_at_once(
-    store: Path, tmp_path: Path, retraining: Retraining, methods: list[str], message: str
+    store: Path, tmp_path: Path, settings: dict[str, Any], methods: list[str], message: str
 ) -> None:
     with pytest.raises(SettingError, match=message):
-        run(store, tmp_path, methods, retraining)
+        run(store, tmp_path, methods, Retraining(**settings))
 
 
 @pytest.mark.slow

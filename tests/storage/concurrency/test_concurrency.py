@@ -242,7 +242,7 @@ def test_a_log_that_cannot_be_replayed_is_not_ignored(filled: Store, monkeypatch
 
     filled.delete(["s000"])
 
-    def refusing(uri: str):
+    def refusing(*_):
         raise databases.sqlite3.OperationalError("unable to open database file")
 
     monkeypatch.setattr(databases, "_connected", refusing)

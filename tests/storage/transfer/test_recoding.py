@@ -51,7 +51,9 @@ def test_every_codec_from_every_other(path: Path, tmp_path: Path, monkeypatch, c
     assert errors.max() < ERRORS[source] + ERRORS[target]
     assert told == [(8, 19), (16, 19), (19, 19)]
     assert ("larger, not better" in caplog.text) == (target > source)
-    assert {file.name for file in (tmp_path / "new").iterdir()} <= {"store.db", "segments", "readers.lock"}
+    assert {file.name for file in (tmp_path / "new").iterdir()} <= {
+        *("store.db", "store.commits", "segments", "readers.lock")
+    }
     assert not (tmp_path / "new.partial").exists()
 
 

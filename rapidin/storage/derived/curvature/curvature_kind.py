@@ -15,18 +15,19 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rapidin.errors import SettingError, StoreCorruptError, StoreFormatError
-from rapidin.settings import CURVATURE_DAMPING, CURVATURE_PROBES, ProbeShape
+from rapidin.settings import CURVATURE_DAMPING, CURVATURE_PROBES, DampingChoice, ProbeShape
 from rapidin.storage.catalog import text_checksum
 from rapidin.storage.derived import derived_records
-from rapidin.storage.derived.curvature.probe_choice import MOST_DRAWS, ProbeRequest, choose_probes
+from rapidin.storage.derived.curvature.probe_choice import MOST_DRAWS, ProbeRequest, choose_probes, located
 from rapidin.storage.derived.curvature.probe_file import (
     BITS,
     FOLDER,
@@ -57,8 +58,8 @@ class CurvatureOptions:
     Attributes:
         probes: number of probes m; None: as many as it was built with, or `CURVATURE_PROBES`. There are at most
             `MOST_DRAWS` for each sample.
-        damping: damping of all questions; None: the damping that it was built with, or that of
-            `CURVATURE_DAMPING` for each question's objective.
+        damping: damping of all questions, or ``default``: that of `CURVATURE_DAMPING` for each question's
+            objective. None: the damping that it was built with, or ``default``.
         compute: function that computes probes; None if none are missing.
 
     Raises:
@@ -66,14 +67,16 @@ class CurvatureOptions:
     """
 
     probes: int | None = None
-    damping: float | None = None
+    damping: DampingChoice | None = None
     compute: ComputeProbes | None = None
 
     def __post_init__(self) -> None:
         if self.probes is not None and self.probes < 1:
             raise SettingError(f"--probes {self.probes} cannot be used: give a positive number")
-        if self.damping is not None and not (math.isfinite(self.damping) and self.damping > 0):
-            raise SettingError(f"--damping {self.damping} cannot be used: give a positive number")
+        if self.damping in (None, "default"):
+            return
+        if isinstance(self.damping, str) or not (math.isfinite(self.damping) and self.damping > 0):
+            raise SettingError(f"--damping {self.damping} cannot be used: give a positive number, or 'default'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,7 @@ class _CurvatureKind:
         return replace(
             given,
             probes=before["wanted"] if given.probes is None else given.probes,
-            damping=before["damping"] if given.damping is None else given.damping,
+            damping=(before["damping"] or "default") if given.damping is None else given.damping,
         )
 
     def build(
@@ -199,7 +202,7 @@ class _CurvatureKind:
                 "format": _FORMAT,
                 "probes": len(kept.keys),
                 "wanted": options.probes,
-                "damping": options.damping,
+                "damping": None if options.damping == "default" else options.damping,
                 "samples": samples,
                 "tokens": int(kept.tokens.sum()),
                 "unusable": unusable,
@@ -262,10 +265,16 @@ class _CurvatureKind:
         return StoredCurvature(
             version=self.version(store, record),
             damping=self._told(store, record)["damping"],
+            keys=arrays.keys,
+            scale=float(1 / np.sqrt(tokens)),
             codes=arrays.codes,
             scales=arrays.scales / np.sqrt(tokens),
             gram=arrays.gram / tokens,
         )
+
+    def located(self, samples: Iterable[tuple[str, str]], keys: NDArray[np.uint64]) -> list[ProbeRequest | None]:
+        """Find out what probes were drawn from, see `probe_choice.located`."""
+        return located(samples, keys, _SEED)
 
     def version(self, store: StoreFacts, record: DerivedRecord) -> str:
         """Name the probes and the damping; equal names mean equal scores."""

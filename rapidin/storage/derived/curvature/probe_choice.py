@@ -65,6 +65,26 @@ def choose_probes(samples: Iterable[tuple[str, str]], count: int, seed: int) -> 
     return chosen
 
 
+def located(samples: Iterable[tuple[str, str]], keys: NDArray[np.uint64], seed: int) -> list[ProbeRequest | None]:
+    """Find out which sample and draw each key belongs to.
+
+    Args:
+        samples: id and content hash of every sample.
+        keys: keys of probes.
+        seed: seed of the keys.
+
+    Returns:
+        What each probe was drawn from, in the order of `keys`; None where no sample has the key.
+    """
+    found: dict[int, ProbeRequest] = {}
+    for chunk in _chunks(iter(samples)):
+        own = _keys(chunk, seed)
+        for place in np.flatnonzero(np.isin(own.ravel(), keys)).tolist():
+            key = int(own.flat[place])
+            found[key] = ProbeRequest(key, chunk[place // MOST_DRAWS][0], place % MOST_DRAWS)
+    return [found.get(key) for key in keys.tolist()]
+
+
 def _keys(samples: list[tuple[str, str]], seed: int) -> NDArray[np.uint64]:
     """Compute the keys of every draw of some samples, uint64 [c, draws]."""
     hashes = np.array(

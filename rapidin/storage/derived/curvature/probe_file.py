@@ -176,6 +176,8 @@ class StoredCurvature:
         version: name of this sample with this damping; scores of different versions do not compare.
         damping: damping of all questions, in the unit of `rapidin.attribution.QueryCorrection`; None: that of
             `rapidin.settings.CURVATURE_DAMPING` for the question's objective.
+        keys: key of each probe, see `probe_choice`, uint64 [m].
+        scale: factor of the probes in Ψ: 1/√T, where T is the number of target tokens of all.
         codes: codes of the probes, int8 [m, K].
         scales: scale of each block of the codes, float32 [m, ⌈K/1024⌉].
         gram: ΨΨᵀ, float32 [m, m], or that of each section [C, m, m].
@@ -183,6 +185,8 @@ class StoredCurvature:
 
     version: str
     damping: float | None
+    keys: NDArray[np.uint64]
+    scale: float
     codes: NDArray[np.int8]
     scales: NDArray[np.float32]
     gram: NDArray[np.float32]

@@ -121,6 +121,31 @@ def test_another_damping_costs_nothing_and_is_another_version(store: Store) -> N
     assert loaded(store).version not in (before.version, after.version)
     build(store, None, damping=0.5)
     assert loaded(store).version == after.version
+    build(store, None)
+    assert loaded(store).damping == 0.5
+    report = build(store, None, damping="default")
+    assert (report.parameters["damping"], loaded(store).version) == (None, before.version)
+    build(store, None)
+    assert loaded(store).damping is None
+
+
+def test_a_snapshot_finds_what_probes_were_drawn_from(store: Store) -> None:
+    computing = Counting()
+    build(store, computing, probes=600)
+    requests = {one.key: one for one in computing.computed}
+    keys = loaded(store).keys
+    with store.snapshot() as snapshot:
+        found = snapshot.probed(keys)
+    assert len(found) == len(keys) == 600
+    for key, one in zip(keys.tolist(), found, strict=True):
+        assert one is not None
+        assert (one[0].id, one[1]) == (requests[key].id, requests[key].draw)
+    store.delete(["s0003"])
+    with store.snapshot() as snapshot:
+        after = snapshot.probed(keys)
+    gone = [requests[key].id for key, one in zip(keys.tolist(), after, strict=True) if one is None]
+    assert set(gone) == {"s0003"}
+    assert len(gone) == sum(one.id == "s0003" for one in requests.values())
 
 
 def test_probes_of_deleted_samples_leave_when_it_is_extended(store: Store) -> None:
@@ -225,7 +250,8 @@ def test_a_damaged_curvature_is_missing_and_a_newer_one_is_not(store: Store) -> 
     ("options", "message"),
     [
         ({"probes": 0}, "--probes 0 cannot be used"),
-        ({"damping": 0.0}, "--damping 0.0 cannot be used"),
+        ({"damping": 0.0}, "--damping 0.0 cannot be used: give a positive number, or 'default'"),
+        ({"damping": "much"}, "--damping much cannot be used"),
         ({"damping": float("nan")}, "--damping nan cannot be used"),
         ({"compute": None}, "probes have to be computed, which needs the store's model"),
     ],
@@ -265,7 +291,7 @@ def test_every_block_of_a_probe_has_its_own_scale() -> None:
         np.arange(3, dtype=np.uint64), vectors, np.ones(3, np.int64)
     )
     assert arrays.scales.shape == (3, 3)
-    stored = StoredCurvature("v", 0.1, arrays.codes, arrays.scales, arrays.gram)
+    stored = StoredCurvature("v", 0.1, arrays.keys, 1.0, arrays.codes, arrays.scales, arrays.gram)
     decoded = stored.decoded(0, 3)
     assert np.abs(decoded[:, :1_024] - vectors[:, :1_024]).max() < 20
     assert np.abs(decoded[:, 1_024:] - vectors[:, 1_024:]).max() < 0.02
