@@ -100,24 +100,6 @@ def test_an_adapter_has_its_own_fingerprint(
     assert "the adapter is given now, but the store was built without it" in str(describe_difference(none, one))
 
 
-def test_what_a_training_leaves_beside_the_weights_is_not_in_the_fingerprint(
-    model_directory: Path, tmp_path: Path
-) -> None:
-    directory = tmp_path / "model"
-    shutil.copytree(model_directory, directory)
-    for form in ("safetensors", "bin"):
-        if form == "bin":
-            tensors = load_file(directory / "model.safetensors")
-            (directory / "model.safetensors").unlink()
-            torch.save(tensors, directory / "pytorch_model.bin")
-        before = fingerprint.fingerprint(settings(directory))
-        for name in ("training_args.bin", "optimizer.bin", "scheduler.bin", "adapter_model.safetensors"):
-            (directory / name).write_bytes(b"anything")
-        assert fingerprint.fingerprint(settings(directory)) == before
-        for name in ("training_args.bin", "optimizer.bin", "scheduler.bin", "adapter_model.safetensors"):
-            (directory / name).unlink()
-
-
 def test_the_tokenizer_beside_an_adapter_is_taken(
     model_directory: Path, adapter_directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
