@@ -98,7 +98,7 @@ Settings = Annotated[
         metavar="METHOD.NAME=NUMBER",
         help="Setting of a method, such as influence-lissa.scale=300; repeat it for several. "
         "influence-cg has damping, samples, tolerance, iterations; influence-lissa has damping, scale, depth, "
-        "repeats, batch; ek-fac has damping.",
+        "repeats, batch; ek-fac has damping, longest_side.",
     ),
 ]
 Together = Annotated[

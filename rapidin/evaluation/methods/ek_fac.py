@@ -51,10 +51,14 @@ class EkFac:
     Attributes:
         damping: number that is added to every eigenvalue; None: 0.1 times the mean eigenvalue of the layer, which
             is kronfluence's choice.
+        longest_side: maximum number of inputs, or of outputs, of a layer; larger layers do not count, because two
+            matrices with so many rows and columns have to be decomposed. The default leaves out the output layer
+            of most large models.
         seed: seed of the labels that are drawn from the model's predictions.
     """
 
     damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    longest_side: Annotated[int, Field(ge=1)] = 16_384
     seed: int = 0
 
 
@@ -88,7 +92,8 @@ class EkFacScorer:
         """
         with self._model.exclusive() as parts:
             samples = _LongestFirst(training.samples, parts)
-            self._layers = known_layers(parts.module, parts.engine.names, [samples[0], samples[len(samples) - 1]])
+            few = [samples[0], samples[len(samples) - 1]]
+            self._layers = known_layers(parts.module, parts.engine.names, few, self._settings.longest_side)
             with self._opened(parts, 2 * len(samples), on_progress) as analysis:
                 analysis.fit(samples, self._together(parts, samples.longest, len(samples)))
         self._fitted = True
@@ -155,45 +160,47 @@ class EkFacScorer:
         return max(1, min(parts.budget.fitting(longest, count), _LARGEST_GRADIENTS // largest))
 
 
-def known_layers(model: nn.Module, names: Sequence[str], samples: Sequence[TokenSample]) -> list[str]:
+def known_layers(
+    model: nn.Module, names: Sequence[str], samples: Sequence[TokenSample], longest_side: int
+) -> list[str]:
     """List the layers whose curvature EK-FAC approximates.
 
     These are the layers of type `torch.nn.Linear` whose weight is traced and that the model uses once for every
-    token. The output layer is left out, as Grosse et al. do, because one of its covariances has as many rows and
-    columns as the vocabulary has tokens.
+    token. If the output layer shares its weight with the embeddings, only its own use counts.
 
     Args:
         model: a causal language model of transformers, or one wrapped by PEFT.
         names: names of the traced parameters.
         samples: some samples, by which the uses of the layers are counted.
+        longest_side: maximum number of inputs, or of outputs, of a layer.
 
     Raises:
         ModelError: there are no such layers, or the model is on several devices.
     """
     traced = {id(model.get_parameter(name)) for name in names}
-    head: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
-    output = set() if head is None else set(head.modules())
     candidates = {
         name: part
         for name, part in model.named_modules()
-        if type(part) is nn.Linear and part not in output and id(part.weight) in traced
+        if type(part) is nn.Linear and id(part.weight) in traced and max(part.weight.shape) <= longest_side
     }
     uses = _uses(model, candidates, samples)
     layers = [name for name in candidates if uses[name] == [True]]
     if not layers:
         raise ModelError(
-            "ek-fac needs traced layers of type torch.nn.Linear, apart from the output layer, and the store's "
-            "model has none: use influence-cg, which knows all layers"
+            f"ek-fac needs traced layers of type torch.nn.Linear with at most {longest_side:,} inputs and "
+            "outputs, and the store's model has none: use influence-cg, which knows all layers"
         )
     if len({parameter.device for parameter in model.parameters()}) > 1:
         raise ModelError(
             "ek-fac needs the model on one device: give a single --device, such as cuda:0, or use influence-cg"
         )
-    known = sum(candidates[name].weight.numel() for name in layers)
-    logger.info(
-        "ek-fac takes %d layers with %.0f %% of the traced parameters",
+    known = sum(parameter.numel() for parameter in {candidates[name].weight for name in layers})
+    share = known / sum(model.get_parameter(name).numel() for name in names)
+    logger.log(
+        logging.INFO if share > 0.5 else logging.WARNING,
+        "ek-fac takes %d layers with %.0f %% of the traced parameters; the others do not count",
         len(layers),
-        100 * known / sum(model.get_parameter(name).numel() for name in names),
+        100 * share,
     )
     return layers
 

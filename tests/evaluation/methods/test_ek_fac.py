@@ -290,44 +290,52 @@ def encoded(*ids: int) -> EncodedSample:
     return EncodedSample(id="a", ids=ids, targets=targets, truncated=False, prompt="", response="")
 
 
+def traced(model: nn.Module) -> list[str]:
+    return [name for name, _ in model.named_parameters()]
+
+
 @pytest.mark.parametrize("architecture", ["llama-tied", "llama-untied", "qwen3", "gpt-neox"])
-def test_all_linear_layers_but_the_output_layer_are_known(architecture: str) -> None:
+def test_all_linear_layers_are_known_but_those_that_are_too_large(architecture: str) -> None:
     model = tiny.make(architecture)
-    names = [name for name, _ in model.named_parameters()]
-    linear = {name for name, part in model.named_modules() if isinstance(part, nn.Linear)}
-    outputs = {name for name in linear if "layers" not in name}
-    assert set(known_layers(model, names, [encoded(5, 6, 7), encoded(8, 9)])) == linear - outputs
+    linear = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+    samples = [encoded(5, 6, 7), encoded(8, 9)]
+    assert set(known_layers(model, traced(model), samples, tiny.VOCABULARY)) == set(linear)
+    small = {name for name, part in linear.items() if max(part.weight.shape) < tiny.VOCABULARY}
+    assert small < set(linear)  # without the output layer, at least
+    assert set(known_layers(model, traced(model), samples, tiny.VOCABULARY - 1)) == small
 
 
 def test_layers_that_are_not_traced_are_left_out() -> None:
     model = tiny.make("lora-llama")
-    names = [name for name, _ in model.named_parameters() if "lora_B" in name]
-    found = known_layers(model, names, [encoded(5, 6, 7)])
+    names = [name for name in traced(model) if "lora_B" in name]
+    found = known_layers(model, names, [encoded(5, 6, 7)], 1000)
     assert {f"{name}.weight" for name in found} == set(names)
 
 
-def test_models_without_such_layers_are_refused() -> None:
-    model = tiny.make("gpt2")  # its layers are of another type
-    names = [name for name, _ in model.named_parameters()]
-    with pytest.raises(ModelError, match=r"needs traced layers of type torch\.nn\.Linear.*: use influence-cg"):
-        known_layers(model, names, [encoded(5, 6, 7)])
+def test_models_without_such_layers_are_refused(caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny.make("gpt2")  # its layers are of another type, but for the output layer
+    assert known_layers(model, traced(model), [encoded(5, 6, 7)], 1000) == ["lm_head"]
+    assert "takes 1 layers with 10 % of the traced parameters" in caplog.text
+    with pytest.raises(ModelError, match=r"torch\.nn\.Linear with at most 50 inputs.*: use influence-cg"):
+        known_layers(model, traced(model), [encoded(5, 6, 7)], 50)
 
 
 def test_a_layer_that_is_used_twice_is_left_out() -> None:
     model = tiny.make("llama-untied")
     first, second = model.model.layers
     second.mlp.up_proj = first.mlp.up_proj
-    names = [name for name, _ in model.named_parameters()]
-    found = known_layers(model, names, [encoded(5, 6, 7)])
+    found = known_layers(model, traced(model), [encoded(5, 6, 7)], 1000)
     assert "model.layers.0.mlp.up_proj" not in found
     assert "model.layers.0.mlp.down_proj" in found
 
 
-def test_a_damping_and_a_seed_are_settings() -> None:
+def test_damping_longest_side_and_seed_are_settings() -> None:
     found = method_settings(["ek-fac.damping=0.5"])
-    assert METHODS["ek-fac"].settings(MethodOptions(seed=3, more=found)) == {"damping": 0.5, "seed": 3}
-    assert json.loads(json.dumps(METHODS["ek-fac"].settings(MethodOptions()))) == {"damping": None, "seed": 0}
-    with pytest.raises(SettingError, match=re.escape("ek-fac has no setting 'scale': give one of damping, seed")):
+    given = METHODS["ek-fac"].settings(MethodOptions(seed=3, more=found))
+    assert given == {"damping": 0.5, "longest_side": 16_384, "seed": 3}
+    default = METHODS["ek-fac"].settings(MethodOptions())
+    assert json.loads(json.dumps(default)) == default == {"damping": None, "longest_side": 16_384, "seed": 0}
+    with pytest.raises(SettingError, match=re.escape("ek-fac has no setting 'scale': give one of damping")):
         method_settings(["ek-fac.scale=2"])
     with pytest.raises(SettingError, match=r"ek-fac\.damping=0: Input should be greater than 0"):
         method_settings(["ek-fac.damping=0"])
