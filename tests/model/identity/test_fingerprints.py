@@ -1,4 +1,4 @@
-"""Fingerprints cover what a model's weights are loaded from, and nothing else; see also tests/model/test_models.py."""
+"""Fingerprints cover what a model's weights are loaded from, and nothing else."""
 
 import shutil
 from pathlib import Path
