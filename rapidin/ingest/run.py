@@ -186,7 +186,8 @@ class _Run:
             self._options.skip_errors,
             self._listener,
         )
-        if self._store is None and not plan.new:
+        nothing = not plan.new and not plan.updates and not plan.skipped
+        if nothing and (self._store is None or plan.failures):
             first = f": {plan.failures[0].reason}" if plan.failures else ""
             raise DataError(f"{self._files[0]}: none of its rows can be used{first}")
         self._check_space(plan)
@@ -262,6 +263,13 @@ class _Run:
         begun = time.monotonic()
         counts = pipeline.run(plan.new, self._writer, self._listener, self._options.skip_errors)
         self._gradient_seconds = time.monotonic() - begun
+        used = counts.added + counts.replaced + plan.skipped + len(plan.updates)
+        if counts.failures and not used:
+            last = counts.failures[-1]
+            raise DataError(
+                f"none of the {len(plan.new):,} samples can be used, the last one ({last.file}, row {last.row}) "
+                f"because {last.reason}"
+            )
         return counts
 
     def compute_probes(self, plan: IngestPlan, stack: ExitStack) -> None:

@@ -177,7 +177,8 @@ def nested(levels: int) -> list[object]:
         ),
         (
             {"messages": [{"role": "assistant", "content": "a", "train_detail": []}]},
-            "field 'messages', message 1: field 'train_detail' chooses targets in a way that cannot be done; leave it out",
+            "field 'messages', message 1: field 'train_detail' chooses targets in a way that cannot be done; "
+            "leave it out",
         ),
         (
             {"messages": [{"role": "assistant", "content": "a"}], "tools": {"name": "f"}},
