@@ -1,5 +1,6 @@
 from . import (
     database as database,
+    digests as digests,
     sample_changes as sample_changes,
     schema as schema,
     tables as tables,

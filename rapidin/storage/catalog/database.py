@@ -28,6 +28,7 @@ from rapidin.errors import (
     StoreSpaceError,
 )
 from rapidin.storage.catalog.commit_counter import CommitCounter
+from rapidin.storage.catalog.digests import RowsDigest
 from rapidin.storage.catalog.schema import SettingsRow
 from rapidin.storage.catalog.sql_functions import SQL_FUNCTIONS
 from rapidin.storage.concurrency import StoreConnection, opened_unchanging, state_of
@@ -322,6 +323,7 @@ def _prepared(connection: StoreConnection) -> StoreConnection:
         raise
     for name, arguments, function in SQL_FUNCTIONS:
         connection.create_function(name, arguments, function, deterministic=True)
+    connection.create_aggregate("rapidin_digest", -1, RowsDigest)
     return connection
 
 

@@ -7,14 +7,15 @@ metadata (`metadata_sql`) says which keys another index finds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Text, and_, case, cast, not_, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from rapidin.errors import FilterError
-from rapidin.storage.catalog.metadata_sql import compile_metadata, holds_only_booleans
+from rapidin.storage.catalog import digests
+from rapidin.storage.catalog.metadata_sql import compile_metadata, holds_only_booleans, holds_unindexed
 from rapidin.storage.catalog.schema import LIVE_INDEX, SEARCH_INDEX, MetadataFieldRow, SampleRow, SegmentRow
 from rapidin.storage.catalog.sql_functions import finds
 from rapidin.storage.filters import COMPARISONS, LARGEST_INTEGER, Condition, check_boolean, check_field, parse
@@ -40,6 +41,7 @@ def compile_filters(where: Sequence[str], session: Session) -> ColumnElement[boo
 
     Raises:
         FilterError: an expression cannot be read, or names a field that no sample has.
+        StoreCorruptError: what the filters read is not what was written.
     """
     expressions = (where,) if isinstance(where, str) else tuple(where)
     conditions = [parse(expression) for expression in expressions]
@@ -48,9 +50,24 @@ def compile_filters(where: Sequence[str], session: Session) -> ColumnElement[boo
     fields = {name: id for id, name in session.execute(select(MetadataFieldRow.id, MetadataFieldRow.name))}
     for condition in conditions:
         check_field(condition, list(fields))
+    digests.check(session, {name for condition in conditions for name in _read(condition, fields, session)})
+    for condition in conditions:
         if not condition.is_built_in and holds_only_booleans(fields[condition.field], session):
             check_boolean(condition)
     return and_(*(_compiled(condition, fields, session) for condition in conditions))
+
+
+def _read(condition: Condition, fields: dict[str, int], session: Session) -> Iterator[str]:
+    """Yield the names of the digests of what a condition reads."""
+    yield digests.COLUMNS  # which samples there are
+    if not condition.is_built_in:
+        yield digests.of_field(fields[condition.field])
+        if holds_unindexed(fields[condition.field], session):
+            yield digests.TEXTS
+    elif condition.field == "id":
+        yield digests.IDS
+    elif condition.field in ("prompt", "response", "text"):
+        yield digests.TEXTS
 
 
 def _compiled(condition: Condition, fields: dict[str, int], session: Session) -> ColumnElement[bool]:

@@ -70,6 +70,15 @@ def holds_only_booleans(field_id: int, session: Session) -> bool:
     return [kind for kind, key in some.items() if key is not None] == [Kind.BOOLEAN]
 
 
+def holds_unindexed(field_id: int, session: Session) -> bool:
+    """Tell whether the metadata field `field_id` has values that only the samples' JSON holds."""
+    kinds = (Kind.LONG_TEXT, Kind.OTHER)
+    statement = select(SampleMetadataRow.sample_key).where(
+        SampleMetadataRow.field_id == field_id, SampleMetadataRow.kind.in_(kinds)
+    )
+    return session.scalar(statement.limit(1)) is not None
+
+
 def _by_list_of_keys(
     cases: Sequence[_Case], unindexed: Sequence[Kind], plain: Condition, field_id: int
 ) -> ColumnElement[bool]:

@@ -6,6 +6,7 @@ kill the process between any two.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,15 +14,16 @@ from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from rapidin.errors import SampleNotFoundError, StoreMismatchError
-from rapidin.storage.catalog import tables
+from rapidin.storage.catalog import digests, tables
 from rapidin.storage.catalog.sample_rows import (
     MetadataChange,
     changed_values,
+    is_sound,
     row_values,
     sample_of,
     values_checksum,
 )
-from rapidin.storage.catalog.schema import SampleRow, SegmentRow
+from rapidin.storage.catalog.schema import SampleMetadataRow, SampleRow, SegmentRow
 
 
 def move_samples(session: Session, keys: Sequence[int], segment_id: int) -> None:
@@ -36,7 +38,8 @@ def move_samples(session: Session, keys: Sequence[int], segment_id: int) -> None
         places: dict[int, dict[str, Any]] = {
             key: {"segment_id": segment_id, "position": position} for position, key in enumerate(chunk, start)
         }
-        _rewrite(session, rows, places)
+        with digests.followed(session, digests.one_of("key", chunk), chunk, metadata=False):
+            _rewrite(session, rows, places)
 
 
 def change_metadata(session: Session, changes: Sequence[MetadataChange]) -> None:
@@ -59,9 +62,33 @@ def change_metadata(session: Session, changes: Sequence[MetadataChange]) -> None
             if row.content_hash != change.content_hash:
                 raise StoreMismatchError(f"sample {change.id!r}: its text has changed; store it with a new vector")
             columns[row.key] = changed_values(change)
-        _rewrite(session, {row.key: row for row in rows.values()}, columns)
-        tables.delete_metadata(session, list(columns))
-        tables.insert_metadata(session, {key: new["metadata_json"] for key, new in columns.items()}, field_ids)
+        with digests.followed(session, digests.one_of("key", list(columns)), list(columns)):
+            _rewrite(session, {row.key: row for row in rows.values()}, columns)
+            tables.delete_metadata(session, list(columns))
+            tables.insert_metadata(session, {key: new["metadata_json"] for key, new in columns.items()}, field_ids)
+
+
+def file_again(session: Session) -> None:
+    """Make everything again that searches and filters read, from the samples' own rows.
+
+    Raises:
+        StoreCorruptError: the row of a live sample was altered, or two live samples have one id.
+    """
+    session.connection().exec_driver_sql("REINDEX")
+    session.execute(delete(SampleMetadataRow), execution_options={"synchronize_session": False})
+    last = 0
+    while rows := session.scalars(
+        select(SampleRow).where(SampleRow.key > last).order_by(SampleRow.key).limit(tables.CHUNK)
+    ).all():
+        last = rows[-1].key
+        for row in rows:
+            if row.deleted_at is None:
+                sample_of(row)  # checks it
+        texts = {row.key: row.metadata_json for row in rows if is_sound(row)}
+        names = {name for metadata in texts.values() for name in json.loads(metadata)}
+        tables.insert_metadata(session, texts, tables.insert_metadata_fields(session, names))
+        session.expunge_all()
+    digests.fill(session)
 
 
 def remove_segments(session: Session, segment_ids: Iterable[int]) -> int:
@@ -79,7 +106,8 @@ def remove_segments(session: Session, segment_ids: Iterable[int]) -> int:
         if session.scalar(select(func.count(SampleRow.key)).where(in_segment, tables.LIVE)):
             continue
         removed += session.scalar(select(func.count(SampleRow.key)).where(in_segment)) or 0
-        session.execute(delete(SampleRow).where(in_segment), execution_options=unsynchronised)
+        with digests.followed(session, "segment_id = ?", (segment_id,)):
+            session.execute(delete(SampleRow).where(in_segment), execution_options=unsynchronised)
         session.execute(delete(SegmentRow).where(SegmentRow.id == segment_id), execution_options=unsynchronised)
     return removed
 

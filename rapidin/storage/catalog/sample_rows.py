@@ -16,6 +16,9 @@ from rapidin.records import Hit, Sample
 from rapidin.storage.catalog.schema import SampleRow
 from rapidin.storage.filters import metadata_hash, metadata_text
 
+_ADVICE = "restore store.db from a backup, or delete the sample and ingest it again"
+_MOST_NESTED = 100
+"""Number of brackets below which JSON is certainly not nested too deeply to be written."""
 _FIELDS = (
     "sample_id",
     "segment_id",
@@ -192,26 +195,71 @@ def sample_of(row: SampleRow) -> Sample:
     """
     try:
         intact = values_checksum(row_values(row)) == row.checksum
-    except TypeError:  # JSON refuses bytes, which a damaged column may come back as
+    except (TypeError, ValueError):  # JSON refuses bytes, which a damaged column may come back as
         intact = False
     if not intact:
+        raise StoreCorruptError(f"store.db: the row of sample {row.sample_id!r} was altered: {_ADVICE}")
+    try:
+        metadata = _metadata_of(row.metadata_json)
+        spans = spans_of(row.target_spans)
+        _check_types(row)
+    except (StoreError, ValueError, TypeError, RecursionError) as error:
+        # A stranger's row may have the right checksum all the same.
         raise StoreCorruptError(
-            f"store.db: the row of sample {row.sample_id!r} was altered: "
-            "restore store.db from a backup, or delete the sample and ingest it again"
-        )
+            f"store.db: the row of sample {row.sample_id!r} holds what no store holds ({error}): {_ADVICE}"
+        ) from error
     return Sample(
         id=row.sample_id,
         prompt=row.prompt,
         response=row.response,
-        metadata=json.loads(row.metadata_json),
+        metadata=metadata,
         file=row.file,
         row=row.row,
         tokens=row.tokens,
         targets=row.targets,
         truncated=row.truncated,
         content_hash=row.content_hash,
-        target_spans=spans_of(row.target_spans),
+        target_spans=spans,
     )
+
+
+def is_sound(row: SampleRow) -> bool:
+    """Tell whether a row is as it was written."""
+    try:
+        sample_of(row)
+    except StoreCorruptError:
+        return False
+    return True
+
+
+def _metadata_of(text: str) -> dict[str, Any]:
+    """Return the metadata that `metadata_text` made the text from.
+
+    Raises:
+        ValueError, RecursionError: the text is not the JSON of an object, or is nested too deeply.
+    """
+    metadata = json.loads(text)
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata is not a JSON object")
+    # What was written can be written again; a stranger's may be nested so deeply that it can be read only.
+    return metadata if text.count("[") + text.count("{") < _MOST_NESTED else json.loads(metadata_text(metadata))
+
+
+def _check_types(row: SampleRow) -> None:
+    """Check that each column has values of its type, which SQLite does not promise.
+
+    Raises:
+        ValueError: a value is of another type, or a number is negative.
+    """
+    for name in ("sample_id", "prompt", "response", "content_hash", "file"):
+        if not isinstance(getattr(row, name), str):
+            raise ValueError(f"its {name} is not a text")
+    for name in ("row", "tokens", "targets", "position"):
+        value = getattr(row, name)
+        if type(value) is not int or value < 0:
+            raise ValueError(f"its {name} is not a whole number from 0 up")
+    if not isinstance(row.truncated, bool):
+        raise ValueError("its truncated is neither true nor false")
 
 
 def hits_of(scores: NDArray[np.float32], indexes: NDArray[np.int64], samples: Mapping[int, Sample]) -> list[Hit]:

@@ -12,13 +12,16 @@ from sqlalchemy import CheckConstraint, Float, ForeignKey, Index, MetaData, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import UserDefinedType
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Format of the stores that this rapidin writes. Older stores are migrated, newer ones are refused."""
 
 LIVE_INDEX = "ix_samples_live"
 """Index of the columns that filters compare, for live samples in the order in which they were stored."""
 SEARCH_INDEX = "ix_samples_live_search"
 """Index of the columns that a search needs, for live samples in the order of their ids."""
+
+VALUE_INDEX = "ix_sample_metadata_value"
+"""Index of the metadata values that filters compare."""
 
 
 class Number(UserDefinedType[int | float]):
@@ -143,9 +146,18 @@ class SampleMetadataRow(Base):
     text: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
-        Index("ix_sample_metadata_value", "field_id", "kind", "number", "text"),
+        Index(VALUE_INDEX, "field_id", "kind", "number", "text"),
         {"sqlite_with_rowid": False},
     )
+
+
+class DigestRow(Base):
+    """The sum of the hashes of a part of what searches and filters read, see `digests`."""
+
+    __tablename__ = "digests"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    value: Mapped[int]
 
 
 class DerivedRow(Base):

@@ -18,6 +18,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_or_ignore
 from sqlalchemy.orm import Session, aliased
 
 from rapidin.errors import StoreCorruptError
+from rapidin.storage.catalog import digests
 from rapidin.storage.catalog.sample_rows import values_checksum
 from rapidin.storage.catalog.schema import (
     LIVE_INDEX,
@@ -127,7 +128,7 @@ def searchable_rows(session: Session) -> Rows:
     SQLite orders text by its UTF-8 bytes, which is Python's order, by code point.
 
     Raises:
-        StoreCorruptError: a column does not hold numbers.
+        StoreCorruptError: a column does not hold numbers, or not those that were written.
     """
     statement = (
         select(SampleRow.key, SampleRow.segment_id, SampleRow.position, SampleRow.scale)
@@ -136,6 +137,7 @@ def searchable_rows(session: Session) -> Rows:
         .order_by(SampleRow.sample_id)
     )
     numbers = _numbers(session, statement, 4)
+    digests.check_places(session, numbers)
     whole = numbers[:, :3]
     if not ((np.abs(whole) <= LARGEST_EXACT) & (whole == np.floor(whole))).all():
         raise _no_number("it is not a whole number")
@@ -146,6 +148,7 @@ def searchable_rows(session: Session) -> Rows:
 
 def searchable_ids(session: Session, condition: ColumnElement[bool]) -> list[str]:
     """Return the ids of the live samples that meet `condition`, in the order of `searchable_rows`."""
+    digests.check(session, (digests.IDS,))
     other = aliased(SampleRow)
     statement = (
         select(other.sample_id)
@@ -213,14 +216,15 @@ def mark_deleted(session: Session, ids: Sequence[str]) -> int:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     marked = 0
     for chunk in chunks(ids):
-        found = session.scalars(
-            update(SampleRow)
-            .where(LIVE, SampleRow.sample_id.in_(chunk))
-            .values(deleted_at=now)
-            .returning(SampleRow.key),
-            execution_options={"synchronize_session": False},
-        ).all()
-        marked += len(found)
+        keys = session.scalars(select(SampleRow.key).where(LIVE, SampleRow.sample_id.in_(chunk))).all()
+        if not keys:
+            continue
+        with digests.followed(session, digests.one_of("key", keys), keys, metadata=False):
+            session.execute(
+                update(SampleRow).where(SampleRow.key.in_(keys)).values(deleted_at=now),
+                execution_options={"synchronize_session": False},
+            )
+        marked += len(keys)
     return marked
 
 
@@ -261,6 +265,7 @@ def insert_samples(
         complete.append(row | {"key": first + position, "checksum": values_checksum(row), "deleted_at": None})
     session.execute(insert(SampleRow), complete)
     insert_metadata(session, {row["key"]: row["metadata_json"] for row in complete}, field_ids)
+    digests.add(session, first)
 
 
 def insert_metadata(session: Session, metadata: Mapping[int, str], field_ids: Mapping[str, int]) -> None:

@@ -42,3 +42,8 @@ from .kinds import (
     left_out as left_out,
     uncovered_notes as uncovered_notes,
 )
+from .travelling import (
+    Travelling as Travelling,
+    take as take,
+    travelling as travelling,
+)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rapidin.errors import RapidinError, SettingError, StoreCorruptError, StoreError
 from rapidin.records import CompactReport, Progress
-from rapidin.storage.catalog import Database, sample_changes, tables
+from rapidin.storage.catalog import Database, digests, sample_changes, tables
 from rapidin.storage.derived import KINDS, derived_records, uncovered_notes
 from rapidin.storage.maintenance import garbage
 from rapidin.storage.store_files import file_errors
@@ -100,6 +100,12 @@ def compact_store(
     if not 0 <= fraction <= 1:
         raise SettingError(f"--fraction {fraction} cannot be used: give a number from 0 to 1")
     started = time.monotonic()
+    with database.reading() as session:
+        wrong = digests.wrong(session)
+    if wrong:
+        _logger.warning("%s: store.db was damaged; what filters and searches read is made again", path)
+        with database.writing() as session:
+            sample_changes.file_again(session)
     with database.reading() as session:
         records = tables.segment_records(session)
         rows = tables.searchable_rows(session)

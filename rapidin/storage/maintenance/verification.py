@@ -16,7 +16,15 @@ from sqlalchemy.orm import Session
 from rapidin.errors import StoreCorruptError, StoreError
 from rapidin.records import VerifyReport
 from rapidin.settings import ProbeShape
-from rapidin.storage.catalog import Database, MetadataFieldRow, SampleMetadataRow, SampleRow, sample_of, tables
+from rapidin.storage.catalog import (
+    Database,
+    MetadataFieldRow,
+    SampleMetadataRow,
+    SampleRow,
+    digests,
+    sample_of,
+    tables,
+)
 from rapidin.storage.concurrency import ReadersLock
 from rapidin.storage.derived import StoreFacts, checks, derived_records
 from rapidin.storage.filters import IndexedValue, indexed_metadata
@@ -46,7 +54,7 @@ def verify_store(
     """
     check = _Verification(path, database, codec, dimension, probe_shape)
     with closing(ReadersLock(path)):  # otherwise a compaction might remove files that are about to be read
-        for part in (check.database_file, check.rows, check.segments, check.derived):
+        for part in (check.database_file, check.rows, check.digests, check.segments, check.derived):
             with check.noting():
                 part()
     return VerifyReport(check.samples, tuple(dict.fromkeys(check.problems)))
@@ -116,6 +124,12 @@ class _Verification:
             damaged.sum_up(f"{self._name}: {{}} rows of samples were altered in all")
             misfiled.sum_up(f"{self._name}: filters see other metadata of {{}} samples in all")
             self._places(session)
+
+    def digests(self) -> None:
+        """Check that searches and filters read what was written, unless a problem of the rows explains it."""
+        if not self.problems:
+            with self._database.reading() as session:
+                self.problems.extend(str(digests.damaged(session, name)) for name in digests.wrong(session))
 
     def segments(self) -> None:
         """Check that every segment's file is as it was written, and that its vectors are finite.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +14,12 @@ import pytest
 
 from rapidin.errors import DerivedNotFoundError, SettingError, StoreError, StoreFormatError, StoreLockedError
 from rapidin.settings import CURVATURE_DAMPING, ProbeShape
-from rapidin.storage import ComputedProbes, CurvatureOptions, ProbeRequest, Store
+from rapidin.storage import ComputedProbes, CurvatureOptions, ProbeRequest, Store, recode
 from rapidin.storage.derived import CURVATURE, derived_building
 from rapidin.storage.derived.curvature.probe_file import ProbeArrays, StoredCurvature
 from tests.storage.derived.clusters import WIDTH, clustered, commit, settings_of
 from tests.storage.derived.random_probes import random_probe, random_probes
+from tests.storage.stores import flip_byte
 
 
 class Counting:
@@ -296,3 +299,37 @@ def test_every_block_of_a_probe_has_its_own_scale() -> None:
     assert np.abs(decoded[:, :1_024] - vectors[:, :1_024]).max() < 20
     assert np.abs(decoded[:, 1_024:] - vectors[:, 1_024:]).max() < 0.02
     np.testing.assert_allclose(arrays.gram, decoded @ decoded.T, rtol=1e-5)
+
+
+def test_a_copy_in_other_bits_has_the_same_curvature(store: Store, tmp_path: Path) -> None:
+    build(store, probes=300, damping=0.5)
+    store.delete(["s0003"])
+    assert recode(store.path, tmp_path / "copy", 4).notes == ()
+    with Store.open(tmp_path / "copy") as copy:
+        before, after = loaded(store), loaded(copy)
+        assert (after.version, after.damping) == (before.version, 0.5)
+        np.testing.assert_array_equal(after.codes, before.codes)
+        assert copy.verify().ok
+        counting = Counting()
+        build(store, counting)
+        again = Counting()
+        build(copy, again)
+        assert again.computed == counting.computed != []
+        assert loaded(copy).version == loaded(store).version
+
+
+@pytest.mark.parametrize("damage", ["file", "row"])
+def test_a_damaged_curvature_stays_behind(store: Store, tmp_path: Path, damage: str) -> None:
+    build(store, probes=100)
+    if damage == "file":
+        (file,) = (store.path / "curvature").iterdir()
+        flip_byte(file, file.stat().st_size // 2)
+    else:
+        with closing(sqlite3.connect(store.path / "store.db")) as database, database:
+            database.execute("UPDATE derived SET parameters = replace(parameters, '100', '101')")
+    with Store.open(store.path) as damaged:
+        (note,) = recode(damaged.path, tmp_path / "copy", 4).notes
+    assert f"the curvature is not in {tmp_path / 'copy'}" in note
+    with Store.open(tmp_path / "copy") as copy:
+        assert copy.info().derived == ()
+        assert copy.verify().ok
