@@ -13,6 +13,9 @@ from .derived_building import (
     build_derived as build_derived,
     drop_derived as drop_derived,
 )
+from .derived_files import (
+    copy_file as copy_file,
+)
 from .derived_kind import (
     BuildStep as BuildStep,
     BuildWork as BuildWork,
@@ -22,6 +25,7 @@ from .derived_kind import (
 )
 from .derived_records import (
     DerivedRecord as DerivedRecord,
+    WrittenFile as WrittenFile,
 )
 from .indexes import (
     EXACT as EXACT,
