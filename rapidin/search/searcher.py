@@ -44,7 +44,7 @@ class Searcher:
         model: where the model is now, if it has moved since the store was built; or the network, if the
             application has it in memory already: a causal language model of transformers, or a PEFT model if
             the store has an adapter. Names and shapes of the traced parameters are compared with the store's, and
-            so is the content of all tensors whose type in memory allows it, see `rapidin.model.borrowed`;
+            so is the content of all tensors whose type in memory allows it, see `rapidin.model.networks.borrowed`;
             a warning tells how many could not be compared. Until `close` the network is in evaluation mode, and
             its parameters need no gradients; then modes, flags and gradients are restored. Between searches
             the application may use the network, but not train it; other threads must hold `lock` meanwhile.
