@@ -42,6 +42,9 @@ from rapidin.settings.flags import Flag
 MINIMUM_PROJECTION_DIM = 64
 """Smallest K; with fewer numbers noise hides the gradient (noise variance 1/64)."""
 
+MINIMUM_SECTION = 32
+"""Smallest share of K for one of several objectives and checkpoints: two objectives can share the smallest K."""
+
 MAXIMUM_PROJECTION_DIM = 2**28
 """Largest K; a row of this many numbers takes 512 MiB in half precision, so a larger K is surely a mistake."""
 
@@ -423,12 +426,12 @@ def section_of(
             f"{states} checkpoints cannot share --projection-dim {projection.dimension} equally: give 2, 4 or 8 "
             "of them"
         )
-    if projection.dimension < sections * MINIMUM_PROJECTION_DIM:
+    if projection.dimension < sections * MINIMUM_SECTION:
         asked = [f"{states} checkpoints"] * (states > 1) + ["two objectives"] * (objectives > 1)
         fewer = ", or --objective loss" if objectives > 1 else ""
         raise SettingError(
             f"--projection-dim {projection.dimension} is too small for {' with '.join(asked)}: give at least "
-            f"{sections * MINIMUM_PROJECTION_DIM}{fewer}"
+            f"{sections * MINIMUM_SECTION}{fewer}"
         )
     return projection.model_copy(update={"dimension": projection.dimension // sections, "sections": sections})
 

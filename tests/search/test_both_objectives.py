@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import rapidin
-from rapidin.errors import SettingError
 from rapidin.records import SearchResult
 from rapidin.settings import Objective
 
@@ -111,8 +110,12 @@ def test_the_loss_is_asked_about_unless_another_objective_is_given(stores: dict[
     assert [hit.score for hit in result.proponents] != [hit.score for hit in other.proponents]
 
 
-def test_both_need_room_for_two(tmp_path: Path, model_directory: Path, data: Path) -> None:
-    with pytest.raises(
-        SettingError, match="is too small for two objectives: give at least 128, or --objective loss"
-    ):
-        rapidin.ingest_files(tmp_path / "store", [data], model=str(model_directory), projection_dim=64)
+def test_both_share_the_smallest_dimension(tmp_path: Path, model_directory: Path, data: Path) -> None:
+    path = tmp_path / "store"
+    rapidin.ingest_files(path, [data], model=str(model_directory), projection_dim=64)
+    with rapidin.Searcher(path) as searcher:
+        scores = {
+            objective: searcher.search(*QUESTION, k=3, objective=objective).proponents[0].score
+            for objective in ("loss", "log-odds")
+        }
+    assert scores["loss"] != scores["log-odds"]

@@ -130,10 +130,10 @@ def test_checkpoints_and_objectives_share_k_equally() -> None:
     with pytest.raises(SettingError, match="3 checkpoints cannot share --projection-dim 1024 equally"):
         section_of(projection, at(3), both)
     with pytest.raises(
-        SettingError, match=r"--projection-dim 1024 is too small for 32 checkpoints: give at least 2048$"
+        SettingError, match=r"--projection-dim 1024 is too small for 64 checkpoints: give at least 2048$"
     ):
-        section_of(projection, at(32), one)
-    with pytest.raises(SettingError, match="for 32 checkpoints with two objectives: give at least 4096, or"):
+        section_of(projection, at(64), one)
+    with pytest.raises(SettingError, match="for 32 checkpoints with two objectives: give at least 2048, or"):
         section_of(projection, at(32), both)
 
 

@@ -10,7 +10,8 @@ so they are equal for every machine, device and batch size. Definition, version 
 
 The flattened gradient has two parts, one of matrices (tensors of two or more dimensions) and one of vectors
 (norms, biases). Each part is filled up with zeros to a multiple of K. The coordinates of a part are taken in
-chunks of c neighbours, where c = min(64, K/64) for matrices and 1 for vectors; each tensor starts a new chunk.
+chunks of c neighbours, where c = max(1, min(64, K/64)) for matrices and 1 for vectors; each tensor starts a new
+chunk.
 With A = K/c and m = |part|/K, a part has A·m chunks. The chunk of index q is treated as follows:
 
 * Shuffling: (r, s) = (q mod A, q div A), then λ rounds that alternate
@@ -96,7 +97,7 @@ class ShuffledProjection:
         total = sum(math.prod(shape) for shape in shapes)
         if self.dimension > total:
             raise too_large(settings, total)
-        largest_chunk = min(_LARGEST_CHUNK, self.dimension // 64)
+        largest_chunk = max(1, min(_LARGEST_CHUNK, self.dimension // 64))
         matrices, vectors = Part(settings, "matrices", largest_chunk), Part(settings, "vectors", 1)
         self.tensors: list[Placement] = []
         for shape in shapes:
