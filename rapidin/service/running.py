@@ -14,6 +14,7 @@ import uvicorn
 
 from rapidin.errors import SettingError
 from rapidin.service.app import create_app
+from rapidin.service.connections import LimitedConnections
 from rapidin.service.service import Service
 
 logger = logging.getLogger("rapidin.service")
@@ -75,7 +76,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(service),
-                http="h11",
+                http=LimitedConnections(service.settings.limits).protocol(),
                 loop="asyncio",
                 ws="none",
                 lifespan="on",

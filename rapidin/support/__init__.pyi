@@ -3,6 +3,7 @@ from .environment import (
 )
 from .interruptions import (
     interruptions_wait as interruptions_wait,
+    termination_interrupts as termination_interrupts,
 )
 from .memory import (
     WorkingMemory as WorkingMemory,
@@ -22,6 +23,8 @@ from .texts import (
     both_ends as both_ends,
     error_line as error_line,
     one_line as one_line,
+    printable as printable,
+    printable_json as printable_json,
     shortened as shortened,
 )
 from .threads import (
