@@ -13,10 +13,7 @@ Shape letters: q queries · n samples · m probes · p parameters.
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +30,10 @@ from rapidin import Searcher, SearchOptions, Store, ingest_files
 from rapidin.attribution import PROBE_SEED, FisherDraw, RapidGradEngine, TokenSample
 from rapidin.attribution.curvature.query_correction import mean_eigenvalue
 from rapidin.attribution.influence.directions import whole_gradient
-from rapidin.data import read_rows
-from rapidin.model import StoreModel
-from rapidin.search.queries import query_of_prompt
+from rapidin.model import StoreCorrections, StoreModel
+from rapidin.search import read_queries
+from rapidin.search.exact_curvature import ExactCurvature
 from rapidin.settings import CURVATURE_DAMPING
-from rapidin.text import recognise
 
 _SEARCHES: dict[str, dict[str, Any]] = {
     "cosine, stored": {"measure": "cosine", "rerank": 0},
@@ -63,12 +59,13 @@ def main() -> None:
     arguments = parser.parse_args()
     use_threads(arguments.threads)
     world = demo_world(arguments.work)
-    questions = [
-        (sample.prompt, sample.response)
-        for sample in map(recognise, itertools.islice(read_rows([world.queries]), arguments.queries))
-    ]
+    questions = arguments.work / f"directions-questions-{arguments.queries}.jsonl"
+    lines = world.queries.read_text(encoding="utf-8").splitlines(keepends=True)
+    questions.write_text("".join(lines[: arguments.queries]), encoding="utf-8")
     print(tables.machine(arguments.threads), flush=True)
-    print(f"{world.title}; the first {arguments.rows} rows, {len(questions)} questions, {arguments.probes} probes")
+    print(
+        f"{world.title}; the first {arguments.rows} rows, {arguments.queries} questions, {arguments.probes} probes"
+    )
     stores = [_ingested(world, arguments, dimension) for dimension in arguments.dimensions]
     truth = _truth(stores[0], questions)
     found = [[_scores(path, questions, name, arguments.rows) for name in _SEARCHES] for path in stores]
@@ -78,6 +75,10 @@ def main() -> None:
     tables.heading("Seconds of all questions in one call", "score", *_columns(arguments))
     for place, name in enumerate(_SEARCHES):
         tables.row(name, *(f"{of_store[place][1]:.1f}" for of_store in found))
+
+    tables.heading("Seconds of a pass over the probes", "K", "one question", f"{arguments.queries} together")
+    for path, dimension in zip(stores, arguments.dimensions, strict=True):
+        tables.row(f"{dimension:,}", *(f"{seconds:.1f}" for seconds in _pass_seconds(path, questions)))
 
 
 def _columns(arguments: argparse.Namespace) -> list[str]:
@@ -103,33 +104,43 @@ def _ingested(world: World, arguments: argparse.Namespace, dimension: int) -> Pa
     return path
 
 
-def _scores(
-    path: Path, questions: Sequence[tuple[str, str]], name: str, count: int
-) -> tuple[NDArray[np.float64], float]:
+def _scores(path: Path, questions: Path, name: str, count: int) -> tuple[NDArray[np.float64], float]:
     """Ask a store all questions: scores by ascending id, [q, n], and the seconds that it took."""
     options = SearchOptions(**{"k": count, "rerank": count, **_SEARCHES[name]})
-    file = path.with_suffix(".questions.jsonl")
-    _write_questions(file, questions)
     with Searcher(path, device="cpu") as searcher:
-        searcher.search(*questions[0], k=1, rerank=0)  # reads what is read once
+        next(searcher.search_file(questions, k=1, rerank=0))  # reads what is read once
         started = time.monotonic()
-        results = list(searcher.search_file(file, options=options))
+        results = list(searcher.search_file(questions, options=options))
         seconds = time.monotonic() - started
     rows = [[hit.score for hit in sorted(result.proponents, key=lambda hit: hit.id)] for result in results]
     return np.array(rows), seconds
 
 
-def _write_questions(file: Path, questions: Sequence[tuple[str, str]]) -> None:
-    rows = [json.dumps({"instruction": prompt, "output": answer}) for prompt, answer in questions]
-    file.write_text("\n".join(rows) + "\n", encoding="utf-8")
+def _pass_seconds(path: Path, questions: Path) -> tuple[float, float]:
+    """Time what `--exact-curvature` adds to one question, and to all questions of one call."""
+    with Store.open(path) as store, StoreModel(store, device="cpu") as model:
+        corrections = StoreCorrections(store)
+        correction = corrections.of("influence")
+        if correction is None:
+            raise SystemExit(f"{path}: there is no curvature")
+        exact = ExactCurvature(corrections, correction, None)
+        asked = [model.prepared(one, 1)[1] for one in read_queries(questions, store.settings.text)]
+        raw = model.vectors(asked, "loss", raw=True)
+        with model.exclusive("loss") as parts:
+            exact.taken_away(parts, raw[:1], "loss")  # encodes the samples, which is done once
+            started = time.monotonic()
+            exact.taken_away(parts, raw[:1], "loss")
+            one = time.monotonic() - started
+            exact.taken_away(parts, raw, "loss")
+            return one, time.monotonic() - started - one
 
 
-def _truth(path: Path, questions: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+def _truth(path: Path, questions: Path) -> NDArray[np.float64]:
     """Compute dense influences by ascending id, [q, n]."""
     with Store.open(path) as store, StoreModel(store, device="cpu") as model:
         with store.snapshot() as snapshot:
             drawn = snapshot.probed(snapshot.curvature().keys)
-        asked = [model.prepared(query_of_prompt(*one, store.settings.text), 1)[1] for one in questions]
+        asked = [model.prepared(one, 1)[1] for one in read_queries(questions, store.settings.text)]
         samples = [model.encode_stored(one) for one in sorted(store.list(), key=lambda one: one.id)]
         probed = [(model.encode_stored(one[0]), one[1]) for one in drawn if one is not None]
         with model.exclusive("loss") as parts:

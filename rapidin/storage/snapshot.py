@@ -26,7 +26,15 @@ from rapidin.errors import (
 from rapidin.records import Sample
 from rapidin.storage.catalog import Database, compile_filters, hits_of, sample_of, tables
 from rapidin.storage.concurrency import ReadersLock
-from rapidin.storage.derived import CURVATURE, EXACT, DerivedRecord, StoredCurvature, StoreFacts
+from rapidin.storage.derived import (
+    CURVATURE,
+    EXACT,
+    DerivedRecord,
+    StoredCurvature,
+    StoreFacts,
+    Travelling,
+    travelling,
+)
 from rapidin.storage.scan import Scan, nothing
 from rapidin.storage.store_files import DATABASE_NAME
 from rapidin.storage.store_state import NewestState
@@ -144,6 +152,14 @@ class Snapshot:
         self._check_open()
         record = self._derived.get(kind)
         return None if record is None else (self._facts, record)
+
+    def travelling(self) -> list[Travelling]:
+        """Return the derived data that a copy of the store takes with it, if it is sound.
+
+        Its files stay until this snapshot is closed.
+        """
+        self._check_open()
+        return travelling(self._facts, self._derived)
 
     def curvature_version(self) -> str | None:
         """Return the version of the store's curvature; None if it has none.

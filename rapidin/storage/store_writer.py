@@ -18,7 +18,7 @@ from rapidin.errors import RapidinError, SampleNotFoundError, StoreError, StoreM
 from rapidin.records import DerivedReport
 from rapidin.settings import ProbeShape
 from rapidin.storage.catalog import Database, MetadataChange, NewSample, sample_changes, sample_values, tables
-from rapidin.storage.derived import StepProgress, build_derived, kind_named
+from rapidin.storage.derived import StepProgress, Travelling, build_derived, kind_named, take
 from rapidin.storage.maintenance import garbage
 from rapidin.storage.scan import Scan
 from rapidin.storage.vectors import Codec, segment_writing
@@ -132,6 +132,20 @@ class StoreWriter:
         )
         self.remove_garbage()  # files that were replaced
         return report
+
+    def take_derived(self, data: Travelling) -> None:
+        """Take derived data from a store that holds the same samples, in place of what there is of its kind.
+
+        Args:
+            data: the data, see `Snapshot.travelling`.
+
+        Raises:
+            StoreCorruptError: the file is not as it was written.
+            StoreSpaceError: the disk is full.
+        """
+        self._check_open()
+        take(data, self._path, self._database)
+        self.remove_garbage()
 
     def remove_garbage(self) -> None:
         """Delete the files that the database does not name and no reader needs; see `garbage`."""

@@ -27,7 +27,8 @@ def export(
 
     Example: rapidin export my-store exported --format numpy
 
-    The directory gets vectors (float32), samples (Parquet) and settings (JSON); 'rapidin import' can read it.
+    The directory gets vectors (float32), samples (Parquet), settings (JSON) and, without --where, the curvature;
+    'rapidin import' can read it.
     """
     from rapidin.commands.views.store_view import size
     from rapidin.storage import Store, export_vectors

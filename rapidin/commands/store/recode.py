@@ -22,9 +22,9 @@ def recode(
 
     Example: rapidin recode my-store smaller-store --bits 1
 
-    Fewer bits make the copy smaller and its scores a little noisier. The store itself stays as it is. Indexes are
-    not copied: build them with 'rapidin index'. Coding in 1 bit takes longest, for example 28 seconds for 4,900
-    samples of 65,536 numbers.
+    Fewer bits make the copy smaller and its scores a little noisier. The store itself stays as it is. The copy has
+    its curvature. Indexes are not copied: build them with 'rapidin index'. Coding in 1 bit takes longest, for
+    example 28 seconds for 4,900 samples of 65,536 numbers.
     """
     from rapidin.commands.views.store_view import size
     from rapidin.storage import recode as recode_store

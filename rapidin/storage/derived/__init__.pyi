@@ -13,6 +13,9 @@ from .derived_building import (
     build_derived as build_derived,
     drop_derived as drop_derived,
 )
+from .derived_files import (
+    copy_file as copy_file,
+)
 from .derived_kind import (
     BuildStep as BuildStep,
     BuildWork as BuildWork,
@@ -22,6 +25,7 @@ from .derived_kind import (
 )
 from .derived_records import (
     DerivedRecord as DerivedRecord,
+    WrittenFile as WrittenFile,
 )
 from .indexes import (
     EXACT as EXACT,
@@ -41,4 +45,9 @@ from .kinds import (
     kind_named as kind_named,
     left_out as left_out,
     uncovered_notes as uncovered_notes,
+)
+from .travelling import (
+    Travelling as Travelling,
+    take as take,
+    travelling as travelling,
 )

@@ -5,7 +5,9 @@ A file counts as soon as the database names it, in the transaction that follows 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,23 @@ def write_codes(store: Path, folder: str, name: str, index: Any) -> WrittenFile:
     _make_folder(store, folder)
     segment_writing.write_temporary(store, name, index, folder)
     return _finish(store, folder, name, index.ntotal * index.code_size)
+
+
+def copy_file(source: Path, store: Path, folder: str, name: str) -> WrittenFile:
+    """Copy a file of another store or of an export as the file `name` in a folder of the store.
+
+    Raises:
+        StoreSpaceError: the disk is full.
+        StoreError: the file cannot be read or written.
+    """
+    with file_errors(source):
+        size = source.stat().st_size
+    segment_writing.check_space(store, 1, size)
+    _make_folder(store, folder)
+    path = segment_writing.temporary_path(store, name, folder)
+    with file_errors(source), source.open("rb") as content, file_errors(path):
+        write_content(path, partial(shutil.copyfileobj, content))
+    return _finish(store, folder, name, size)
 
 
 def read_array(

@@ -85,6 +85,8 @@ class DerivedKind(Protocol):
             ``info`` lists it among the indexes.
         follows_samples: whether it knows samples wherever they lie, so that it still covers them after a
             compaction has moved them. The parts of such a kind have no files.
+        travels: whether copies and exports of a store take it with them, see `travelling`; only a kind that
+            follows samples can.
     """
 
     name: str
@@ -93,6 +95,7 @@ class DerivedKind(Protocol):
     suffixes: frozenset[str]
     serves_searches: bool
     follows_samples: bool
+    travels: bool
 
     def command(self, store: Path) -> str:
         """Return the command that builds, extends and repairs the data."""

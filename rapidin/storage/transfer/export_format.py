@@ -4,6 +4,7 @@
 ``samples.parquet``               one row for each sample, with the columns of `SCHEMA`
 ``vectors-00000.safetensors`` …   tensor ``vectors``, float32 [rows, K]; or
 ``vectors.npy``                   all vectors, float32 [n, K]
+``curvature/``                    one file: the curvature, if all samples of a store with one were exported
 
 Samples and vectors are in the same order. Vectors have the coordinates and scale of RapidGrads, whatever codec
 they come from, so an inner product with a query's RapidGrad is a score.
@@ -59,6 +60,22 @@ class VectorFile(Frozen):
     rows: Annotated[int, Field(ge=1)]
 
 
+class CurvatureFile(Frozen):
+    """The curvature of the store that was exported.
+
+    Attributes:
+        name: name of its file in the folder ``curvature``.
+        bytes: size of the file.
+        checksum: XXH3-128 of the file.
+        parameters: text of a JSON object, which a store keeps beside the file.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[0-9a-f]{32}\.safetensors$")]
+    bytes: Annotated[int, Field(ge=1)]
+    checksum: str
+    parameters: str
+
+
 class Manifest(Frozen):
     """``store.json`` of an export.
 
@@ -69,6 +86,7 @@ class Manifest(Frozen):
         samples: number of samples n.
         files: files of vectors, in order; there are none without samples.
         settings: settings of the store that was exported.
+        curvature: curvature of the store; None if the export has none.
     """
 
     about: str
@@ -77,6 +95,7 @@ class Manifest(Frozen):
     samples: Annotated[int, Field(ge=0)]
     files: tuple[VectorFile, ...]
     settings: StoreSettings
+    curvature: CurvatureFile | None = None
 
 
 def shards(samples: int, dimension: int, kind: ExportFormat) -> tuple[VectorFile, ...]:

@@ -6,6 +6,7 @@ n samples · m of a batch · K numbers in a vector.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from rapidin.errors import RapidinError, SettingError, StoreError, StoreFormatError
+from rapidin.errors import RapidinError, SettingError, StoreCorruptError, StoreError, StoreFormatError
 from rapidin.storage.catalog import NewSample, spans_of
+from rapidin.storage.derived import CURVATURE, DerivedRecord, StoreFacts, Travelling, WrittenFile
 from rapidin.storage.store_files import file_errors
 from rapidin.storage.transfer.export_format import (
     MANIFEST_NAME,
@@ -31,6 +33,9 @@ from rapidin.storage.transfer.export_format import (
     Manifest,
     VectorFile,
 )
+from rapidin.storage.vectors import codec_named
+
+logger = logging.getLogger(__name__)
 
 MANIFEST_BYTES = 2**28
 """Maximum number of bytes of a manifest; the names of a large model's tensors take a megabyte."""
@@ -52,6 +57,7 @@ class Exported:
     Attributes:
         manifest: contents of ``store.json``.
         samples_path: path of the file of samples.
+        curvature: curvature of the store that was exported; None if there is none that this rapidin can use.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -76,6 +82,7 @@ class Exported:
             with self._opened(file):
                 pass
         self._check_columns()
+        self.curvature = self._curvature()
 
     def batches(self, rows: int) -> Iterator[list[NewSample]]:
         """Yield the samples in order, `rows` at a time.
@@ -143,16 +150,43 @@ class Exported:
     def _check_names(self) -> None:
         names = [file.name for file in self.manifest.files]
         known = {MANIFEST_NAME, SAMPLES_NAME, *names}
+        folder = self._directory / CURVATURE.folder
         if len(known) < len(names) + 2:
             raise StoreError(f"{self._directory / MANIFEST_NAME}: it names a file twice; {_ADVICE}")
         with file_errors(self._directory):
             # Hidden files such as .DS_Store belong to the system and are ignored.
             found = {path.name: path for path in self._directory.iterdir() if not path.name.startswith(".")}
+            if self.manifest.curvature is not None and folder.is_dir() and not folder.is_symlink():
+                del found[folder.name]
         for name in sorted(known | found.keys()):
             if name not in known:
                 raise StoreError(f"{found[name]}: an export has no such file; remove it")
             if name not in found or found[name].is_symlink() or not found[name].is_file():
                 raise StoreError(f"{self._directory / name}: the file is missing or not a regular file; {_ADVICE}")
+
+    def _curvature(self) -> Travelling | None:
+        """Check the file of the curvature, and return what a store takes of it."""
+        given, settings = self.manifest.curvature, self.manifest.settings
+        if given is None:
+            return None
+        path = self._directory / CURVATURE.folder / given.name
+        if path.is_symlink():
+            raise StoreError(f"{path}: the file is not a regular file; {_ADVICE}")
+        with file_errors(path.parent):
+            others = sorted(one.name for one in path.parent.glob("[!.]*") if one.name != given.name)
+        if others:
+            raise StoreError(f"{path.parent / others[0]}: an export has no such file; remove it")
+        file = WrittenFile(given.name, given.bytes, given.checksum)
+        codec, dimension = codec_named(settings.codec.name), settings.projection.dimension
+        facts = StoreFacts(self._directory, codec, dimension, {}, settings.probe_shape)
+        try:
+            CURVATURE.check(facts, DerivedRecord(CURVATURE.name, given.parameters, "", file, ""))
+        except StoreFormatError as error:
+            logger.warning("%s", error)
+            return None
+        except StoreCorruptError as error:
+            raise StoreError(f"{path}: the curvature of the export cannot be read; {_ADVICE}") from error
+        return Travelling(CURVATURE.name, given.parameters, path, file)
 
     def _check_columns(self) -> None:
         path = self.samples_path

@@ -18,7 +18,7 @@ from rapidin.errors import SettingError, StoreCorruptError, StoreError
 from rapidin.records import ExportReport, Progress, Sample
 from rapidin.settings import ExportFormat, StoreSettings
 from rapidin.storage.catalog import spans_text
-from rapidin.storage.derived import left_out
+from rapidin.storage.derived import CURVATURE, Travelling, copy_file, left_out
 from rapidin.storage.filters import metadata_text
 from rapidin.storage.snapshot import Snapshot
 from rapidin.storage.store import Store
@@ -29,6 +29,7 @@ from rapidin.storage.transfer.export_format import (
     SAMPLES_NAME,
     SCHEMA,
     SPANS,
+    CurvatureFile,
     Manifest,
     VectorFile,
     header,
@@ -47,6 +48,8 @@ def export_vectors(
     on_progress: Progress | None = None,
 ) -> ExportReport:
     """Write samples and vectors of a store to a new directory, in the format that `export_format` describes.
+
+    The curvature is written, too, unless there are filters.
 
     Args:
         store: open store to export from; it is only read.
@@ -68,10 +71,15 @@ def export_vectors(
     if format not in get_args(ExportFormat):
         raise SettingError(f"export format {format!r} is unknown; take safetensors or numpy")
     with store.snapshot() as snapshot:
-        report = _export(snapshot, store.settings, Path(directory), where, format, on_progress)
+        # The curvature of all samples would be that of a store which lacks most of them.
+        data = (
+            next((one for one in snapshot.travelling() if one.kind == CURVATURE.name), None) if not where else None
+        )
+        report = _export(snapshot, store.settings, Path(directory), where, format, data, on_progress)
     info = store.info()
     kinds = [derived.name for derived in (*info.indexes[1:], *info.derived)]
-    return replace(report, notes=left_out(kinds, Path(directory)))
+    notes = left_out((kind for kind in kinds if data is None or kind != data.kind), Path(directory))
+    return replace(report, notes=notes)
 
 
 def _export(
@@ -80,12 +88,14 @@ def _export(
     directory: Path,
     where: Sequence[str],
     kind: ExportFormat,
+    curvature: Travelling | None,
     on_progress: Progress | None,
 ) -> ExportReport:
     started = time.monotonic()
     dimension, count = settings.projection.dimension, snapshot.count(where)
     with built_aside(directory) as partial:
-        segment_writing.check_space(partial, count, 4 * dimension)
+        size = 0 if curvature is None else curvature.file.bytes
+        segment_writing.check_space(partial, count, 4 * dimension, size)
         files = shards(count, dimension, kind)
         with _samples_file(partial / SAMPLES_NAME) as table, _Vectors(partial, files, kind, dimension) as vectors:
             done = 0
@@ -105,13 +115,28 @@ def _export(
             f"rapidin export: row i of {SAMPLES_NAME} belongs to vector i of the files below, float32 [rows, "
             f"{dimension}]; 'rapidin import' takes it into a store"
         )
-        manifest = Manifest(about=about, format=kind, samples=count, files=files, settings=settings)
+        manifest = Manifest(
+            about=about,
+            format=kind,
+            samples=count,
+            files=files,
+            settings=settings,
+            curvature=None if curvature is None else _copied(curvature, partial),
+        )
         with file_errors(partial):
             (partial / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
             for path in partial.iterdir():
                 sync(path)
-            size = sum(path.stat().st_size for path in partial.iterdir())
+            size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
     return ExportReport(str(directory), kind, count, size, time.monotonic() - started)
+
+
+def _copied(curvature: Travelling, directory: Path) -> CurvatureFile:
+    """Copy the file of a curvature into an export, and describe it."""
+    file = copy_file(curvature.path, directory, CURVATURE.folder, curvature.file.name)
+    if file != curvature.file:
+        raise StoreCorruptError(f"{curvature.path}: it changed while it was copied; run 'rapidin verify'")
+    return CurvatureFile(name=file.name, bytes=file.bytes, checksum=file.checksum, parameters=curvature.parameters)
 
 
 class _Vectors:

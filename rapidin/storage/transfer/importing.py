@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -21,6 +22,8 @@ from rapidin.support import shortened
 if TYPE_CHECKING:
     from rapidin.storage.transfer.export_reading import Exported
 
+_logger = logging.getLogger(__name__)
+
 BATCH_BYTES = 2**27
 """Number of bytes of a commit's vectors, before they are coded."""
 _COMPARED = ("gradient", "projection", "traced", "fingerprint", "text")
@@ -39,7 +42,7 @@ def import_vectors(
     The vectors may have been computed elsewhere, but with the settings of the store. The whole export is checked
     before anything is written. If the store has a sample with the same id and content, only changed metadata is
     taken; a sample with the same id and other content is replaced. If an import was killed, the same call
-    continues it.
+    continues it. A curvature is taken if the store then has the samples of the export only, and has none yet.
 
     Args:
         store_path: directory of the store.
@@ -79,6 +82,7 @@ def import_vectors(
         store = existing = existing or Store.create(path, settings)
         with store.writer() as writer:
             added, replaced, skipped = _write(exported, store, writer, on_progress)
+            _take_curvature(exported, store, writer)
         return ImportReport(added, replaced, skipped, store.count())
     finally:
         if existing is not None:
@@ -101,6 +105,23 @@ def check_same_settings(store: Store, settings: StoreSettings, bits: int | None 
         raise StoreMismatchError(
             f"{store.path}: the store has {store.settings.codec.bits} bits, not {bits}; leave --bits out, or "
             "import into a new store"
+        )
+
+
+def _take_curvature(exported: Exported, store: Store, writer: StoreWriter) -> None:
+    """Take the curvature of an export into a store that has the same samples, and none yet."""
+    data = exported.curvature
+    if data is None:
+        return
+    with store.snapshot() as snapshot:
+        there, samples = snapshot.derived(data.kind), snapshot.samples
+    if there is None and samples == exported.manifest.samples > 0:
+        writer.take_derived(data)
+    elif there is None or there[1].file != data.file:
+        _logger.warning(
+            "%s: the curvature of the export was not taken, because the store has %s: 'rapidin curvature %s' "
+            "draws the probes that are missing",
+            *(store.path, "other samples" if there is None else "one of its own", store.path),
         )
 
 

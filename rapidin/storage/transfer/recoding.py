@@ -26,7 +26,8 @@ def recode(
     """Copy a store, and keep each number of its vectors in `bits` bits.
 
     The copy is built under the name ``NEW_PATH.partial`` and renamed at the end. After a kill, the same call
-    starts from the beginning. Deleted samples are left out, and samples keep their order.
+    starts from the beginning. Deleted samples are left out, and samples keep their order. The curvature is copied,
+    because it does not depend on the bits; indexes are not.
 
     Args:
         store_path: directory of the store to copy, which is only read.
@@ -68,11 +69,14 @@ def recode(
                         done += len(samples)
                         if on_progress is not None:
                             on_progress(done, snapshot.samples)
+                    taken = snapshot.travelling() if done else []
+                    for data in taken:
+                        writer.take_derived(data)
                 bytes_after = copy.info().bytes_vectors
             with file_errors(partial):  # the size of a store that was never written to
                 for name in (LOCK_NAME, HOLDER_NAME):
                     (partial / name).unlink(missing_ok=True)
-    kinds = [derived.name for derived in (*info.indexes[1:], *info.derived)]
+    kinds = {derived.name for derived in (*info.indexes[1:], *info.derived)} - {data.kind for data in taken}
     return RecodeReport(
-        done, bits, info.bytes_vectors, bytes_after, time.monotonic() - started, left_out(kinds, target)
+        done, bits, info.bytes_vectors, bytes_after, time.monotonic() - started, left_out(sorted(kinds), target)
     )

@@ -61,6 +61,7 @@ class StoreMean(_Means):
     name = "store-mean"
     title = "mean of the store"
     follows_samples = True
+    travels = False
 
     def check(self, store: StoreFacts, record: DerivedRecord) -> None:
         self._check_file(store, record.file)
@@ -90,6 +91,7 @@ class SegmentMeans(_Means):
     name = "segment-means"
     title = "means of segments"
     follows_samples = False
+    travels = False
 
     def check(self, store: StoreFacts, record: DerivedRecord) -> None:
         json.loads(record.parameters)

@@ -119,6 +119,7 @@ class _CurvatureKind:
     suffixes = frozenset({".safetensors"})
     serves_searches = False
     follows_samples = True
+    travels = True
 
     def command(self, store: Path) -> str:
         return f"rapidin curvature {store}"

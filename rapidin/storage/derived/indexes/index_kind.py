@@ -133,6 +133,7 @@ class IndexKindBase:
     folder = INDEXES_NAME
     serves_searches = True
     follows_samples = False
+    travels = False
     takes_nprobe = False
 
     def command(self, store: Path) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +15,20 @@ import pytest
 
 from rapidin.errors import DerivedNotFoundError, SettingError, StoreError, StoreFormatError, StoreLockedError
 from rapidin.settings import CURVATURE_DAMPING, ProbeShape
-from rapidin.storage import ComputedProbes, CurvatureOptions, ProbeRequest, Store
+from rapidin.storage import (
+    ComputedProbes,
+    CurvatureOptions,
+    ProbeRequest,
+    Store,
+    export_vectors,
+    import_vectors,
+    recode,
+)
 from rapidin.storage.derived import CURVATURE, derived_building
 from rapidin.storage.derived.curvature.probe_file import ProbeArrays, StoredCurvature
 from tests.storage.derived.clusters import WIDTH, clustered, commit, settings_of
 from tests.storage.derived.random_probes import random_probe, random_probes
+from tests.storage.stores import flip_byte
 
 
 class Counting:
@@ -296,3 +308,134 @@ def test_every_block_of_a_probe_has_its_own_scale() -> None:
     assert np.abs(decoded[:, :1_024] - vectors[:, :1_024]).max() < 20
     assert np.abs(decoded[:, 1_024:] - vectors[:, 1_024:]).max() < 0.02
     np.testing.assert_allclose(arrays.gram, decoded @ decoded.T, rtol=1e-5)
+
+
+def test_a_copy_in_other_bits_has_the_same_curvature(store: Store, tmp_path: Path) -> None:
+    build(store, probes=300, damping=0.5)
+    store.delete(["s0003"])
+    assert recode(store.path, tmp_path / "copy", 4).notes == ()
+    with Store.open(tmp_path / "copy") as copy:
+        before, after = loaded(store), loaded(copy)
+        assert (after.version, after.damping) == (before.version, 0.5)
+        np.testing.assert_array_equal(after.codes, before.codes)
+        assert copy.verify().ok
+        counting = Counting()
+        build(store, counting)
+        again = Counting()
+        build(copy, again)
+        assert again.computed == counting.computed != []
+        assert loaded(copy).version == loaded(store).version
+
+
+@pytest.mark.parametrize("damage", ["file", "row"])
+def test_a_damaged_curvature_stays_behind(store: Store, tmp_path: Path, damage: str) -> None:
+    build(store, probes=100)
+    if damage == "file":
+        (file,) = (store.path / "curvature").iterdir()
+        flip_byte(file, file.stat().st_size // 2)
+    else:
+        with closing(sqlite3.connect(store.path / "store.db")) as database, database:
+            database.execute("UPDATE derived SET parameters = replace(parameters, '100', '101')")
+    with Store.open(store.path) as damaged:
+        (note,) = recode(damaged.path, tmp_path / "copy", 4).notes
+    assert f"the curvature is not in {tmp_path / 'copy'}" in note
+    with Store.open(tmp_path / "copy") as copy:
+        assert copy.info().derived == ()
+        assert copy.verify().ok
+
+
+@pytest.mark.parametrize("format", ["safetensors", "numpy"])
+def test_an_export_takes_the_curvature_into_a_new_store(store: Store, tmp_path: Path, format) -> None:
+    build(store, probes=300, damping=0.5)
+    store.delete(["s0003"])
+    assert export_vectors(store, tmp_path / "export", format=format).notes == ()
+    import_vectors(tmp_path / "new", tmp_path / "export", bits=4)
+    with Store.open(tmp_path / "new") as new:
+        assert loaded(new).version == loaded(store).version
+        assert new.verify().ok
+    assert import_vectors(tmp_path / "new", tmp_path / "export").skipped == 149
+    again = tmp_path / "again"
+    assert export_vectors(Store.open(tmp_path / "new"), again, format=format).notes == ()
+    shutil.rmtree(tmp_path / "new")
+    import_vectors(tmp_path / "new", again)
+    with Store.open(tmp_path / "new") as new:
+        assert loaded(new).version == loaded(store).version
+
+
+def test_an_export_of_some_samples_has_no_curvature(store: Store, tmp_path: Path) -> None:
+    build(store, probes=100)
+    (note,) = export_vectors(store, tmp_path / "export", ["id<s0100"]).notes
+    assert "the curvature is not in" in note
+    import_vectors(tmp_path / "new", tmp_path / "export")
+    with Store.open(tmp_path / "new") as new:
+        assert new.info().derived == ()
+
+
+def test_a_store_with_other_samples_or_a_curvature_keeps_its_own(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(store, probes=100)
+    export_vectors(store, tmp_path / "export")
+    with Store.create(tmp_path / "other", settings_of(16)) as other:
+        commit(other, 500, clustered(10, seed=3))
+        import_vectors(other.path, tmp_path / "export")
+        assert other.info().derived == ()
+        assert "was not taken, because the store has other samples" in caplog.text
+        build(other, probes=50)
+        version = loaded(other).version
+        import_vectors(other.path, tmp_path / "export")
+        assert loaded(other).version == version
+        assert "because the store has one of its own" in caplog.text
+        assert other.verify().ok
+
+
+def flip(export: Path) -> None:
+    (file,) = (export / "curvature").iterdir()
+    flip_byte(file, file.stat().st_size // 2)
+
+
+def link(export: Path) -> None:
+    (file,) = (export / "curvature").iterdir()
+    file.rename(export.parent / "elsewhere")
+    file.symlink_to(export.parent / "elsewhere")
+
+
+def remove(export: Path) -> None:
+    shutil.rmtree(export / "curvature")
+
+
+def forget(export: Path) -> None:
+    manifest = json.loads((export / "store.json").read_text())
+    (export / "store.json").write_text(json.dumps({**manifest, "curvature": None}))
+
+
+def add(export: Path) -> None:
+    (export / "curvature" / "more.txt").write_text("mine")
+
+
+def lead_out(export: Path) -> None:
+    manifest = json.loads((export / "store.json").read_text())
+    manifest["curvature"]["name"] = "../vectors-00000.safetensors"
+    (export / "store.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip, "the curvature of the export cannot be read; export it again"),
+        (link, "not a regular file"),
+        (remove, "the curvature of the export cannot be read"),
+        (forget, "an export has no such file|not a regular file"),
+        (add, "more.txt: an export has no such file; remove it"),
+        (lead_out, "curvature.name cannot be used"),
+    ],
+)
+def test_a_damaged_curvature_of_an_export_is_refused_before_anything_is_written(
+    store: Store, tmp_path: Path, damage, message: str
+) -> None:
+    build(store, probes=100)
+    export_vectors(store, tmp_path / "export")
+    damage(tmp_path / "export")
+    with pytest.raises(StoreError, match=message):
+        import_vectors(tmp_path / "new", tmp_path / "export")
+    assert not (tmp_path / "new").exists()
