@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rapidin.errors import RapidinError, StoreCorruptError
+from rapidin.errors import RapidinError, StoreCorruptError, StoreError
 from rapidin.storage import Store, export_vectors
 from rapidin.storage.catalog import text_checksum
 from rapidin.storage.catalog.sample_rows import _FIELDS
+from rapidin.storage.derived import derived_records
 from tests.storage.stores import random_vectors
 
 DEEP = "[" * 100_000
@@ -27,6 +28,7 @@ VALUES = {
     "row is negative": ("row", -5),
     "row is a fraction": ("row", 1.5),
     "prompt is a number": ("prompt", b"\x00\xff"),
+    "scale is a text": ("scale", "much"),
     "position is huge": ("position", 2**60),
 }
 
@@ -104,3 +106,34 @@ def test_a_row_of_another_table_that_no_store_holds(filled: Store, statement: st
 
     with pytest.raises(RapidinError):
         everything()
+
+
+def test_memory_for_vectors_that_a_file_cannot_hold(filled: Store) -> None:
+    """A stranger's settings may say that a vector has 2^28 numbers."""
+    filled.close()
+    connection = sqlite3.connect(filled.path / "store.db")
+    with connection:
+        (text,) = connection.execute("SELECT settings FROM settings").fetchone()
+        settings = json.loads(text)
+        settings["projection"]["dimension"] = 2**28
+        text = json.dumps(settings)
+        connection.execute("UPDATE settings SET settings = ?, checksum = ?", (text, text_checksum(text)))
+    connection.close()
+    with Store.open(filled.path) as store:
+        assert any("cannot hold" in problem for problem in store.verify().problems)
+        store.delete(["s001"])
+        with pytest.raises(StoreCorruptError, match="cannot hold"):
+            store.compact()
+
+
+def test_parameters_of_an_index_that_are_nested_deeply(filled: Store) -> None:
+    filled.build_index("ivf")
+    with filled._database.writing() as session:
+        record = derived_records.read(session)["ivf"]
+        derived_records.update_derived(session, derived_records.with_parameters(record, DEEP))
+    with filled.snapshot() as snapshot:
+        assert len(snapshot.search(random_vectors(1), 3, index="auto").largest[0]) == 3
+        with pytest.raises(StoreError):
+            snapshot.search(random_vectors(1), 3, index="ivf")
+    assert not filled.verify().ok
+    assert filled.info().samples == 20
