@@ -77,13 +77,28 @@ def _console(**options: Any) -> Console:
 
 @contextmanager
 def counting(what: str) -> Iterator[Any]:
-    """Show a running count on stderr if it is a terminal."""
+    """Show a running count on stderr if it is a terminal.
+
+    The context is a function that takes the count; or the name of a step on the way to the next one, the number
+    of its parts that are done, and the number of all its parts. It is None if stderr is no terminal.
+    """
     console = stderr()
     if not console.is_terminal:
         yield None
         return
     with console.status("loading") as status:
-        yield lambda done: status.update(f"{done:,} {what}")
+        counted = f"0 {what}"
+
+        def show(*told: Any) -> None:
+            nonlocal counted
+            if len(told) == 1:
+                counted = f"{told[0]:,} {what}"
+                status.update(counted)
+            else:
+                step, done, total = told
+                status.update(f"{counted}; {step}: {done:,} of {total:,}")
+
+        yield show
 
 
 def output(record: Any, view: Any, as_json: bool, one_line: bool = False) -> None:

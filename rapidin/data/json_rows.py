@@ -59,7 +59,11 @@ def _json_row(path: Path, number: int, value: Any, refused: str | None) -> Row |
     if refused is not None:
         return RowError(path, number, f"holds the number {refused}, which JSON does not have; write null")
     if not isinstance(value, dict):
-        return RowError(path, number, f"is not a JSON object {{…}} but {shortened(json.dumps(value), 200)}")
+        try:
+            found = shortened(json.dumps(value), 200)
+        except RecursionError:
+            found = "lists within lists, many levels deep"
+        return RowError(path, number, f"is not a JSON object {{…}} but {found}")
     return Row(str(path), number, {name: field for name, field in value.items() if field is not None})
 
 

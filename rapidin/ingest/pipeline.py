@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator
 
 from rapidin.attribution import RapidGradBatch, TokenBudget
-from rapidin.errors import GradientError
 from rapidin.ingest.blocks import WorkBlock, make_blocks
 from rapidin.ingest.committing import Committer, IngestCounts
 from rapidin.ingest.compute import Computer
+from rapidin.ingest.failures import Failures
 from rapidin.ingest.spool import SampleSpool
 from rapidin.records import IngestListener, RowFailure
 from rapidin.settings import StoreSettings
@@ -67,6 +67,7 @@ class IngestPipeline:
 
         Raises:
             GradientError: a gradient cannot be used; all RapidGrads that were computed before are committed.
+            ModelError: all samples fail in the same way, so that no row can mend it.
             ComputationError: a worker or device failed beyond repair; all RapidGrads that were computed before are
                 committed.
             StoreError: a commit failed.
@@ -76,11 +77,13 @@ class IngestPipeline:
             self._count(stored)
             listener.committed(len(stored))
 
+        self._failures = Failures(samples.lengths, skip_errors)
         dimension, unit_norm = self._projection.dimension, self._gradient.normalise_layers
         blocks = make_blocks(samples, self._window, self._budget, self._sections)
         with Committer(writer, dimension, self._capacity, unit_norm, committed) as committer:
             try:
-                self._compute(blocks, committer, listener, skip_errors)
+                self._compute(blocks, committer, listener)
+                self._failures.finish()
                 committer.finish()
             except BaseException:
                 # Whatever ended the run, all computed RapidGrads are kept, including those of a failed commit.
@@ -92,22 +95,15 @@ class IngestPipeline:
                 raise
         return self._counts
 
-    def _compute(
-        self, blocks: Iterator[WorkBlock], committer: Committer, listener: IngestListener, skip_errors: bool
-    ) -> None:
+    def _compute(self, blocks: Iterator[WorkBlock], committer: Committer, listener: IngestListener) -> None:
         """Compute blocks, hand their RapidGrads to the committer and begin a commit now and then."""
         last_commit = time.monotonic()
         for block, batch in self._computer.compute(blocks):
             self._keep(block, batch, committer)
+            self._failures.look_at(block, batch.problems)
             for row in sorted(batch.problems):
-                sample, problem = block.samples[row].sample, batch.problems[row]
-                if not skip_errors:
-                    raise GradientError(
-                        sample.id,
-                        f"{problem} ({sample.file}, row {sample.row}); repair the row, or leave it out "
-                        "with --on-error skip",
-                    )
-                self._counts.failures.append(RowFailure(sample.file, sample.row, sample.id, problem))
+                sample = block.samples[row].sample
+                self._counts.failures.append(RowFailure(sample.file, sample.row, sample.id, batch.problems[row]))
             listener.advanced(len(block.samples), block.tokens)
             committer.look()
             if time.monotonic() - last_commit > _SECONDS_BETWEEN_COMMITS:

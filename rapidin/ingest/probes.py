@@ -17,10 +17,11 @@ from rapidin.attribution import PROBE_SEED, FisherDraw, TokenBudget
 from rapidin.ingest.blocks import WorkBlock, fitting_blocks
 from rapidin.ingest.compute import Computer, open_computer
 from rapidin.ingest.spool import PlannedSample
-from rapidin.model import check_device, checked_settings, load_tokenizer
+from rapidin.model import check_device, checked_settings, make_encoder
 from rapidin.records import DerivedReport
 from rapidin.settings import DampingChoice
 from rapidin.storage import ComputedProbes, CurvatureOptions, CurvatureState, NewSample, ProbeRequest, Store
+from rapidin.support import own_torch_modes
 from rapidin.text import Encoder
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def compute_curvature(
         def started() -> tuple[Computer, TokenBudget, Encoder]:
             most = _most_missing(opened, probes)
             settings = checked_settings(opened, model, adapter, checkpoints)
-            tokenizer, context_length = load_tokenizer(settings, trust_remote_code)
+            _, encoder = make_encoder(settings, opened.settings.text, trust_remote_code)
             computer = stack.enter_context(
                 open_computer(
                     settings,
@@ -100,13 +101,14 @@ def compute_curvature(
                 )
             )
             budget = computer.start(opened.settings, tokens_per_batch)
-            return computer, budget, Encoder(tokenizer, opened.settings.text, context_length)
+            return computer, budget, encoder
 
         def compute(requests: Sequence[ProbeRequest]) -> Iterator[ComputedProbes]:
             yield from computed_probes(requests, opened, *started())
 
         options = CurvatureOptions(probes, damping, compute)
-        return opened.build_derived(KIND, options, retrain=retrain, on_progress=on_progress)
+        with own_torch_modes():
+            return opened.build_derived(KIND, options, retrain=retrain, on_progress=on_progress)
 
 
 def computed_probes(

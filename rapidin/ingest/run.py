@@ -186,7 +186,8 @@ class _Run:
             self._options.skip_errors,
             self._listener,
         )
-        if self._store is None and not plan.new:
+        nothing = not plan.new and not plan.updates and not plan.skipped
+        if nothing and (self._store is None or plan.failures):
             first = f": {plan.failures[0].reason}" if plan.failures else ""
             raise DataError(f"{self._files[0]}: none of its rows can be used{first}")
         self._check_space(plan)
@@ -244,6 +245,13 @@ class _Run:
         """
         if not plan.new:
             return IngestCounts()
+        # These import torch, which takes seconds.
+        from rapidin.support import own_torch_modes
+
+        with own_torch_modes():
+            return self._computed(plan, stack)
+
+    def _computed(self, plan: IngestPlan, stack: ExitStack) -> IngestCounts:
         computer, budget, settings = self._start(plan, stack)
         from rapidin.ingest.pipeline import IngestPipeline
 
@@ -255,6 +263,13 @@ class _Run:
         begun = time.monotonic()
         counts = pipeline.run(plan.new, self._writer, self._listener, self._options.skip_errors)
         self._gradient_seconds = time.monotonic() - begun
+        used = counts.added + counts.replaced + plan.skipped + len(plan.updates)
+        if counts.failures and not used:
+            last = counts.failures[-1]
+            raise DataError(
+                f"none of the {len(plan.new):,} samples can be used, the last one ({last.file}, row {last.row}) "
+                f"because {last.reason}"
+            )
         return counts
 
     def compute_probes(self, plan: IngestPlan, stack: ExitStack) -> None:
@@ -270,6 +285,15 @@ class _Run:
         missing = store.curvature_state(wanted).missing
         if not missing:
             return
+        from rapidin.support import own_torch_modes
+
+        with own_torch_modes():
+            self._compute_missing_probes(missing, store, writer, plan, stack)
+
+    def _compute_missing_probes(
+        self, missing: int, store: Store, writer: StoreWriter, plan: IngestPlan, stack: ExitStack
+    ) -> None:
+        wanted = self._options.probes
         computer, budget, _ = self._start(plan, stack)
         from rapidin.ingest.probes import KIND, computed_probes
 
@@ -396,10 +420,9 @@ class _Run:
         return self._resolved.projection.dimension * self._resolved.codec.bits // 8
 
     def _make_encoder(self) -> Encoder:
-        from rapidin.model import load_tokenizer
+        from rapidin.model import make_encoder
 
-        tokenizer, context_length = load_tokenizer(self._resolved.model, self._options.trust_remote_code)
-        return Encoder(tokenizer, self._resolved.text, context_length)
+        return make_encoder(self._resolved.model, self._resolved.text, self._options.trust_remote_code)[1]
 
     def _check_fingerprint(self, expected: Fingerprint, found: Fingerprint) -> None:
         remedy = "Give the store's own model, or ingest into a new store"

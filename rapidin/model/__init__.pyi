@@ -5,23 +5,22 @@ from .devices import (
     check_device as check_device,
     worker_devices as worker_devices,
 )
-from .fingerprints import (
+from .hidden_states import (
+    mean_hidden_states as mean_hidden_states,
+)
+from .identity import (
+    absolute_place as absolute_place,
     check_same as check_same,
     checked_settings as checked_settings,
     fingerprint as fingerprint,
+    local_directory as local_directory,
     with_checkpoints as with_checkpoints,
-)
-from .hidden_states import (
-    mean_hidden_states as mean_hidden_states,
 )
 from .loading import (
     LoadedModel as LoadedModel,
     load_model as load_model,
     load_tokenizer as load_tokenizer,
-)
-from .locating import (
-    absolute_place as absolute_place,
-    local_directory as local_directory,
+    make_encoder as make_encoder,
 )
 from .store_model import (
     ModelParts as ModelParts,

@@ -17,9 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from rapidin.errors import ModelError
-from rapidin.model.fingerprints import adapter_settings
-from rapidin.model.locating import local_directory
-from rapidin.model.tensors_in_memory import adapter_tensors, base_tensors
+from rapidin.model.identity import adapter_settings, local_directory, weight_files
+from rapidin.model.networks import adapter_tensors, base_tensors
 from rapidin.settings import ModelSettings
 
 
@@ -137,8 +136,8 @@ def _weight_files(place: str, what: str) -> Iterator[Path]:
         ModelError: there are none.
     """
     directory = local_directory(place, "config.json" if what == "model" else "adapter_config.json")
-    files = [] if directory is None else sorted(directory.glob("*.safetensors"))
-    if not files:
+    files = [] if directory is None else weight_files(directory, what)
+    if not files or files[0].suffix != ".safetensors":
         raise ModelError(
             f"checkpoint {place!r} has no *.safetensors file, which weights are read from: save it with "
             "safe_serialization=True"

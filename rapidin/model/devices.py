@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rapidin.errors import SettingError
+from rapidin.model.identity import weight_files
 from rapidin.support import FreshInterpreter, error_line
 
 logger = logging.getLogger(__name__)
@@ -180,4 +181,4 @@ def _check_present(device: str, numbers: list[int]) -> None:
 
 def _weight_bytes(directory: Path | None) -> int:
     """Add up the sizes of a checkpoint's weight files; 0 if its directory is unknown."""
-    return sum(file.stat().st_size for file in directory.glob("*.safetensors")) if directory else 0
+    return sum(file.stat().st_size for file in weight_files(directory, "model")) if directory else 0

@@ -53,7 +53,8 @@ def generate(model: nn.Module, tokenizer: Tokenizer, prompt: Sequence[int], max_
         pad_token_id=padding if padding is not None else 0,
     )
     try:
-        with torch.inference_mode():
+        # Not in inference mode: what a model keeps from it could not be differentiated later.
+        with torch.no_grad():
             output = inner.generate(input_ids=ids, attention_mask=torch.ones_like(ids))
     finally:
         inner.generation_config = checkpoint

@@ -52,7 +52,7 @@ def mean_hidden_states(
             length = len(samples[number])
             ids[row, :length] = torch.tensor(samples[number])
             mask[row, :length] = 1
-        with torch.inference_mode():
+        with torch.no_grad():
             output = model(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +19,23 @@ from rapidin.attribution import ONE_STATE, ModelStates
 from rapidin.errors import DependencyError, ModelError, SettingError
 from rapidin.model.checkpoints import CheckpointWeights
 from rapidin.model.devices import placement
-from rapidin.model.locating import local_directory
-from rapidin.settings import ModelSettings, TracedParameter
-from rapidin.text import Tokenizer
+from rapidin.model.identity import local_directory
+from rapidin.model.networks import (
+    SteadyLayers,
+    check_causal,
+    check_configuration,
+    check_unexpected,
+    check_weights_have_gradients,
+)
+from rapidin.settings import ModelSettings, TextSettings, TracedParameter
+from rapidin.support import context_length, own_torch_modes
+from rapidin.text import Encoder, Tokenizer
+
+logger = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_NO_LIMIT = 10**9
+"""Length from which a tokenizer's number means that there is no limit."""
 _NO_MODEL = "; give the directory or hub id of a causal language model"
 _NO_TOKENIZER = "; the model's directory must have the tokenizer's files, too"
 
@@ -59,22 +71,82 @@ def load_tokenizer(settings: ModelSettings, trust_remote_code: bool = False) -> 
     Raises:
         ModelError: neither the model nor its adapter has a tokenizer, or it cannot be read.
     """
-    config = library_call(
-        f"model {settings.model!r}",
-        lambda: transformers.AutoConfig.from_pretrained(settings.model, trust_remote_code=trust_remote_code),
-        _NO_MODEL,
-    )
+    config = load_config(settings.model, trust_remote_code)
     load = partial(transformers.AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code)
+    place = settings.model if settings.adapter is None else _place_of_tokenizer(settings.model, settings.adapter)
     try:
-        tokenizer = library_call(f"tokenizer of {settings.model!r}", lambda: load(settings.model), _NO_TOKENIZER)
+        tokenizer = library_call(f"tokenizer of {place!r}", lambda: load(place), _NO_TOKENIZER)
     except ModelError:
-        if settings.adapter is None:
+        if settings.adapter is None or place == settings.adapter:
             raise
-        # Some fine-tunes save the tokenizer beside the adapter only.
+        # The adapter may be on the hub, where its files are not known before they are asked for.
         tokenizer = library_call(
             f"tokenizer of {settings.adapter!r}", lambda: load(settings.adapter), _NO_TOKENIZER
         )
-    return tokenizer, _context_length(config)
+    if settings.adapter is not None and place == settings.model:
+        _take_chat_template(tokenizer, settings.adapter)
+    return tokenizer, context_length(config) or _context_of_tokenizer(tokenizer)
+
+
+def make_encoder(
+    settings: ModelSettings, text: TextSettings, trust_remote_code: bool = False
+) -> tuple[Tokenizer, Encoder]:
+    """Load a model's tokenizer, and make the encoder that turns texts into what the model takes.
+
+    Args:
+        settings: settings of the model and its adapter.
+        text: settings of the texts.
+        trust_remote_code: whether the checkpoint's own Python code may run.
+
+    Returns:
+        The tokenizer, and an encoder that knows how long and how many tokens the model takes.
+
+    Raises:
+        ModelError: see `load_tokenizer`.
+        SettingError: see `Encoder`.
+    """
+    tokenizer, length = load_tokenizer(settings, trust_remote_code)
+    config = load_config(settings.model, trust_remote_code)
+    return tokenizer, Encoder(tokenizer, text, length, vocabulary_size(config))
+
+
+def vocabulary_size(config: Any) -> int | None:
+    """Find the number of token ids that a model takes; None if its configuration does not say."""
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def _place_of_tokenizer(model: str, adapter: str) -> str:
+    """Choose whose tokenizer is loaded: the adapter's if it has one, because its training saved it there.
+
+    Args:
+        model: directory or hub id of the model.
+        adapter: directory or hub id of the adapter.
+    """
+    directory = local_directory(adapter, "adapter_config.json")
+    if directory is None or not (directory / "tokenizer_config.json").exists():
+        return model
+    logger.info("the tokenizer and chat template of the adapter %r are used", adapter)
+    return adapter
+
+
+def _take_chat_template(tokenizer: Any, adapter: str) -> None:
+    """Give a tokenizer the chat template that stands beside an adapter, if there is one."""
+    directory = local_directory(adapter, "adapter_config.json")
+    file = None if directory is None else directory / "chat_template.jinja"
+    if file is None or not file.exists():
+        return
+    try:
+        tokenizer.chat_template = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{file} cannot be read: {error}; save it again, or remove it") from error
+    logger.info("the chat template of the adapter %r is used", adapter)
+
+
+def _context_of_tokenizer(tokenizer: Any) -> int | None:
+    """Find the length of the longest text that a tokenizer was made for; None if it does not say."""
+    length = getattr(tokenizer, "model_max_length", None)
+    return length if isinstance(length, int) and 0 < length < _NO_LIMIT else None
 
 
 def load_model(settings: ModelSettings, device: str = "auto", trust_remote_code: bool = False) -> LoadedModel:
@@ -90,22 +162,31 @@ def load_model(settings: ModelSettings, device: str = "auto", trust_remote_code:
         DependencyError: quantisation is wanted and bitsandbytes is not installed.
         SettingError: settings that exclude each other, an unknown device, or ``--parameters`` matches nothing.
     """
+    with own_torch_modes():
+        return _loaded(settings, device, trust_remote_code)
+
+
+def _loaded(settings: ModelSettings, device: str, trust_remote_code: bool) -> LoadedModel:
     arguments = placement(device, local_directory(settings.model, "config.json"))
     if settings.quantization != "none":
         arguments["quantization_config"] = _quantization(settings)
-    dtype = _DTYPES.get(settings.dtype, "auto")
-    model, report = library_call(
-        f"model {settings.model!r}",
-        lambda: transformers.AutoModelForCausalLM.from_pretrained(
+    if settings.adapter is not None:
+        _check_kind_of_adapter(settings.adapter)
+    config = load_config(settings.model, trust_remote_code)
+    kernels = _kernels(config)
+
+    def load(**more: Any) -> Any:
+        return transformers.AutoModelForCausalLM.from_pretrained(
             settings.model,
-            dtype=dtype,
+            dtype=_DTYPES.get(settings.dtype, "auto"),
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # an error below names them
             **arguments,
-        ),
-        _NO_MODEL,
-    )
+            **more,
+        )
+
+    model, report = library_call(f"model {settings.model!r}", lambda: _with_kernels(load, kernels), _NO_MODEL)
     mismatched = sorted(name for name, *_ in report["mismatched_keys"])
     if mismatched:
         raise ModelError(
@@ -118,13 +199,17 @@ def load_model(settings: ModelSettings, device: str = "auto", trust_remote_code:
             f"model {settings.model!r} lacks {len(missing)} weight tensors, for example {missing[0]!r}, which "
             "would be random: is it a complete checkpoint of a causal language model?"
         )
-    context_length = _context_length(model.config)
+    check_unexpected(report["unexpected_keys"], config, settings.model)
+    length = context_length(model.config)
+    check_weights_have_gradients(model, settings)
     if settings.adapter is not None:
         model = _with_adapter(model, settings)
     model.eval()
+    SteadyLayers(model)
     traced = _traced(model, settings)
+    check_causal(model, f"model {settings.model!r}")
     states = CheckpointWeights(model, settings) if settings.checkpoints else ONE_STATE
-    return LoadedModel(model, traced, context_length, states)
+    return LoadedModel(model, traced, length, states)
 
 
 def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
@@ -140,11 +225,6 @@ def _with_adapter(model: nn.Module, settings: ModelSettings) -> nn.Module:
             )
     except ModelError as error:
         raise ModelError(f"{error}. Was it made for another base than {settings.model!r}?") from error
-    if any(config.is_prompt_learning for config in adapted.peft_config.values()):
-        raise ModelError(
-            f"{what} is a prompt-learning one (prompt, prefix or P-tuning), whose virtual tokens cannot be "
-            "traced: give a LoRA or another adapter of weights"
-        )
     saved = library_call(what, lambda: peft.utils.load_peft_weights(settings.adapter, device="cpu")).keys()
     # Embedding layers are left out, because "auto" would look up the base's vocabulary on the hub.
     placed = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
@@ -221,10 +301,58 @@ def _quantization(settings: ModelSettings) -> transformers.BitsAndBytesConfig:
     )
 
 
-def _context_length(config: Any) -> int | None:
-    """Find the length of the longest sequence that a model takes; None if its configuration does not say."""
-    length = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return length if isinstance(length, int) and length > 0 else None
+def load_config(place: str, trust_remote_code: bool) -> Any:
+    """Read the configuration of a checkpoint.
+
+    Raises:
+        ModelError: it cannot be read, or it is that of an encoder–decoder model.
+    """
+    config = library_call(
+        f"model {place!r}",
+        lambda: transformers.AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code),
+        _NO_MODEL,
+    )
+    check_configuration(config, place)
+    return config
+
+
+def _kernels(config: Any) -> list[str]:
+    """List implementations of attention to load a model with, in order; none: let transformers choose.
+
+    Some configurations demand a kernel that needs another package or a GPU, or that has no backward step on a CPU.
+    All of them compute the same function.
+    """
+    wanted = getattr(config, "_attn_implementation", None)
+    return [] if wanted in (None, "eager", "sdpa") or isinstance(wanted, dict) else ["sdpa", "eager"]
+
+
+def _with_kernels(load: Callable[..., Any], kernels: Sequence[str]) -> Any:
+    """Load a model with the first implementation of attention that it has."""
+    if not kernels:
+        return load()
+    for kernel in kernels[:-1]:
+        try:
+            return load(attn_implementation=kernel)
+        except (ValueError, ImportError):  # the architecture does not have it
+            continue
+    return load(attn_implementation=kernels[-1])
+
+
+def _check_kind_of_adapter(place: str) -> None:
+    """Make sure that an adapter consists of weights.
+
+    Raises:
+        ModelError: it is a prompt-learning one.
+    """
+    import peft  # takes seconds, and models without an adapter need none of it
+
+    what = f"adapter {place!r}"
+    config = library_call(what, lambda: peft.PeftConfig.from_pretrained(place))
+    if config.is_prompt_learning:
+        raise ModelError(
+            f"{what} is a prompt-learning one ({config.peft_type.value}), whose virtual tokens cannot be traced: "
+            "give a LoRA or another adapter of weights"
+        )
 
 
 def library_call(what: str, load: Callable[[], Any], advice: str = "") -> Any:
@@ -240,6 +368,7 @@ def library_call(what: str, load: Callable[[], Any], advice: str = "") -> Any:
 
     Raises:
         ModelError: the call failed.
+        DependencyError: it failed because a package is not installed, and the message says how to install it.
     """
     try:
         with _quiet():
@@ -253,7 +382,11 @@ def library_call(what: str, load: Callable[[], Any], advice: str = "") -> Any:
         reason = lines[0] if lines else type(error).__name__
         if (len(lines) > 1 and len(reason) < 40) or reason.endswith((":", ",")):
             reason = " ".join(lines[:2])
-        raise ModelError(f"{what} cannot be loaded: {reason[:400].rstrip('.,:')}{advice}") from error
+        reason = reason[:400].rstrip(".,:")
+        if isinstance(error, ImportError) and "pip install" in str(error) + reason:
+            raise DependencyError(f"{what} cannot be loaded: {reason}") from error
+        advice = "; install that package" if isinstance(error, ImportError) else advice
+        raise ModelError(f"{what} cannot be loaded: {reason}{advice}") from error
 
 
 @contextmanager

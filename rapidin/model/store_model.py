@@ -24,15 +24,16 @@ from rapidin.attribution import (
     TokenBudget,
     TokenQueries,
 )
-from rapidin.errors import GradientError, RowError, SettingError
-from rapidin.model.borrowed import BorrowedNetwork
+from rapidin.errors import GradientError, RapidinError, RowError, SettingError
 from rapidin.model.checkpoints import CheckpointWeights
-from rapidin.model.fingerprints import check_checkpoints, checked_settings, with_checkpoints
 from rapidin.model.generation import generate
-from rapidin.model.loading import load_model, load_tokenizer
+from rapidin.model.identity import check_checkpoints, checked_settings, with_checkpoints
+from rapidin.model.loading import load_model, make_encoder
+from rapidin.model.networks import BorrowedNetwork
 from rapidin.records import Query, Sample
 from rapidin.settings import ModelSettings, Objective, Part
 from rapidin.storage import Store
+from rapidin.support import named_line, own_torch_modes
 from rapidin.text import EncodedSample, Encoder, TextSample, Tokenizer, tokens_in_spans
 
 
@@ -68,7 +69,7 @@ class StoreModel:
     Args:
         store: the store; it is not closed here.
         model: directory or hub id of the model, if it has moved since the store was built; or the network itself,
-            see `rapidin.model.borrowed`.
+            see `rapidin.model.networks.borrowed`.
         tokenizer: tokenizer of the network that is given; None to load the tokenizer from the model's place.
         adapter: directory or hub id of the adapter, if it has moved.
         checkpoints: directories of all of the store's checkpoints, in their order, if they have moved.
@@ -123,12 +124,12 @@ class StoreModel:
         else:
             self.settings = checked_settings(store, model, adapter, checkpoints)
         try:
-            context_length = self._held.context_length if self._held else None
-            if tokenizer is None:
-                tokenizer, context_length = load_tokenizer(self.settings, trust_remote_code)
-            self.tokenizer = tokenizer
-            encoder = Encoder(self.tokenizer, settings.text, context_length)
             held = self._held
+            if held is None or tokenizer is None:
+                self.tokenizer, encoder = make_encoder(self.settings, settings.text, trust_remote_code)
+            else:
+                self.tokenizer = tokenizer
+                encoder = Encoder(tokenizer, settings.text, held.context_length, held.vocabulary)
             if held is not None:
                 for sample in store.list(limit=1):
                     encoder.encode_stored(sample)  # raises an error if the tokenizer is another
@@ -142,7 +143,8 @@ class StoreModel:
                     states = CheckpointWeights(module, self.settings, keep=True)
             self.traced = settings.traced
             self.gradient, self.projection = settings.gradient, settings.projection
-            engine = RapidGradEngine(module, self.traced, settings.section, self.gradient)
+            with own_torch_modes():
+                engine = RapidGradEngine(module, self.traced, settings.section, self.gradient)
         except BaseException:
             if self._held is not None:
                 self._held.close()
@@ -187,7 +189,7 @@ class StoreModel:
             objective: objective of the question. The rows that the parts compute have it, too, if stored rows do,
                 else the store's only one. None: the first of the store's.
         """
-        with self.lock:
+        with self.lock, own_torch_modes():
             default = self._parts[self.gradient.default_objective]
             yield default if objective is None else self._parts.get(objective, default)
 
@@ -263,7 +265,15 @@ class StoreModel:
         """Let the model answer a query, and encode the query with this answer."""
         prompt = parts.encoder.encode_prompt(sample)
         room = min(max_new_tokens, parts.encoder.max_length - len(prompt))
-        answer = generate(parts.module, self.tokenizer, prompt, room)
+        try:
+            answer = generate(parts.module, self.tokenizer, prompt, room)
+        except Exception as error:
+            raise RowError(
+                sample.file,
+                sample.row,
+                f"the model cannot answer this prompt ({named_line(error)}): give a generation",
+                sample.id,
+            ) from error
         if not answer.text.strip():
             raise RowError(
                 sample.file, sample.row, "the model answers nothing to this prompt: give a generation", sample.id
@@ -297,9 +307,9 @@ class StoreModel:
                 they are normalised as the store's settings say, and the objective is one of the store's.
 
         Raises:
-            GradientError: a query's gradient is zero or not finite.
+            GradientError: a query's gradient is zero or not finite, or the model fails on a query.
         """
-        with self.exclusive(objective) as parts:
+        with self.exclusive(objective) as parts, _failing_on(samples):
             batch = parts.runner.queries(samples, objective or parts.engine.objective if raw else None)
         for row, problem in batch.problems.items():
             raise GradientError(samples[row].id, f"{problem}; ask about another generation", "query")
@@ -331,7 +341,7 @@ class StoreModel:
         Raises:
             GradientError: a sample's gradient is zero or not finite.
         """
-        with self.lock:
+        with self.exclusive():
             batch = self._rows.rows(samples)
         for row, problem in batch.problems.items():
             raise GradientError(samples[row].id, problem)
@@ -352,10 +362,26 @@ class StoreModel:
             raw: see `vectors`.
 
         Raises:
-            GradientError: a token's gradient is not finite.
+            GradientError: a token's gradient is not finite, or the model fails on the query.
         """
-        with self.exclusive(objective) as parts:
+        with self.exclusive(objective) as parts, _failing_on([query]):
             return parts.token_queries.vectors(query, objective or parts.engine.objective if raw else None)
+
+
+@contextmanager
+def _failing_on(queries: Sequence[EncodedSample]) -> Iterator[None]:
+    """Turn whatever a model raises into an error that names the query.
+
+    Raises:
+        GradientError: the model failed.
+    """
+    try:
+        yield
+    except (RapidinError, MemoryError):
+        raise
+    except Exception as error:
+        reason = f"the model failed on it ({named_line(error)}); ask about another prompt or generation"
+        raise GradientError(queries[0].id, reason, "query") from error
 
 
 def _encoded(query: TextSample, encoder: Encoder) -> EncodedSample:

@@ -44,7 +44,7 @@ class Searcher:
         model: where the model is now, if it has moved since the store was built; or the network, if the
             application has it in memory already: a causal language model of transformers, or a PEFT model if
             the store has an adapter. Names and shapes of the traced parameters are compared with the store's, and
-            so is the content of all tensors whose type in memory allows it, see `rapidin.model.borrowed`;
+            so is the content of all tensors whose type in memory allows it, see `rapidin.model.networks.borrowed`;
             a warning tells how many could not be compared. Until `close` the network is in evaluation mode, and
             its parameters need no gradients; then modes, flags and gradients are restored. Between searches
             the application may use the network, but not train it; other threads must hold `lock` meanwhile.
@@ -241,6 +241,7 @@ class Searcher:
         *,
         options: SearchOptions | None = None,
         on_progress: Callable[[int], None] | None = None,
+        on_step: Tell | None = None,
         **changes: Unpack[SearchKeywords],
     ) -> Iterator[SearchResult]:
         """Search for every row of a data file, in its order; rows without a response get the model's own.
@@ -249,6 +250,7 @@ class Searcher:
             file: data file, whose rows have the shapes that `ingest` takes.
             options: options of every search; None: the defaults.
             on_progress: function that is told the number of queries answered so far.
+            on_step: function that is told of what takes longer before the next query is answered, as by `search`.
             changes: options by name, such as ``k=5``, in place of those of `options`.
 
         Raises:
@@ -258,7 +260,7 @@ class Searcher:
         queries = read_queries(Path(file), self.store.settings.text)
         done = 0
         while chunk := list(islice(queries, _QUERIES_AT_ONCE)):
-            answers = self._search.results(chunk, wanted, None)
+            answers = self._search.results(chunk, wanted, on_step)
             while True:
                 with self._latch.inside():  # not while the caller looks at a result
                     result = next(answers, None)

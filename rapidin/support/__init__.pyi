@@ -1,3 +1,6 @@
+from .context_lengths import (
+    context_length as context_length,
+)
 from .environment import (
     VARIABLES as VARIABLES,
 )
@@ -22,6 +25,7 @@ from .processes import (
 from .texts import (
     both_ends as both_ends,
     error_line as error_line,
+    named_line as named_line,
     one_line as one_line,
     printable as printable,
     printable_json as printable_json,
@@ -31,6 +35,9 @@ from .threads import (
     openmp_threads as openmp_threads,
     processors as processors,
     torch_threads as torch_threads,
+)
+from .torch_modes import (
+    own_torch_modes as own_torch_modes,
 )
 from .whole_files import (
     open_regular as open_regular,

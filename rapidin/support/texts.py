@@ -45,3 +45,9 @@ def one_line(text: str, length: int | None = None) -> str:
 def error_line(error: BaseException, length: int = 200) -> str:
     """Return an error's message as one line of at most `length` characters, or its type if it has no message."""
     return one_line(str(error), length) or type(error).__name__
+
+
+def named_line(error: BaseException) -> str:
+    """Shorten an error to its class and the beginning of its message."""
+    text = one_line(str(error), 300)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

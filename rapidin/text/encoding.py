@@ -4,27 +4,29 @@ Prompt and response are tokenised separately and joined, ``[bos] + prompt + resp
 prompt's tokens do not depend on the response. A row of shape ``text`` is a response without a prompt. A chat is
 rendered by the tokenizer's chat template and tokenised in one piece (see `rapidin.text.chat`).
 
-If prompt or response contain the text of a special token (a row that quotes ``</s>``), it stays plain text.
-Otherwise `transformers` would turn it into the token itself, and a row could end its own sequence. There are two
-exceptions: chats, because their rendered text has special tokens, and rows that are read by a user's template
-    which
-itself contains a special token.
+If a text contains the text of a special token (a row that was rendered before), it is read as that token, because
+trainers do so. A token that begins or ends a sequence is not added where the text has it already.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rapidin.errors import RowError, SettingError, StoreMismatchError
+from rapidin.errors import RapidinError, RowError, SettingError, StoreMismatchError
 from rapidin.records import Sample
 from rapidin.settings import TextSettings
+from rapidin.support import named_line
 from rapidin.text.chat import Chat, Span, encode_rendered
 from rapidin.text.rows import TextSample
-from rapidin.text.templates import check_template, literal_text
+from rapidin.text.templates import check_template
 from rapidin.text.token_spans import PlacesOfTokens
 from rapidin.text.tokenizers import Tokenizer, tokenize
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_LENGTH = 2048
 
@@ -61,23 +63,30 @@ class Encoder:
         tokenizer: tokenizer of `transformers`; it is copied, because tokenising with options changes its state.
         settings: template, maximum length and targets.
         context_length: maximum number of tokens that the model takes; None if it has no limit.
+        vocabulary: number of token ids that the model takes; None if it is unknown.
 
     Raises:
         SettingError: the maximum length is more than the context, the template is malformed, or it wants a
             beginning-of-sequence token that the tokenizer does not have.
     """
 
-    def __init__(self, tokenizer: Tokenizer, settings: TextSettings, context_length: int | None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        settings: TextSettings,
+        context_length: int | None,
+        vocabulary: int | None = None,
+    ) -> None:
         self._tokenizer = copy.deepcopy(tokenizer)
+        self._vocabulary = vocabulary
         self._settings = settings
         self.max_length = _max_length(settings.max_length, context_length)
         template = settings.template
-        self._plain = True
         if template is not None:
             check_template(template)
-            literal = literal_text(template)
-            added = self._tokenizer.added_tokens_decoder.values()
-            self._plain = not any(token.special and str(token) in literal for token in added)
+        self._special = [
+            str(token) for token in self._tokenizer.added_tokens_decoder.values() if token.special and str(token)
+        ]
         self._bos = self._begin(None if template is None else template.add_bos)
         eos = self._tokenizer.eos_token_id
         self._eos = [] if eos is None or (template is not None and not template.add_eos) else [eos]
@@ -97,11 +106,14 @@ class Encoder:
         """
         if response is None and not sample.has_response and not sample.turns:
             raise _row_error(sample, "has no response; give one, or let the model write it")
-        if sample.turns:
-            encoded = self._encode_chat(sample, response)
-        else:
-            answer = sample.response if response is None else response
-            encoded = self._encode_pieces(sample.id, sample.prompt, answer)
+        with _failing_on(sample):
+            if sample.turns:
+                encoded = self._encode_chat(sample, response)
+            else:
+                answer = sample.response if response is None else response
+                self._tell_of_special_tokens(sample.prompt + answer)
+                encoded = self._encode_pieces(sample.id, sample.prompt, answer)
+        self._check_ids(encoded.ids, sample)
         if any(encoded.targets):
             return encoded
         if not encoded.truncated:
@@ -116,16 +128,32 @@ class Encoder:
         Raises:
             RowError: there is no prompt, a chat cannot be rendered, or no room is left within `max_length`.
         """
-        if sample.turns:
-            text = Chat(self._tokenizer, sample).generation_prompt()
-            ids = self._tokenize(text, plain=False)
-        else:
-            ids = self._prompt_ids(sample.prompt)
+        with _failing_on(sample):
+            if sample.turns:
+                ids = self._tokenize(Chat(self._tokenizer, sample).generation_prompt())
+            else:
+                ids = self._prompt_ids(sample.prompt)
         if not ids:
             raise _row_error(sample, "has no prompt after which the model could write; give one")
+        self._check_ids(ids, sample)
         if len(ids) >= self.max_length:
             raise self._prompt_too_long(sample)
         return ids
+
+    def _check_ids(self, ids: Sequence[int], sample: TextSample) -> None:
+        """Make sure that the model has an embedding of every token.
+
+        Raises:
+            RowError: the tokenizer has more tokens than the model, and the text has one of them.
+        """
+        if self._vocabulary is None or not ids or max(ids) < self._vocabulary:
+            return
+        token = max(ids)
+        raise _row_error(
+            sample,
+            f"its text has the token {self._tokenizer.decode([token])!r}, number {token}, and the model takes "
+            f"{self._vocabulary} tokens, numbered from 0: give the model's own tokenizer, or another text",
+        )
 
     def encode_stored(self, sample: Sample) -> EncodedSample:
         """Encode a stored sample again as the token ids and targets that its gradient was computed from.
@@ -156,7 +184,7 @@ class Encoder:
         Args:
             encoded: sample that this encoder has encoded, or its prompt followed by tokens that the model wrote.
         """
-        places = PlacesOfTokens(self._tokenizer, self._plain, self.max_length)
+        places = PlacesOfTokens(self._tokenizer, self.max_length)
         return places.of(encoded.ids, encoded.prompt, encoded.response, encoded.target_spans)
 
     def _encode_again(self, sample: Sample) -> EncodedSample:
@@ -168,7 +196,10 @@ class Encoder:
         prompt_ids = self._prompt_ids(prompt)
         ids = prompt_ids
         if len(prompt_ids) <= self.max_length:  # otherwise the whole response would be cut off
-            ids = prompt_ids + self._response_ids(response)
+            response_ids = self._response_ids(response)
+            if not prompt and response_ids[:1] == self._bos:
+                prompt_ids = []  # the text has the token already
+            ids = prompt_ids + response_ids
         first_target = 1 if self._settings.targets == "all" else max(1, len(prompt_ids))
         kept = tuple(ids[: self.max_length])
         return EncodedSample(
@@ -181,14 +212,13 @@ class Encoder:
         )
 
     def _prompt_ids(self, prompt: str) -> list[int]:
-        ids = self._tokenize(prompt, self._plain)
-        written = not self._plain and ids[:1] == self._bos  # in a template such as "<s>[INST] {instruction}"
+        ids = self._tokenize(prompt)
+        written = ids[:1] == self._bos  # for example by a template such as "<s>[INST] {instruction}"
         return ids if written else self._bos + ids
 
     def _response_ids(self, response: str) -> list[int]:
-        ids = self._tokenize(response, self._plain)
-        written = not self._plain and ids[-1:] == self._eos
-        return ids if written else ids + self._eos
+        ids = self._tokenize(response)
+        return ids if ids[-1:] == self._eos else ids + self._eos
 
     def _encode_chat(self, sample: TextSample, response: str | None) -> EncodedSample:
         chat = Chat(self._tokenizer, sample, response)
@@ -209,9 +239,16 @@ class Encoder:
             target_spans=rendered.spans,
         )
 
-    def _tokenize(self, text: str, plain: bool) -> list[int]:
-        encoding = tokenize(self._tokenizer, text, self.max_length, split_special_tokens=plain)
+    def _tokenize(self, text: str) -> list[int]:
+        encoding = tokenize(self._tokenizer, text, self.max_length, split_special_tokens=False)
         return list(encoding["input_ids"])
+
+    def _tell_of_special_tokens(self, text: str) -> None:
+        """Log once that texts have special tokens in them."""
+        found = next((token for token in self._special if token in text), None)
+        if found is not None:
+            logger.info("texts that contain a special token, such as %r, are read as having that token", found)
+            self._special = []
 
     def _begin(self, wanted: bool | None) -> list[int]:
         """The beginning-of-sequence token or nothing; `Template.add_bos` says when."""
@@ -235,6 +272,23 @@ class Encoder:
             f"the prompt alone fills the {self.max_length} tokens of --max-length; "
             "raise it as far as the model's context allows, or shorten the prompt",
         )
+
+
+@contextmanager
+def _failing_on(sample: TextSample) -> Iterator[None]:
+    """Turn whatever a tokenizer raises into an error that names the row.
+
+    Raises:
+        RowError: the tokenizer failed.
+    """
+    try:
+        yield
+    except (RapidinError, MemoryError):
+        raise
+    except Exception as error:
+        raise _row_error(
+            sample, f"the tokenizer fails on its text ({named_line(error)}); change the text"
+        ) from error
 
 
 def _max_length(wanted: int | None, context_length: int | None) -> int:

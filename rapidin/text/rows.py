@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from rapidin.data import Row
@@ -22,12 +22,42 @@ HASH_DIGITS = 32
 ID_DIGITS = 16
 
 
+TRAINED_FLAGS = ("weight", "train", "training", "trainable", "loss")
+"""Fields of a message by which trainers leave its tokens out of the loss."""
+_UNSUPPORTED_FLAGS = ("train_detail", "training_detail", "train_offsets", "loss_mask", "prefix")
+_CHAT_ARGUMENTS = ("tools", "documents", "chat_template_kwargs")
+"""Fields of a row that trainers give to the chat template beside the messages."""
+_OWN_ARGUMENTS = (
+    *("conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message", "chat_template"),
+    *("padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),
+    *("tokenizer_kwargs", "load_audio_from_video"),
+)
+"""Arguments of a chat template that a row cannot set, because rapidin does."""
+_DEEPEST = 100
+"""Maximum number of levels of objects and lists within each other in a row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a chat."""
+    """One message of a chat.
+
+    Attributes:
+        role: role of its author.
+        content: its text; empty if it has none, for example because it only calls tools.
+        fields: its other fields, which the chat template may render, such as ``reasoning_content``.
+        trained: whether its tokens are targets, if it is the assistant's.
+    """
 
     role: str
     content: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    trained: bool = True
+
+    @property
+    def says_something(self) -> bool:
+        """Whether it has text, or another field that stands for text."""
+        others = self.fields.keys() - {*TRAINED_FLAGS, "name"}
+        return bool(self.content.strip() or others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +76,7 @@ class TextSample:
         metadata: all other fields, as JSON values.
         file: path of the data file, as the user wrote it; empty for a query that came from no file.
         row: number of the row in the file, from 1; 0 for a query that came from no file.
+        chat_arguments: arguments of the chat template beside the messages, such as ``tools``.
     """
 
     id: str
@@ -58,6 +89,7 @@ class TextSample:
     metadata: Mapping[str, Any]
     file: str
     row: int
+    chat_arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +104,7 @@ class _Content:
         response: see `TextSample`.
         turns: see `TextSample`.
         has_response: see `TextSample`.
+        chat_arguments: see `TextSample`.
     """
 
     shape: Shape
@@ -81,6 +114,7 @@ class _Content:
     response: str = ""
     turns: tuple[Turn, ...] = ()
     has_response: bool = True
+    chat_arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def hash_of(shape: Shape, text: Mapping[str, Any]) -> str:
@@ -122,6 +156,7 @@ def recognise(row: Row, template: Template | None = None, response_required: boo
         metadata=reader.metadata(content.used),
         file=row.file,
         row=row.number,
+        chat_arguments=content.chat_arguments,
     )
 
 
@@ -133,6 +168,9 @@ class _Reader:
         self.fields = {name: value for name, value in row.fields.items() if value is not None}
         self.id: str | None = None
         self.id = self._own_id()
+        for name, value in self.fields.items():
+            if _is_too_deep(value):
+                self.fail(f"field {name!r} is nested more than {_DEEPEST} levels deep; make it flatter")
 
     def fail(self, reason: str) -> NoReturn:
         """Raise the error of this row."""
@@ -223,23 +261,67 @@ class _Reader:
         if not messages:
             self.fail("field 'messages' is empty; a chat needs at least one message")
         turns = tuple(self._turn(number, message) for number, message in enumerate(messages, start=1))
-        answered = any(turn.role == ASSISTANT and turn.content.strip() for turn in turns)
-        if response_required and not answered:
+        answers = [turn for turn in turns if turn.role == ASSISTANT and turn.says_something]
+        if response_required and not answers:
             self.fail("field 'messages' has no text from the assistant; a training row needs a response")
+        if response_required and not any(turn.trained for turn in answers):
+            self.fail("field 'messages': all of the assistant's have weight 0, so that no token is a target")
         last = turns[-1]
-        has_response = last.role == ASSISTANT and bool(last.content.strip())
+        has_response = last.role == ASSISTANT and last.says_something
         if last.role == ASSISTANT and not has_response and not response_required:
             turns = turns[:-1]  # an empty message is the place of an answer, not an answer
             if not turns:
                 self.fail("field 'messages' is a single empty message of the assistant; give it a question")
+        arguments = self._chat_arguments()
+        # Rows without other fields have the digest of their roles and contents alone.
+        text: dict[str, Any] = {
+            "messages": [
+                [turn.role, turn.content, *([plain_value(turn.fields)] if turn.fields else [])] for turn in turns
+            ]
+        }
+        if arguments:
+            text["arguments"] = plain_value(arguments)
         return _Content(
             shape="chat",
-            used=frozenset(("messages",)),
-            text={"messages": [[turn.role, turn.content] for turn in turns]},
+            used=frozenset(("messages", *(name for name in _CHAT_ARGUMENTS if self._is_argument(name)))),
+            text=text,
             response=last.content if has_response else "",
             turns=turns,
             has_response=has_response,
+            chat_arguments=arguments,
         )
+
+    def _is_argument(self, name: str) -> bool:
+        """Tell whether a field is an argument of the chat template; a text of ``documents`` is metadata."""
+        return name in self.fields and (name != "documents" or isinstance(self.fields[name], (list, tuple)))
+
+    def _chat_arguments(self) -> dict[str, Any]:
+        """Return what the row gives to the chat template beside the messages."""
+        if "functions" in self.fields:
+            self.fail("field 'functions' is an old form that no chat template renders; write it as 'tools'")
+        arguments: dict[str, Any] = {}
+        for name in ("tools", "documents"):
+            if not self._is_argument(name):
+                continue
+            value = self.fields[name]
+            if isinstance(value, str):  # tables have no other form for objects of different kinds
+                try:
+                    value = json.loads(value) if value.strip() else []
+                except (ValueError, RecursionError) as error:
+                    self.fail(f"field {name!r} is text and no JSON: {error}; write a list of objects")
+            if not isinstance(value, (list, tuple)) or not all(isinstance(one, Mapping) for one in value):
+                self.fail(f"field {name!r} is {kind_of(value)}; it must be a list of objects")
+            if value:
+                arguments[name] = list(value)
+        more = self.fields.get("chat_template_kwargs", {})
+        if not isinstance(more, Mapping):
+            self.fail(f"field 'chat_template_kwargs' is {kind_of(more)}; it must be an object")
+        for name, value in more.items():
+            if name in _OWN_ARGUMENTS:
+                self.fail(f"field 'chat_template_kwargs' cannot set {name!r}; leave it out")
+            if value is not None:
+                arguments[str(name)] = value
+        return arguments
 
     def _turn(self, number: int, message: Any) -> Turn:
         where = f"field 'messages', message {number}"
@@ -248,14 +330,40 @@ class _Reader:
         role, content = message.get("role"), message.get("content")
         if not isinstance(role, str) or not role.strip():
             self.fail(f"{where}: role is {kind_of(role)}; it must be a name such as user or assistant")
-        if message.get("tool_calls"):
-            self.fail(f"{where}: tool_calls cannot be rendered; write the call into content as text")
+        # Tables have all fields in all messages, and null where there is none.
+        fields = {
+            str(name): value
+            for name, value in message.items()
+            if name not in ("role", "content") and value is not None
+        }
+        if content is None and fields.keys() - TRAINED_FLAGS:
+            content = ""
         if isinstance(content, (list, tuple)):
             content = "".join(self._part(where, part) for part in content)
         if not isinstance(content, str):
             self.fail(f"{where}: content is {kind_of(content)}; it must be text")
-        self._check_unicode("messages", role + content)
-        return Turn(role, content)
+        self._check_unicode("messages", role + content + json.dumps(plain_value(fields), ensure_ascii=False))
+        return Turn(role, content, fields, self._is_trained(where, role, fields))
+
+    def _is_trained(self, where: str, role: str, fields: Mapping[str, Any]) -> bool:
+        """Read whether a message's tokens are targets."""
+        for name in _UNSUPPORTED_FLAGS:
+            if name in fields:
+                self.fail(f"{where}: field {name!r} chooses targets in a way that cannot be done; leave it out")
+        trained = True
+        for name in TRAINED_FLAGS:
+            value = fields.get(name)
+            if value is None:
+                continue
+            if not isinstance(value, (bool, int, float)) or value not in (0, 1):
+                self.fail(f"{where}: {name} is {value!r}; it must be 0 or 1, or true or false")
+            if value and role != ASSISTANT:
+                self.fail(
+                    f"{where}: {name} makes a target of the message of {role!r}; only the assistant's can be, "
+                    "unless all tokens are, with --targets all"
+                )
+            trained = trained and bool(value)
+        return trained
 
     def _part(self, where: str, part: Any) -> str:
         text = part.get("text") if isinstance(part, Mapping) and part.get("type") in (None, "text") else None
@@ -300,3 +408,19 @@ class _Reader:
         for name, value in plain.items():
             self._check_unicode(name, name + json.dumps(value, ensure_ascii=False))
         return plain
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Tell whether objects and lists within each other have more than `_DEEPEST` levels."""
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST + 1):
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, Mapping):
+                inner.extend(one.values())
+            elif isinstance(one, (list, tuple, set, frozenset)):
+                inner.extend(one)
+        level = [one for one in inner if isinstance(one, (Mapping, list, tuple, set, frozenset))]
+        if not level:
+            return False
+    return True

@@ -70,12 +70,6 @@ def named_fields(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for _, name in split_format(text) if name is not None))
 
 
-def literal_text(template: Template) -> str:
-    """Return the template's own text without fields; its pieces are separated by NUL characters."""
-    texts = [template.prompt, template.prompt_with_input or "", template.response]
-    return "\0".join(literal for text in texts for literal, _ in split_format(text))
-
-
 def render(text: str, values: Mapping[str, str]) -> str:
     """Fill a template's string.
 

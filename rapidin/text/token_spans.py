@@ -32,13 +32,11 @@ class PlacesOfTokens:
 
     Args:
         tokenizer: tokenizer that made the tokens.
-        plain: whether special tokens that stand literally in prompts and responses were taken as text.
         max_length: maximum number of tokens, to which samples were cut.
     """
 
-    def __init__(self, tokenizer: Tokenizer, plain: bool, max_length: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
         self._tokenizer = tokenizer
-        self._plain = plain
         self._max_length = max_length
 
     def of(self, ids: Sequence[int], prompt: str, response: str, target_spans: Sequence[Span]) -> list[Span]:
@@ -54,30 +52,27 @@ class PlacesOfTokens:
         if target_spans:
             whole = [(0, len(text))]
             cuts = whole if self._tokenizer.is_fast else [span for span, _ in pieces(text, target_spans)]
-            found = self._of_pieces(ids, text, cuts, None)
+            found = self._of_pieces(ids, text, cuts)
             if len(found) == len(cuts) and self._ends(ids, found):
                 return self._joined(found, ids, len(text))
-        for plain in dict.fromkeys((self._plain, False)):
-            found = self._of_pieces(ids, text, [(0, border), (border, len(text))], plain)
-            if len(found) == 2 and self._ends(ids, found):
-                return self._joined(found, ids, len(text))
-            if found:  # the tokens of the prompt are the tokenizer's, so a model wrote the rest
-                rest = self._decoded(ids[len(found[0]) :], response)
-                return found[0] + [(border + start, border + end) for start, end in rest]
+        cuts = [(0, border), (border, len(text))] if border else [(0, len(text))]
+        found = self._of_pieces(ids, text, cuts)
+        if len(found) == len(cuts) and self._ends(ids, found):
+            return self._joined(found, ids, len(text))
+        if found and border:  # the tokens of the prompt are the tokenizer's, so a model wrote the rest
+            rest = self._decoded(ids[len(found[0]) :], response)
+            return found[0] + [(border + start, border + end) for start, end in rest]
         return self._decoded(ids, text)
 
-    def _of_pieces(
-        self, ids: Sequence[int], text: str, cuts: Sequence[Span], plain: bool | None
-    ) -> list[list[Span]]:
+    def _of_pieces(self, ids: Sequence[int], text: str, cuts: Sequence[Span]) -> list[list[Span]]:
         """Find the spans of the tokens of each piece, up to the first piece that gives other tokens than `ids`.
 
         Args:
             ids: all token ids, perhaps with the beginning of a sequence.
             text: the whole text.
             cuts: spans of the pieces of the text.
-            plain: see the constructor; None for the tokenizer's own choice.
         """
-        options = {} if plain is None else {"split_special_tokens": plain}
+        options = {"split_special_tokens": False}
         gathered: list[list[Span]] = []
         position = 0
         for start, end in cuts:
@@ -95,7 +90,7 @@ class PlacesOfTokens:
             if self._tokenizer.is_fast:
                 spans = tile(encoding["offset_mapping"][:count], len(piece), complete)
             else:
-                spans = self._decoded(own[:count], piece, special=not plain)
+                spans = self._decoded(own[:count], piece, special=True)
             gathered.append([(0, 0)] * begun + [(start + first, start + last) for first, last in spans])
             position += count
         return gathered

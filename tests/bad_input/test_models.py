@@ -55,7 +55,7 @@ def without(part: str) -> Callable[[dict[str, torch.Tensor]], None]:
 
 def save_classifier(directory: Path) -> None:
     config = transformers.BertConfig(
-        vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+        vocab_size=400, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     )
     transformers.BertForSequenceClassification(config).save_pretrained(directory)
 
@@ -82,7 +82,7 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "broken config": (lambda model: (model / "config.json").write_text("{"), ("config.json",)),
     "unknown architecture": (lambda model: set_config(model, model_type="novelty"), ("novelty",)),
     "no causal model": (save_classifier, ("lacks", "causal language model")),
-    "encoder and decoder": (save_sequence_to_sequence, ("cannot be loaded",)),
+    "encoder and decoder": (save_sequence_to_sequence, ("has an encoder and a decoder",)),
     "lacks a layer": (
         lambda model: change_weights(model, without("layers.1.")),
         ("lacks 9 weight tensors", "complete checkpoint"),

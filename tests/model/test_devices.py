@@ -53,7 +53,9 @@ def test_with_gpus(gpus: None, device: str, workers: int | None, expected: list[
 def test_auto_spreads_a_model_that_is_too_large_for_one(gpus: None, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(590))
     assert len(worker_devices("auto", None, tmp_path)) == 4
-    (tmp_path / "model-2.safetensors").write_bytes(bytes(20))
+    (tmp_path / "optimizer.safetensors").write_bytes(bytes(20))  # a training's, which nobody loads
+    assert len(worker_devices("auto", None, tmp_path)) == 4
+    (tmp_path / "model.safetensors").write_bytes(bytes(610))
     assert worker_devices("auto", None, tmp_path) == ("auto",)
     assert worker_devices("auto", 2, tmp_path) == ("cuda:0,1", "cuda:2,3")
 

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rapidin.errors import FingerprintMismatchError, ModelError, SettingError
-from rapidin.model import devices, fingerprints as fingerprint
-from rapidin.model.fingerprints import describe_difference
+from rapidin.model import devices
 from rapidin.model.generation import generate
+from rapidin.model.identity import fingerprints as fingerprint
+from rapidin.model.identity.fingerprints import describe_difference
 from rapidin.model.loading import load_model, load_tokenizer
 from rapidin.settings.store_settings import ModelSettings
 from tests import worlds
@@ -99,6 +100,37 @@ def test_an_adapter_has_its_own_fingerprint(
     assert "the adapter is given now, but the store was built without it" in str(describe_difference(none, one))
 
 
+def test_the_tokenizer_beside_an_adapter_is_taken(
+    model_directory: Path, adapter_directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    adapter = tmp_path / "adapter"
+    shutil.copytree(adapter_directory, adapter)
+    plain, _ = load_tokenizer(settings(model_directory, adapter=str(adapter)))
+    assert plain.chat_template is None
+    (adapter / "chat_template.jinja").write_text("{{ messages }}")
+    templated, _ = load_tokenizer(settings(model_directory, adapter=str(adapter)))
+    assert templated.chat_template == "{{ messages }}" and len(templated) == len(plain)
+    own = worlds.make_tokenizer()
+    own.add_tokens(["<tool>"], special_tokens=True)
+    own.save_pretrained(adapter)
+    taken, _ = load_tokenizer(settings(model_directory, adapter=str(adapter)))
+    assert taken.convert_tokens_to_ids("<tool>") == len(plain)
+    assert "the tokenizer and chat template of the adapter" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["PromptTuning", "PrefixTuning", "PromptEncoder"])
+def test_an_adapter_of_virtual_tokens_is_named_as_such(model_directory: Path, tmp_path: Path, kind: str) -> None:
+    import peft
+    from transformers import AutoModelForCausalLM
+
+    config = getattr(peft, f"{kind}Config")(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    base = AutoModelForCausalLM.from_pretrained(model_directory)
+    peft.get_peft_model(base, config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"is a prompt-learning one .*: give a LoRA"):
+        load_model(settings(model_directory, adapter=str(tmp_path)), "cpu")
+
+
 def test_a_full_model_traces_its_matrices_once(model_directory: Path) -> None:
     loaded = load_model(settings(model_directory), "cpu")
     assert [parameter.name for parameter in loaded.parameters] == [
@@ -181,7 +213,7 @@ def test_an_adapter_for_another_base_is_an_error(
 
 
 def test_an_adapter_given_as_the_model_is_told(adapter_directory: Path) -> None:
-    from rapidin.model.locating import absolute_place
+    from rapidin.model.identity.locating import absolute_place
 
     with pytest.raises(ModelError, match="is an adapter: give it with --adapter"):
         absolute_place(str(adapter_directory))

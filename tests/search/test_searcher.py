@@ -19,6 +19,7 @@ from rapidin.errors import (
     ClosedError,
     FingerprintMismatchError,
     ModelError,
+    RowError,
     SampleNotFoundError,
     SettingError,
     StoreMismatchError,
@@ -579,6 +580,93 @@ def test_a_held_network_with_an_adapter(
         next(p for n, p in adapted.named_parameters() if "lora_B" in n)[0, 0] += 1
     with pytest.raises(FingerprintMismatchError, match=r"1 of \d+ weight tensors of its adapter differ"):
         rapidin.Searcher(path, model=adapted, tokenizer=tokenizer)
+
+
+def _scaled(adapted) -> None:
+    for layer in adapted.modules():
+        if isinstance(layer, peft.tuners.lora.LoraLayer):
+            layer.scale_layer(5.0)
+
+
+def _another(adapted, names: list[str]) -> None:
+    adapted.add_adapter("other", adapted.peft_config["default"])
+    adapted.base_model.set_adapter(names)
+
+
+WAYS = {
+    "scaled": (_scaled, r"scaling of its adapter in '.*' is .* instead of"),
+    "doubled": (lambda adapted: _another(adapted, ["default", "other"]), "is 'default' and 'other': make"),
+    "exchanged": (lambda adapted: _another(adapted, ["other"]), "the active adapter in .* is 'other': make"),
+    "disabled": (lambda adapted: adapted.base_model.disable_adapter_layers(), "its adapter is disabled in"),
+    "merged": (lambda adapted: adapted.merge_adapter(), "differ|merged"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_adapter_that_acts_otherwise_is_refused(
+    tmp_path: Path, data: Path, model_directory: Path, adapter_directory: Path, tokenizer, way: str
+) -> None:
+    path = tmp_path / "store"
+    rapidin.ingest_files(
+        path,
+        [data],
+        model=str(model_directory),
+        adapter=str(adapter_directory),
+        projection_dim=1024,
+        curvature=False,
+    )
+    base = AutoModelForCausalLM.from_pretrained(model_directory)
+    adapted = peft.PeftModel.from_pretrained(base, adapter_directory)
+    change, said = WAYS[way]
+    change(adapted)
+    with pytest.raises(FingerprintMismatchError, match=said):
+        rapidin.Searcher(path, model=adapted, tokenizer=tokenizer)
+
+
+def test_an_adapter_on_a_network_whose_store_has_none_is_refused(store: Path, network, tokenizer) -> None:
+    layers = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    peft.inject_adapter_in_model(layers, network)
+    with pytest.raises(FingerprintMismatchError, match="q_proj"):
+        rapidin.Searcher(store, model=network, tokenizer=tokenizer)
+
+
+def test_the_callers_modes_do_not_matter(store: Path, network, tokenizer) -> None:
+    with rapidin.Searcher(store, model=network, tokenizer=tokenizer) as searcher:
+        expected = summary(searcher.search("Name a colour.", "It is red", **OPTIONS, rerank=6))
+    modes = (torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16))
+    for mode in modes:
+        with mode(), rapidin.Searcher(store, model=network, tokenizer=tokenizer) as searcher:
+            assert summary(searcher.search("Name a colour.", "It is red", **OPTIONS, rerank=6)) == expected
+            searcher.search("Name a colour.", max_new_tokens=4)
+        with rapidin.Searcher(store, model=network, tokenizer=tokenizer) as searcher, mode():
+            assert summary(searcher.search("Name a colour.", "It is red", **OPTIONS, rerank=6)) == expected
+
+
+def test_a_network_made_in_inference_mode_is_refused(store: Path, model_directory: Path, tokenizer) -> None:
+    with torch.inference_mode():
+        network = AutoModelForCausalLM.from_pretrained(model_directory)
+        for name, parameter in list(network.named_parameters()):
+            owner, _, last = name.rpartition(".")
+            setattr(network.get_submodule(owner), last, torch.nn.Parameter(parameter.clone()))
+    with pytest.raises(FingerprintMismatchError, match=r"made within torch\.inference_mode"):
+        rapidin.Searcher(store, model=network, tokenizer=tokenizer)
+
+
+def test_hooks_of_the_application_are_reported(
+    store: Path, network, tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    network.model.layers[0].register_forward_hook(lambda module, arguments, output: None)
+    with rapidin.Searcher(store, model=network, tokenizer=tokenizer):
+        pass
+    assert "1 modules of the given network have forward hooks, for example 'model.layers.0'" in caplog.text
+
+
+def test_a_prompt_with_a_token_that_the_model_lacks_is_named(store: Path, network, tokenizer) -> None:
+    tokenizer.add_tokens(["zebra"])
+    with rapidin.Searcher(store, model=network, tokenizer=tokenizer) as searcher:
+        for generation in ("It is red", None):
+            with pytest.raises(RowError, match=r"the query: its text has the token 'zebra', number \d+, and the"):
+                searcher.search("Name a zebra.", generation)
 
 
 # Queries

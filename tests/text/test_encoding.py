@@ -102,9 +102,20 @@ def test_response_given_from_outside():
     assert encoder(tiny.llama_like()).encode(own, response="cd") == encoded
 
 
-def test_special_tokens_in_a_row_stay_text():
-    encoded = encoder(tiny.llama_like()).encode(sample(prompt="a</s>", completion="<s>b"))
-    assert list(encoded.ids) == [BOS, *byte_ids("a</s><s>b"), EOS]
+def test_special_tokens_in_a_row_are_tokens_and_not_put_twice(caplog):
+    """Trainers read them so, and a text that was rendered before has them."""
+    caplog.set_level(logging.INFO)
+    own = encoder(tiny.llama_like())
+    encoded = own.encode(sample(prompt="a</s>", completion="<s>b"))
+    assert list(encoded.ids) == [BOS, *byte_ids("a"), EOS, BOS, *byte_ids("b"), EOS]
+    rendered = own.encode(sample(prompt="<s>a", completion="b</s>"))
+    assert list(rendered.ids) == [BOS, *byte_ids("ab"), EOS]
+    assert pattern(rendered) == "..TT"
+    whole = own.encode(sample(text="<s>ab</s>"))
+    assert list(whole.ids) == [BOS, *byte_ids("ab"), EOS]
+    assert pattern(whole) == ".TTT"
+    assert own.token_spans(whole) == [(0, 3), (3, 4), (4, 5), (5, 9)]
+    assert caplog.text.count("texts that contain a special token, such as") == 1
 
 
 def test_special_tokens_of_a_template_are_tokens_and_not_put_twice():
@@ -262,7 +273,7 @@ def test_slow_tokenizer():
     assert list(encoded.ids) == [ord(character) for character in text]
     assert pattern(encoded) == expected_pattern(*RENDERED[:2], ("<|user|>Bye\n", "."))
     pieces = encoder(slow).encode(sample(prompt="a</s>", completion="b"))
-    assert list(pieces.ids) == [128, *map(ord, "a</s>b"), 129]
+    assert list(pieces.ids) == [128, ord("a"), 129, ord("b"), 129]
 
 
 @pytest.mark.parametrize(

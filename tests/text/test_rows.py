@@ -129,6 +129,13 @@ def test_query_without_response_has_the_hash_of_one_with_an_empty_response():
     assert sample({"prompt": "x"}, required=False) == sample({"prompt": "x", "completion": " "}, required=False)
 
 
+def nested(levels: int) -> list[object]:
+    value: list[object] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -160,8 +167,38 @@ def test_query_without_response_has_the_hash_of_one_with_an_empty_response():
             "field 'messages', message 1: content has a part that is not text; only text can be used",
         ),
         (
-            {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
-            "field 'messages', message 1: tool_calls cannot be rendered; write the call into content as text",
+            {"messages": [{"role": "assistant", "content": "a", "train": False}]},
+            "field 'messages': all of the assistant's have weight 0, so that no token is a target",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "a", "weight": 1}]},
+            "field 'messages', message 1: weight makes a target of the message of 'user'; "
+            "only the assistant's can be, unless all tokens are, with --targets all",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "a", "train_detail": []}]},
+            "field 'messages', message 1: field 'train_detail' chooses targets in a way that cannot be done; "
+            "leave it out",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "a"}], "tools": {"name": "f"}},
+            "field 'tools' is an object; it must be a list of objects",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "a"}], "functions": [{}]},
+            "field 'functions' is an old form that no chat template renders; write it as 'tools'",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "a"}], "chat_template_kwargs": {"tokenize": True}},
+            "field 'chat_template_kwargs' cannot set 'tokenize'; leave it out",
+        ),
+        (
+            {"text": "a", "deep": nested(200)},
+            "field 'deep' is nested more than 100 levels deep; make it flatter",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "a", "weight": 0.5}]},
+            "field 'messages', message 1: weight is 0.5; it must be 0 or 1, or true or false",
         ),
         (
             {"id": "", "text": "x"},

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from rapidin.attribution.curvature import parameter_vectors as algebra
 from rapidin.attribution.curvature.parameter_vectors import Vectors
-from rapidin.attribution.gradients import PositionScaling, TargetBatch, TokenSample, weighted_objective
+from rapidin.attribution.gradients import PositionScaling, TargetBatch, TokenSample, call_with, weighted_objective
 from rapidin.attribution.influence import differentiable_forwards
 from rapidin.errors import ComputationError
 from rapidin.support import is_out_of_memory
@@ -163,7 +163,7 @@ class Curvature:
     def _logits(self, batch: TargetBatch, parameters: Mapping[str, Tensor]) -> Tensor:
         """Compute the logits that predict each target, [g, v], with the given parameters."""
         arguments: dict[str, Any] = {"input_ids": batch.ids, "use_cache": False, "attention_mask": batch.mask}
-        logits: Tensor = torch.func.functional_call(self._model, dict(parameters), (), arguments).logits
+        logits: Tensor = call_with(self._model, parameters, arguments).logits
         return batch.predicting(logits).to(batch.ids.device)
 
 

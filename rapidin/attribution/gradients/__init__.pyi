@@ -39,3 +39,6 @@ from .objectives import (
 from .position_scaling import (
     PositionScaling as PositionScaling,
 )
+from .substitution import (
+    call_with as call_with,
+)

@@ -33,7 +33,7 @@ from rapidin.attribution.gradients.contributions import ParameterGradient
 from rapidin.attribution.gradients.gradient_sources import AutogradGradients, GradientSource, HookedGradients
 from rapidin.attribution.gradients.objectives import Differentiated, TokenSample
 from rapidin.attribution.gradients.position_scaling import PositionScaling, forget_longer_inputs
-from rapidin.attribution.gradients.source_checks import BatchWatch, SourceTrial
+from rapidin.attribution.gradients.source_checks import BatchWatch, SourceTrial, named_lengths
 from rapidin.errors import ModelError
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class GradientEngine:
         self._trial = SourceTrial(
             model, self._fast, self._plain, self._scaling, len(names), self.half, self.precision
         )
-        self._watch = BatchWatch(self._plain, len(names), self.precision)
+        self._watch = BatchWatch(self._plain, len(names), self.precision, named_lengths(model))
         self._fast_is_right: bool | None = None
 
     def __enter__(self) -> Self:
@@ -162,9 +162,10 @@ class GradientEngine:
             The accumulators' results, one row per sample, in the order of `samples`.
 
         Raises:
-            ModelError: A sample's gradient in a batch is not that of the sample alone, see `BatchWatch`.
+            ModelError: A sample's gradient in a batch is not that of the sample alone, see `BatchWatch`; or not
+                even plain autograd gives the model's gradients, see `SourceTrial`.
         """
-        if not plainly and self.batched:
+        if self.batched and not plainly:
             try:
                 return self._together(samples, new, objective, token_weight)
             except NotBatchedError as reason:

@@ -3,10 +3,11 @@
 `SourceTrial` compares the two before the first gradient of the fast source is used. Both compute made-up samples
 (a long and a short one together, and the long one alone), and the results are compared, parameter tensor by
 parameter tensor. The trial depends on the model alone. Its samples are short, because one-prompt searches wait
-for it.
+for it. It also makes sure that plain autograd itself can be trusted (`gradient_paths`).
 
-`BatchWatch` finds models that compute long inputs in another way. It compares a sample of the first real batch,
-and of every later one that is much longer or has much more padding than those before it.
+`BatchWatch` finds models that compute long inputs in another way. It compares a sample of the first real batch, of
+every later one that is much longer or has much more padding than those before it, of the first one beyond each
+length that the model's configuration names, and now and then of one that is like the others.
 
 Shape letters: b batch · L parameter tensors.
 """
@@ -14,8 +15,10 @@ Shape letters: b batch · L parameter tensors.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +26,12 @@ from torch import Tensor, nn
 from rapidin.attribution.gradients.agreement import TensorDigests, disagreement
 from rapidin.attribution.gradients.capture import Consumer, NotBatchedError
 from rapidin.attribution.gradients.contributions import ParameterGradient
+from rapidin.attribution.gradients.gradient_paths import PathWatch, answer_something, may_change_state
 from rapidin.attribution.gradients.gradient_sources import GradientSource
 from rapidin.attribution.gradients.objectives import Differentiated, TokenSample
 from rapidin.attribution.gradients.position_scaling import PositionScaling
 from rapidin.errors import ModelError
-from rapidin.support import is_out_of_memory
+from rapidin.support import context_length, inner_model, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +47,8 @@ _LOW_PRECISION_LIMIT = 2.0
 If the model is nearly certain of a sample, its gradient in low precision is mostly rounding error: a disagreement
 of 1.9 was measured on a model that had learnt its samples by heart.
 """
+_BETWEEN_DRAWN = 8
+"""Factor between the numbers of batches that are compared although they are like those before them."""
 _BEYOND_ROUNDING = 4.0
 """Number of times that a sample's disagreement in a batch must be as large as alone to be none of rounding."""
 
@@ -82,6 +88,7 @@ class SourceTrial:
         precision: torch.dtype,
     ) -> None:
         self._fast, self._plain = fast, plain
+        self._model = model
         self._vocabulary = _vocabulary(model)
         self._context = _context_length(model)
         self._scaling = scaling
@@ -90,19 +97,29 @@ class SourceTrial:
         self._precision = precision
 
     def objection(self) -> str | None:
-        """Find out why the fast source must not be used; None if it may."""
-        if self._fast.unsupported:
-            return f"no fast way to the gradients of {', '.join(self._fast.unsupported[:3])}"
+        """Find out why the fast source must not be used; None if it may.
+
+        Raises:
+            ModelError: not even plain autograd gives the model's gradients.
+        """
+        unsupported = self._fast.unsupported
+        reason = f"no fast way to the gradients of {', '.join(unsupported[:3])}" if unsupported else None
         for samples, token_weight in self._samples():
             try:
-                slow = torch.cat([self._digests(self._plain, [one], token_weight) for one in samples])
+                with PathWatch(self._model) as watch:
+                    slow = torch.cat([self._digests(self._plain, [one], token_weight) for one in samples])
             except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
                 if is_out_of_memory(error):
                     raise
+                watch.check()
                 logger.debug("the model fails on made-up tokens", exc_info=True)
                 continue
+            watch.check()
             if not (torch.isfinite(slow).all() and (slow[:, :, 0] > 0).any(dim=1).all()):
                 continue
+            self._check_after_answering(samples[-1], slow[-1:], token_weight)
+            if reason is not None:
+                return reason
             # The long sample is computed beside the short one, and then alone, because a model may treat a batch
             # of one in another way.
             batches = [*self._scaling.batches(samples), [0]]
@@ -119,7 +136,34 @@ class SourceTrial:
             if found is not None and found > 1:
                 return f"a batch's gradients differ from a single sample's, {found:.2g} × what rounding explains"
             return None
-        return "the gradients of made-up tokens are zero or not finite"
+        return reason or "the gradients of made-up tokens are zero or not finite"
+
+    def _check_after_answering(self, sample: _TrialSample, before: Tensor, token_weight: float | None) -> None:
+        """Make sure that a model whose state may change has the same gradients after it has answered something.
+
+        Args:
+            sample: a made-up sample.
+            before: its digests so far, float64 [1, L, 2].
+            token_weight: weight of every token.
+
+        Raises:
+            ModelError: the gradients are others, or parts of them are missing.
+        """
+        if not may_change_state(self._model):
+            return
+        answer_something(self._model, sample.ids)
+        try:
+            with PathWatch(self._model) as watch:
+                after = self._digests(self._plain, [sample], token_weight)
+        finally:
+            watch.check()  # what cuts gradients off may make torch raise an error, too
+        found = disagreement(after, before, self._precision)
+        if found is not None and found > 1:
+            raise ModelError(
+                "the model's gradients change once it has answered something, "
+                f"{found:.2g} times as much as rounding explains, because it then computes with other weights: "
+                "give another --quantization or --device"
+            )
 
     def _samples(self) -> Iterator[tuple[list[_TrialSample], float | None]]:
         """Make up pairs of a long and a short sample, with weights of tokens; they depend on the model alone."""
@@ -177,12 +221,18 @@ class BatchWatch:
         plain: source that takes one sample and is always right.
         tensors: number of traced parameter tensors L.
         precision: coarsest type of the model's weights.
+        thresholds: lengths beyond which the model may compute in another way, ascending; see `named_lengths`.
     """
 
-    def __init__(self, plain: GradientSource, tensors: int, precision: torch.dtype) -> None:
+    def __init__(
+        self, plain: GradientSource, tensors: int, precision: torch.dtype, thresholds: Sequence[int] = ()
+    ) -> None:
         self._plain = plain
         self._tensors = tensors
         self._precision = precision
+        self._thresholds = thresholds
+        self._crossed: set[int] = set()
+        self._batches = 0
         # The trial's batch had some padding. The first real batch is compared in any case.
         self._compared = _Extent(0, _TRIAL_TOKENS)
 
@@ -208,7 +258,9 @@ class BatchWatch:
             ModelError: The gradient in the batch is not that of the sample alone.
         """
         extent = _Extent.of(samples)
-        if not extent.exceeds(self._compared):
+        self._batches += 1
+        crossed = {length for length in self._thresholds if extent.length > length} - self._crossed
+        if not (extent.exceeds(self._compared) or crossed or self._is_drawn()):
             fast.emit(samples, consume, objective, token_weight)
             return
         shortest = min(range(len(samples)), key=lambda position: len(samples[position].ids))
@@ -234,6 +286,14 @@ class BatchWatch:
             ):
                 raise ModelError(_reason(samples, shortest, found))
         self._compared = self._compared.union(extent)
+        self._crossed |= crossed
+
+    def _is_drawn(self) -> bool:
+        """Tell whether this batch is compared although it is like those before it: the 8th, 64th, 512th …"""
+        number = self._batches
+        while number % _BETWEEN_DRAWN == 0:
+            number //= _BETWEEN_DRAWN
+        return number == 1
 
     def _rounding_explains(
         self,
@@ -298,6 +358,33 @@ def _name(sample: TokenSample) -> str:
     return f"sample {id!r}" if isinstance(id, str) else f"a sample of {len(sample.ids)} tokens"
 
 
+_LENGTH = re.compile(r"position|window|chunk|seq_?len|sequence|context|n_ctx|block_size|original_max")
+"""Parts of the names under which configurations give lengths."""
+_LONGEST = 10_000_000
+
+
+def named_lengths(model: nn.Module) -> tuple[int, ...]:
+    """List the lengths that a model's configuration names, ascending: windows, chunks, contexts of a training.
+
+    A model may compute inputs beyond such a length in another way.
+    """
+    found: set[int] = set()
+
+    def look(value: Any, depth: int) -> None:
+        entries = value if isinstance(value, dict) else vars(value)
+        for name, inner in entries.items():
+            if isinstance(inner, dict) or hasattr(inner, "to_dict"):
+                if depth:
+                    look(inner, depth - 1)
+            elif type(inner) is int and 1 < inner < _LONGEST and _LENGTH.search(str(name)):
+                found.add(inner)
+
+    config = getattr(inner_model(model), "config", None)
+    if hasattr(config, "to_dict"):
+        look(config, 3)
+    return tuple(sorted(found))
+
+
 def _vocabulary(model: nn.Module) -> int:
     """Find the number of token ids that the model both takes and predicts; some embed more than they predict."""
     embeddings: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
@@ -307,5 +394,4 @@ def _vocabulary(model: nn.Module) -> int:
 
 def _context_length(model: nn.Module) -> int:
     """Find the number of tokens that the model can take; if its configuration does not say, the trial's length."""
-    given = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    return given if isinstance(given, int) and given > 0 else _TRIAL_TOKENS
+    return context_length(getattr(inner_model(model), "config", None)) or _TRIAL_TOKENS

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rapidin.attribution.gradients import TargetBatch, TokenSample, token_objectives
+from rapidin.attribution.gradients import TargetBatch, TokenSample, call_with, token_objectives
 from rapidin.attribution.influence.directions import norm_of
 from rapidin.settings import Objective
 from rapidin.support import inner_model
@@ -124,7 +124,7 @@ def token_losses(
         "attention_mask": batch.mask.to(device),
         "use_cache": False,
     }
-    logits: Tensor = torch.func.functional_call(model, dict(parameters), (), arguments).logits
+    logits: Tensor = call_with(model, parameters, arguments).logits
     return token_objectives(batch.predicting(logits), batch.targets, objective)
 
 

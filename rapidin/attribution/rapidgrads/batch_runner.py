@@ -16,7 +16,7 @@ from rapidin.attribution.gradients import Differentiated, FisherDraw, TokenSampl
 from rapidin.attribution.rapidgrads.rapidgrad_engine import PendingBatch, RapidGradBatch, RapidGradEngine
 from rapidin.attribution.rapidgrads.token_budget import TokenBudget
 from rapidin.errors import ComputationError, RapidinError
-from rapidin.support import one_line, unless_memory_runs_out
+from rapidin.support import named_line, unless_memory_runs_out
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class BatchRunner:
             _check_device_alive(error)
             logger.debug("the model failed on a batch of %d", len(samples), exc_info=True)
             if len(samples) == 1:
-                return self._failed(f"the model failed on it: {_named_line(error)}", draw)
+                return self._failed(f"the model failed on it: {named_line(error)}", draw)
         # Outside the except block, whose traceback keeps the failed batch's tensors alive.
         alone = (([position], self.block([sample], draw)) for position, sample in enumerate(samples))
         return _gathered(alone, len(samples))
@@ -241,12 +241,6 @@ def _check_device_alive(error: Exception) -> None:
     """Raise a `ComputationError` if the device failed, because then every further call fails, too."""
     if type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error):
         raise ComputationError(
-            f"the device failed: {_named_line(error)}; run the same command again, and look at a sample's tokens "
+            f"the device failed: {named_line(error)}; run the same command again, and look at a sample's tokens "
             "with --device cpu if it fails again"
         ) from error
-
-
-def _named_line(error: Exception) -> str:
-    """Shorten an error to its class and the beginning of its message."""
-    text = one_line(str(error), 300)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

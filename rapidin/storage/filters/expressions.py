@@ -33,6 +33,8 @@ BUILT_IN_FIELDS = (
     "segment",
 )
 METADATA_PREFIX = "metadata."
+BUILT_IN_PREFIX = "sample."
+"""Prefixes that say which field is meant where a built-in one and one of the metadata have the same name."""
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
@@ -68,6 +70,7 @@ class Condition:
         negated: whether the expression means the rows that field, operator and value do not match.
         text: text of the value, without quotes.
         quoted: whether the value stood in quotes.
+        certain: whether `field` is certainly a built-in one.
     """
 
     field: str
@@ -76,6 +79,7 @@ class Condition:
     negated: bool
     text: str
     quoted: bool
+    certain: bool = False
 
     @property
     def number(self) -> int | float | None:
@@ -131,17 +135,31 @@ def parse(expression: str) -> Condition:
     field = _unquoted(match["quoted"]) if bare is None else bare
     if bare is not None and bare.startswith(METADATA_PREFIX):
         in_metadata, field = True, bare.removeprefix(METADATA_PREFIX)
+    certain = bare is not None and bare.startswith(BUILT_IN_PREFIX)
+    certain = certain and field.removeprefix(BUILT_IN_PREFIX) in BUILT_IN_FIELDS
+    field = field.removeprefix(BUILT_IN_PREFIX) if certain else field
     negated = symbol.startswith("!")
     plain = {"!=": "=", "!~": "~"}.get(symbol, symbol)
-    return Condition(field, in_metadata, plain, negated, text, quoted)
+    return Condition(field, in_metadata, plain, negated, text, quoted, certain)
 
 
 def check_field(condition: Condition, metadata_fields: Sequence[str]) -> None:
-    """Check that a condition names a field that exists.
+    """Check that a condition names a field that exists, and one only.
 
     Raises:
-        FilterError: there is no such field; the message lists the existing ones.
+        FilterError: there is no such field, and the message lists the existing ones; or there are two.
     """
+    name = condition.field
+    if condition.is_built_in and not condition.certain and name in metadata_fields:
+        raise FilterError(
+            f"filter on {name!r}: that is both a built-in field and one of the metadata; write "
+            f"{METADATA_PREFIX}{name} for the metadata's, or {BUILT_IN_PREFIX}{name} for the built-in one"
+        )
+    if condition.certain and BUILT_IN_PREFIX + name in metadata_fields:
+        raise FilterError(
+            f"filter on {BUILT_IN_PREFIX + name!r}: the metadata has a field of this name; write "
+            f'{METADATA_PREFIX}"{BUILT_IN_PREFIX}{name}" for it; the built-in {name!r} cannot be asked for'
+        )
     if not condition.is_built_in and condition.field not in metadata_fields:
         known = ", ".join(BUILT_IN_FIELDS)
         of_metadata = ", ".join(sorted(metadata_fields)) or "none"

@@ -168,7 +168,7 @@ def test_built_in_filters_equal_the_rules(varied: Store, operator: str, data) ->
         literal = re.escape(literal)
     in_quotes = data.draw(st.booleans()) or literal != literal.strip() or literal[:1] in ("'", '"', "=", "~")
     shown = quoted(literal) if in_quotes else literal
-    expression = f"{field}{operator}{shown}"
+    expression = f"sample.{field}{operator}{shown}"
     if field in ("row", "tokens", "targets") and operator[0] in "<>" and parse(expression).number is None:
         with pytest.raises(FilterError, match="is not a number"):  # compared as text it would mean something else
             varied.list([expression])
@@ -205,7 +205,7 @@ def varied(tmp_path_factory):
         (["id=5"], ["5"]),
         (["row = 5.0"], ["5"]),
         (["id=5.0"], []),
-        (["tokens=10"], ["5", "é\0", "%"]),
+        (["sample.tokens=10"], ["5", "é\0", "%"]),
         (["metadata.tokens=mine"], ["5"]),
         (["metadata.tokens=null"], ["it's", "é\0", "%"]),
         (["two words = 1"], ["%"]),
@@ -220,7 +220,7 @@ def varied(tmp_path_factory):
         (["response ~ [0-9]"], ["5"]),
         (["prompt~"], ["5", "it's", "é\0", "%"]),
         (["prompt="], ["5"]),
-        (["tokens<99999999999999999999999"], ["5", "it's", "é\0", "%"]),
+        (["sample.tokens<99999999999999999999999"], ["5", "it's", "é\0", "%"]),
         (["id='; DROP TABLE samples; --'"], []),
     ],
 )
@@ -298,3 +298,32 @@ def test_truth_values_are_true_or_false(store: Store, symbol: str, value: str) -
     assert [sample.id for sample in store.list(["mixed=1"])] == ["b"]
     assert [sample.id for sample in store.list(["bad=True"])] == ["a"]
     assert [sample.id for sample in store.list(["bad=null"])] == ["c"]
+
+
+def test_a_name_that_two_fields_have_is_never_taken_for_one_of_them(tmp_path: Path) -> None:
+    fields = [{"file": "a.txt", "tokens": 7, "segment": "news"}, {"file": "b.txt"}, {}]
+    with Store.create(tmp_path / "store", store_settings()) as store:
+        with store.writer() as writer:
+            samples = [new_sample(str(number), metadata=metadata) for number, metadata in enumerate(fields)]
+            writer.commit(samples, random_vectors(len(samples)))
+
+        def found(expression: str) -> list[str]:
+            return [sample.id for sample in store.list([expression])]
+
+        for name in ("file", "tokens", "segment"):
+            for written in (name, f'"{name}"'):
+                with pytest.raises(FilterError, match=rf"write metadata\.{name} for .* or sample\.{name} for"):
+                    found(f"{written}=1")
+        assert found("metadata.file=a.txt") == found("metadata.segment=news") == ["0"]
+        assert found('metadata."tokens">5') == ["0"]
+        assert found("sample.file=data.jsonl") == found("sample.tokens=10") == ["0", "1", "2"]
+        assert found(f"sample.segment={store.info().segments[0].name}") == ["0", "1", "2"]
+
+
+def test_a_field_that_is_named_like_the_prefix_is_no_built_in_one(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "store", store_settings()) as store:
+        with store.writer() as writer:
+            writer.commit([new_sample("a", metadata={"sample.file": "x"})], random_vectors(1))
+        with pytest.raises(FilterError, match=r'write metadata\."sample\.file" for it'):
+            store.list(["sample.file=x"])
+        assert store.count(['metadata."sample.file"=x']) == 1

@@ -10,8 +10,12 @@ from typing import Any, Self, cast
 from torch import Tensor, nn
 
 from rapidin.errors import FingerprintMismatchError, ModelError
-from rapidin.model.tensors_in_memory import compare_with_fingerprint
+from rapidin.model.networks.adapter_state import foreign_hooks, what_acts_otherwise
+from rapidin.model.networks.model_checks import check_causal
+from rapidin.model.networks.quantised_layers import SteadyLayers
+from rapidin.model.networks.tensors_in_memory import compare_with_fingerprint
 from rapidin.settings import StoreSettings, TracedParameter
+from rapidin.support import context_length
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +34,16 @@ class BorrowedNetwork:
 
     Attributes:
         module: the network.
+        vocabulary: number of token ids that the model takes.
         context_length: length of the longest sequence that the model takes, None if it does not say.
     """
 
     def __init__(self, module: nn.Module, store: Path, settings: StoreSettings) -> None:
         check_network(module, store, settings)
         self.module = module
-        config = cast(Any, module).config.get_text_config()
-        length = getattr(config, "max_position_embeddings", None)
-        self.context_length: int | None = length if isinstance(length, int) and length > 0 else None
+        embeddings = cast(Any, module).get_input_embeddings().weight
+        self.vocabulary = int(embeddings.shape[0])
+        self.context_length: int | None = context_length(cast(Any, module).config)
         self._modes = [(part, part.training) for part in module.modules()]
         # The application may have accumulated gradients; nothing may be added to them, and they must not be lost.
         self._gradients: list[tuple[nn.Parameter, Tensor]] = []
@@ -47,6 +52,12 @@ class BorrowedNetwork:
                 self._gradients.append((parameter, parameter.grad))
                 parameter.grad = None
         module.eval()
+        self._layers = SteadyLayers(module)
+        try:
+            check_causal(module, f"the {type(module).__name__} that was given")
+        except ModelError:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -61,15 +72,20 @@ class BorrowedNetwork:
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
         self._modes, self._gradients = [], []
+        self._layers.release()
 
 
 def check_network(module: nn.Module, store: Path, settings: StoreSettings) -> None:
     """Make sure that a network in memory is the one that a store was built with.
 
-    Three things are compared. The first are the names and shapes of the traced parameters. The second are the
+    Four things are compared. The first are the names and shapes of the traced parameters. The second are the
     bytes of every tensor of base and adapter that can be compared: its type in memory must be that of the
     checkpoint, or one that holds the checkpoint's values exactly (float32 for a checkpoint in bfloat16). The third
     is the part of the adapter's configuration that decides how its weights act.
+
+    The fourth is what an application may have changed of a network: an adapter that is scaled, disabled, merged or
+    joined by another one, and weights that were made in inference mode. Functions that hook into forward passes
+    are reported as a warning, because nobody can tell what they do.
 
     Some tensors cannot be compared, and then a warning is logged: those of a network in lower precision than its
     checkpoint, of a quantised network and of a checkpoint that is a pickle, and tensors that transformers renames
@@ -93,10 +109,21 @@ def check_network(module: nn.Module, store: Path, settings: StoreSettings) -> No
     if difference is None:
         comparison = compare_with_fingerprint(module, settings.fingerprint)
         difference = comparison.difference
+    if difference is None:
+        difference = what_acts_otherwise(module, adapted=bool(settings.fingerprint.adapter))
     if difference is not None:
         raise FingerprintMismatchError(
             f"{store}: the {type(module).__name__} that was given is not the model this store was built with: "
             f"{difference}; {remedy}"
+        )
+    hooks = foreign_hooks(module)
+    if hooks:
+        logger.warning(
+            "%s: %d modules of the given network have forward hooks, for example %r; what these change is in no "
+            "stored gradient",
+            store,
+            len(hooks),
+            hooks[0],
         )
     if comparison.unknown:
         logger.warning(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rapidin.errors import FingerprintMismatchError, ModelError
-from rapidin.model.locating import absolute_place, local_directory
+from rapidin.model.identity.locating import absolute_place, local_directory, weight_files
 from rapidin.settings import Fingerprint, ModelSettings
 from rapidin.storage import Store
 
@@ -25,6 +25,21 @@ _WINDOWS = 16
 _ADAPTER_KEYS = (
     *("peft_type", "r", "lora_alpha", "target_modules", "target_parameters", "modules_to_save", "use_rslora"),
     *("use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "bias", "layers_to_transform"),
+    *(
+        "layers_pattern",
+        "layer_replication",
+        "exclude_modules",
+        "lora_bias",
+        "use_qalora",
+        "alora_invocation_tokens",
+    ),
+    *("trainable_token_indices", "token_indices", "feedforward_modules", "adapter_layers", "adapter_len"),
+    *("alpha", "scaling", "randlora_alpha", "delora_lambda", "lambda_pattern", "shadow_alpha", "psoft_alpha"),
+    *("decompose_both", "decompose_factor", "use_effective_conv2d", "block_share", "coft", "eps", "apply_GS"),
+    *("oft_block_size", "boft_block_size", "boft_block_num", "boft_n_butterfly_factor", "use_cayley_neumann"),
+    *("topk", "vector_length", "num_vectors", "n_frequency", "n_frequency_pattern", "random_loc_seed"),
+    *("projection_prng_key", "projection_seed", "proj_seed", "rng_seed", "random_seed", "sparse", "very_sparse"),
+    *("mini_r", "hybrid_r", "gralora_k", "wavelet_family", "weight_tying"),
 )
 """Keys that decide how an adapter's weights act; other keys change from version to version of PEFT."""
 
@@ -63,13 +78,14 @@ def checkpoint_digests(settings: ModelSettings) -> tuple[dict[str, str], ...]:
     """
     marker = "config.json" if settings.adapter is None else "adapter_config.json"
     found = []
+    what = "model" if settings.adapter is None else "adapter"
     for place in settings.checkpoints:
         if not (Path(place) / marker).exists():
             raise ModelError(
                 f"checkpoint {place!r} has no {marker}: give its present place with --checkpoint, for every "
                 "checkpoint of the store in the same order"
             )
-        found.append(_digests(place, marker, "checkpoint") or {})
+        found.append(_digests(place, marker, "checkpoint", what) or {})
     return tuple(found)
 
 
@@ -229,13 +245,14 @@ def window_places(size: int) -> list[tuple[int, int]]:
     return [(start, start + _WINDOW) for start in starts]
 
 
-def _digests(name: str, marker: str, what: str) -> dict[str, str] | None:
+def _digests(name: str, marker: str, what: str, kind: str | None = None) -> dict[str, str] | None:
     """Digest every weight tensor of a checkpoint.
 
     Args:
         name: directory or hub id of the checkpoint.
         marker: a file that every such checkpoint has.
-        what: ``model`` or ``adapter``, for error messages.
+        what: ``model``, ``adapter`` or ``checkpoint``, for error messages.
+        kind: ``model`` or ``adapter``; None if `what` says it.
 
     Returns:
         Digests by tensor name, or by file name for a checkpoint of pickles; None if nothing was downloaded yet.
@@ -246,15 +263,14 @@ def _digests(name: str, marker: str, what: str) -> dict[str, str] | None:
     directory = local_directory(name, marker)
     if directory is None:
         return None
-    files = sorted(directory.glob("*.safetensors"))
-    if files:
+    files = weight_files(directory, kind or what)
+    if files and files[0].suffix == ".safetensors":
         digests: dict[str, str] = {}
         for file in files:
             digests.update(_tensor_digests(file))
         return digests
     # Older checkpoints are pickles, which may run code when they are opened. So the bytes of the whole files are
     # digested in place of those of the tensors.
-    files = sorted(directory.glob("*.bin"))
     if not files and not Path(name).is_dir():
         return None
     if not files:

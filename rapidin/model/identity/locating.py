@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -62,3 +63,42 @@ def local_directory(name: str, marker: str) -> Path | None:
             f"{what} {name!r}: there is no such directory; give its present place with --{what}"
         ) from error
     return Path(found).parent if isinstance(found, str) else None
+
+
+_STEMS = {"model": (("model", ".safetensors"), ("pytorch_model", ".bin"))}
+_STEMS["adapter"] = (("adapter_model", ".safetensors"), ("adapter_model", ".bin"))
+"""Names of the weight files that transformers and PEFT look for, in their order."""
+
+
+def weight_files(directory: Path, kind: str) -> list[Path]:
+    """List the files that a model's or an adapter's weights are loaded from, by name.
+
+    A training leaves other files of the same types beside them, such as ``training_args.bin``.
+
+    Args:
+        directory: directory of the checkpoint.
+        kind: ``model`` or ``adapter``.
+
+    Returns:
+        Files that exist, all of one type: the one file, or those that an index lists; else every file whose name
+        begins like that of a part; an empty list if there is none.
+    """
+    for stem, ending in _STEMS[kind]:
+        whole = directory / f"{stem}{ending}"
+        if whole.exists():
+            return [whole]
+        listed = _listed(directory / f"{stem}{ending}.index.json")
+        parts = sorted(file for name in listed if (file := directory / name).exists())
+        parts = parts or sorted(directory.glob(f"{stem}-*{ending}"))
+        if parts:
+            return parts
+    return []
+
+
+def _listed(index: Path) -> set[str]:
+    """List the names of the files that an index of shards refers to; an index that cannot be read lists none."""
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return {name for name in places if isinstance(name, str)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rapidin.model.fingerprints import ADAPTER_SETTINGS, digest_of_settings, window_places
+from rapidin.model.identity import ADAPTER_SETTINGS, digest_of_settings, window_places
 from rapidin.settings import Fingerprint
 
 _TYPES = {
@@ -38,6 +38,8 @@ _OTHER_TYPES = {
     torch.bfloat16: (torch.float32,),
     torch.float16: (torch.float32,),
 }
+TRACED_ADAPTER = "default"
+"""Name that PEFT gives to an adapter unless it is told otherwise; the names of a store's parameters contain it."""
 _LOSSY = (torch.bfloat16, torch.float16)
 """Types to which a checkpoint in another type may have been rounded."""
 
@@ -128,12 +130,14 @@ def adapter_tensors(module: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of the adapter with the names that its file has for them."""
     import peft  # takes seconds, and models without an adapter need none of it
 
-    yield from peft.get_peft_model_state_dict(module, save_embedding_layers=False).items()
+    yield from peft.get_peft_model_state_dict(
+        module, adapter_name=TRACED_ADAPTER, save_embedding_layers=False
+    ).items()
 
 
 def _settings_of(module: Any) -> str:
-    """Digest the part of the active adapter's configuration that decides how its weights act."""
-    config = module.peft_config[module.active_adapter].to_dict()
+    """Digest the part of the traced adapter's configuration that decides how its weights act."""
+    config = module.peft_config[TRACED_ADAPTER].to_dict()
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     return digest_of_settings(json.loads(json.dumps(plain, default=str)))
 
@@ -149,7 +153,7 @@ def _forms(tensor: Tensor) -> Iterator[Tensor]:
 
 
 def _digest(tensor: Tensor) -> str:
-    """Digest a tensor as `rapidin.model.fingerprints` digests one in a safetensors file."""
+    """Digest a tensor as `rapidin.model.identity.fingerprints` digests one in a safetensors file."""
     data = tensor.contiguous().reshape(-1).view(torch.uint8)
     digest = hashlib.sha256(f"{_TYPES[tensor.dtype]}{list(tensor.shape)} {len(data)}".encode())
     for start, end in window_places(len(data)):
