@@ -129,7 +129,7 @@ def search(
                 found = iter([searcher.search(prompt, generation, options=wanted, on_progress=tell)])
         else:
             count = stack.enter_context(counting("queries answered"))
-            found = searcher.search_file(str(queries), options=wanted, on_progress=count)
+            found = searcher.search_file(str(queries), options=wanted, on_progress=count, on_step=count)
         for result in found:
             view = result if by_token else replace(result, by_token=())  # a report shows them better
             output(result, search_view(view), as_json, one_line=True)

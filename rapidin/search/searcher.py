@@ -241,6 +241,7 @@ class Searcher:
         *,
         options: SearchOptions | None = None,
         on_progress: Callable[[int], None] | None = None,
+        on_step: Tell | None = None,
         **changes: Unpack[SearchKeywords],
     ) -> Iterator[SearchResult]:
         """Search for every row of a data file, in its order; rows without a response get the model's own.
@@ -249,6 +250,7 @@ class Searcher:
             file: data file, whose rows have the shapes that `ingest` takes.
             options: options of every search; None: the defaults.
             on_progress: function that is told the number of queries answered so far.
+            on_step: function that is told of what takes longer before the next query is answered, as by `search`.
             changes: options by name, such as ``k=5``, in place of those of `options`.
 
         Raises:
@@ -258,7 +260,7 @@ class Searcher:
         queries = read_queries(Path(file), self.store.settings.text)
         done = 0
         while chunk := list(islice(queries, _QUERIES_AT_ONCE)):
-            answers = self._search.results(chunk, wanted, None)
+            answers = self._search.results(chunk, wanted, on_step)
             while True:
                 with self._latch.inside():  # not while the caller looks at a result
                     result = next(answers, None)

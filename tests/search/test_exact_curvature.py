@@ -179,10 +179,13 @@ def test_queries_of_one_call_share_a_pass_and_are_answered_as_alone(
     monkeypatch.setattr(explainer.Explainer, "taken_away", counted)
     with rapidin.Searcher(simple.path, device="cpu") as searcher:
         alone = [searcher.search(*question, **options) for question in (QUESTION, OTHER)]
-        together = list(searcher.search_file(file, options=rapidin.SearchOptions(**options)))
+        steps: list[tuple[str, int, int]] = []
+        asked = rapidin.SearchOptions(**options)
+        together = list(searcher.search_file(file, options=asked, on_step=lambda *step: steps.append(step)))
         monkeypatch.setattr(explainer.Explainer, "taken_together", 2)
         in_groups = list(searcher.search_file(file, options=rapidin.SearchOptions(**options)))
     assert passes == [1, 1, 3, 2, 1]
+    assert ("probes", PROBES, PROBES) in steps
     for found in (together, in_groups):
         for result, expected in zip(found, [*alone, alone[0]], strict=True):
             assert result.explained == EXACTLY

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import xxhash
 
+from rapidin.storage.store_files import COMMITS_NAME
 from rapidin.support import open_regular, write_whole
 
-COMMITS_NAME = "store.commits"
 COMMITS_TEMPORARY_NAME = ".store.commits.tmp"
 _PLACE_BYTES = 4096
 """Distance of the two places: no disk writes larger sectors, so a failing write spoils one place at most."""

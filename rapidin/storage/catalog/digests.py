@@ -232,7 +232,12 @@ def _add(session: Session, change: Counter[str]) -> None:
 
 
 def _numbers(result: CursorResult[Any]) -> NDArray[np.float64]:
-    return np.array([tuple(row) for row in result], np.float64).reshape(-1, 4)
+    try:
+        return np.array([tuple(row) for row in result], np.float64).reshape(-1, 4)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise StoreCorruptError(
+            f"store.db: the place of a vector is not a number ({error}); restore store.db from a backup"
+        ) from error
 
 
 def _signed(value: int) -> int:
