@@ -7,7 +7,7 @@ FAISS := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 DEMO := $(VENV)/.installed-$(FAISS)
 DEVELOPMENT := $(VENV)/.installed-$(FAISS)-dev
 
-.PHONY: help demo test test-all lint docs docs-serve bench clean
+.PHONY: help demo test test-all lint docs docs-serve bench torture clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -31,6 +31,9 @@ docs: $(DEVELOPMENT)  ## build the documentation into site/; a dead link is an e
 
 docs-serve: $(DEVELOPMENT)  ## show the documentation at http://127.0.0.1:8000 while it is edited
 	$(BIN)/mkdocs serve
+
+torture: $(DEVELOPMENT)  ## kill, fill disks, fail power, alter bytes, read while one writes; MINUTES=20
+	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),20)
 
 bench: $(DEVELOPMENT)  ## run the benchmarks that need nothing but this repository
 	$(BIN)/python -m benchmarks.projection

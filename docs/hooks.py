@@ -47,7 +47,7 @@ def command_line() -> str:
     parts = [
         "# Command line\n",
         "Results go to stdout; progress and messages go to stderr. Exit codes: 0 done, 1 failed with a one-line "
-        "message, 2 wrong usage, 130 interrupted. `rapidin --debug COMMAND …` shows a traceback, "
+        "message, 2 wrong usage, 130 interrupted, 143 terminated (SIGTERM). `rapidin --debug COMMAND …` shows a traceback, "
         "`rapidin --version` the version.\n",
     ]
     for name, command in commands():

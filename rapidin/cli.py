@@ -6,6 +6,7 @@ Data goes to stdout, everything else to stderr. Each command is a file in `rapid
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from io import TextIOWrapper
 
@@ -27,7 +28,7 @@ from rapidin.commands.store import (
     show,
     verify,
 )
-from rapidin.support import VARIABLES
+from rapidin.support import VARIABLES, termination_interrupts
 
 app = typer.Typer(
     name="rapidin",
@@ -61,11 +62,17 @@ app.add_typer(experiments)
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line; exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal shows a substitute for a character that it lacks
             stream.reconfigure(errors="replace")
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
     # Typer itself reports wrong usage and exits with 2, or with 130 if it is interrupted.
-    app()
+    with termination_interrupts() as terminated:
+        try:
+            app()
+        except SystemExit as end:
+            if terminated and end.code == 128 + signal.SIGINT:
+                sys.exit(128 + signal.SIGTERM)
+            raise

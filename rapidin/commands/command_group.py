@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 import rapidin
 from rapidin.errors import RapidinError, SettingError
+from rapidin.support import printable
 
 
 class CommandGroup(TyperGroup):
@@ -26,8 +27,16 @@ class CommandGroup(TyperGroup):
                 traceback.print_exc()
             # Lines are joined one by one, not word by word, because spaces may belong to an id or a file name.
             message = " ".join(line.strip() for line in str(error).splitlines())
-            typer.echo(f"Error: {message}", err=True)
+            typer.echo(f"Error: {printable(message)}", err=True)
             raise typer.Exit(2 if isinstance(error, SettingError) else 1) from error
+
+
+class _Printable(logging.Formatter):
+    """A format of messages in which a terminal obeys nothing, wherever the texts in them come from."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a message."""
+        return printable(super().format(record))
 
 
 def shared_options(
@@ -36,7 +45,9 @@ def shared_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debugging messages.")] = False,
 ) -> None:
     """Which training samples made my language model say this?"""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s", force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("rapidin").setLevel(logging.DEBUG if debug else logging.INFO)
     # bitsandbytes complains at import about optional kernels that rapidin has no use for.
     logging.getLogger("bitsandbytes").setLevel(logging.DEBUG if debug else logging.ERROR)

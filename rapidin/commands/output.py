@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import typer
 
 from rapidin.errors import SettingError
+from rapidin.support import printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +44,7 @@ def confirmed(question: str) -> bool:
     Raises:
         SettingError: stdin has ended.
     """
-    typer.echo(f"{question} [y/N]: ", err=True, nl=False)
+    typer.echo(f"{printable(question)} [y/N]: ", err=True, nl=False)
     answer = sys.stdin.readline()
     if not answer:
         typer.echo(err=True)
@@ -53,16 +54,25 @@ def confirmed(question: str) -> bool:
 
 def stdout() -> Console:
     """Make the console that results go to."""
-    from rich.console import Console
-
-    return Console()
+    return _console()
 
 
 def stderr() -> Console:
     """Make the console that progress and messages go to."""
-    from rich.console import Console
+    return _console(stderr=True)
 
-    return Console(stderr=True)
+
+def _console(**options: Any) -> Console:
+    """Make a console that shows texts of a store as they are: a terminal obeys nothing in them."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Printable(Console):
+        def render(self, *arguments: Any, **named: Any) -> Any:
+            for text, style, control in super().render(*arguments, **named):
+                yield Segment(text if control else printable(text), style, control)
+
+    return Printable(**options)
 
 
 @contextmanager
@@ -97,7 +107,8 @@ def output(record: Any, view: Any, as_json: bool, one_line: bool = False) -> Non
         from rapidin.records import to_json
 
         plain = "utf" not in (sys.stdout.encoding or "").lower()
-        typer.echo(json.dumps(to_json(record), ensure_ascii=plain, indent=None if one_line else 2))
+        text = json.dumps(to_json(record), ensure_ascii=plain, indent=None if one_line else 2)
+        typer.echo(printable_json(text))
     else:
         # Text is neither wrapped nor read as markup, so that commands in it can be copied.
         stdout().print(view, highlight=False, soft_wrap=isinstance(view, str), markup=False)

@@ -61,6 +61,9 @@ class LimitedBody:
         await self._app(scope, replay, send)
 
     def _check_length(self, headers: Headers) -> None:
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy may see another end of the body than this server does (RFC 9112, section 6.1).
+            raise Problem(400, "send either Content-Length or Transfer-Encoding, not both")
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._limits.body:
             raise self._too_large()

@@ -1,26 +1,33 @@
-"""A server: its socket, and its orderly end."""
+"""A server: its socket, its connections, and its orderly end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rapidin.errors import SettingError
 from rapidin.service.app import create_app
 from rapidin.service.service import Service
+from rapidin.service.service_settings import Limits
 
 logger = logging.getLogger("rapidin.service")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE = 5.0  # seconds for answers that are written but not sent when time is up
 _TICK = 0.05
+_SHARE_OF_DESCRIPTORS = 0.5
+_SECONDS_BETWEEN_MESSAGES = 60.0
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -75,7 +82,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(service),
-                http="h11",
+                http=LimitedConnections(service.settings.limits).protocol(),
                 loop="asyncio",
                 ws="none",
                 lifespan="on",
@@ -127,3 +134,62 @@ class Server(uvicorn.Server):
                 while self._service.active:
                     await asyncio.sleep(_TICK)
         self.should_exit = True
+
+
+class LimitedConnections:
+    """Makes Uvicorn's protocol for each connection: how many there may be, and how long they may be silent.
+
+    Uvicorn closes a connection that stays silent after an answer, but not one that never sends a request. So many
+    of them would use up the process's file descriptors, and the log would fill with messages about it.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        """Take the limits; the process may have room for fewer connections."""
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        room = descriptors if descriptors != resource.RLIM_INFINITY else limits.connections * 2
+        self.most = max(1, min(limits.connections, int(room * _SHARE_OF_DESCRIPTORS)))
+        self.head_seconds = limits.head_seconds
+        self._told = -_SECONDS_BETWEEN_MESSAGES
+
+    def protocol(self) -> type[H11Protocol]:
+        """Return the class of protocols that keeps these limits."""
+        limited = self
+
+        class Connection(H11Protocol):
+            _silent: asyncio.TimerHandle | None = None
+
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                if len(self.connections) > limited.most:
+                    limited.tell()
+                    transport.abort()
+                else:
+                    self._silent = self.loop.call_later(limited.head_seconds, self._close_if_silent)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                if self._silent is not None:
+                    self._silent.cancel()
+                super().connection_lost(exc)
+
+            def _close_if_silent(self) -> None:
+                # A request that has begun has limits of its own.
+                if self.cycle is None:
+                    self.transport.close()
+                elif self.cycle.response_complete:
+                    self._silent = self.loop.call_later(limited.head_seconds, self._close_if_idle, self.cycle)
+                else:
+                    self._silent = self.loop.call_later(limited.head_seconds, self._close_if_silent)
+
+            def _close_if_idle(self, last: object) -> None:
+                if self.cycle is last:
+                    self.transport.close()
+                else:
+                    self._close_if_silent()
+
+        return Connection
+
+    def tell(self) -> None:
+        """Log that there are too many connections, but not for each of them."""
+        if time.monotonic() - self._told >= _SECONDS_BETWEEN_MESSAGES:
+            self._told = time.monotonic()
+            logger.warning("%d connections are open; more are closed at once", self.most)

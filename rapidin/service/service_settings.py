@@ -36,6 +36,8 @@ class Limits:
         waiting: searches that may wait while one is computed.
         seconds: seconds in which a search must be answered, waiting included.
         requests: requests of all kinds at a time.
+        connections: connections at a time; more are closed at once.
+        head_seconds: seconds in which a connection must have sent the head of a request.
 
     Raises:
         SettingError: on creation, a number is not positive.
@@ -53,6 +55,8 @@ class Limits:
     waiting: int = 16
     seconds: float = 120.0
     requests: int = 256
+    connections: int = 512
+    head_seconds: float = 10.0
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

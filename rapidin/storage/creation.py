@@ -26,7 +26,6 @@ from rapidin.errors import (
 )
 from rapidin.settings import StoreSettings
 from rapidin.storage.catalog import (
-    COMMITS_NAME,
     COMMITS_TEMPORARY_NAME,
     Database,
     database as databases,
@@ -34,7 +33,14 @@ from rapidin.storage.catalog import (
     text_checksum,
 )
 from rapidin.storage.concurrency import HOLDER_NAME, LOCK_NAME, READERS_NAME, is_readers_file, writer_lock
-from rapidin.storage.store_files import DATABASE_NAME, SEGMENTS_NAME, file_errors, refuse_inside_store
+from rapidin.storage.store_files import (
+    COMMITS_NAME,
+    DATABASE_NAME,
+    SEGMENTS_NAME,
+    file_errors,
+    refuse_inside_store,
+    refuse_links,
+)
 from rapidin.support import sync
 
 _TEMPORARY_NAME = f".{DATABASE_NAME}.tmp"
@@ -117,10 +123,13 @@ def open_store(path: Path) -> Opened:
         StoreFormatError: `path` is a file or not a store, or a newer rapidin wrote the store.
         StoreCorruptError: the database is damaged.
         StoreLockedError: another process is writing to a store of an older format, and does not finish.
+        StoreError: one of its files is a symbolic link.
     """
     with file_errors(path):
         if path.exists() and not path.is_dir():
             raise StoreFormatError(f"{path}: it is a file, not a store; give the directory of a store")
+        if os.path.lexists(path / DATABASE_NAME):
+            refuse_links(path)
         if not (path / DATABASE_NAME).is_file():
             raise StoreNotFoundError(f"{path}: there is no store; make one with 'rapidin ingest {path} …'")
     database = Database(path / DATABASE_NAME)
@@ -186,7 +195,8 @@ def _read_settings(database: Database) -> tuple[StoreSettings, str]:
     """Return the settings, and the time at which the store was created."""
     with database.reading() as session:
         row = session.scalars(select(schema.SettingsRow)).one_or_none()
-        if row is None or not isinstance(row.settings, str) or text_checksum(row.settings) != row.checksum:
+        right = row is not None and isinstance(row.settings, str) and isinstance(row.created, str)
+        if row is None or not right or text_checksum(row.settings) != row.checksum:
             raise StoreCorruptError(
                 f"{database.path}: its settings were altered; restore the file from a backup or ingest again"
             )

@@ -6,6 +6,7 @@ from .environment import (
 )
 from .interruptions import (
     interruptions_wait as interruptions_wait,
+    termination_interrupts as termination_interrupts,
 )
 from .memory import (
     WorkingMemory as WorkingMemory,
@@ -26,6 +27,8 @@ from .texts import (
     error_line as error_line,
     named_line as named_line,
     one_line as one_line,
+    printable as printable,
+    printable_json as printable_json,
     shortened as shortened,
 )
 from .threads import (

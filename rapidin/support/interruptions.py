@@ -1,4 +1,4 @@
-"""Interruptions (Ctrl-C, SIGINT) that must not come between two steps."""
+"""Interruptions (Ctrl-C, SIGINT) that must not come between two steps, and terminations that act like them."""
 
 from __future__ import annotations
 
@@ -35,3 +35,26 @@ def interruptions_wait() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if received:
             signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def termination_interrupts() -> Iterator[list[int]]:
+    """Make SIGTERM, which systemd, SLURM and Docker send, act like SIGINT, so that what was computed is stored.
+
+    Yields:
+        A list that is not empty once a SIGTERM came.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -169,7 +169,7 @@ def test_an_import_of_the_command_line_is_found_wherever_it_stands(tmp_path: Pat
 
 def test_the_tests_of_a_package_lie_in_a_directory_of_its_name() -> None:
     tests = ROOT / "tests"
-    across = {"architecture", "bad_input", "benchmarks"}
+    across = {"architecture", "bad_input", "benchmarks", "torture"}
     for directory in sorted(path for path in tests.rglob("*") if path.is_dir() and path.name != "__pycache__"):
         place = directory.relative_to(tests)
         if place.parts[0] not in across and any(directory.glob("*.py")):

@@ -21,8 +21,6 @@ from rapidin.records import DerivedInfo, DerivedReport, IngestListener, IngestRe
 from rapidin.settings import CURVATURE_DAMPING, STORE_SETTINGS
 
 _LONGEST_TEXT = 600
-_CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(13, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
-"""Translation of all control characters except tabs and line breaks."""
 
 
 class ProgressListener(IngestListener):
@@ -302,8 +300,8 @@ def bits(count: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace each control character of a text, because a terminal would obey it."""
-    return text.translate(_CONTROLS)
+    """Replace each character of a text that a terminal would obey."""
+    return support.printable(text)
 
 
 def shortened(text: str, length: int = _LONGEST_TEXT) -> str:

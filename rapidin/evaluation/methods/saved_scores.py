@@ -120,7 +120,10 @@ class SavedScores:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             write_whole(
-                path, lambda file: np.savez(file, scores=measured.scores, took=np.array(took)), durable=False
+                path,
+                lambda file: np.savez(file, scores=measured.scores, took=np.array(took)),
+                durable=False,
+                follow=False,
             )
         except OSError as error:
             logger.warning(

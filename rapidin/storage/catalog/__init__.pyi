@@ -6,7 +6,6 @@ from . import (
     tables as tables,
 )
 from .commit_counter import (
-    COMMITS_NAME as COMMITS_NAME,
     COMMITS_TEMPORARY_NAME as COMMITS_TEMPORARY_NAME,
 )
 from .database import (

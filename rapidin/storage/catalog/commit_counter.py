@@ -19,9 +19,9 @@ from pathlib import Path
 
 import xxhash
 
+from rapidin.storage.store_files import COMMITS_NAME
 from rapidin.support import open_regular, write_whole
 
-COMMITS_NAME = "store.commits"
 COMMITS_TEMPORARY_NAME = ".store.commits.tmp"
 _PLACE_BYTES = 4096
 """Distance of the two places: no disk writes larger sectors, so a failing write spoils one place at most."""
@@ -45,8 +45,8 @@ class CommitCounter:
         return max(self._numbers(), default=0)
 
     def is_intact(self) -> bool:
-        """Tell whether the file is as it was written, or missing."""
-        return not self.path.exists() or len(self._numbers()) == 2
+        """Tell whether the file holds a number, or is missing; a kill or a failing write may spoil one of two."""
+        return not self.path.exists() or bool(self._numbers())
 
     def acknowledge(self, number: int) -> None:
         """Record that the commit `number` is on disk, and wait until the record is, too.

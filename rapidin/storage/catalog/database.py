@@ -191,6 +191,8 @@ class Database:
             yield
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise _translated(error, self.path) from error
+        except (RecursionError, OverflowError) as error:  # a stranger's JSON is nested very deeply, a number huge
+            raise _damaged(self.path, f"it holds what no store holds: {error}") from error
         except UnicodeDecodeError as error:  # SQLite quotes damaged names in its messages
             raise _damaged(self.path, "it holds text that is not valid Unicode") from error
         except UnicodeEncodeError as error:  # bytes on the command line that are not UTF-8 become such text

@@ -258,6 +258,8 @@ def _check_types(row: SampleRow) -> None:
         value = getattr(row, name)
         if type(value) is not int or value < 0:
             raise ValueError(f"its {name} is not a whole number from 0 up")
+    if not isinstance(row.scale, float):
+        raise ValueError("its scale is not a number")
     if not isinstance(row.truncated, bool):
         raise ValueError("its truncated is neither true nor false")
 

@@ -188,11 +188,25 @@ def _no_number(reason: str) -> StoreCorruptError:
 
 
 def segment_records(session: Session) -> list[SegmentRecord]:
-    """Return all segments, in order of creation."""
-    return [
+    """Return all segments, in order of creation.
+
+    Raises:
+        StoreCorruptError: a row holds values of the wrong types.
+    """
+    found = [
         SegmentRecord(row.id, row.name, row.rows, row.bytes, row.checksum, row.codec)
         for row in session.scalars(select(SegmentRow).order_by(SegmentRow.id))
     ]
+    for record in found:
+        texts = (record.name, record.checksum, record.codec)
+        numbers = (record.id, record.rows, record.bytes)
+        right = all(isinstance(text, str) for text in texts) and all(type(number) is int for number in numbers)
+        if not right or record.rows < 0 or record.bytes < 0:
+            raise StoreCorruptError(
+                f"store.db: the row of segment {record.id!r} holds what no store holds; restore store.db from a "
+                "backup"
+            )
+    return found
 
 
 def live_counts(session: Session) -> dict[int, int]:

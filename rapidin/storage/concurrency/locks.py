@@ -20,10 +20,13 @@ from typing import ClassVar
 from filelock import FileLock, Timeout
 
 from rapidin.errors import StoreLockedError, StoreSpaceError
-from rapidin.storage.store_files import file_errors
+from rapidin.storage.store_files import file_errors, refuse_links, refuse_other_names
+from rapidin.support import one_line, write_content
 
 LOCK_NAME = "writer.lock"
 HOLDER_NAME = "writer.json"
+_LONGEST_HOLDER = 200
+"""Maximum number of characters of a description of the writer."""
 
 
 @contextmanager
@@ -33,8 +36,10 @@ def writer_lock(store: Path) -> Iterator[None]:
     Raises:
         StoreLockedError: another process holds the lock; the message names it.
         StoreSpaceError: this process reads the store without SQLite's locks, because the disk is full.
-        StoreError: the directory cannot be written to.
+        StoreError: the directory cannot be written to, or a file in it is linked with one elsewhere.
     """
+    refuse_links(store)
+    refuse_other_names(store)
     # The lock belongs to no thread, so that a generator that ends in another thread still releases it.
     lock = FileLock(store / LOCK_NAME, thread_local=False)
     with file_errors(store):
@@ -51,7 +56,7 @@ def writer_lock(store: Path) -> Iterator[None]:
     try:
         with file_errors(store):
             started = datetime.now(UTC).isoformat(timespec="seconds")
-            (store / HOLDER_NAME).write_text(json.dumps({"pid": os.getpid(), "started": started}))
+            write_content(store / HOLDER_NAME, json.dumps({"pid": os.getpid(), "started": started}))
         yield
     finally:
         # This comes before the release, because the file may belong to the next holder afterwards.
@@ -99,7 +104,7 @@ class NoWriter:
 def _holder(store: Path) -> str:
     """Describe the process that holds the lock."""
     try:
-        holder = json.loads((store / HOLDER_NAME).read_text())
-        return f"process {holder['pid']} (since {holder['started']})"
-    except (OSError, ValueError, KeyError, TypeError):
+        holder = json.loads((store / HOLDER_NAME).read_text()[:_LONGEST_HOLDER])
+        return one_line(f"process {holder['pid']} (since {holder['started']})", _LONGEST_HOLDER)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process"  # it holds the lock, but has not written its number down yet

@@ -21,11 +21,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from rapidin.support import write_whole
+from rapidin.support import open_regular, write_whole
 
 READERS_NAME = "readers.lock"
 _TEMPORARY_NAME = ".readers.tmp"
 _NUMBERED = re.compile(r"readers\.([1-9][0-9]{0,17})\.lock")
+_LAST = 10**18 - 1
+"""Last number of a generation. If a stranger's store holds it, nothing is recorded until all readers leave."""
+_MOST_BYTES = 2**24
+"""Maximum number of bytes of a record; a longer one was not written by this module."""
 _MOST_TRIES = 100
 """Maximum number of tries to join a generation before it is removed; only odd file systems need so many."""
 _logger = logging.getLogger(__name__)
@@ -76,10 +80,11 @@ def removable(store: Path, unnamed: Mapping[str, int]) -> set[str]:
             records = [_record(store, number) for number in numbers if number <= busy]
             gone |= {name for name, time in unnamed.items() if any(record.get(name) == time for record in records)}
             kept = {name: time for name, time in unnamed.items() if name not in gone}
-            if not kept.items() <= _record(store, numbers[-1]).items():
+            if not kept.items() <= _record(store, numbers[-1]).items() and numbers[-1] < _LAST:
                 _make(store, numbers[-1] + 1, kept)
         # Files that one of them recorded are removed now, or are recorded by the newest, too.
-        for number in numbers[:-1]:
+        none_follows = busy is None and numbers[-1] >= _LAST
+        for number in numbers if none_follows else numbers[:-1]:
             if number > 0:  # generation 0 stays, because a reader that may not write may need it
                 _end(store, number)
     except OSError as error:  # without locks, without permission or on a full disk: the next writer tries again
@@ -127,7 +132,7 @@ def _opened(path: Path) -> IO[bytes] | None:
     make = os.O_CREAT if path.name == READERS_NAME else 0
     for flags in (os.O_RDWR | make, os.O_RDONLY):
         with suppress(OSError):
-            return os.fdopen(os.open(path, flags, 0o666), "rb")
+            return os.fdopen(open_regular(path, flags), "rb")
     return None
 
 
@@ -178,7 +183,8 @@ def _record(store: Path, number: int) -> dict[str, object]:
     if number == 0:
         return {}
     try:
-        content = json.loads(_path(store, number).read_text())
-    except (ValueError, FileNotFoundError):
+        with os.fdopen(open_regular(_path(store, number), os.O_RDONLY), "rb") as file:
+            content = json.loads(file.read(_MOST_BYTES))
+    except (ValueError, RecursionError, FileNotFoundError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rapidin.errors import DerivedNotFoundError, IndexNotFoundError, StoreEmptyError
+from rapidin.errors import DerivedNotFoundError, IndexNotFoundError, StoreCorruptError, StoreEmptyError
 from rapidin.records import DerivedReport
 from rapidin.settings import ProbeShape
 from rapidin.storage.catalog import Database, tables
@@ -135,6 +135,11 @@ class _OpenedSegments:
 
     def opened(self, segment_id: int) -> Segment:
         if segment_id not in self._opened:
-            record = self._store.segments[segment_id]
+            record = self._store.segments.get(segment_id)
+            if record is None:
+                raise StoreCorruptError(
+                    f"{self._store.path}/store.db: samples are in segment {segment_id}, which it does not name; "
+                    "restore it from a backup"
+                )
             self._opened[segment_id] = open_segment(self._store.path, record, self._store.dimension)
         return self._opened[segment_id]

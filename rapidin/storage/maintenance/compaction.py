@@ -165,8 +165,9 @@ class _Compaction:
     def _rewrite(self, rows: Rows, records: dict[int, SegmentRecord]) -> None:
         """Make one new segment of `rows`, which are in the order of their places."""
         segment_writing.check_space(self._path, len(rows), self._codec.row_bytes(self._dimension))
-        index = self._codec.new_index(self._dimension)
         sources, starts = np.unique(rows.segments, return_index=True)
+        self._segment(records[int(sources[0])])  # is checked before memory is taken for another
+        index = self._codec.new_index(self._dimension)
         for source, positions in zip(sources.tolist(), np.split(rows.positions, starts[1:]), strict=True):
             self._copy(self._segment(records[source]), positions, index)
         record = segment_writing.write_segment(self._path, index, self._codec)

@@ -33,7 +33,8 @@ def built_aside(target: Path) -> Iterator[Path]:
     partial = target.with_name(target.name + SUFFIX)
     with file_errors(partial):
         partial.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(partial, os.O_RDONLY)
+        # A link would lead the cleaning below elsewhere.
+        descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         _lock(descriptor, partial)
         with file_errors(partial):

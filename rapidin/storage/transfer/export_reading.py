@@ -40,6 +40,15 @@ logger = logging.getLogger(__name__)
 MANIFEST_BYTES = 2**28
 """Maximum number of bytes of a manifest; the names of a large model's tensors take a megabyte."""
 _ADVICE = "export it again"
+_BATCH_ROWS = 256
+_BATCH_CHARACTERS = 2**26
+"""Number of characters of texts after which samples are handed on, although vectors would leave room for more."""
+_LONGEST_TEXT = 2**26
+"""Maximum number of characters of a text; no model reads as many."""
+_LARGEST_COLUMN = 2**28
+_MOST_SHRUNK = 200
+"""A column of a row group may not become larger than the former, or must be no more than the latter times as large
+as on disk: a file of a few kilobytes must not fill the memory."""
 
 
 class Exported:
@@ -81,20 +90,28 @@ class Exported:
         Raises:
             StoreError: a value is not possible; the message names the row, counted from 1.
         """
-        path, gathered, row = self.samples_path, list[NewSample](), 0
+        path, gathered, row, characters = self.samples_path, list[NewSample](), 0, 0
         with _errors(path), pa.parquet.ParquetFile(path) as table:
+            _check_sizes(path, table.metadata)
             known = [name for name in SCHEMA.names if name in table.schema_arrow.names]
-            for batch in table.iter_batches(batch_size=min(rows, 4096), columns=known):
-                columns = pa.Table.from_batches([batch])
-                if SPANS.name not in known:
-                    columns = columns.append_column(SPANS, pa.nulls(len(batch), SPANS.type))
-                columns = columns.select(SCHEMA.names).cast(SCHEMA)
-                for values in columns.to_pylist():
+            most = max(_LARGEST_COLUMN, _MOST_SHRUNK * path.stat().st_size)
+        texts = [name for name in known if pa.types.is_string(SCHEMA.field(name).type)]
+        # A text that many rows share stays one text until a row asks for it.
+        with _errors(path), pa.parquet.ParquetFile(path, read_dictionary=texts, pre_buffer=False) as table:
+            for batch in table.iter_batches(batch_size=min(rows, _BATCH_ROWS), columns=known):
+                for number in range(len(batch)):
                     row += 1
-                    gathered.append(_sample(values, f"{path}, row {row}"))
-                    if len(gathered) == rows:
+                    values = {name: batch.column(name)[number].as_py() for name in known}
+                    gathered.append(_sample({SPANS.name: None} | values, f"{path}, row {row}"))
+                    characters += sum(len(value) for value in values.values() if isinstance(value, str))
+                    if len(gathered) == rows or characters > _BATCH_CHARACTERS:
                         yield gathered
-                        gathered = []
+                        most -= characters
+                        gathered, characters = [], 0
+                    if most < characters:
+                        raise StoreError(
+                            f"{path}: its texts unpack to far more than the file holds, as in no export; {_ADVICE}"
+                        )
         if gathered:
             yield gathered
 
@@ -221,9 +238,28 @@ def _errors(path: Path) -> Iterator[None]:
             yield
         except RapidinError:
             raise
+        except MemoryError as error:
+            raise StoreError(f"{path}: there is not enough memory to read it; free some, or {_ADVICE}") from error
         except (pa.ArrowException, SafetensorError, ValueError, KeyError, TypeError, EOFError) as error:
             reason = " ".join(str(error).split())
             raise StoreError(f"{path}: it cannot be read ({reason[:300]}); {_ADVICE}") from error
+
+
+def _check_sizes(path: Path, metadata: Any) -> None:
+    """Check that no column takes far more memory than its size on disk suggests.
+
+    Raises:
+        StoreError: one does.
+    """
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            column = metadata.row_group(group).column(number)
+            size, stored = column.total_uncompressed_size, max(1, column.total_compressed_size)
+            if size > _LARGEST_COLUMN and size > _MOST_SHRUNK * stored:
+                raise StoreError(
+                    f"{path}: its column {column.path_in_schema!r} has {stored:,} bytes that unpack to {size:,}, "
+                    f"which no export does; {_ADVICE}"
+                )
 
 
 def _check_shape(path: Path, kind: str, shape: tuple[int, ...], expected: tuple[str, tuple[int, int]]) -> None:
@@ -246,8 +282,11 @@ def _sample(values: dict[str, Any], place: str) -> NewSample:
     for name, value in values.items():
         if value is None and name != SPANS.name:
             raise StoreError(f"{place}: its {name} is null; {_ADVICE}")
-        if isinstance(value, int) and value < 0:
-            raise StoreError(f"{place}: its {name} is {value}, less than 0; {_ADVICE}")
+        if isinstance(value, int) and not 0 <= value < 2**63:
+            problem = "less than 0" if value < 0 else "more than a store can hold"
+            raise StoreError(f"{place}: its {name} is {value}, {problem}; {_ADVICE}")
+        if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+            raise StoreError(f"{place}: its {name} has {len(value):,} characters, which no model reads; {_ADVICE}")
     try:
         metadata = json.loads(values["metadata"])
     except (ValueError, RecursionError) as error:

@@ -173,6 +173,10 @@ def open_segment(
         codec = codec_named(record.codec)
     except StoreFormatError as error:
         raise StoreFormatError(f"{path}: {error}") from error
+    if record.rows * codec.row_bytes(dimension) > record.bytes:  # before memory is taken for a stranger's K
+        raise StoreCorruptError(
+            f"{path}: {record.bytes:,} bytes cannot hold {record.rows} vectors of {dimension} numbers; {advice}"
+        )
     changed = VERIFIED_FILES.verify(path, record.bytes, record.checksum, advice, recheck)
     return Segment(path, record, codec, dimension, advice) if kept is None or changed else kept
 

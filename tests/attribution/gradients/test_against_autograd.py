@@ -64,7 +64,7 @@ def one_sample_gradient(model: nn.Module, sample: Tokens) -> Tensor:
     names = traced(model)
     parameters = dict(model.named_parameters())
     ids = torch.tensor([sample.ids])
-    log_probabilities = model(input_ids=ids).logits.double().log_softmax(dim=-1)
+    log_probabilities = model(input_ids=ids, use_cache=False).logits.double().log_softmax(dim=-1)
     losses = [
         -log_probabilities[0, position - 1, sample.ids[position]]
         for position in range(1, len(sample.ids))

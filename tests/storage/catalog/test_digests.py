@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import sqlite3
 from pathlib import Path
 
 import pytest
+import xxhash
 
 from rapidin.errors import RapidinError, StoreCorruptError
 from rapidin.storage import MetadataChange, NewSample, Store
@@ -62,6 +64,17 @@ def test_the_sums_follow_every_change(template: Path) -> None:
         assert {row.name: row.value for row in session.query(DigestRow)}.items() <= before.items()
 
 
+@pytest.mark.parametrize(
+    "row", [(1, 'é"\n\x00🦀', None), (2**62, -1, 1.5, -0.0, 1e300), (True, ""), (), (5, "x" * 10_000)], ids=repr
+)
+def test_a_row_is_hashed_as_its_json(row: tuple) -> None:
+    """However it is written, because stores keep the hashes."""
+    digest = digests.RowsDigest()
+    digest.step(*row)
+    text = json.dumps(row, separators=(",", ":"), ensure_ascii=False)
+    assert digest.finalize() % 2**64 == xxhash.xxh3_64_intdigest(text.encode())
+
+
 def test_any_altered_byte_is_refused_or_changes_nothing(template: Path, path: Path) -> None:
     """Pages of tables and indexes alike; the file has no checksum of its own."""
     shutil.copytree(template, path)
@@ -70,7 +83,7 @@ def test_any_altered_byte_is_refused_or_changes_nothing(template: Path, path: Pa
     content = (path / "store.db").read_bytes()
     chosen = random.Random(1)
     refused = 0
-    for _ in range(250):
+    for _ in range(100):
         altered = bytearray(content)
         offset = chosen.randrange(100, len(content))
         altered[offset] ^= 1 << chosen.randrange(8)
@@ -80,7 +93,7 @@ def test_any_altered_byte_is_refused_or_changes_nothing(template: Path, path: Pa
                 assert answers(store) == expected, f"byte {offset} was altered"
         except RapidinError:
             refused += 1
-    assert refused > 10
+    assert refused > 5
 
 
 STATEMENTS = {

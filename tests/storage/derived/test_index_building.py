@@ -285,3 +285,13 @@ def test_clusters_are_found() -> None:
     np.testing.assert_allclose(cosines, products.max(axis=1), rtol=1e-5)
     assert cosines.mean() > 0.75
     assert (clustering.nearest_lists(directions, centroids)[:, 0] == lists).all()
+
+
+def test_the_same_command_goes_on(path: Path) -> None:
+    """A command that was killed comes again with its options, although it has done its work."""
+    with clustered_store(path) as store:
+        options = {"nlist": 5, "nprobe": 2, "train_sample": 200, "recall": 0.9}
+        assert store.build_index("ivf", **options).trained
+        for again in (options, {"nlist": 5}, {}):
+            report = store.build_index("ivf", **again)
+            assert not report.trained and report.parameters["nlist"] == 5

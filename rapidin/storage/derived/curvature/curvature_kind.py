@@ -348,7 +348,7 @@ class _CurvatureKind:
                 and isinstance(told["damping"], float | int | None)
                 and isinstance(told["wanted"], int | None)
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise damaged from error
         if newer:
             raise StoreFormatError(f"{store.path}: a newer rapidin computed the curvature: upgrade rapidin")

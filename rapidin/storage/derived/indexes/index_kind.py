@@ -209,7 +209,7 @@ def from_text(kind: type[Parameters], text: str, store: Path) -> Parameters:
     """
     try:
         return kind(**json.loads(text))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise StoreFormatError(
             f"{store}/store.db: the parameters of an index are unknown here; upgrade rapidin"
         ) from error

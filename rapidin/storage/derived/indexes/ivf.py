@@ -108,8 +108,14 @@ class IvfKind(IndexKindBase):
         if existing is None:
             return options
         parameters = self._parameters(store, existing)
-        asked = (options.nlist, options.nprobe, options.train_sample)
-        if asked != (None, None, None) or options.recall not in (None, parameters.recall_target):
+        pairs = (
+            (options.nlist, parameters.asked_nlist),
+            (options.nprobe, parameters.asked_nprobe),
+            (options.train_sample, parameters.asked_train_sample),
+            (options.recall, parameters.recall_target),
+        )
+        # The same command may come again, for example because it was killed.
+        if any(asked not in (None, before) for asked, before in pairs):
             raise SettingError(
                 f"{store.path}: there is an index 'ivf' with settings of its own: add --retrain to build it again "
                 "with others, or leave them out to extend it"
