@@ -25,13 +25,14 @@ class Failures:
     Args:
         lengths: number of tokens of every sample of the ingest.
         skip_errors: whether samples that fail are left out.
+        usable: number of samples of the same data that are known to be usable, because the store holds them.
     """
 
-    def __init__(self, lengths: Sequence[int], skip_errors: bool) -> None:
+    def __init__(self, lengths: Sequence[int], skip_errors: bool, usable: int = 0) -> None:
         self._total = len(lengths)
         self._middle = statistics.median(lengths) if lengths else 0
         self._skip_errors = skip_errors
-        self._usable = 0
+        self._usable = usable
         self._failed = 0
         self._shortest: float = float("inf")
         self._kinds: set[str] = set()

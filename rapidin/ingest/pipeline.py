@@ -54,7 +54,12 @@ class IngestPipeline:
         self._replacing: set[str] = set()
 
     def run(
-        self, samples: SampleSpool, writer: StoreWriter, listener: IngestListener, skip_errors: bool
+        self,
+        samples: SampleSpool,
+        writer: StoreWriter,
+        listener: IngestListener,
+        skip_errors: bool,
+        stored_before: int = 0,
     ) -> IngestCounts:
         """Compute and commit all samples.
 
@@ -64,6 +69,7 @@ class IngestPipeline:
             listener: listener that is told about progress and commits.
             skip_errors: whether samples whose gradient cannot be used are left out; otherwise the error of the
                 first one is raised.
+            stored_before: number of samples of the same data that the store holds already.
 
         Raises:
             GradientError: a gradient cannot be used; all RapidGrads that were computed before are committed.
@@ -77,7 +83,7 @@ class IngestPipeline:
             self._count(stored)
             listener.committed(len(stored))
 
-        self._failures = Failures(samples.lengths, skip_errors)
+        self._failures = Failures(samples.lengths, skip_errors, stored_before)
         dimension, unit_norm = self._projection.dimension, self._gradient.normalise_layers
         blocks = make_blocks(samples, self._window, self._budget, self._sections)
         with Committer(writer, dimension, self._capacity, unit_norm, committed) as committer:

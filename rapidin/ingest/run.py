@@ -261,9 +261,10 @@ class _Run:
             self._writer = self._create(settings, stack)
         self._listener.computing(computer.processes)
         begun = time.monotonic()
-        counts = pipeline.run(plan.new, self._writer, self._listener, self._options.skip_errors)
+        stored_before = plan.skipped + len(plan.updates)
+        counts = pipeline.run(plan.new, self._writer, self._listener, self._options.skip_errors, stored_before)
         self._gradient_seconds = time.monotonic() - begun
-        used = counts.added + counts.replaced + plan.skipped + len(plan.updates)
+        used = counts.added + counts.replaced + stored_before
         if counts.failures and not used:
             last = counts.failures[-1]
             raise DataError(

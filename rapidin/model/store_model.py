@@ -267,6 +267,8 @@ class StoreModel:
         room = min(max_new_tokens, parts.encoder.max_length - len(prompt))
         try:
             answer = generate(parts.module, self.tokenizer, prompt, room)
+        except (RapidinError, MemoryError):
+            raise
         except Exception as error:
             raise RowError(
                 sample.file,
@@ -380,7 +382,8 @@ def _failing_on(queries: Sequence[EncodedSample]) -> Iterator[None]:
     except (RapidinError, MemoryError):
         raise
     except Exception as error:
-        reason = f"the model failed on it ({named_line(error)}); ask about another prompt or generation"
+        others = f" or one of the {len(queries) - 1} that follow" if len(queries) > 1 else ""
+        reason = f"the model failed on it{others} ({named_line(error)}); ask about another prompt or generation"
         raise GradientError(queries[0].id, reason, "query") from error
 
 

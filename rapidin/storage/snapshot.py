@@ -194,7 +194,7 @@ class Snapshot:
         Returns:
             The sample of each probe, and the number of its draw; None if the sample was deleted or replaced.
         """
-        with self._lock, self._database.translated_errors():
+        with self._lock, self._database.using(self._session):
             self._check_open()
             requests = CURVATURE.located(tables.live_contents(self._session), keys)
             ids = {request.id for request in requests if request is not None}

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 @contextmanager
@@ -41,6 +42,9 @@ def interruptions_wait() -> Iterator[None]:
 def termination_interrupts() -> Iterator[list[int]]:
     """Make SIGTERM, which systemd, SLURM and Docker send, act like SIGINT, so that what was computed is stored.
 
+    A shell without job control starts a command with ``&`` so that it ignores SIGINT. Such a command still ignores
+    Ctrl-C, but a SIGTERM interrupts it.
+
     Yields:
         A list that is not empty once a SIGTERM came.
     """
@@ -53,8 +57,17 @@ def termination_interrupts() -> Iterator[list[int]]:
         received.append(number)
         signal.raise_signal(signal.SIGINT)
 
+    def only_if_terminated(number: int, frame: FrameType | None) -> None:
+        if received:
+            signal.default_int_handler(number, frame)
+
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, only_if_terminated)
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield received
     finally:
         signal.signal(signal.SIGTERM, before)
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -66,7 +66,8 @@ def write_content(path: Path, content: Content) -> None:
     """
     if path.is_symlink() or path.is_file():  # anything else is a device, or an error when it is opened
         path.unlink()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    # O_NONBLOCK: opening a pipe would wait for its other end, and is an error instead.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
         if callable(content):
             content(file)

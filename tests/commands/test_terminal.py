@@ -94,3 +94,18 @@ def test_a_termination_is_an_interruption(number: int, code: int) -> None:
     _, errors = child.communicate(timeout=30)
     assert child.returncode == code
     assert "run the same command to go on" in errors
+
+
+def test_a_termination_interrupts_a_command_that_a_shell_started_in_the_background() -> None:
+    script = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + SLEEPS
+    child = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    assert child.stdout is not None and child.stdout.readline() == "asleep\n"
+    child.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(timeout=0.5)
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate(timeout=30)
+    assert child.returncode == 143
+    assert "run the same command to go on" in errors

@@ -31,6 +31,15 @@ def test_the_model_is_blamed_where_all_fail_alike(skip: bool) -> None:
         Failures(lengths, skip).look_at(block(*lengths), all_failing(lengths))
 
 
+def test_rows_that_failed_before_do_not_condemn_a_model_that_was_right_about_the_others() -> None:
+    lengths = (9, 8)
+    failures = Failures(lengths, skip_errors=True, usable=3)
+    failures.look_at(block(*lengths), dict.fromkeys((0, 1), "its gradient is zero"))
+    failures.finish()
+    with pytest.raises(ModelError, match="the first 2 of 2 samples all failed"):
+        Failures(lengths, True).look_at(block(*lengths), dict.fromkeys((0, 1), "its gradient is zero"))
+
+
 def test_long_samples_alone_do_not_condemn_the_model() -> None:
     lengths = (*range(100, 90, -1), *[5] * 30)
     failures = Failures(lengths, skip_errors=True)

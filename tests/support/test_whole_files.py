@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import pytest
 
-from rapidin.support import write_whole
+from rapidin.support import write_content, write_whole
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,9 @@ def test_a_directory_or_device_is_not_replaced(tmp_path: Path) -> None:
     for path in (tmp_path, Path(os.devnull)):
         with pytest.raises(OSError, match="it is not a file"):
             write_whole(path, "text")
+
+
+def test_a_pipe_in_the_place_of_a_temporary_file_is_an_error_and_does_not_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="No such device"):
+        write_content(tmp_path / "pipe", "content")

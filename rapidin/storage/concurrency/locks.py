@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from rapidin.errors import StoreLockedError, StoreSpaceError
 from rapidin.storage.store_files import file_errors, refuse_links, refuse_other_names
-from rapidin.support import one_line, write_content
+from rapidin.support import one_line, open_regular, write_content
 
 LOCK_NAME = "writer.lock"
 HOLDER_NAME = "writer.json"
@@ -104,7 +104,8 @@ class NoWriter:
 def _holder(store: Path) -> str:
     """Describe the process that holds the lock."""
     try:
-        holder = json.loads((store / HOLDER_NAME).read_text()[:_LONGEST_HOLDER])
+        with os.fdopen(open_regular(store / HOLDER_NAME, os.O_RDONLY), "rb") as file:
+            holder = json.loads(file.read(_LONGEST_HOLDER))
         return one_line(f"process {holder['pid']} (since {holder['started']})", _LONGEST_HOLDER)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process"  # it holds the lock, but has not written its number down yet
