@@ -417,7 +417,9 @@ def test_what_cannot_be_used_is_an_error_at_once(llama: Run, data: Path, tmp_pat
     shutil.copytree(first, third)
     refused(SettingError, "a directory is given twice", checkpoints=[first, first])
     refused(SettingError, "3 checkpoints cannot share", checkpoints=[first, second, third])
-    refused(SettingError, "--projection-dim 64 is too small for 2 checkpoints", projection_dim=64)
+    refused(
+        SettingError, "--projection-dim 64 is too small for 2 checkpoints", projection_dim=64, objective="both"
+    )
     refused(ModelError, "there is no such directory", checkpoints=[first, "some/hub-id"])
     (third / "config.json").unlink()
     refused(ModelError, "has no config.json", checkpoints=[first, third])
