@@ -15,7 +15,7 @@ SEGMENTS_NAME = "segments"
 INDEXES_NAME = "indexes"
 COMMITS_NAME = "store.commits"
 CHANGED_IN_PLACE = (DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", COMMITS_NAME)
-"""Files of a store that are changed in place; all others are written anew."""
+"""Files of a store that are changed in place; each other one is written once, under a new name."""
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}

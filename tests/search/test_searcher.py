@@ -549,10 +549,7 @@ def test_a_network_rounded_from_its_checkpoint_is_taken_with_a_warning(
     assert "5 of 21 weight tensors of the given network" in caplog.text  # the norms, which are ones
 
 
-def test_a_held_network_with_an_adapter(
-    tmp_path: Path, data: Path, model_directory: Path, adapter_directory: Path, tokenizer
-) -> None:
-    path = tmp_path / "store"
+def store_with_adapter(path: Path, data: Path, model_directory: Path, adapter_directory: Path) -> Path:
     rapidin.ingest_files(
         path,
         [data],
@@ -561,6 +558,13 @@ def test_a_held_network_with_an_adapter(
         projection_dim=1024,
         curvature=False,
     )
+    return path
+
+
+def test_a_held_network_with_an_adapter(
+    tmp_path: Path, data: Path, model_directory: Path, adapter_directory: Path, tokenizer
+) -> None:
+    path = store_with_adapter(tmp_path / "store", data, model_directory, adapter_directory)
     with rapidin.Searcher(path) as searcher:
         expected = summary(searcher.search("Name a colour.", "It is red"))
     base = AutoModelForCausalLM.from_pretrained(model_directory)
@@ -606,15 +610,7 @@ WAYS = {
 def test_an_adapter_that_acts_otherwise_is_refused(
     tmp_path: Path, data: Path, model_directory: Path, adapter_directory: Path, tokenizer, way: str
 ) -> None:
-    path = tmp_path / "store"
-    rapidin.ingest_files(
-        path,
-        [data],
-        model=str(model_directory),
-        adapter=str(adapter_directory),
-        projection_dim=1024,
-        curvature=False,
-    )
+    path = store_with_adapter(tmp_path / "store", data, model_directory, adapter_directory)
     base = AutoModelForCausalLM.from_pretrained(model_directory)
     adapted = peft.PeftModel.from_pretrained(base, adapter_directory)
     change, said = WAYS[way]

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rapidin.commands.views.store_view import bits, printable, size
+from rapidin.commands.views.store_view import bits, size
 from rapidin.records import (
     BackdoorReport,
     EndsQuality,
@@ -21,6 +21,7 @@ from rapidin.records import (
     QldReport,
     TraceReport,
 )
+from rapidin.support import printable
 
 
 def backdoor_view(report: BackdoorReport) -> RenderableType:

@@ -14,8 +14,9 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from rapidin.commands.views.store_view import metadata_line, one_line, printable, prompt_ending, shortened
+from rapidin.commands.views.store_view import metadata_line, one_line, prompt_ending, shortened
 from rapidin.records import Hit, SearchResult, TokenInfluence, TokenResult
+from rapidin.support import printable
 
 _TOWARDS = ("#dbe9f6", "#a6cee3", "#5f9fd0", "#2b6cb0", "#123f73")
 """Backgrounds of words that made the generation more likely, weak to strong; colour-blind people can tell them."""

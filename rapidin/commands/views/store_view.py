@@ -19,6 +19,7 @@ from rich.text import Text
 from rapidin import support
 from rapidin.records import DerivedInfo, DerivedReport, IngestListener, IngestReport, Preflight, Sample, StoreInfo
 from rapidin.settings import CURVATURE_DAMPING, STORE_SETTINGS
+from rapidin.support import printable
 
 _LONGEST_TEXT = 600
 
@@ -297,11 +298,6 @@ def size(count: int) -> str:
 def bits(count: int) -> str:
     """Write a number of bits in words."""
     return f"{count} bit" if count == 1 else f"{count} bits"
-
-
-def printable(text: str) -> str:
-    """Replace each character of a text that a terminal would obey."""
-    return support.printable(text)
 
 
 def shortened(text: str, length: int = _LONGEST_TEXT) -> str:

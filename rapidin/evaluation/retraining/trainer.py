@@ -29,7 +29,7 @@ from rapidin.attribution import token_losses
 from rapidin.errors import ComputationError, RapidinError, SettingError
 from rapidin.model import Schedule, batch_loss, fit, load_model, save_model, untrained_model
 from rapidin.settings import ModelSettings
-from rapidin.support import error_line, write_whole
+from rapidin.support import named_line, write_whole
 
 LOG = "log.txt"
 DATA = "data.jsonl"
@@ -270,5 +270,5 @@ def _error_of(trainer: Trainer, directory: Path, members: Sequence[int], seed: i
         return str(error)
     except Exception as error:  # noqa: BLE001 - the parent tells the user, and the log has the rest
         traceback.print_exc()
-        return f"{type(error).__name__}: {error_line(error, 300)}"
+        return named_line(error)
     return None
